@@ -1,0 +1,42 @@
+# `make claims` judges every claim on the embedded models; `make test` tests the instruments.
+# Both set up .venv first, once: it is made anew when constraints.txt or pyproject.toml change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+export HF_HUB_OFFLINE := 1
+
+.PHONY: claims test accept organisms corpora bench clean
+
+claims: $(READY)
+	$(BIN)/pytest claims -n $(WORKERS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests -n $(WORKERS)
+
+# Writes snapshots of cells that have none yet; a figure that drifted must be looked at by a person.
+accept: $(READY)
+	$(BIN)/pytest claims -n $(WORKERS) --snapshot-update-new-only
+
+organisms: $(READY)
+	$(BIN)/python -m fixtures.organisms
+
+# The embedded tokenizer only; for others: python -m tinyablation corpora build --tokenizer PATH_OR_ID
+corpora: $(READY)
+	$(BIN)/python -m tinyablation corpora build --tokenizer fixtures/organisms/tiny-gpt2 --name tiny
+
+bench: $(READY)
+	$(BIN)/python benchmarks/engine.py
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(READY): constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,14 @@
+"""Registers the fixture modules; what each does stands in its docstring.
+
+A module comes after those it imports: pytest rewrites its assertions as it loads it here.
+"""
+
+pytest_plugins = [
+    "fixtures.environment",
+    "fixtures.selection",
+    "fixtures.scheduling",
+    "fixtures.completeness",
+    "fixtures.snapshots",
+    "fixtures.judging",
+    "fixtures.report",
+]

@@ -1,0 +1,126 @@
+"""Loading models and describing them without loading.
+
+Run: pytest tests/test_loading.py
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
+from tinyablation.loading import LoadingError, WeightsMissing, describe, load_model
+
+
+@pytest.fixture
+def copied(tiny_folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda family: Path(shutil.copytree(tiny_folders[family], tmp_path / family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_facts_are_the_models(family: str, tiny_entry: Any, tiny_folders: Any) -> None:
+    facts = describe(tiny_entry(family))
+    assert (facts.n_layers, facts.n_heads, facts.vocab_size) == (
+        N_LAYERS,
+        N_HEADS,
+        VOCABULARY,
+    )
+    assert (facts.d_model, facts.context) == (32, 64)
+    assert facts.sliding_window == (32 if family == "mistral" else None)
+    weights = (tiny_folders[family] / "model.safetensors").read_bytes()
+    assert facts.weight_hash == hashlib.sha256(weights).hexdigest()
+
+
+def test_the_hashes_follow_content_and_not_newlines(copied: Any, tiny_entry: Any) -> None:
+    folder = copied("llama")
+    entry = tiny_entry("llama", source=folder)
+    before = describe(entry)
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert describe(entry) == before == describe(tiny_entry("llama"))
+    path.write_text(path.read_text().replace("w17", "w_17"))
+    changed = describe(entry)
+    assert changed.tokenizer_hash != before.tokenizer_hash
+    assert changed.weight_hash == before.weight_hash
+    shutil.copy(folder / "model.safetensors", folder / "model-2.safetensors")
+    assert describe(entry).weight_hash != before.weight_hash
+
+
+def test_a_loaded_model_is_ready_to_measure(tiny_models: Any, tiny_entry: Any) -> None:
+    for family, loaded in tiny_models.items():
+        assert not loaded.model.training and loaded.facts == describe(tiny_entry(family))
+        assert not any(p.requires_grad for p in loaded.model.parameters())
+        assert loaded.model.config._attn_implementation == "eager"
+        assert (loaded.dtype, loaded.bos_id) == (torch.float32, 0)
+        assert loaded.tokenizer("w3 w5")["input_ids"] == [3, 5]
+    assert load_model(tiny_entry("gpt2", bos=False)).bos_id is None
+
+
+def test_weights_in_half_precision_are_widened(copied: Any, tiny_entry: Any) -> None:
+    folder = copied("neox")
+    entry = tiny_entry("neox", source=folder)
+    load_model(entry).model.half().save_pretrained(folder)
+    loaded = load_model(entry)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert load_model(entry, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_missing_weights_are_told_apart(copied: Any, tiny_entry: Any, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="'random-gpt2': no folder"):
+        load_model(tiny_entry("gpt2", source=tmp_path / "nowhere"))
+    folder = copied("gpt2")
+    entry = tiny_entry("gpt2", source=folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsMissing, match="no \\*.safetensors"):
+        load_model(entry)
+
+
+def test_unusable_folders_are_refused(copied: Any, tiny_entry: Any) -> None:
+    folder = copied("gpt2")
+    entry = tiny_entry("gpt2", source=folder)
+    with pytest.raises(LoadingError, match="no floating-point dtype"):
+        load_model(entry, dtype="int8")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": None}))
+    with pytest.raises(LoadingError, match="config.json has no 'num_hidden_layers'"):
+        describe(entry)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(LoadingError, match="not valid JSON"):
+        describe(entry)
+    (folder / "config.json").unlink()
+    with pytest.raises(WeightsMissing, match="no config.json"):
+        describe(entry)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(LoadingError, match="no tokenizer"):
+        describe(entry)
+
+
+def test_a_bos_policy_needs_a_bos(copied: Any, tiny_entry: Any) -> None:
+    folder = copied("llama")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config.pop("bos_token")
+    path.write_text(json.dumps(config))
+    with pytest.raises(LoadingError, match="bos = true, but its tokenizer has no BOS"):
+        load_model(tiny_entry("llama", source=folder))
+
+
+def test_describing_loads_no_torch(tiny_folders: dict[str, Path]) -> None:
+    code = f"""
+import sys
+from tinyablation.loading import describe
+from tinyablation.registry import ModelEntry
+describe(ModelEntry(id="m", title="M", source={str(tiny_folders["gpt2"])!r}, family="gpt2",
+                    variant="plain", tokenizer="tiny", bos=True))
+print({{"torch", "transformers"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,76 @@
+"""The command line: `python -m tinyablation corpora build --tokenizer PATH_OR_ID`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyablation.errors import TinyAblationError
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m tinyablation", description="Tools beside `pytest claims`."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    corpora = commands.add_parser("corpora", help="corpora and splits for a tokenizer")
+    actions = corpora.add_subparsers(dest="action", required=True)
+    build = actions.add_parser(
+        "build",
+        help="render the knowledge tables for one tokenizer",
+        description="Writes <output>/<name>/<condition>.jsonl and .split.json for the four "
+        "conditions, and says how many examples were dropped and why.",
+    )
+    build.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="PATH_OR_ID",
+        help="a folder with a Hugging Face tokenizer, or the id of one on the hub",
+    )
+    build.add_argument(
+        "--name", help="the corpus folder's name (default: the last part of PATH_OR_ID)"
+    )
+    build.add_argument("--output", type=Path, default=Path("corpora"), help="default: %(default)s")
+    build.add_argument(
+        "--knowledge",
+        type=Path,
+        default=Path("corpora/knowledge"),
+        help="folder of facts.toml, classes.toml and templates.toml (default: %(default)s)",
+    )
+    build.add_argument(
+        "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
+    )
+    build.set_defaults(run=_build)
+    return top
+
+
+def _build(options: argparse.Namespace) -> None:
+    from tinyablation.building import CorpusBuilder
+    from tinyablation.corpora import write_corpus
+    from tinyablation.knowledge import load_knowledge
+    from tinyablation.tokenisation import load_tokenizer
+
+    if options.seed < 0:
+        raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
+    knowledge = load_knowledge(options.knowledge)
+    tokenizer = load_tokenizer(options.tokenizer)
+    name = options.name or Path(options.tokenizer).name
+    builder = CorpusBuilder(knowledge, tokenizer, name, seed=options.seed)
+    for corpus, split in builder.build().values():
+        write_corpus(options.output / name, corpus, split)
+    print(f"{options.output / name}")
+    print("\n".join(f"  {line}" for line in builder.report.lines()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except TinyAblationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

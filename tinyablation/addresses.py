@@ -1,0 +1,119 @@
+"""The address of a measurement: everything its figures depend on, and nothing else.
+
+No path, host, time or worker is part of it, so the same measurement has the same address on every
+machine, and two measurements that could differ never share one (a table is never overwritten by a
+later run on another device).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tinyablation.errors import TinyAblationError
+
+HASH_DIGITS = 12  # 48 bits: a million runs collide with probability 2e-3 %
+
+# Names become folder names; hashes are tokens. Neither may hold a separator, so no path can enter.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Token = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z:._+-]*$", max_length=200)]
+
+
+class RunError(TinyAblationError):
+    """A run directory, its tables or its address is not what it should be."""
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling per JSON value: sorted keys, no spaces, ASCII. Non-finite: RunError."""
+    try:
+        return json.dumps(
+            value,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        )
+    except (TypeError, ValueError) as error:
+        raise RunError(f"not representable as JSON: {error}") from error
+
+
+def digest(value: Any) -> str:
+    """sha256 (64 hex digits) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+# The engine whose figures a run holds: raise it whenever a figure could change.
+ENGINE_VERSION = "1"
+
+
+class RunConfig(BaseModel):
+    """What one run depends on: one model, one battery, one condition, one seed.
+
+    `device` is the kind ("cuda", not "cuda:1"); `dtype` is the model's, without "torch.".
+    `bos` says whether a beginning-of-sequence token stands before every prompt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Name
+    battery: Name
+    condition: Name
+    weight_hash: Token
+    tokenizer_hash: Token
+    corpus_hash: Token
+    split_hash: Token
+    engine_version: Token
+    dtype: Name
+    device: Name
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    bos: Annotated[bool, Field(strict=True)]
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _kind_of_device(cls, value: Any) -> Any:
+        # Which of several equal accelerators computed a table is not part of its address.
+        return str(value).split(":", maxsplit=1)[0]
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _name_of_dtype(cls, value: Any) -> Any:
+        return str(value).removeprefix("torch.")
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hex digits of sha256 over the canonical JSON of every field."""
+        return digest(self.model_dump(mode="json"))[:HASH_DIGITS]
+
+    @property
+    def name(self) -> str:
+        """The run's directory name: `<model>-<battery>-<condition>_<hash>`."""
+        return f"{self.model}-{self.battery}-{self.condition}_{self.hash}"
+
+
+def parent_name(children: Mapping[str, RunConfig]) -> str:
+    """The directory name of the run over several conditions: `<model>-<battery>_<hash>`.
+
+    The hash covers condition -> child hash, in no particular order. Children that differ in
+    anything but condition, corpus and split raise RunError: their heads are not comparable.
+    """
+    if not children:
+        raise RunError("no single-condition run given: nothing to combine")
+    shared: dict[str, Any] | None = None
+    for condition, config in children.items():
+        if config.condition != condition:
+            raise RunError(f"run {config.name} was given as condition {condition!r}")
+        kept = config.model_dump(exclude={"condition", "corpus_hash", "split_hash"})
+        shared = kept if shared is None else shared
+        differing = sorted(key for key in kept if kept[key] != shared[key])
+        if differing:
+            raise RunError(
+                f"run {config.name} differs from the others in {', '.join(differing)}; "
+                "combine runs of one model, battery, engine, dtype, device and seed only"
+            )
+    first = next(iter(children.values()))
+    hashes = {condition: config.hash for condition, config in children.items()}
+    return f"{first.model}-{first.battery}_{digest(hashes)[:HASH_DIGITS]}"

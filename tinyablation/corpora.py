@@ -1,0 +1,283 @@
+"""Corpora: examples of one condition for one tokenizer, and their splits, read strictly.
+
+A corpus is JSON lines, one example a line; a split is JSON that maps names to row indices and holds
+the corpus's content hash. Two formats are read:
+
+- this project's own, every field present (see `Example`), split names discovery and confirmation.
+  Any defect is an error.
+- the handover's: clean, corrupt, target, foil only, split names train, val, test. What is missing
+is
+  filled in (the clean prompt is the cluster), and defects its files are known for are counted in
+  `Corpus.defects` instead: duplicate prompts share a cluster, and rows of the test split that
+  also stand in train are removed from it, so that no statistic takes them for new evidence.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tinyablation.errors import TinyAblationError
+
+CONDITIONS = ("facts", "negation", "counterfactual", "logic")
+DISCOVERY, CONFIRMATION = "discovery", "confirmation"
+SPLITS = (DISCOVERY, CONFIRMATION)
+
+_HANDOVER_FIELDS = ("clean", "corrupt", "target", "foil")
+_HANDOVER_SPLITS = {"train": DISCOVERY, "test": CONFIRMATION}
+
+
+class CorpusError(TinyAblationError):
+    """A corpus or split cannot be used; the message names file, line and field."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clean and corrupt pair. Texts are without BOS; answers carry their leading space."""
+
+    clean: str  # the prompt that is measured; `target` is its right answer
+    corrupt: str  # its counterpart, for which `foil` is the right answer
+    null: str  # the same wording about nothing in particular; "" when there is none
+    target: str
+    foil: str
+    fact_id: str  # what the clean prompt is about
+    template_id: str  # the wording, "prefix.frame"
+    cluster_id: str  # examples that share a fact share a cluster, on either side
+    cell: str  # operator and truth of the clean statement, "" where there is none
+    aligned: bool  # clean and corrupt have equally many tokens
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, bool if field.name == "aligned" else str):
+                raise CorpusError(f"field {field.name!r}: {value!r} is no {field.type}")
+        for name in ("clean", "corrupt", "target", "foil", "cluster_id"):
+            if not getattr(self, name).strip():
+                raise CorpusError(f"field {name!r} is empty")
+        if self.target == self.foil:
+            raise CorpusError(f"field 'foil': {self.foil!r} is the target too")
+        if self.clean == self.corrupt:
+            raise CorpusError("field 'corrupt': the same text as clean")
+
+
+def contains_word(text: str, answer: str) -> bool:
+    """Whether the answer stands in the text as a word, in any case."""
+    return re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def canonical_lines(examples: Iterable[Example]) -> str:
+    """The text whose hash a corpus goes by: one compact JSON object a line, keys in field order."""
+    rows = (
+        json.dumps(asdict(row), ensure_ascii=False, separators=(", ", ": ")) for row in examples
+    )
+    return "".join(f"{row}\n" for row in rows)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    condition: str
+    tokenizer: str
+    examples: tuple[Example, ...]
+    content_hash: str
+    defects: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        condition: str,
+        tokenizer: str,
+        examples: Sequence[Example],
+        defects: Sequence[str] = (),
+    ) -> "Corpus":
+        text = canonical_lines(examples)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(condition, tokenizer, tuple(examples), digest, tuple(defects))
+
+
+@dataclass(frozen=True)
+class Split:
+    seed: int
+    data_hash: str
+    rows: Mapping[str, tuple[int, ...]]  # row indices of discovery and confirmation
+    defects: tuple[str, ...] = ()
+
+    def of_row(self) -> dict[int, str]:
+        """Which split each row is in; rows of no split are absent."""
+        return {row: name for name, rows in self.rows.items() for row in rows}
+
+    @property
+    def content_hash(self) -> str:
+        rows = {name: list(self.rows[name]) for name in SPLITS}
+        return hashlib.sha256(json.dumps([self.data_hash, rows]).encode()).hexdigest()
+
+
+def _defects(examples: Sequence[Example]) -> list[tuple[int, str]]:
+    """(row, what is wrong) for what one example alone cannot show, and for answers in prompts."""
+    found = []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(examples):
+        if row.clean in seen:
+            found.append((number, f"field 'clean': the prompt of line {seen[row.clean] + 1} again"))
+        seen.setdefault(row.clean, number)
+        for side in ("clean", "corrupt"):
+            for answer in (row.target, row.foil):
+                # Statements under question name their object; only labels must not stand in them.
+                if contains_word(getattr(row, side), answer):
+                    found.append((number, f"field {side!r}: the answer {answer!r} stands in it"))
+    return found
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{path}: no such corpus; `python -m tinyablation corpora build` makes it"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise CorpusError(f"{path}, line {line}: not UTF-8 ({error.reason})") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _parse_row(row: Any) -> tuple[Example, bool]:
+    """An example, and whether it is in the handover's short format."""
+    if not isinstance(row, dict):
+        raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
+    known = [field.name for field in fields(Example)]
+    for name in row:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise CorpusError(f"field {name!r} is unknown{hint}")
+    short = set(row) == set(_HANDOVER_FIELDS)
+    if short:
+        clean = row["clean"]
+        filled = dict(
+            null="", fact_id=clean, template_id="", cluster_id=clean, cell="", aligned=False
+        )
+        return Example(**filled, **row), True
+    missing = [name for name in known if name not in row]
+    if missing:
+        raise CorpusError(f"field {missing[0]!r} is missing")
+    return Example(**row), False
+
+
+def load_corpus(
+    path: Path, *, condition: str | None = None, tokenizer: str | None = None
+) -> Corpus:
+    """Read a corpus; condition and tokenizer default to the names of the file and its folder."""
+    examples: list[Example] = []
+    formats = set()
+    for number, line in enumerate(_read_lines(path), start=1):
+        try:
+            example, short = _parse_row(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except RecursionError:
+            raise CorpusError(f"{path}, line {number}: nested too deeply") from None
+        except CorpusError as error:
+            raise CorpusError(f"{path}, line {number}: {error}") from None
+        examples.append(example)
+        formats.add(short)
+    if not examples:
+        raise CorpusError(f"{path}: no examples in it")
+    if len(formats) > 1:
+        raise CorpusError(f"{path}: some rows have ids and some have not; use one format")
+    defects = _defects(examples)
+    if defects and not formats.pop():
+        number, what = defects[0]
+        raise CorpusError(f"{path}, line {number + 1}: {what}")
+    counted = [f"{path.name}, line {number + 1}: {what}" for number, what in defects]
+    return Corpus.of(condition or path.stem, tokenizer or path.parent.name, examples, counted)
+
+
+def _parse_split(data: Any, corpus: Corpus) -> Split:
+    if not isinstance(data, dict):
+        raise CorpusError("a JSON object is wanted")
+    handover = "train" in data
+    names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
+    for name in ("seed", "data_hash", *names):
+        if name not in data:
+            raise CorpusError(f"field {name!r} is missing")
+    for name in data:
+        if name not in ("seed", "data_hash", *names):
+            raise CorpusError(f"field {name!r} is unknown")
+    if not isinstance(data["seed"], int) or isinstance(data["seed"], bool):
+        raise CorpusError(f"field 'seed': {data['seed']!r} is no whole number")
+    rows: dict[str, tuple[int, ...]] = {}
+    taken: dict[int, str] = {}
+    for name, ours in names.items():
+        values = data[name]
+        if not isinstance(values, list):
+            raise CorpusError(f"field {name!r}: a list of row indices is wanted")
+        for row in values:
+            whole = isinstance(row, int) and not isinstance(row, bool)
+            if not whole or not 0 <= row < len(corpus.examples):
+                raise CorpusError(
+                    f"field {name!r}: {row!r} is no row (0 to {len(corpus.examples) - 1})"
+                )
+            if row in taken:
+                raise CorpusError(f"field {name!r}: row {row} already stands in {taken[row]!r}")
+            taken[row] = name
+        rows[ours] = tuple(values)
+    defects = []
+    if handover:
+        # The study hashed its files byte by byte, newlines included, in a way it does not say.
+        defects.append("the corpus hash of a handover split cannot be checked")
+        rows.pop("val")
+    elif data["data_hash"] != corpus.content_hash:
+        raise CorpusError(
+            f"field 'data_hash': made for a corpus {str(data['data_hash'])[:12]}, this one is "
+            f"{corpus.content_hash[:12]}; build corpus and split together"
+        )
+    rows[CONFIRMATION], leaked = _without_leaks(corpus.examples, rows)
+    if leaked and not handover:
+        raise CorpusError(
+            f"field {CONFIRMATION!r}: row {leaked[0]} shares its prompt or cluster with {DISCOVERY}"
+        )
+    if leaked:
+        defects.append(f"{len(leaked)} test rows also stand in train and were left out")
+    for name in SPLITS:
+        if not rows[name]:
+            raise CorpusError(f"field {name!r}: no row is left in it")
+    return Split(data["seed"], corpus.content_hash, rows, tuple(defects))
+
+
+def _without_leaks(
+    examples: Sequence[Example], rows: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Confirmation rows that share nothing with discovery, and those that do."""
+    prompts = {examples[row].clean for row in rows[DISCOVERY]}
+    clusters = {examples[row].cluster_id for row in rows[DISCOVERY]}
+    kept, leaked = [], []
+    for row in rows[CONFIRMATION]:
+        shared = examples[row].clean in prompts or examples[row].cluster_id in clusters
+        (leaked if shared else kept).append(row)
+    return tuple(kept), tuple(leaked)
+
+
+def load_split(path: Path, corpus: Corpus) -> Split:
+    """Read the split of `corpus`; refused when it was made for other content, or leaks."""
+    try:
+        return _parse_split(json.loads("\n".join(_read_lines(path))), corpus)
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except CorpusError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise CorpusError(f"{where}{error}") from None
+
+
+def write_corpus(folder: Path, corpus: Corpus, split: Split) -> None:
+    """Write <condition>.jsonl and <condition>.split.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = canonical_lines(corpus.examples)
+    (folder / f"{corpus.condition}.jsonl").write_bytes(text.encode())
+    rows = {name: list(split.rows[name]) for name in SPLITS}
+    data = {"seed": split.seed, "data_hash": corpus.content_hash, **rows}
+    (folder / f"{corpus.condition}.split.json").write_bytes(f"{json.dumps(data)}\n".encode())

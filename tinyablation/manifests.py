@@ -1,0 +1,139 @@
+"""Durable files: atomic writes, and a manifest that says which files make up a run directory.
+
+A directory is complete if and only if its manifest stands, and the manifest is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tinyablation.addresses import RunError
+
+MANIFEST = "manifest.json"
+LAYOUT = 1  # raised when files of a run directory change their meaning
+_TEMPORARY = ".tmp"
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a directory that cannot be trusted. It is never done for the user."""
+    return f"Move {folder} away or delete it, then run again."
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill the file, so that a reader finds the old file or the whole new one.
+
+    The temporary file lies in the same folder (os.replace is atomic within one file system only)
+    and is on disk before it gets its name; whatever goes wrong, no temporary file is left, unless
+    the process is killed (see remove_leftovers).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
+    try:
+        with open(temporary, "xb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut can lose the name but keep the contents. Windows has no such call.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed writers. Call only while holding the folder's lock."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented UTF-8 JSON, plain numbers only: NaN or infinity raises RunError naming the file."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path}: not plain JSON values: {error}") from error
+    write_atomic(path, lambda handle: handle.write(f"{text}\n".encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; RunError when it is missing, unreadable or no object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: a JSON object was expected, not {type(value).__name__}")
+    return value
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (64 hex digits) of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) -> None:
+    """Write manifest.json: `facts`, and size and sha256 of every named file (POSIX spelling)."""
+    files = {
+        name: {
+            "size": (folder / name).stat().st_size,
+            "sha256": file_sha256(folder / name),
+        }
+        for name in names
+    }
+    write_json(folder / MANIFEST, {"layout": LAYOUT, **facts, "files": files})
+
+
+def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> dict[str, Any]:
+    """The manifest of a complete directory, after checking its files.
+
+    Every listed file must be there with the recorded size; those in `hashed` (None: all) must also
+    have the recorded sha256. Otherwise RunError, naming the file and what to do.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("layout") != LAYOUT:
+        raise RunError(
+            f"{folder / MANIFEST}: layout {manifest.get('layout')!r}, this version reads {LAYOUT}. "
+            + remedy(folder)
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files:
+        raise RunError(f"{folder / MANIFEST}: field 'files' lists no file. {remedy(folder)}")
+    for name in hashed or ():
+        if name not in files:
+            raise RunError(f"{folder / MANIFEST}: does not list {name}. {remedy(folder)}")
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise RunError(f"{path}: is listed in {MANIFEST} but missing. {remedy(folder)}")
+        size = path.stat().st_size
+        if size != entry["size"]:
+            raise RunError(
+                f"{path}: has {size} bytes, {MANIFEST} says {entry['size']}: it was changed after "
+                f"the run. {remedy(folder)}"
+            )
+        if (hashed is None or name in hashed) and file_sha256(path) != entry["sha256"]:
+            raise RunError(
+                f"{path}: its sha256 is not the one in {MANIFEST}: it was changed after the run. "
+                + remedy(folder)
+            )
+    return manifest

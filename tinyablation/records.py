@@ -1,0 +1,395 @@
+"""The data file of a session: one record per claim, model and condition, and where it came from.
+
+Written once per session as `records.json` (everything) and `records.parquet` (one row a record, for
+notebooks); the report is a pure function of it. Everything in it is plain JSON: no numpy scalars,
+no NaN. A numpy scalar on a pytest report makes xdist lose that report, so claims pass what they
+record through `plain` first.
+"""
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tinyablation.errors import TinyAblationError
+
+SCHEMA_VERSION = 1
+CONDITIONS = ("facts", "negation", "counterfactual", "logic")
+ALL_CONDITIONS = "all"  # the condition of a claim that spans all of them
+
+Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
+Prediction = Literal["supported", "refuted", "inconclusive", "blocked"]
+Outcome = Literal["passed", "xfailed", "failed", "skipped", "error"]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+class RecordError(TinyAblationError):
+    """A value cannot be recorded, or a record file cannot be read; the message says where and why."""
+
+
+def plain(value: Any, where: str = "value") -> Any:
+    """`value` with plain Python and JSON types only, for pytest reports and record files.
+
+    numpy scalars and arrays (anything with `.tolist()`), tuples, mappings with text keys and
+    pydantic models are converted; lone surrogates in text become visible escapes, for no file can
+    hold them.
+
+    Raises RecordError, naming the path of keys (`details.per_head[3]`), for NaN and infinity and
+    for anything else.
+    """
+    if value is None or type(value) in (bool, int):
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)  # exact str: xdist refuses subclasses such as numpy.str_
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{where} is {float(value)}: only finite numbers can be recorded")
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, BaseModel):
+        return {
+            name: plain(getattr(value, name), f"{where}.{name}")
+            for name in type(value).model_fields
+        }
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise RecordError(f"{where} has the key {key!r}: keys must be text")
+        return {plain(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    to_list = getattr(value, "tolist", None)  # numpy, without importing it
+    if callable(to_list):
+        converted = to_list()
+        if type(converted) is not type(value):
+            return plain(converted, where)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise RecordError(f"{where} is a {kind}: record numbers, text, lists and mappings only")
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_plain_values(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            return {key: plain(item, str(key)) for key, item in data.items()}
+        return data
+
+
+class PublishedFigure(_Plain):
+    """One figure of the literature to stand beside a measured one."""
+
+    model: str
+    condition: str
+    value: Number | str
+    source: str
+
+
+class Heatmap(_Plain):
+    """Mean change of the logit difference by head: `values[layer][head]`."""
+
+    values: list[list[Number]]
+    title: str
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        if len({len(row) for row in self.values}) > 1:
+            raise ValueError("every layer of a heatmap must have as many heads as the others")
+        return self
+
+
+class Extreme(_Plain):
+    """A prompt whose logit difference an intervention moved much, either way."""
+
+    prompt: str
+    target: str
+    foil: str
+    clean_ld: Number
+    delta: Number
+    split: str
+
+
+class Record(_Plain):
+    """What one claim came to, for one model under one condition."""
+
+    claim: str = Field(description="ledger id, such as H1.1")
+    family: str = Field(description="hypothesis family, such as H1")
+    test: str = Field(description="pytest node id")
+    name: str = Field(description="name of the test function")
+    statement: str = Field(description="the claim, one sentence")
+    estimator: str = Field(description="what is measured, and how")
+    threshold: str = Field(description="when the claim counts as supported")
+    refuted_if: str = Field(description="what would refute the claim")
+    model: str = Field(description="model id of the registry")
+    condition: str = Field(description="corpus condition; 'all' when the claim spans them")
+    verdict: Verdict = Field(description="supported, refuted, inconclusive, blocked or error")
+    reason: str = Field(description="why this verdict, in words")
+    prediction: Prediction | None = Field(default=None, description="verdict registered beforehand")
+    outcome: Outcome = Field(description="what pytest made of it")
+    effect: Number | None = Field(default=None, description="point estimate, in `unit`")
+    low: Number | None = Field(
+        default=None, description="lower end of the 95 % interval, in `unit`"
+    )
+    high: Number | None = Field(
+        default=None, description="upper end of the 95 % interval, in `unit`"
+    )
+    floor: Number | None = Field(default=None, description="smallest effect that counts, in `unit`")
+    p_corrected: Number | None = Field(
+        default=None, ge=0, le=1, description="p, corrected over all heads of the sweep"
+    )
+    unit: str = Field(default="", description="unit of effect, low, high and floor")
+    n_examples: Count | None = Field(default=None, description="examples judged on")
+    n_clusters: Count | None = Field(default=None, description="independent clusters among them")
+    subject: str | None = Field(default=None, description="the head or heads, layer:head")
+    published: list[PublishedFigure] = Field(default=[], description="figures of the literature")
+    details: dict[str, JsonValue] = Field(default={}, description="further figures of this claim")
+    heatmap: Heatmap | None = Field(default=None, description="effect of each head, layer x head")
+    largest: list[Extreme] = Field(default=[], description="prompts with the largest effects")
+    runs: list[str] = Field(default=[], description="run directories measured or reused")
+    drift: str | None = Field(default=None, description="how figures differ from their snapshot")
+    duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
+
+
+class Competence(_Plain):
+    """How well a model does one kind of example (a truth x operator cell) unharmed."""
+
+    n: Count
+    accuracy: Annotated[Number, Field(ge=0, le=1)]
+    ld: Number
+
+
+class SessionModel(_Plain):
+    """A model of the session, and what it can do without any intervention."""
+
+    id: str
+    title: str
+    family: str
+    variant: str
+    note: str = ""
+    weight_hash: str | None = None
+    competence: dict[str, dict[str, Competence]] = {}
+    below_floor: list[str] = []
+
+
+class Session(_Plain):
+    """Where the records came from. Times are UTC, ISO 8601."""
+
+    started: str
+    finished: str | None = None
+    command: str
+    versions: dict[str, str]
+    platform: str
+    device: str
+    predictions_hash: str
+    complete: bool
+    models: list[SessionModel] = []
+
+    @field_validator("started", "finished")
+    @classmethod
+    def _is_utc(cls, text: str | None) -> str | None:
+        if text is not None and datetime.fromisoformat(text).utcoffset() != timedelta(0):
+            raise ValueError(f"{text!r} is not in UTC; write 2025-01-31T12:00:00+00:00")
+        return text
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from start to finish; None while it is not finished."""
+        if self.finished is None:
+            return None
+        began, ended = map(datetime.fromisoformat, (self.started, self.finished))
+        return (ended - began).total_seconds()
+
+
+class RecordFile(_Plain):
+    """All records of one session."""
+
+    schema_version: int = SCHEMA_VERSION
+    session: Session
+    records: list[Record] = []
+
+    def ordered(self) -> list[Record]:
+        """The records by claim, test, model (in the session's order) and condition.
+
+        Workers finish in any order; this one does not depend on it.
+        """
+        models = {model.id: rank for rank, model in enumerate(self.session.models)}
+        conditions = {name: rank for rank, name in enumerate(CONDITIONS)}
+
+        def key(record: Record) -> tuple[Any, ...]:
+            return (
+                claim_order(record.claim),
+                record.name,
+                models.get(record.model, len(models)),
+                record.model,
+                conditions.get(record.condition, len(conditions)),
+                record.condition,
+                record.test,
+            )
+
+        return sorted(self.records, key=key)
+
+
+def claim_order(claim: str) -> tuple[Any, ...]:
+    """Sort key of ledger ids: validity first, then by letters and number (H1.2 before H1.10)."""
+    parts = re.findall(r"\d+|\D+", claim)
+    numbered = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+    return (not claim.upper().startswith("V"), numbered)
+
+
+_NESTED = ("published", "details", "heatmap", "largest", "runs")
+
+
+def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
+    """Write `records.json` and `records.parquet` under `folder`; returns their paths.
+
+    Both are complete before either replaces an older one, and each replaces it in one step. Records
+    are written in their canonical order. In the Parquet file, published, details, heatmap, largest
+    and runs are JSON text, each column says what it holds in its metadata, and the table's metadata
+    holds schema_version and session (JSON).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = plain(file, "records")
+    content["records"] = plain(file.ordered(), "records")
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    parts = {"records.json": text.encode("utf-8"), "records.parquet": _to_parquet(content)}
+    temporary: dict[str, str] = {}
+    try:
+        for name, payload in parts.items():
+            handle, temporary[name] = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(payload)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary[name], 0o644)  # mkstemp gives 0600; a report is to be shared
+        for name in parts:
+            os.replace(temporary.pop(name), folder / name)
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot write the records: {error}") from error
+    finally:
+        for left in temporary.values():
+            Path(left).unlink(missing_ok=True)
+    return folder / "records.json", folder / "records.parquet"
+
+
+def read_records(path: Path) -> RecordFile:
+    """The session in `path`: records.json, records.parquet, or a folder that holds records.json.
+
+    Raises RecordError, naming the file and the cause, when it is missing, broken or of a newer
+    schema.
+    """
+    if path.is_dir():
+        path = path / "records.json"
+    try:
+        data = path.read_bytes()
+        content = _from_parquet(data) if path.suffix == ".parquet" else _from_json(data)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError, KeyError) as error:
+        raise RecordError(f"{path}: is not a record file: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int:
+        raise RecordError(f"{path}: has no schema_version: it is not a record file")
+    if version != SCHEMA_VERSION:
+        age = "newer" if version > SCHEMA_VERSION else "older"
+        raise RecordError(
+            f"{path}: is of the {age} schema {version}, this program reads {SCHEMA_VERSION}: "
+            "read it with the version of tinyablation that wrote it"
+        )
+    try:
+        return RecordFile.model_validate(content)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise RecordError(f"{path}: field {field}: {first['msg']}{more}") from error
+
+
+def _from_json(data: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}, which is no number")
+
+    return json.loads(data.decode("utf-8"), parse_constant=refuse)
+
+
+def _to_parquet(content: dict[str, Any]) -> bytes:
+    import io
+
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    kinds = {"n_examples": pyarrow.int64(), "n_clusters": pyarrow.int64()}
+    for name in ("effect", "low", "high", "floor", "p_corrected", "duration_s"):
+        kinds[name] = pyarrow.float64()
+    fields = [
+        pyarrow.field(
+            name,
+            kinds.get(name, pyarrow.string()),
+            metadata={"description": f"{field.description}{' (JSON)' if name in _NESTED else ''}"},
+        )
+        for name, field in Record.model_fields.items()
+    ]
+    metadata = {
+        "schema_version": str(content["schema_version"]),
+        "session": json.dumps(content["session"], allow_nan=False),
+    }
+    rows = [
+        {
+            name: json.dumps(value, allow_nan=False) if name in _NESTED else value
+            for name, value in record.items()
+        }
+        for record in content["records"]
+    ]
+    table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(fields, metadata=metadata))
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def _from_parquet(data: bytes) -> Any:
+    import io
+
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
+    metadata = table.schema.metadata or {}
+    if b"schema_version" not in metadata or b"session" not in metadata:
+        raise ValueError("its metadata lacks schema_version or session")
+    version = int(metadata[b"schema_version"])
+    if version != SCHEMA_VERSION:
+        return {"schema_version": version}
+    rows: Sequence[dict[str, Any]] = table.to_pylist()
+    records = [
+        {
+            name: _from_json(value.encode()) if name in _NESTED else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    session = _from_json(metadata[b"session"])
+    return {"schema_version": version, "session": session, "records": records}

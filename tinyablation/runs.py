@@ -1,0 +1,310 @@
+"""Run directories: each measurement at its address, computed once, continued when cut short.
+
+<root>/<model>-<battery>-<condition>_<hash>/
+    config.json  metrics/{summary.json,head_impact.parquet,per_example.parquet}
+    artifacts/impact_heatmap.{png,html}  provenance.json  profile.json  manifest.json (last)
+    and, only while incomplete: partial_summary.json  shards/
+<root>/.locks/<name>.lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tinyablation import artefacts
+from tinyablation.addresses import RunConfig, RunError
+from tinyablation.manifests import (
+    MANIFEST,
+    check_manifest,
+    read_json,
+    remedy,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+    write_manifest,
+)
+from tinyablation.shards import (
+    PARTIAL_SUMMARY,
+    Plan,
+    ShardFolder,
+    has_partial,
+    insist_on_plan,
+    remove_partial,
+)
+from tinyablation.tables import (
+    HEAD_IMPACT_COLUMNS,
+    PER_EXAMPLE_COLUMNS,
+    check_examples,
+    join_examples,
+    read_table,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tinyablation.batteries import Shard
+
+__all__ = ["Run", "RunConfig", "RunError", "RunStore"]
+
+CONFIG = "config.json"
+SUMMARY = "metrics/summary.json"
+HEAD_IMPACT = "metrics/head_impact.parquet"
+PER_EXAMPLE = "metrics/per_example.parquet"
+HEATMAP_PNG = "artifacts/impact_heatmap.png"
+HEATMAP_HTML = "artifacts/impact_heatmap.html"
+PROVENANCE = "provenance.json"
+PROFILE = "profile.json"
+TABLES = (HEAD_IMPACT, PER_EXAMPLE)
+# summary.json comes last: a killed run must not leave a summary beside missing files.
+FILES = (
+    CONFIG,
+    PER_EXAMPLE,
+    HEAD_IMPACT,
+    HEATMAP_PNG,
+    HEATMAP_HTML,
+    PROVENANCE,
+    PROFILE,
+    SUMMARY,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run. Get one from RunStore.obtain or RunStore.open, which check its tables."""
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def table(self) -> pd.DataFrame:
+        """One row per (intervention, example), baseline included: PER_EXAMPLE_COLUMNS."""
+        return read_table(self.path / PER_EXAMPLE, PER_EXAMPLE_COLUMNS)
+
+    def head_impact(self) -> pd.DataFrame:
+        """Mean effect per single head, method, split and metric: HEAD_IMPACT_COLUMNS."""
+        return read_table(self.path / HEAD_IMPACT, HEAD_IMPACT_COLUMNS)
+
+    def summary(self) -> dict[str, Any]:
+        """summary.json: the baseline's figures with their intervals."""
+        return read_json(self.path / SUMMARY)
+
+    def provenance(self) -> dict[str, Any]:
+        """provenance.json: versions, platform, hashes, time."""
+        return read_json(self.path / PROVENANCE)
+
+    def verify(self) -> None:
+        """Check size and sha256 of every file of the run; RunError names the first that differs."""
+        check_manifest(self.path)
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Runs under one folder. `lock_timeout`: seconds to wait for another process; -1: no limit."""
+
+    root: Path
+    lock_timeout: float = -1
+
+    def path(self, config: RunConfig) -> Path:
+        return Path(self.root) / config.name
+
+    def status(self, config: RunConfig) -> str:
+        """Either "complete", "partial" or "absent", from the names of files only."""
+        folder = self.path(config)
+        if (folder / MANIFEST).exists():
+            return "complete"
+        return "partial" if (folder / CONFIG).exists() else "absent"
+
+    def open(self, name: str) -> Run:
+        """The complete run of that directory name, its tables verified; RunError otherwise."""
+        folder = Path(self.root) / name
+        if not (folder / MANIFEST).exists():
+            hint = (
+                f": see {folder / PARTIAL_SUMMARY}" if (folder / PARTIAL_SUMMARY).exists() else ""
+            )
+            raise RunError(f"{folder}: no complete run (no {MANIFEST}){hint}")
+        config = _read_config(folder)
+        check_manifest(folder, hashed=(CONFIG, *TABLES))
+        return Run(folder, config)
+
+    def obtain(
+        self,
+        config: RunConfig,
+        shards: Sequence[Shard],
+        compute: Callable[[Shard], pd.DataFrame],
+        examples: pd.DataFrame,
+        *,
+        progress: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """The run at `config`'s address: reused if complete, continued if partial, else computed.
+
+        `shards`: "baseline" first. `compute(shard)` returns engine rows (tables.ENGINE_COLUMNS):
+        exactly one per example and intervention of the shard; baseline rows beside interventions
+        are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
+        indexed 0..n-1. `progress`: a bar over shards. `provenance`: further plain facts to record.
+
+        One process at a time works on a run; others wait, then find it complete. Raises RunError
+        when a file of the directory was changed, when it belongs to another config, battery or
+        corpus, when rows are not finite or not those asked for, and when the lock is not had in
+        time. A complete run is never recomputed or overwritten.
+        """
+        plan = Plan(tuple(shards), len(examples), check_examples(examples))
+        folder = self.path(config)
+        if (folder / MANIFEST).exists() and not has_partial(folder):
+            return self._reuse(config, plan)
+        with self.lock(config.name):
+            if (folder / MANIFEST).exists():
+                run = self._reuse(config, plan)
+                remove_partial(folder)  # its writer was killed between manifest and clean-up
+                return run
+            self._begin(folder, config, plan)
+            work = ShardFolder(folder, plan, config.dtype)
+            continued = work.recover()
+            try:
+                self._compute(work, compute, progress)
+                work.say("writing the tables")
+                _finish(work, config, examples, continued, provenance)
+            except BaseException as reason:
+                state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
+                # Interrupted after the manifest, the run is complete and must not say otherwise.
+                with contextlib.suppress(OSError):
+                    if not (folder / MANIFEST).exists():
+                        work.say(state, reason=f"{type(reason).__name__}: {reason}"[:500])
+                raise
+            return self._reuse(config, plan)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of a run directory. The system frees it when its holder dies."""
+        from filelock import FileLock, Timeout
+
+        path = Path(self.root) / ".locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=self.lock_timeout)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"{path}: held by another process for over {self.lock_timeout} s. Wait for it, or "
+                "end it; the run then continues where it stood."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _reuse(self, config: RunConfig, plan: Plan) -> Run:
+        folder = self.path(config)
+        _insist_on_config(folder, config)
+        manifest = check_manifest(folder, hashed=(CONFIG, *TABLES))
+        plan.insist(manifest.get("plan", {}), folder / MANIFEST)
+        return Run(folder, config)
+
+    @staticmethod
+    def _begin(folder: Path, config: RunConfig, plan: Plan) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        if (folder / CONFIG).exists():
+            _insist_on_config(folder, config)
+        elif any(folder.iterdir()):
+            strange = sorted(path.name for path in folder.iterdir())
+            raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
+        else:
+            write_json(folder / CONFIG, config.model_dump(mode="json"))
+        insist_on_plan(folder, plan)
+
+    @staticmethod
+    def _compute(
+        work: ShardFolder, compute: Callable[[Shard], pd.DataFrame], progress: bool
+    ) -> None:
+        from tqdm import tqdm
+
+        total = len(work.plan.shards)
+        with tqdm(
+            total=total,
+            initial=len(work.done),
+            desc=work.folder.name,
+            unit="shard",
+            disable=not progress,
+        ) as bar:
+            for shard in work.plan.shards:
+                if shard.key in work.sidecars:
+                    continue
+                work.say("running", computing=shard.key)
+                started = time.perf_counter()
+                rows = compute(shard)
+                work.add(shard, rows, time.perf_counter() - started)
+                bar.update()
+
+
+def _finish(
+    work: ShardFolder,
+    config: RunConfig,
+    examples: pd.DataFrame,
+    continued: Sequence[str],
+    extra: Mapping[str, Any] | None,
+) -> None:
+    """Write every file of a run whose shards are all there, the manifest last, then clean up."""
+    from tinyablation import plots
+
+    folder = work.folder
+    table = join_examples(work.merged(), examples)
+    impact = artefacts.head_impact(table, config.name, config.seed)
+    seconds = {key: float(work.sidecars[key]["seconds"]) for key in work.done}
+    panels = plots.panels(impact)
+    png, html = (
+        plots.draw_png(panels, config.name),
+        plots.draw_html(panels, config.name),
+    )
+    write_table(folder / PER_EXAMPLE, table, PER_EXAMPLE_COLUMNS)
+    write_table(folder / HEAD_IMPACT, impact, HEAD_IMPACT_COLUMNS)
+    write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
+    write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
+    write_json(folder / PROVENANCE, artefacts.provenance(config, extra))
+    write_json(folder / PROFILE, artefacts.profile(seconds, continued, len(table)))
+    write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))
+    facts = {
+        "run": config.name,
+        "hash": config.hash,
+        "finished": artefacts.utc_now(),
+        "plan": work.plan.record(),
+    }
+    write_manifest(folder, FILES, facts)
+    remove_partial(folder)
+
+
+def _read_config(folder: Path) -> RunConfig:
+    path = folder / CONFIG
+    try:
+        config = RunConfig.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RunError(f"{path}: not a run's config: {error}. {remedy(folder)}") from error
+    if config.name != folder.name:
+        raise RunError(
+            f"{path}: is the config of {config.name}, but lies in {folder.name}. {remedy(folder)}"
+        )
+    return config
+
+
+def _insist_on_config(folder: Path, config: RunConfig) -> None:
+    found = read_json(folder / CONFIG)
+    expected = config.model_dump(mode="json")
+    differing = sorted(
+        key for key in {*found, *expected} if found.get(key, ...) != expected.get(key, ...)
+    )
+    if differing:
+        raise RunError(
+            f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the config asked for, "
+            f"under the same address. {remedy(folder)}"
+        )

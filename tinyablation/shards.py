@@ -1,0 +1,240 @@
+"""The finished shards of a run that is not complete yet, and the file that says what is missing.
+
+Each shard is one Parquet file with a sidecar (size, sha256, rows), written after it: a shard
+without a valid sidecar was not finished and is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.addresses import RunError, digest
+from tinyablation.artefacts import utc_now
+from tinyablation.manifests import file_sha256, read_json, remedy, write_json
+from tinyablation.tables import (
+    BASELINE,
+    ENGINE_COLUMNS,
+    check_rows,
+    read_table,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tinyablation.batteries import Shard
+
+PARTIAL_SUMMARY = "partial_summary.json"
+SHARDS = "shards"
+_LOG = logging.getLogger(__name__)
+
+# How far a baseline measured again beside a shard may lie from the run's own baseline, in logits.
+# Exact arithmetic differs by batch shape only: 3.5e-6 in fp32; half precision keeps 11 or 8 bits,
+# so logits of size 10-20 move by .01-.1. More than this means the model changed between shards.
+BASELINE_TOLERANCE = {
+    "float64": 1e-6,
+    "float32": 1e-4,
+    "float16": 0.05,
+    "bfloat16": 0.3,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of: shards in order (baseline first) over n examples."""
+
+    shards: tuple[Shard, ...]
+    n_examples: int
+    examples_digest: str
+
+    def __post_init__(self) -> None:
+        keys = [shard.key for shard in self.shards]
+        if not keys or keys[0] != BASELINE or self.shards[0].interventions:
+            raise RunError(f'the first shard must be "{BASELINE}", without interventions: {keys}')
+        if len(set(keys)) != len(keys):
+            raise RunError(f"shard keys must differ: {keys}")
+        seen: dict[str, str] = {}
+        for shard in self.shards:
+            # Anything else would not survive as a file name on every platform.
+            if not shard.key.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                raise RunError(f"shard key {shard.key!r}: letters, digits, '-', '_', '.' only")
+            if shard.key != BASELINE and not shard.interventions:
+                raise RunError(f"shard {shard.key!r} has no interventions")
+            for label in self.labels(shard):
+                if label in seen:
+                    raise RunError(
+                        f"{label} stands in shards {seen[label]!r} and {shard.key!r}: equal "
+                        "interventions are one measurement"
+                    )
+                seen[label] = shard.key
+
+    @staticmethod
+    def labels(shard: Shard) -> list[str]:
+        """Labels of the rows a shard adds to the table."""
+        if shard.key == BASELINE:
+            return [BASELINE]
+        return [intervention.label for intervention in shard.interventions]
+
+    def record(self) -> dict[str, Any]:
+        """What a directory must have been made from to be this plan's."""
+        return {
+            "examples": {"n": self.n_examples, "sha256": self.examples_digest},
+            "shards": {shard.key: digest(self.labels(shard)) for shard in self.shards},
+        }
+
+    def insist(self, recorded: dict[str, Any], path: Path) -> None:
+        """RunError if the directory was made from other examples or another battery."""
+        for name, value in self.record().items():
+            if recorded.get(name) != value:
+                raise RunError(
+                    f"{path}: field {name!r}: the run was made from other {name} than are asked "
+                    f"for now, under the same address. {remedy(path.parent)}"
+                )
+
+
+@dataclass
+class ShardFolder:
+    """The shards of one incomplete run in `folder`. Use only while holding the run's lock."""
+
+    folder: Path
+    plan: Plan
+    dtype: str
+    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
+    discarded: dict[str, str] = field(default_factory=dict)
+
+    def path(self, key: str) -> Path:
+        return self.folder / SHARDS / f"{key}.parquet"
+
+    def _sidecar(self, key: str) -> Path:
+        return self.folder / SHARDS / f"{key}.json"
+
+    def recover(self) -> list[str]:
+        """Find the shards an earlier attempt finished; return their keys in plan order.
+
+        One that cannot be trusted (truncated, changed, of another schema) is set aside in
+        `discarded` with the reason and will be computed again: its run was never complete.
+        """
+        for shard in self.plan.shards:
+            if not self._sidecar(shard.key).exists():
+                if self.path(shard.key).exists():
+                    self.discarded[shard.key] = "no sidecar: killed while it was written"
+                continue
+            try:
+                sidecar = read_json(self._sidecar(shard.key))
+                self._trust(shard, sidecar)
+            except RunError as refusal:
+                self.discarded[shard.key] = str(refusal)
+                continue
+            self.sidecars[shard.key] = sidecar
+        for key, reason in self.discarded.items():
+            _LOG.warning("%s: shard %s is computed again: %s", self.folder.name, key, reason)
+        return self.done
+
+    def _trust(self, shard: Shard, sidecar: dict[str, Any]) -> None:
+        path = self.path(shard.key)
+        if not path.is_file():
+            raise RunError(f"{path}: missing")
+        if path.stat().st_size != sidecar.get("size") or file_sha256(path) != sidecar.get("sha256"):
+            raise RunError(f"{path}: truncated or changed (size or sha256 differs)")
+        rows = len(self.read(shard.key))
+        expected = len(self.plan.labels(shard)) * self.plan.n_examples
+        if rows != sidecar.get("rows") or rows != expected:
+            raise RunError(f"{path}: {rows} rows, {expected} expected")
+
+    @property
+    def done(self) -> list[str]:
+        return [shard.key for shard in self.plan.shards if shard.key in self.sidecars]
+
+    @property
+    def missing(self) -> list[str]:
+        return [shard.key for shard in self.plan.shards if shard.key not in self.sidecars]
+
+    def read(self, key: str) -> pd.DataFrame:
+        return read_table(self.path(key), ENGINE_COLUMNS)
+
+    def add(self, shard: Shard, rows: pd.DataFrame, seconds: float) -> None:
+        """Check the rows of a shard and make them durable.
+
+        Baseline rows beside interventions (an engine always measures its own) must agree with the
+        baseline shard within BASELINE_TOLERANCE and are dropped: there is one baseline in a table.
+        """
+        where = f"{self.folder.name}, shard {shard.key}"
+        beside = rows["intervention"] == BASELINE if "intervention" in rows.columns else None
+        if shard.key != BASELINE and beside is not None and beside.any():
+            self._compare_baseline(rows[beside], where)
+            rows = rows[~beside]
+        check_rows(rows, self.plan.labels(shard), self.plan.n_examples, where)
+        self._sidecar(shard.key).unlink(missing_ok=True)  # of a discarded file
+        path = self.path(shard.key)
+        write_table(path, rows, ENGINE_COLUMNS)
+        sidecar = {
+            "key": shard.key,
+            "rows": len(rows),
+            "size": path.stat().st_size,
+            "sha256": file_sha256(path),
+            "seconds": seconds,
+            "finished": utc_now(),
+        }
+        write_json(self._sidecar(shard.key), sidecar)
+        self.sidecars[shard.key] = sidecar
+
+    def _compare_baseline(self, again: pd.DataFrame, where: str) -> None:
+        check_rows(again, [BASELINE], self.plan.n_examples, f"{where}, its own baseline")
+        first = self.read(BASELINE).set_index("example")["logit_diff"]
+        gap = (again.set_index("example")["logit_diff"] - first).abs()
+        tolerance = BASELINE_TOLERANCE.get(self.dtype, BASELINE_TOLERANCE["float32"])
+        if gap.max() > tolerance:
+            raise RunError(
+                f"{where}: its baseline differs from the baseline shard by {gap.max():.3g} logits "
+                f"(example {gap.idxmax()}; at most {tolerance} in {self.dtype}): model or prompts "
+                f"changed between shards. {remedy(self.folder)}"
+            )
+
+    def say(self, state: str, **facts: Any) -> None:
+        """Write partial_summary.json: what is done, what is missing, how it stands."""
+        summary = {
+            "complete": False,
+            "run": self.folder.name,
+            "state": state,
+            "done": self.done,
+            "missing": self.missing,
+            "rows_done": sum(sidecar["rows"] for sidecar in self.sidecars.values()),
+            "discarded": self.discarded,
+            "process": os.getpid(),
+            "updated": utc_now(),
+            **facts,
+            "note": "No figure of this run is final. Ask for the run again to continue it.",
+        }
+        write_json(self.folder / PARTIAL_SUMMARY, {**summary, "plan": self.plan.record()})
+
+    def merged(self) -> pd.DataFrame:
+        """All rows in plan order, read back from disk: who computed them never matters."""
+        import pandas as pd
+
+        parts = [self.read(shard.key) for shard in self.plan.shards]
+        return pd.concat(parts, ignore_index=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a complete run no longer needs; a file that resists is left for the next time."""
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / PARTIAL_SUMMARY).unlink(missing_ok=True)
+
+
+def has_partial(folder: Path) -> bool:
+    """Whether anything of an incomplete run is left in the folder."""
+    return (folder / SHARDS).exists() or (folder / PARTIAL_SUMMARY).exists()
+
+
+def insist_on_plan(folder: Path, plan: Plan) -> None:
+    """RunError if an incomplete run in `folder` was begun from other examples or shards."""
+    path = folder / PARTIAL_SUMMARY
+    if path.exists():
+        plan.insist(read_json(path).get("plan", {}), path)

@@ -1,0 +1,368 @@
+"""Intervals, corrections and null comparisons over tables of effects. Pure: numpy and scipy only.
+
+Examples that share a fact are not independent, so whatever is drawn here is drawn by cluster.
+Every draw comes from an explicit Generator; make one per purpose with `generator`.
+"""
+
+import hashlib
+import numbers
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from tinyablation.errors import TinyAblationError
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Alternative = Literal["greater", "less", "two-sided"]
+
+# Figures this close, relative to their scale, are the same figure: float64 sums of some thousand
+# logits carry a rounding error near 1e-13. Used to see ties and zero-width intervals.
+ROUNDING = 1e-12
+# Resamples of examples held in memory at once: 2^22 indices are 32 MiB.
+_BLOCK = 1 << 22
+
+
+class StatisticsError(TinyAblationError):
+    """The input cannot carry the statistic: empty, not finite, unclustered, or of a wrong shape."""
+
+
+class DegenerateInterval(StatisticsError):
+    """Every cluster gives the same value, so that the interval would have zero width.
+
+    `value` is that value. An intervention that changes nothing at all has value exactly 0; any
+    other value more often means a seed or an index that draws nothing.
+    """
+
+    def __init__(self, message: str, value: float) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+class Estimate(NamedTuple):
+    """A figure with its confidence interval, in the unit of the values it was made from."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+
+class Agreement(NamedTuple):
+    """Spearman's rank correlation and its permutation p."""
+
+    rho: float
+    p: float
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """A Generator made from (seed, purpose), so that adding a draw moves no other."""
+    if seed < 0:
+        raise StatisticsError(f"seed {seed} is negative; give 0 or more")
+    return np.random.default_rng([seed, *hashlib.sha256(purpose.encode()).digest()])
+
+
+def cluster_interval(
+    values: ArrayLike,
+    clusters: Sequence[object],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Estimate:
+    """Mean over examples, with an interval that treats clusters as the unit of observation.
+
+    values [n_examples] and clusters [n_examples] (labels: str or int). The mean is the ratio of
+    the clusters' sums to their counts, with the linearised standard error of a ratio. Each end is
+    the wider of two: the studentised bootstrap over clusters (Efron and Tibshirani 1993, ch. 12)
+    and Student's t on n_clusters - 1.
+
+    Coverage of the nominal 95 %, measured over 1,500 simulated data sets each of clusters of 2-8
+    examples (standard error .006), with 8 / 16 / 32 clusters: normal cluster means .963 .960 .949,
+    exponential .935 .940 .962, half of them zero and half exponential .926 .970 .969, lognormal
+    (skew 6) .890 .917 .937; the lower end was above the truth in at most .033. With 3 clusters
+    .949 .879 .863 .844. Not used: scipy's BCa, .915 / .919 on normal and .873 / .921 on
+    exponential means (16 / 32); the bootstrap without the t end, .80 on 3 normal clusters.
+
+    Raises StatisticsError for no values, a figure that is not finite, a missing label, fewer than
+    two clusters; DegenerateInterval when all clusters have one mean.
+    """
+    data = _figures(values, "values", ndim=1)
+    index, k = _cluster_index(clusters, len(data))
+    _check_draws(confidence, resamples)
+    sums, counts = _totals(index, data, k), _totals(index, np.ones(len(data)), k)
+    means = sums / counts
+    mean = float(data.mean())
+    if np.ptp(means) <= ROUNDING * np.abs(data).max():
+        raise DegenerateInterval(
+            f"all {k} clusters have the mean {mean:.3g}, so the interval has zero width: the "
+            "intervention does the same everywhere, or whatever should vary was not drawn",
+            value=mean,
+        )
+    error = float(_ratio(sums[None], counts[None])[1][0])
+    ratios = []
+    for count in _blocks(resamples, k):
+        drawn = rng.integers(k, size=(count, k))
+        centre, spread = _ratio(sums[drawn], counts[drawn])
+        # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
+        usable = spread > ROUNDING * error
+        ratios.append((centre[usable] - mean) / spread[usable])
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    below, above = np.quantile(np.concatenate(ratios), tails)
+    student = stats.t.ppf(tails[1], k - 1)
+    low, high = mean - max(above, student) * error, mean - min(below, -student) * error
+    return Estimate(mean, float(low), float(high), len(data), k)
+
+
+def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Ratio of totals and its linearised standard error, per row of [resamples, n_clusters]."""
+    k = sums.shape[-1]
+    total = counts.sum(-1)
+    ratio = sums.sum(-1) / total
+    residuals = sums - ratio[:, None] * counts
+    return ratio, np.sqrt(k / (k - 1) * (residuals**2).sum(-1)) / total
+
+
+def cluster_statistic_interval(
+    statistic: Callable[[list[Indices]], float],
+    clusters: Sequence[Sequence[object]],
+    rng: np.random.Generator,
+    *,
+    paired: bool = False,
+    method: Literal["BCa", "percentile"] = "BCa",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Estimate:
+    """Any statistic of one or more tables, with a bootstrap interval over clusters.
+
+    clusters holds one sequence of labels per table, [n_examples of that table]. statistic is
+    called with one index array per table, the rows to use, and returns a float; it closes over the
+    tables themselves. Tables are resampled independently, or, with paired, by the same draw of
+    labels (two models on the same facts; both must then have the same labels). BCa also corrects
+    the bias of statistics such as a rank correlation, a minimum or a maximum; where it is undefined
+    (no resample, or every one, falls below the estimate) the percentile interval is given.
+    n is the number of rows of all tables, n_clusters that of the table with fewest.
+
+    It is not studentised, hence a little narrow: coverage .92 (600 simulations, standard error
+    .011) for a difference of two independent means of 25 normal clusters. For one mean, or for the
+    mean of paired differences, use cluster_interval.
+
+    Raises StatisticsError as cluster_interval does, also when the statistic is not finite on some
+    resample; DegenerateInterval when it is the same on all of them.
+    """
+    _check_draws(confidence, resamples)
+    if not clusters:
+        raise StatisticsError("no table: give the cluster labels of at least one")
+    rows: list[list[Indices]] = []
+    labels: list[tuple[str, ...]] = []
+    for table in clusters:
+        index, k = _cluster_index(table, len(table))
+        rows.append([np.flatnonzero(index == cluster) for cluster in range(k)])
+        labels.append(tuple(sorted({str(label) for label in table})))
+    if paired and len(set(labels)) > 1:
+        raise StatisticsError("paired tables must have the same cluster labels")
+
+    def on_clusters(*drawn: Indices) -> float:
+        chosen = [
+            np.concatenate([table[cluster] for cluster in draw])
+            for table, draw in zip(rows, drawn, strict=True)
+        ]
+        figure = float(statistic(chosen))
+        if not np.isfinite(figure):
+            raise StatisticsError(f"the statistic is {figure} on a resample of the clusters")
+        return figure
+
+    everything = tuple(np.arange(len(table)) for table in rows)
+    figure = on_clusters(*everything)
+    drawn = stats.bootstrap(
+        everything,
+        on_clusters,
+        paired=paired,
+        vectorized=False,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=rng,
+    )
+    spread = np.ptp(drawn.bootstrap_distribution)
+    if spread <= ROUNDING * np.abs(drawn.bootstrap_distribution).max():
+        raise DegenerateInterval(
+            f"the statistic is {figure:.3g} on every resample, so the interval has zero width",
+            value=figure,
+        )
+    interval = drawn.confidence_interval
+    share_below = float(np.mean(drawn.bootstrap_distribution < figure))
+    if method == "BCa" and 0 < share_below < 1:
+        # Where leaving any cluster out changes nothing, BCa is 0/0: seen below, not warned of.
+        with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            corrected = stats.bootstrap(
+                everything,
+                on_clusters,
+                paired=paired,
+                vectorized=False,
+                n_resamples=0,
+                bootstrap_result=drawn,
+                confidence_level=confidence,
+                method="BCa",
+                rng=rng,
+            ).confidence_interval
+        if np.isfinite([corrected.low, corrected.high]).all():
+            interval = corrected
+    n = sum(len(table) for table in clusters)
+    fewest = min(len(table) for table in rows)
+    return Estimate(figure, float(interval.low), float(interval.high), n, fewest)
+
+
+def max_t_sign_flip(
+    differences: ArrayLike,
+    clusters: Sequence[object],
+    rng: np.random.Generator,
+    *,
+    permutations: int = 2000,
+    alternative: Alternative = "greater",
+) -> Floats:
+    """p of each head, corrected over all heads: single-step max-T of Westfall and Young (1993).
+
+    differences [n_examples, n_heads], ablated - clean, paired by example; clusters [n_examples].
+    Returns [n_heads]. Under the null a cluster's sums may as well have the opposite sign, for all
+    heads at once, which keeps the heads' correlation. The t statistic of the cluster sums is a
+    monotone function, the same for all heads and flips, of sum / sqrt(sum of squares), because a
+    flip leaves the squares as they are; that form is used, as it never divides by zero.
+
+    All 2^n_clusters sign vectors are taken when they are no more than `permutations`; else random
+    ones, with p = (k + 1) / (n + 1). A head whose sums are all zero has p = 1. The null is
+    symmetry about zero, so with strongly skewed sums p is approximate for the mean.
+    """
+    data = _figures(differences, "differences", ndim=2)
+    index, k = _cluster_index(clusters, len(data))
+    if permutations < 1:
+        raise StatisticsError(f"permutations is {permutations}; at least 1 is needed")
+    sums = np.stack([_totals(index, head, k) for head in data.T], axis=1)
+    # Sums that cancel within a cluster leave rounding noise, which must not be scaled up to an
+    # effect: compare with what the cluster's magnitudes could leave.
+    magnitude = np.stack([_totals(index, np.abs(head), k) for head in data.T], axis=1)
+    sums[np.abs(sums) <= ROUNDING * magnitude] = 0.0
+    scale = np.sqrt((sums**2).sum(0))
+    moving = scale > 0
+    corrected = np.ones(data.shape[1])
+    if not moving.any():
+        return corrected
+    unit = sums[:, moving] / scale[moving]
+
+    def directed(statistics: Floats) -> Floats:
+        if alternative == "two-sided":
+            return np.abs(statistics)
+        return -statistics if alternative == "less" else statistics
+
+    observed = directed(unit.sum(0)) - ROUNDING
+    exact = k < 63 and 2**k <= permutations
+    total = 2**k if exact else permutations
+    exceeded = np.zeros(len(observed))
+    start = 0
+    for count in _blocks(total, max(k, len(observed))):
+        if exact:
+            codes = np.arange(start, start + count)
+            signs = 1.0 - 2.0 * (codes[:, None] >> np.arange(k) & 1)
+        else:
+            signs = 1.0 - 2.0 * rng.integers(2, size=(count, k))
+        largest = directed(signs @ unit).max(1)
+        exceeded += (largest[:, None] >= observed).sum(0)
+        start += count
+    # The enumeration contains the observed signs themselves; the random draw adds them.
+    corrected[moving] = exceeded / total if exact else (exceeded + 1) / (total + 1)
+    return corrected
+
+
+def exceedance(value: float, null_values: ArrayLike) -> float:
+    """p of `value` among values of the null: (how many are at least as large + 1) / (n + 1).
+
+    The caller leaves `value` itself out of null_values [n]. Ties count against the value.
+    """
+    null = _figures(null_values, "null values", ndim=1)
+    if not np.isfinite(value):
+        raise StatisticsError(f"the value is {value}; it must be finite")
+    return float((np.sum(null >= value) + 1) / (len(null) + 1))
+
+
+def rank_agreement(
+    a: ArrayLike,
+    b: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    alternative: Alternative = "two-sided",
+    permutations: int = 50_000,
+) -> Agreement:
+    """Spearman's rho of two rankings of the same heads, a and b [n_heads], and its p.
+
+    p is by permutation: exact while n_heads! <= permutations (8 heads: 40,320, .1 s), else random
+    with (k + 1) / (n + 1). Raises StatisticsError for fewer than 3 heads or a constant ranking.
+    """
+    first, second = _figures(a, "a", ndim=1), _figures(b, "b", ndim=1)
+    if len(first) != len(second):
+        raise StatisticsError(f"a has {len(first)} heads and b {len(second)}; rank the same heads")
+    if len(first) < 3:
+        raise StatisticsError(f"{len(first)} heads cannot be ranked against each other; need 3")
+    for name, ranking in (("a", first), ("b", second)):
+        if np.ptp(ranking) == 0:
+            raise StatisticsError(f"{name} is {ranking[0]:.3g} for every head: there is no ranking")
+    result = stats.pearsonr(
+        stats.rankdata(first),
+        stats.rankdata(second),
+        alternative=alternative,
+        method=stats.PermutationMethod(n_resamples=permutations, batch=2000, rng=rng),
+    )
+    return Agreement(float(result.statistic), float(result.pvalue))
+
+
+def _figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != ndim:
+        raise StatisticsError(f"{name} has shape {data.shape}; {ndim} dimension(s) are needed")
+    if data.size == 0:
+        raise StatisticsError(f"{name} is empty: n = 0 has no statistic")
+    broken = np.argwhere(~np.isfinite(data))
+    if len(broken):
+        place = tuple(int(axis) for axis in broken[0])
+        raise StatisticsError(
+            f"{name}: {data[place]} at {place} ({len(broken)} such); every figure must be finite"
+        )
+    return data
+
+
+def _cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
+    """Number of the cluster of each example, in the order of the sorted labels, and how many."""
+    labels: list[str] = []
+    for row, label in enumerate(clusters):
+        if not isinstance(label, (str, numbers.Integral)) or label == "":
+            raise StatisticsError(
+                f"example {row} has no cluster id ({label!r}); text or int needed"
+            )
+        labels.append(str(label))
+    if len(labels) != n:
+        raise StatisticsError(f"{len(labels)} cluster ids for {n} examples")
+    number = {label: position for position, label in enumerate(sorted(set(labels)))}
+    if len(number) < 2:
+        raise StatisticsError(f"{len(number)} cluster(s) of examples; at least 2 are needed")
+    return np.array([number[label] for label in labels], dtype=np.intp), len(number)
+
+
+def _totals(index: Indices, weights: Floats, k: int) -> Floats:
+    return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
+
+
+def _check_draws(confidence: float, resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
+    if resamples < 100:
+        raise StatisticsError(f"resamples is {resamples}; below 100 an interval has no ends")
+
+
+def _blocks(total: int, width: int) -> list[int]:
+    size = max(1, _BLOCK // width)
+    return [min(size, total - start) for start in range(0, total, size)]

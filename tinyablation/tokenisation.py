@@ -1,0 +1,102 @@
+"""Text to token ids, always with the answer in its place.
+
+Whether an answer is one token can only be said in context: a SentencePiece tokenizer gives a lone
+word a spare space token, and a byte-level one may merge across the boundary. So a prompt and its
+answer are tokenised together: the prompt's ids must be a prefix, and exactly one id may follow.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tinyablation.errors import TinyAblationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tinyablation.corpora import Example
+
+
+class TokenisationError(TinyAblationError):
+    """An answer is not one token after its prompt; the message names both."""
+
+
+class Prompt(NamedTuple):
+    """What the engine measures. `ids` include the BOS id where the model's policy says so."""
+
+    ids: tuple[int, ...]
+    target: int
+    foil: int
+
+
+def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder or a hub id; TokenisationError says what could not be had."""
+    from transformers import AutoTokenizer
+
+    # A path is said to be missing at once: transformers would ask the hub for it first.
+    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not Path(source).is_dir():
+        raise TokenisationError(f"{source}: no such folder; name a folder or a hub id")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TokenisationError(f"{source}: no tokenizer can be loaded: {reason}") from error
+    return tokenizer
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
+    """The ids of `text` alone: no BOS, no EOS."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def answer_id(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) -> int:
+    """The one id of `answer` after `prompt`; TokenisationError when it is not one, or moves others.
+
+    `answer` carries its own leading space, as in " Paris".
+    """
+    before, after = encode(tokenizer, prompt), encode(tokenizer, prompt + answer)
+    if after[: len(before)] != before:
+        raise TokenisationError(f"{answer!r} changes how the prompt before it is split: {prompt!r}")
+    if len(after) != len(before) + 1:
+        raise TokenisationError(
+            f"{answer!r} is {len(after) - len(before)} tokens after {prompt!r}, not one"
+        )
+    return after[-1]
+
+
+def is_one_token(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) -> bool:
+    try:
+        answer_id(tokenizer, prompt, answer)
+    except TokenisationError:
+        return False
+    return True
+
+
+def encode_prompt(
+    tokenizer: "PreTrainedTokenizerBase", text: str, target: str, foil: str, bos: int | None
+) -> Prompt:
+    ids = encode(tokenizer, text)
+    return Prompt(
+        ids if bos is None else (bos, *ids),
+        answer_id(tokenizer, text, target),
+        answer_id(tokenizer, text, foil),
+    )
+
+
+def encode_examples(
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Iterable["Example"],
+    bos: int | None,
+    *,
+    side: str = "clean",
+) -> Sequence[Prompt]:
+    """Prompts of one side of the examples: "clean", "corrupt" or "null", in their order.
+
+    Target and foil stay what they are on the clean side, so that LD of the corrupt side should be
+    negative. `bos` is the id to put in front, or None.
+    """
+    return [
+        encode_prompt(tokenizer, getattr(row, side), row.target, row.foil, bos) for row in examples
+    ]

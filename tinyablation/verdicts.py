@@ -1,0 +1,188 @@
+"""What a measurement says about a claim: supported, refuted, inconclusive or blocked, and why.
+
+Cheap to import: the words are needed at test collection, numpy is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from tinyablation.errors import TinyAblationError
+
+if TYPE_CHECKING:
+    from tinyablation.statistics import Estimate
+
+Status = Literal["supported", "refuted", "inconclusive", "blocked"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+# An effect must exceed this share of the clean logit difference. Untreated models have many heads
+# with intervals above zero but effects of 2-6 % of it, another head for every training seed; with
+# the interval's lower bound above 5 %, 0 of 8 untreated models had a layer-0 suppressor.
+EFFECT_SHARE = 0.05
+# Corrected p above which an effect is not told from the null: the field's convention, and the
+# complement of the 95 % of our intervals.
+ALPHA = 0.05
+
+
+class VerdictError(TinyAblationError):
+    """A judgement was asked for on figures that cannot be judged."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement with the figures it rests on; effect and floor in `unit`.
+
+    details holds further plain values; records.plain is the gate that checks them.
+    """
+
+    status: Status
+    reason: str
+    effect: Estimate | None = None
+    floor: float | None = None
+    p_corrected: float | None = None
+    unit: str = "logits"
+    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise VerdictError(f"{self.status!r} is no verdict; known: {', '.join(STATUSES)}")
+        if not self.reason.strip():
+            raise VerdictError(f"a verdict {self.status!r} needs its reason")
+        _finite(floor=self.floor)
+        _probability(self.p_corrected)
+        if self.effect is not None:
+            _finite(effect=self.effect.estimate, low=self.effect.low, high=self.effect.high)
+
+
+def figure(value: float) -> str:
+    """A number for a reader: three significant digits, 0.265, 1.48, -0.0012, 160."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.2e}")))))
+    if digits > 6:
+        return f"{value:.2e}"
+    return f"{float(f'{value:.2e}'):.{digits}f}"
+
+
+def effect_floor(clean_ld_mean: float, noise_floor: float, share: float = EFFECT_SHARE) -> float:
+    """The effect that counts, in logits: the larger of share * |clean LD| and the noise floor.
+
+    clean_ld_mean: mean clean logit difference; noise_floor: largest numerical noise measured for
+    the model's dtype and device. Both in logits.
+    """
+    _finite(clean_ld_mean=clean_ld_mean, noise_floor=noise_floor, share=share)
+    if noise_floor < 0 or share < 0:
+        raise VerdictError(f"noise floor {noise_floor} and share {share} must not be negative")
+    return float(max(share * abs(clean_ld_mean), noise_floor))
+
+
+def judge_above_floor(
+    effect: Estimate,
+    *,
+    floor: float,
+    p_corrected: float | None = None,
+    alpha: float = ALPHA,
+    what: str,
+    unit: str = "logits",
+    details: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Is the effect above the floor?
+
+    supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
+    whole interval is below the floor; else inconclusive. `what` begins the reason ("zeroing 0:2").
+    """
+    _finite(floor=floor, estimate=effect.estimate, low=effect.low, high=effect.high)
+    _probability(p_corrected)
+    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
+    status: Status = "inconclusive"
+    if effect.high < floor:
+        status, finding = "refuted", f"{interval} lies below the floor {figure(floor)}"
+    elif effect.low <= floor:
+        finding = f"{interval} straddles the floor {figure(floor)}"
+    elif p_corrected is not None and p_corrected > alpha:
+        finding = (
+            f"{interval} lies above the floor {figure(floor)}, "
+            f"but corrected p {figure(p_corrected)} > {alpha:g}"
+        )
+    else:
+        status, finding = (
+            "supported",
+            f"{interval} lies above the floor {figure(floor)}",
+        )
+        if p_corrected is not None:
+            finding += f", corrected p {figure(p_corrected)}"
+    unit_text = f" {unit}" if unit else ""
+    return Verdict(
+        status,
+        f"{what}: {figure(effect.estimate)}{unit_text}, {finding}",
+        effect,
+        float(floor),
+        None if p_corrected is None else float(p_corrected),
+        unit,
+        dict(details or {}),
+    )
+
+
+def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) -> Verdict:
+    """The verdict on a claim that needs every one of `verdicts`.
+
+    All supported: supported; else any refuted: refuted; else any blocked: blocked; else
+    inconclusive. The figures are those of `show`, if given; else of the verdict that decides: the
+    first of that status, or, when all are supported, the one nearest to its floor.
+    """
+    if not verdicts:
+        raise VerdictError("no verdicts to combine: n = 0 supports nothing")
+    order: tuple[Status, ...] = ("refuted", "blocked", "inconclusive", "supported")
+    status = min((verdict.status for verdict in verdicts), key=order.index)
+    deciding = [verdict for verdict in verdicts if verdict.status == status]
+    chosen = show or (min(deciding, key=_margin) if status == "supported" else deciding[0])
+    reason = "; ".join(dict.fromkeys(verdict.reason for verdict in deciding))
+    if len(deciding) < len(verdicts):
+        reason = f"{len(deciding)} of {len(verdicts)} {status}: {reason}"
+    return Verdict(
+        status,
+        reason,
+        chosen.effect,
+        chosen.floor,
+        chosen.p_corrected,
+        chosen.unit,
+        chosen.details,
+    )
+
+
+def _margin(verdict: Verdict) -> float:
+    if verdict.effect is None:
+        return math.inf
+    return verdict.effect.low - (verdict.floor or 0.0)
+
+
+def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict:
+    """The claim cannot be judged here, and why (condition invalid for the model, no weights)."""
+    return Verdict("blocked", reason, details=dict(details or {}))
+
+
+def refuted(
+    reason: str,
+    *,
+    effect: Estimate | None = None,
+    floor: float | None = None,
+    p_corrected: float | None = None,
+    unit: str = "logits",
+    details: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """The claim does not hold, for a reason other than a floor (the wrong head leads)."""
+    return Verdict("refuted", reason, effect, floor, p_corrected, unit, dict(details or {}))
+
+
+def _finite(**figures: float | None) -> None:
+    for name, value in figures.items():
+        if value is not None and not math.isfinite(value):
+            raise VerdictError(f"{name} is {value}; it must be finite")
+
+
+def _probability(p_corrected: float | None) -> None:
+    if p_corrected is not None and not 0 <= p_corrected <= 1:
+        raise VerdictError(f"p_corrected is {p_corrected}; it lies between 0 and 1")
