@@ -11,4 +11,6 @@ pytest_plugins = [
     "fixtures.snapshots",
     "fixtures.judging",
     "fixtures.report",
+    "fixtures.models",
+    "fixtures.measurements",
 ]

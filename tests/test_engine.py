@@ -86,7 +86,7 @@ def bridge_logits(
     heads: Any,
     change: Callable[[torch.Tensor, int, int], Any],
 ) -> torch.Tensor:
-    """Last-token logits of one prompt alone, hook_z of each head changed by change(z, layer, head)."""
+    """Last-token logits of one prompt alone, hook_z of each head changed by `change`."""
 
     def hook_of(layer: int) -> Callable[..., torch.Tensor]:
         def hook(z: torch.Tensor, hook: Any = None) -> torch.Tensor:
@@ -216,7 +216,9 @@ def test_resample_is_the_donor_patched_in(family: str, engines: Any, bridges: An
     bridge = bridges[family, False]
     donors = draw_donors([p.ids for p in PROMPTS], None, [p.ids for p in REFERENCE], None, 3)
     z = {donor: bridge_z(bridge, donor) for donor in donors}
-    assert {len(donor) - len(prompt.ids) for donor, prompt in zip(donors, PROMPTS)} > {0}
+    assert {len(donor) - len(prompt.ids) for donor, prompt in zip(donors, PROMPTS, strict=True)} > {
+        0
+    }
 
     def oracle(intervention: Any, prompt: Prompt, example: int) -> torch.Tensor:
         lent = z[donors[example]]
@@ -225,7 +227,7 @@ def test_resample_is_the_donor_patched_in(family: str, engines: Any, bridges: An
             bridge,
             prompt.ids,
             intervention.heads,
-            lambda _, l, head: lent[l][-size:, head],
+            lambda _, layer, head: lent[layer][-size:, head],
         )
 
     assert_same(frame, interventions, oracle)

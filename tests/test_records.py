@@ -1,4 +1,4 @@
-"""Records: what may be recorded, and files that come back as they were written or say what is wrong.
+"""Records: what may be recorded, and files that come back as written or say what is wrong.
 
 Run: pytest tests/test_records.py
 """

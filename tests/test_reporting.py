@@ -316,7 +316,7 @@ def test_matrix_links_say_what_they_show(page):
 
 
 def test_counts(session, page):
-    by_verdict = {word: 0 for word in ("supported", "refuted", "inconclusive", "blocked", "error")}
+    by_verdict = dict.fromkeys(("supported", "refuted", "inconclusive", "blocked", "error"), 0)
     for record in session.records:
         by_verdict[record.verdict] += 1
     for word, count in by_verdict.items():

@@ -52,14 +52,22 @@ def _build(options: argparse.Namespace) -> None:
 
     if options.seed < 0:
         raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
+    name = options.name or _folder_name(options.tokenizer)
+    if not name or name in (".", "..") or set(name) & set("/\\"):
+        raise TinyAblationError(f"--name {name!r}: give the name of a folder, not a path")
     knowledge = load_knowledge(options.knowledge)
     tokenizer = load_tokenizer(options.tokenizer)
-    name = options.name or Path(options.tokenizer).name
     builder = CorpusBuilder(knowledge, tokenizer, name, seed=options.seed)
     for corpus, split in builder.build().values():
         write_corpus(options.output / name, corpus, split)
     print(f"{options.output / name}")
     print("\n".join(f"  {line}" for line in builder.report.lines()))
+
+
+def _folder_name(source: str) -> str:
+    # "." and "gpt2/.." have no last part of their own, and would name the output folder itself.
+    path = Path(source).expanduser()
+    return path.resolve().name if path.is_dir() else path.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

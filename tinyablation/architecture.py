@@ -103,7 +103,7 @@ class Architecture:
     def columns(self, layer: int, heads: tuple[Head, ...]) -> list[slice]:
         """Where these heads of this layer stand in the output projection's input."""
         size = self.d_head
-        return [slice(h * size, (h + 1) * size) for l, h in heads if l == layer]
+        return [slice(head * size, (head + 1) * size) for own, head in heads if own == layer]
 
     def output_matrix(self, layer: int, columns: slice) -> Float[Tensor, "d_head d_model"]:
         """W_O of the heads in these columns."""
@@ -268,8 +268,8 @@ class Architecture:
             scale = z.abs().max().item() + 1e-6
             if (z - z[:1]).abs().max().item() > 0.02 * scale:  # bf16 rounds at 0.004
                 raise EngineError(
-                    f"model {self.name!r}, layer {index}: attention weights do not sum to 1, so zero_folded has no "
-                    "meaning here; use zero"
+                    f"model {self.name!r}, layer {index}: attention weights do not sum to 1, so "
+                    "zero_folded has no meaning here; use zero"
                 )
             rows.append(z[0])
         return torch.stack(rows)

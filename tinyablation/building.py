@@ -35,7 +35,7 @@ from tinyablation.rendering import (
     negated,
     truth_prompt,
 )
-from tinyablation.tokenisation import encode, is_one_token
+from tinyablation.tokenisation import TokenisationError, encode, encode_prompt, is_one_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -365,12 +365,11 @@ class CorpusBuilder:
                     )
                     for member, other in (pair, pair[::-1])
                 ]
-                if all(self._fits(example) for example in examples):
+                fault = next(filter(None, map(self._fault, examples)), None)
+                if fault is None:
                     rows += [(example, split) for example in examples]
                 else:
-                    self.report.drop(
-                        "counterfactual", f"{attribute}: an answer is more than one token", 2
-                    )
+                    self.report.drop("counterfactual", f"{attribute}: {fault}", 2)
         return rows
 
     # Examples ----------------------------------------------------------------------------------
@@ -427,23 +426,35 @@ class CorpusBuilder:
             aligned=self._length(clean) == self._length(corrupt),
         )
 
-    def _fits(self, example: Example) -> bool:
-        """Both answers are one token after each of the prompts."""
-        return all(
-            is_one_token(self.tokenizer, text, answer)
-            for text in (example.clean, example.corrupt, example.null)
-            for answer in (example.target, example.foil)
-        )
+    def _fault(self, example: Example) -> str | None:
+        """Why the example cannot be used, if so."""
+        answers = (example.target, example.foil)
+        for text in (example.clean, example.corrupt, example.null):
+            if any(contains_word(text, answer) for answer in answers):
+                return "an answer stands in a prompt"
+            try:
+                encode_prompt(self.tokenizer, text, *answers, bos=None)
+            except TokenisationError:
+                return "the answers are not one token each after a prompt"
+        return None
 
     def _finish(self, condition: str, rows: Sequence[tuple[Example, str]]) -> tuple[Corpus, Split]:
-        kept = []
-        for example, split in rows:
-            if self._fits(example):
-                kept.append((example, split))
-            else:
-                self.report.drop(condition, "an answer is more than one token after a prompt")
+        """Keep whole clusters only: one row alone would take the labels out of balance."""
+        faults: dict[str, str] = {}
+        seen: set[str] = set()
+        for example, _ in rows:
+            fault = self._fault(example)
+            if fault is None and example.clean in seen:
+                fault = "the same prompt again"
+            if fault is not None:
+                faults.setdefault(example.cluster_id, fault)
+            seen.add(example.clean)
+        for example, _ in rows:
+            if example.cluster_id in faults:
+                self.report.drop(condition, faults[example.cluster_id])
+        kept = [(example, split) for example, split in rows if example.cluster_id not in faults]
         self.report.made[condition] = len(kept)
-        if len({example.clean for example, _ in kept}) < LEAST_PROMPTS:
+        if len(kept) < LEAST_PROMPTS:
             raise CorpusError(
                 f"{self.name}, {condition}: {len(kept)} prompts are left, {LEAST_PROMPTS} are "
                 "wanted. What was dropped:\n" + "\n".join(self.report.lines())

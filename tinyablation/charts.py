@@ -117,7 +117,7 @@ class HeatCell(NamedTuple):
 
 
 class HeatTable(NamedTuple):
-    """A heatmap ready to be printed: `rows[layer][head]`; `extent` is the value of the full shade."""
+    """A heatmap ready to be printed: `rows[layer][head]`; `extent`: value of the full shade."""
 
     title: str
     rows: list[list[HeatCell]]

@@ -6,9 +6,8 @@ the corpus's content hash. Two formats are read:
 - this project's own, every field present (see `Example`), split names discovery and confirmation.
   Any defect is an error.
 - the handover's: clean, corrupt, target, foil only, split names train, val, test. What is missing
-is
-  filled in (the clean prompt is the cluster), and defects its files are known for are counted in
-  `Corpus.defects` instead: duplicate prompts share a cluster, and rows of the test split that
+  is filled in (the clean prompt is the cluster), and defects its files are known for are counted
+  in `Corpus.defects` instead: duplicate prompts share a cluster, and rows of the test split that
   also stand in train are removed from it, so that no statistic takes them for new evidence.
 """
 
@@ -54,7 +53,10 @@ class Example:
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, bool if field.name == "aligned" else str):
-                raise CorpusError(f"field {field.name!r}: {value!r} is no {field.type}")
+                kind = "true or false" if field.name == "aligned" else "text"
+                raise CorpusError(f"field {field.name!r}: {value!r} is not {kind}")
+            if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+                raise CorpusError(f"field {field.name!r}: {value!r} holds half a surrogate pair")
         for name in ("clean", "corrupt", "target", "foil", "cluster_id"):
             if not getattr(self, name).strip():
                 raise CorpusError(f"field {name!r} is empty")
@@ -125,7 +127,7 @@ def _defects(examples: Sequence[Example]) -> list[tuple[int, str]]:
         seen.setdefault(row.clean, number)
         for side in ("clean", "corrupt"):
             for answer in (row.target, row.foil):
-                # Statements under question name their object; only labels must not stand in them.
+                # A statement under question names its object, but the answer there is a label.
                 if contains_word(getattr(row, side), answer):
                     found.append((number, f"field {side!r}: the answer {answer!r} stands in it"))
     return found
@@ -138,11 +140,40 @@ def _read_lines(path: Path) -> list[str]:
         raise CorpusError(
             f"{path}: no such corpus; `python -m tinyablation corpora build` makes it"
         ) from None
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise CorpusError(f"{path}, line {line}: not UTF-8 ({error.reason})") from None
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for place, (name, _) in enumerate(pairs):
+        if name in (earlier for earlier, _ in pairs[:place]):
+            raise CorpusError(f"field {name!r} stands there twice")
+    return dict(pairs)
+
+
+def _parse_json(text: str) -> Any:
+    """CorpusError for what json.loads lets pass or raises beside JSONDecodeError."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_fields)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise CorpusError("nested too deeply") from None
+    except ValueError as error:  # a whole number of more than 4300 digits
+        raise CorpusError(f"not JSON ({error})") from None
+
+
+def _refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in row:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise CorpusError(f"field {name!r} is unknown{hint}")
 
 
 def _parse_row(row: Any) -> tuple[Example, bool]:
@@ -150,21 +181,15 @@ def _parse_row(row: Any) -> tuple[Example, bool]:
     if not isinstance(row, dict):
         raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
     known = [field.name for field in fields(Example)]
-    for name in row:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise CorpusError(f"field {name!r} is unknown{hint}")
-    short = set(row) == set(_HANDOVER_FIELDS)
-    if short:
-        clean = row["clean"]
-        filled = dict(
-            null="", fact_id=clean, template_id="", cluster_id=clean, cell="", aligned=False
-        )
-        return Example(**filled, **row), True
-    missing = [name for name in known if name not in row]
+    _refuse_unknown(row, known)
+    short = set(row) <= set(_HANDOVER_FIELDS)
+    missing = [name for name in (_HANDOVER_FIELDS if short else known) if name not in row]
     if missing:
         raise CorpusError(f"field {missing[0]!r} is missing")
+    if short:
+        clean = row["clean"]
+        texts = {"null": "", "fact_id": clean, "template_id": "", "cluster_id": clean, "cell": ""}
+        return Example(**texts, aligned=False, **row), True
     return Example(**row), False
 
 
@@ -176,11 +201,9 @@ def load_corpus(
     formats = set()
     for number, line in enumerate(_read_lines(path), start=1):
         try:
-            example, short = _parse_row(json.loads(line))
+            example, short = _parse_row(_parse_json(line))
         except json.JSONDecodeError as error:
             raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
-        except RecursionError:
-            raise CorpusError(f"{path}, line {number}: nested too deeply") from None
         except CorpusError as error:
             raise CorpusError(f"{path}, line {number}: {error}") from None
         examples.append(example)
@@ -202,12 +225,10 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
         raise CorpusError("a JSON object is wanted")
     handover = "train" in data
     names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
+    _refuse_unknown(data, ("seed", "data_hash", *names))
     for name in ("seed", "data_hash", *names):
         if name not in data:
             raise CorpusError(f"field {name!r} is missing")
-    for name in data:
-        if name not in ("seed", "data_hash", *names):
-            raise CorpusError(f"field {name!r} is unknown")
     if not isinstance(data["seed"], int) or isinstance(data["seed"], bool):
         raise CorpusError(f"field 'seed': {data['seed']!r} is no whole number")
     rows: dict[str, tuple[int, ...]] = {}
@@ -239,7 +260,8 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
     rows[CONFIRMATION], leaked = _without_leaks(corpus.examples, rows)
     if leaked and not handover:
         raise CorpusError(
-            f"field {CONFIRMATION!r}: row {leaked[0]} shares its prompt or cluster with {DISCOVERY}"
+            f"field {CONFIRMATION!r}: row {leaked[0]} shares its prompt, fact or cluster with "
+            f"{DISCOVERY}"
         )
     if leaked:
         defects.append(f"{len(leaked)} test rows also stand in train and were left out")
@@ -253,11 +275,12 @@ def _without_leaks(
     examples: Sequence[Example], rows: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Confirmation rows that share nothing with discovery, and those that do."""
-    prompts = {examples[row].clean for row in rows[DISCOVERY]}
-    clusters = {examples[row].cluster_id for row in rows[DISCOVERY]}
-    kept, leaked = [], []
+    names = ("clean", "fact_id", "cluster_id")
+    known = {name: {getattr(examples[row], name) for row in rows[DISCOVERY]} for name in names}
+    kept: list[int] = []
+    leaked: list[int] = []
     for row in rows[CONFIRMATION]:
-        shared = examples[row].clean in prompts or examples[row].cluster_id in clusters
+        shared = any(getattr(examples[row], name) in known[name] for name in names)
         (leaked if shared else kept).append(row)
     return tuple(kept), tuple(leaked)
 
@@ -265,7 +288,7 @@ def _without_leaks(
 def load_split(path: Path, corpus: Corpus) -> Split:
     """Read the split of `corpus`; refused when it was made for other content, or leaks."""
     try:
-        return _parse_split(json.loads("\n".join(_read_lines(path))), corpus)
+        return _parse_split(_parse_json("\n".join(_read_lines(path))), corpus)
     except json.JSONDecodeError as error:
         raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except CorpusError as error:
@@ -274,10 +297,18 @@ def load_split(path: Path, corpus: Corpus) -> Split:
 
 
 def write_corpus(folder: Path, corpus: Corpus, split: Split) -> None:
-    """Write <condition>.jsonl and <condition>.split.json into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = canonical_lines(corpus.examples)
-    (folder / f"{corpus.condition}.jsonl").write_bytes(text.encode())
+    """Write <condition>.jsonl and <condition>.split.json into `folder`, each whole or not."""
     rows = {name: list(split.rows[name]) for name in SPLITS}
     data = {"seed": split.seed, "data_hash": corpus.content_hash, **rows}
-    (folder / f"{corpus.condition}.split.json").write_bytes(f"{json.dumps(data)}\n".encode())
+    texts = {
+        f"{corpus.condition}.jsonl": canonical_lines(corpus.examples),
+        f"{corpus.condition}.split.json": f"{json.dumps(data)}\n",
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            unfinished = folder / f".{name}.unfinished"
+            unfinished.write_bytes(text.encode())
+            unfinished.replace(folder / name)
+    except OSError as error:
+        raise CorpusError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -308,6 +308,6 @@ class Engine:
             for layer, head in intervention.heads:
                 if layer >= self.n_layers or head >= self.architecture.n_heads:
                     raise EngineError(
-                        f"model {self.name!r} has no head {layer}:{head} ({intervention.label}); it "
-                        f"has {self.n_layers} layers of {self.architecture.n_heads} heads"
+                        f"model {self.name!r} has no head {layer}:{head} ({intervention.label}); "
+                        f"it has {self.n_layers} layers of {self.architecture.n_heads} heads"
                     )

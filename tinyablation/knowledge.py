@@ -7,8 +7,9 @@ templates.toml. They are source: whatever is rendered from them can be rebuilt.
 import string
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +17,7 @@ from tinyablation.errors import TinyAblationError
 
 Tone = Literal["neutral", "certain", "doubt"]
 Word = Annotated[str, Field(pattern=r"^\S+$")]  # answers are one word, without the leading space
+Name = Annotated[str, Field(pattern=r"^[^.\s]+$")]  # prefix or frame; a dot joins the two
 
 
 class KnowledgeError(TinyAblationError):
@@ -49,12 +51,15 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _require_fields(text: str, *names: str) -> str:
-    found = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
-    if set(found) != set(names):
+def _require_fields(where: str, text: str, *names: str) -> None:
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"{where}: {text!r}: {error}") from None
+    found = [(field, form, conversion) for _, field, form, conversion in parts if field is not None]
+    if set(found) != {(name, "", None) for name in names}:
         wanted = ", ".join(f"{{{name}}}" for name in names)
-        raise ValueError(f"{text!r} must have exactly the fields {wanted}")
-    return text
+        raise ValueError(f"{where}: {text!r} must have exactly the fields {wanted}")
 
 
 class Relation(_Table):
@@ -63,7 +68,7 @@ class Relation(_Table):
 
     @model_validator(mode="after")
     def _phrase_has_a_subject(self) -> "Relation":
-        _require_fields(self.phrase, "subject")
+        _require_fields("phrase", self.phrase, "subject")
         return self
 
 
@@ -80,8 +85,12 @@ class Kinds(_Table):
             if set(row) != wanted:
                 missing, unknown = sorted(wanted - set(row)), sorted(set(row) - wanted)
                 raise ValueError(f"kinds.{kind}: missing {missing}, unknown {unknown}")
-            if not isinstance(row["members"], list):
-                raise ValueError(f"kinds.{kind}.members must be a list of words")
+            members = row["members"]
+            if not isinstance(members, list) or len(set(members)) != len(members):
+                raise ValueError(f"kinds.{kind}.members must be a list of different words")
+            for attribute in self.attributes:
+                if not isinstance(row[attribute], str):
+                    raise ValueError(f"kinds.{kind}.{attribute} must be one word")
         return self
 
     def members(self, kind: str) -> list[Member]:
@@ -95,9 +104,9 @@ class Kinds(_Table):
 
 
 class Frames(_Table):
-    facts: dict[str, str]
-    counterfactual: dict[str, str]
-    truth: dict[str, str]
+    facts: dict[Name, str]
+    counterfactual: dict[Name, str]
+    truth: dict[Name, str]
 
 
 class Statements(_Table):
@@ -117,15 +126,15 @@ class Null(_Table):
 
 
 class Cells(_Table):
-    facts: list[str]
-    counterfactual: list[str]
-    truth: list[str]
+    facts: list[str] = Field(min_length=1)
+    counterfactual: list[str] = Field(min_length=1)
+    truth: list[str] = Field(min_length=1)
 
 
 class Wording(_Table):
     """templates.toml: prefixes by tone, frames by kind of prompt, and the cells the corpora use."""
 
-    prefixes: dict[Tone, dict[str, str]]
+    prefixes: dict[Tone, dict[Name, str]]
     frames: Frames
     statements: Statements
     labels: Labels
@@ -134,24 +143,33 @@ class Wording(_Table):
 
     @model_validator(mode="after")
     def _fields_and_cells_exist(self) -> "Wording":
-        for text in self.frames.facts.values():
-            _require_fields(text, "phrase")
-        for text in self.frames.counterfactual.values():
-            _require_fields(text, "entity", "kind", "attribute")
-        for text in self.frames.truth.values():
-            _require_fields(text, "statement")
-        for text in (self.statements.affirmed, self.statements.negated):
-            _require_fields(text, "phrase", "object")
-        for text in (self.statements.both, self.statements.either):
-            _require_fields(text, "first", "second")
+        wanted = {
+            "facts": ("phrase",),
+            "counterfactual": ("entity", "kind", "attribute"),
+            "truth": ("statement",),
+        }
+        for name, names in wanted.items():
+            for frame, text in self.cells(name).items():
+                _require_fields(f"frames.{name}.{frame}", text, *names)
+        statements = self.statements
+        _require_fields("statements.affirmed", statements.affirmed, "phrase", "object")
+        _require_fields("statements.negated", statements.negated, "phrase", "object")
+        _require_fields("statements.and", statements.both, "first", "second")
+        _require_fields("statements.or", statements.either, "first", "second")
+        if self.labels.true == self.labels.false:
+            raise ValueError(f"labels.false: {self.labels.false!r} is labels.true as well")
         prefixes = [prefix for tone in self.prefixes.values() for prefix in tone]
         if len(set(prefixes)) != len(prefixes):
-            raise ValueError("a prefix id stands under two tones")
-        for name in ("facts", "counterfactual", "truth"):
+            twice = next(prefix for prefix in prefixes if prefixes.count(prefix) > 1)
+            raise ValueError(f"prefixes: {twice!r} stands under two tones")
+        for name in wanted:
             known = {f"{prefix}.{frame}" for prefix in prefixes for frame in self.cells(name)}
-            for cell in getattr(self.corpus, name):
+            cells = getattr(self.corpus, name)
+            for cell in cells:
                 if cell not in known:
                     raise ValueError(f"corpus.{name}: {cell!r} is no prefix.frame of this file")
+                if cells.count(cell) > 1:
+                    raise ValueError(f"corpus.{name}: {cell!r} is listed twice")
         return self
 
     def cells(self, name: str) -> Mapping[str, str]:
@@ -178,14 +196,39 @@ def _read_table(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KnowledgeError(f"{path}: no such knowledge table") from None
+    except OSError as error:
+        raise KnowledgeError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KnowledgeError(f"{path}: not readable as UTF-8 TOML: {error}") from None
 
 
-def _explain(path: Path, error: ValidationError, where: str = "") -> KnowledgeError:
-    first = error.errors()[0]
+def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list[str]:
+    """The fields of the table at `places` inside `model`; none where any name is allowed."""
+    for place in places:
+        field = next((f for n, f in model.model_fields.items() if place in (n, f.alias)), None)
+        inner: Any = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _explain(
+    path: Path, model: type[BaseModel], error: ValidationError, where: str = ""
+) -> KnowledgeError:
+    # An unknown field comes first: the missing one beside it is mostly the same, well spelt.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    first = faults[0]
     field = ".".join([*([where] if where else []), *map(str, first["loc"])])
-    return KnowledgeError(f"{path}: {field or 'table'}: {first['msg']}")
+    reason = first["msg"]
+    if first["type"] == "value_error":  # raised above, and it names its own field
+        reason = str(first["ctx"]["error"])
+    elif first["type"] == "extra_forbidden":
+        known = _known_fields(model, first["loc"][:-1])
+        near = get_close_matches(str(first["loc"][-1]), known, 1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        reason = f"unknown field; {hint}"
+    return KnowledgeError(f"{path}: {field}: {reason}" if field else f"{path}: {reason}")
 
 
 def load_knowledge(folder: Path) -> Knowledge:
@@ -196,13 +239,13 @@ def load_knowledge(folder: Path) -> Knowledge:
         try:
             relations[name] = Relation.model_validate(row)
         except ValidationError as error:
-            raise _explain(facts, error, name) from None
+            raise _explain(facts, Relation, error, name) from None
     tables: list[BaseModel] = []
     for file, model in (("classes.toml", Kinds), ("templates.toml", Wording)):
         try:
             tables.append(model.model_validate(_read_table(folder / file)))
         except ValidationError as error:
-            raise _explain(folder / file, error) from None
+            raise _explain(folder / file, model, error) from None
     kinds, wording = tables
     assert isinstance(kinds, Kinds) and isinstance(wording, Wording)
     return Knowledge(relations, kinds, wording)

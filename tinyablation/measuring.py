@@ -137,7 +137,7 @@ class Bench:
 
         if condition not in self._sweeps:
             run = self.run(condition, self.battery)
-            noise = float(run.provenance()["noise_floor"])
+            noise = float(run.provenance()["extra"]["noise_floor"])
             self._sweeps[condition] = Sweep(
                 self.entry.id, condition, run.table(), noise, self.seed, (run.name,)
             )

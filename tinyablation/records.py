@@ -40,7 +40,7 @@ Count = Annotated[int, Field(strict=True, ge=0)]
 
 
 class RecordError(TinyAblationError):
-    """A value cannot be recorded, or a record file cannot be read; the message says where and why."""
+    """A value cannot be recorded, or a record file cannot be read; the message says why."""
 
 
 def plain(value: Any, where: str = "value") -> Any:
@@ -336,8 +336,8 @@ def _from_json(data: bytes) -> Any:
 def _to_parquet(content: dict[str, Any]) -> bytes:
     import io
 
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     kinds = {"n_examples": pyarrow.int64(), "n_clusters": pyarrow.int64()}
     for name in ("effect", "low", "high", "floor", "p_corrected", "duration_s"):
@@ -370,8 +370,8 @@ def _to_parquet(content: dict[str, Any]) -> bytes:
 def _from_parquet(data: bytes) -> Any:
     import io
 
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(data))

@@ -229,7 +229,7 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str) -> Cell:
 
 
 def _figure(value: Any, depth: int = 0) -> Any:
-    """A detail as the template prints it: text, or ("pairs", [...]), or ("rows", columns, [...])."""
+    """A detail as the template prints it: text, ("pairs", [...]) or ("rows", columns, [...])."""
     if value is None:
         return "none"
     if isinstance(value, bool):

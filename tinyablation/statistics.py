@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from tinyablation.errors import TinyAblationError
 
@@ -92,6 +91,8 @@ def cluster_interval(
     Raises StatisticsError for no values, a figure that is not finite, a missing label, fewer than
     two clusters; DegenerateInterval when all clusters have one mean.
     """
+    from scipy import stats  # .5 s to import, and claims are collected without it
+
     data = _figures(values, "values", ndim=1)
     index, k = _cluster_index(clusters, len(data))
     _check_draws(confidence, resamples)
@@ -155,6 +156,8 @@ def cluster_statistic_interval(
     Raises StatisticsError as cluster_interval does, also when the statistic is not finite on some
     resample; DegenerateInterval when it is the same on all of them.
     """
+    from scipy import stats  # .5 s to import, and claims are collected without it
+
     _check_draws(confidence, resamples)
     if not clusters:
         raise StatisticsError("no table: give the cluster labels of at least one")
@@ -303,6 +306,8 @@ def rank_agreement(
     p is by permutation: exact while n_heads! <= permutations (8 heads: 40,320, .1 s), else random
     with (k + 1) / (n + 1). Raises StatisticsError for fewer than 3 heads or a constant ranking.
     """
+    from scipy import stats  # .5 s to import, and claims are collected without it
+
     first, second = _figures(a, "a", ndim=1), _figures(b, "b", ndim=1)
     if len(first) != len(second):
         raise StatisticsError(f"a has {len(first)} heads and b {len(second)}; rank the same heads")

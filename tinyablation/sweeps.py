@@ -256,10 +256,13 @@ def rank_agreement_interval(
         for (a, b), value in zip(pairs, agreements(everything), strict=True)
     }
     rng = generator(sweeps[0].seed, f"{sweeps[0].model} rank agreement {split}")
-    estimate = cluster_statistic_interval(
-        lambda rows: float(np.mean(agreements(rows))),
-        [sweep.clusters(split) for sweep in sweeps],
-        rng,
-        resamples=1000,
-    )
+    clusters = [sweep.clusters(split) for sweep in sweeps]
+    try:
+        estimate = cluster_statistic_interval(
+            lambda rows: float(np.mean(agreements(rows))), clusters, rng, resamples=1000
+        )
+    except DegenerateInterval as same:
+        # A rank correlation saturates: clear rankings are the same on every resample.
+        fewest = min(len(set(labels)) for labels in clusters)
+        estimate = Estimate(same.value, same.value, same.value, sum(map(len, clusters)), fewest)
     return estimate, own

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TokenisationError(TinyAblationError):
-    """An answer is not one token after its prompt; the message names both."""
+    """No tokenizer can be had, or an answer is not one token after its prompt; both are named."""
 
 
 class Prompt(NamedTuple):
@@ -31,17 +31,20 @@ class Prompt(NamedTuple):
 
 def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder or a hub id; TokenisationError says what could not be had."""
+    # A path is said to be missing at once: transformers takes seconds to import, and would ask the
+    # hub for it first.
+    folder = Path(source).expanduser()
+    is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if not source.strip() or (is_path and not folder.is_dir()):
+        raise TokenisationError(f"{source!r}: no such folder; name a folder or a hub id")
     from transformers import AutoTokenizer
 
-    # A path is said to be missing at once: transformers would ask the hub for it first.
-    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not Path(source).is_dir():
-        raise TokenisationError(f"{source}: no such folder; name a folder or a hub id")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False
+            str(folder) if folder.is_dir() else source, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # files of others: tokenizers raises bare Exception on bad JSON
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TokenisationError(f"{source}: no tokenizer can be loaded: {reason}") from error
     return tokenizer
 
@@ -56,13 +59,21 @@ def answer_id(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) ->
 
     `answer` carries its own leading space, as in " Paris".
     """
-    before, after = encode(tokenizer, prompt), encode(tokenizer, prompt + answer)
+    return _id_after(tokenizer, encode(tokenizer, prompt), prompt, answer)
+
+
+def _id_after(
+    tokenizer: "PreTrainedTokenizerBase", before: tuple[int, ...], prompt: str, answer: str
+) -> int:
+    after = encode(tokenizer, prompt + answer)
     if after[: len(before)] != before:
         raise TokenisationError(f"{answer!r} changes how the prompt before it is split: {prompt!r}")
     if len(after) != len(before) + 1:
         raise TokenisationError(
             f"{answer!r} is {len(after) - len(before)} tokens after {prompt!r}, not one"
         )
+    if after[-1] == tokenizer.unk_token_id:  # one id, but that of any word it does not know
+        raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
     return after[-1]
 
 
@@ -77,12 +88,12 @@ def is_one_token(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str)
 def encode_prompt(
     tokenizer: "PreTrainedTokenizerBase", text: str, target: str, foil: str, bos: int | None
 ) -> Prompt:
+    """The prompt with the ids of its answers; TokenisationError when they cannot be told apart."""
     ids = encode(tokenizer, text)
-    return Prompt(
-        ids if bos is None else (bos, *ids),
-        answer_id(tokenizer, text, target),
-        answer_id(tokenizer, text, foil),
-    )
+    right, wrong = (_id_after(tokenizer, ids, text, answer) for answer in (target, foil))
+    if right == wrong:
+        raise TokenisationError(f"{target!r} and {foil!r} are the same token after {text!r}")
+    return Prompt(ids if bos is None else (bos, *ids), right, wrong)
 
 
 def encode_examples(

@@ -1,0 +1,66 @@
+"""Sweeps whose answer is known: tables made up with planted effects, no model behind them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas
+
+from tinyablation.sweeps import Sweep
+
+LAYERS, HEADS = 3, 4
+METHODS = ("zero", "zero_folded", "mean", "resample")
+
+
+def make_sweep(
+    effects: Mapping[tuple[int, int], float],
+    *,
+    clean_ld: float = 4.0,
+    spread: float = 0.2,
+    n_clusters: int = 24,
+    per_cluster: int = 4,
+    condition: str = "facts",
+    seed: int = 0,
+) -> Sweep:
+    """A sweep of 3 x 4 heads with the given mean Delta LD, and none for every other head."""
+    rng = np.random.default_rng(seed)
+    n = n_clusters * per_cluster
+    cluster = np.arange(n) // per_cluster
+    # Clusters alternate between the splits, as facts do.
+    split = np.where(cluster % 2 == 0, "discovery", "confirmation")
+    clean = clean_ld + rng.normal(0, 0.5, n)
+    common = {
+        "example": np.arange(n),
+        "split": split,
+        "cluster_id": [f"fact{number}" for number in cluster],
+        "clean": [f"prompt {number}" for number in range(n)],
+        "target": " yes",
+        "foil": " no",
+        "cell": "",
+        "target_probability": 0.5,
+        "target_rank": 0,
+        "argmax": 7,
+        "kl": 0.0,
+        "entropy": 1.0,
+    }
+    rows = [
+        pandas.DataFrame({**common, "method": "none", "layer": -1, "head": -1, "logit_diff": clean})
+    ]
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            mean = effects.get((layer, head), 0.0)
+            by_cluster = rng.normal(0, spread, n_clusters)[cluster]
+            delta = mean + by_cluster + rng.normal(0, spread / 2, n)
+            for method in METHODS:
+                rows.append(
+                    pandas.DataFrame(
+                        {
+                            **common,
+                            "method": method,
+                            "layer": layer,
+                            "head": head,
+                            "logit_diff": clean + delta,
+                        }
+                    )
+                )
+    table = pandas.concat(rows, ignore_index=True)
+    return Sweep("made-up", condition, table, noise_floor=1e-6, runs=("made-up-run",))

@@ -1,0 +1,158 @@
+"""The command line: builds, refusals, and what is left of an earlier build.
+
+Run: pytest tests/test_main.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.organisms.tokenizer import build_tokenizer
+from tests.small_tokenizers import byte_level
+from tinyablation.__main__ import main
+from tinyablation.corpora import CONDITIONS, load_corpus, load_split
+from tinyablation.knowledge import load_knowledge
+
+ROOT = Path(__file__).parents[1]
+KNOWLEDGE = ROOT / "corpora" / "knowledge"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizers") / "tiny"
+    build_tokenizer(load_knowledge(KNOWLEDGE)).save_pretrained(folder)
+    return folder
+
+
+def build(*options: object) -> int:
+    return main(["corpora", "build", "--knowledge", str(KNOWLEDGE), *map(str, options)])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said of an error: one line on stderr, and nothing beside it."""
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["corpora"], ["corpora", "build"]])
+def test_help_is_given_for_every_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: {' '.join(['python -m tinyablation', *arguments])}" in capsys.readouterr().out
+
+
+def test_the_options_and_their_defaults_stand_in_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["corpora", "build", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for option in ("--tokenizer PATH_OR_ID", "--name", "--output", "--knowledge", "--seed"):
+        assert option in said
+    for default in ("default: corpora", "default: corpora/knowledge", "default: 0"):
+        assert default in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["corpora"], ["corpora", "build"], ["corpora", "build", "--tokenizer"]]
+)
+def test_an_incomplete_command_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("--tokenizer", tokenizer, "--output", tmp_path / "corpora") == 0
+    said = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "corpora" / "tiny"
+    assert said[0] == str(folder)
+    assert "  facts: 388 examples" in said
+    assert "    dropped 1: successor: no partner" in said
+    for condition in CONDITIONS:
+        corpus = load_corpus(folder / f"{condition}.jsonl")
+        split = load_split(folder / f"{condition}.split.json", corpus)
+        assert corpus.tokenizer == "tiny" and split.seed == 0
+        committed = load_corpus(ROOT / "corpora" / "tiny" / f"{condition}.jsonl")
+        assert corpus == committed
+    assert len(list(folder.iterdir())) == 2 * len(CONDITIONS)
+
+
+def test_an_earlier_build_stays_when_a_new_one_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "corpora" / "few"
+    earlier.mkdir(parents=True)
+    (earlier / "facts.jsonl").write_text("of an earlier build\n", encoding="utf-8")
+    byte_level([" Paris", " Rome"]).save_pretrained(tmp_path / "few")
+    assert build("--tokenizer", tmp_path / "few", "--output", tmp_path / "corpora") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    # The one error of more than one line: the reasons follow, one each.
+    first, *reasons = said.err.splitlines()
+    assert first.startswith("error: few, facts: 4 prompts are left, 200 are wanted. What was drop")
+    assert "  dropped 22: capital: the answer is more than one token" in reasons
+    assert [path.name for path in earlier.iterdir()] == ["facts.jsonl"]
+    assert (earlier / "facts.jsonl").read_text(encoding="utf-8") == "of an earlier build\n"
+
+
+def test_a_missing_tokenizer_folder_is_said_at_once(tmp_path: Path) -> None:
+    """Before transformers is imported, which takes seconds, and before the hub is asked."""
+    code = (
+        "import sys; from tinyablation.__main__ import main; "
+        "status = main(sys.argv[1:]); assert 'transformers' not in sys.modules; sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, "corpora", "build", "--tokenizer", "./nowhere"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: './nowhere': no such folder; name a folder or a hub id\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_table_is_said_in_one_line(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("--tokenizer", tokenizer, "--knowledge", tmp_path, "--output", tmp_path) == 2
+    assert "facts.toml: no such knowledge table" in one_line(capsys)
+
+
+def test_a_negative_seed_is_refused(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("--tokenizer", tokenizer, "--output", tmp_path, "--seed", -1) == 2
+    assert "--seed -1: give 0 or more" in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../elsewhere", "a/b", "a\\b"])
+def test_a_name_that_is_a_path_is_refused(
+    name: str, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("--tokenizer", tokenizer, "--output", tmp_path, "--name", name) == 2
+    assert "give the name of a folder, not a path" in one_line(capsys)
+
+
+def test_the_folder_one_stands_in_gives_its_own_name(
+    tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """ "." has no name of its own: its corpora would lie in the output folder itself."""
+    (tmp_path / "tiny").write_text("a file in the way\n", encoding="utf-8")
+    monkeypatch.chdir(tokenizer)
+    assert build("--tokenizer", ".", "--output", tmp_path) == 2
+    assert f"{tmp_path / 'tiny'}: cannot be written" in one_line(capsys)

@@ -1,0 +1,120 @@
+"""The bench: from a model folder and a corpus to runs, measured once.
+
+Run: pytest tests/test_measuring.py
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
+from tinyablation.measuring import Bench
+from tinyablation.registry import load_registry
+from tinyablation.runs import RunStore
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    """A few clusters of the embedded tokenizer's facts, both splits."""
+    folder = tmp_path_factory.mktemp("corpora") / "tiny"
+    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
+    split = load_split(ROOT / "corpora" / "tiny" / "facts.split.json", corpus)
+    rows = [row for name in ("discovery", "confirmation") for row in split.rows[name][:16]]
+    examples = [corpus.examples[row] for row in rows]
+    small = type(corpus).of("facts", "tiny", examples)
+    halves = {"discovery": tuple(range(16)), "confirmation": tuple(range(16, 32))}
+    write_corpus(folder, small, type(split)(0, small.content_hash, halves))
+    return folder.parent
+
+
+def bench(store: Path, corpora: Path, **options) -> Bench:
+    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-mistral"]
+    return Bench(entry, corpora=corpora, store=RunStore(store), **options)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, corpora):
+    store = tmp_path_factory.mktemp("store")
+    made = bench(store, corpora)
+    return made, made.sweep("facts"), store
+
+
+def test_a_sweep_covers_every_head_in_four_ways(measured):
+    made, sweep, _ = measured
+    assert len(sweep.heads) == made.facts.n_layers * made.facts.n_heads
+    for method in ("zero", "zero_folded", "mean", "resample"):
+        assert sweep.deltas("discovery", method).shape == (16, len(sweep.heads))
+
+
+def test_a_complete_run_is_read_without_the_model(measured, corpora):
+    _, sweep, store = measured
+    again = bench(store, corpora)
+    assert again.sweep("facts").table.equals(sweep.table)
+    assert "model" not in again.__dict__
+    assert "engine" not in again.__dict__
+
+
+def test_the_noise_floor_is_measured_and_small(measured):
+    """fp32 sums in another order: some 1e-6 of a logit, and not nothing."""
+    _, sweep, _ = measured
+    assert 0 < sweep.noise_floor < 1e-4
+
+
+def test_unhooked_tables_are_of_the_same_examples(measured):
+    made, _, _ = measured
+    tables = made.unhooked("facts")
+    corpus, _ = made.corpus("facts")
+    assert list(tables.corrupt["clean"]) == [example.corrupt for example in corpus.examples]
+    assert list(tables.null["clean"]) == [example.null for example in corpus.examples]
+    assert list(tables.clean["fact_id"]) == list(tables.corrupt["fact_id"])
+
+
+def test_the_seed_draws_the_donors(measured, corpora):
+    """P11: another seed is another run, and moves resample ablation only."""
+    _, sweep, store = measured
+    other = bench(store, corpora, seed=1).sweep("facts")
+    assert other.runs != sweep.runs
+    for method, same in (("zero", True), ("mean", True), ("resample", False)):
+        first, second = sweep.deltas("discovery", method), other.deltas("discovery", method)
+        assert np.array_equal(first, second) is same
+
+
+def test_the_corpus_is_part_of_the_address(measured, corpora, tmp_path):
+    _, sweep, store = measured
+    shutil.copytree(corpora, tmp_path / "corpora")
+    path = tmp_path / "corpora" / "tiny" / "facts.jsonl"
+    corpus = load_corpus(path)
+    turned = type(corpus).of("facts", "tiny", corpus.examples[::-1])
+    halves = {"discovery": tuple(range(16, 32)), "confirmation": tuple(range(16))}
+    split = load_split(path.with_suffix(".split.json"), corpus)
+    write_corpus(path.parent, turned, type(split)(0, turned.content_hash, halves))
+    assert bench(store, tmp_path / "corpora").sweep("facts").runs != sweep.runs
+
+
+def test_a_corpus_without_null_prompts_has_no_null_table(corpora, tmp_path, measured):
+    """The handover's rows have none: V.4 is blocked then, nothing is made up."""
+    shutil.copytree(corpora, tmp_path / "corpora")
+    folder = tmp_path / "corpora" / "tiny"
+    rows = [json.loads(line) for line in (folder / "facts.jsonl").read_text().splitlines()]
+    short = [{name: row[name] for name in ("clean", "corrupt", "target", "foil")} for row in rows]
+    (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in short))
+    split = {"seed": 0, "data_hash": "as the study hashed it", "val": []}
+    split |= {"train": list(range(16)), "test": list(range(16, 32))}
+    (folder / "facts.split.json").write_text(json.dumps(split))
+    handover = bench(tmp_path / "store", tmp_path / "corpora", battery="zero")
+    assert handover.unhooked("facts").null is None
+    with pytest.raises(CorpusError, match="have no null prompts"):
+        handover.run("facts", "null")
+
+
+def test_release_forgets_the_model(corpora, tmp_path):
+    made = bench(tmp_path, corpora, battery="zero")
+    made.sweep("facts")
+    assert "model" in made.__dict__
+    made.release()
+    assert "model" not in made.__dict__
