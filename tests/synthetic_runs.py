@@ -1,4 +1,4 @@
-"""Synthetic runs for the tests of run directories: a model of 2 layers x 3 heads, no torch.
+"""Synthetic runs for the tests of run directories: a model of 4 layers x 3 heads, no torch.
 
 As a script (`python synthetic_runs.py ROOT LOG SECONDS`) it obtains the run in a process of its
 own, appending each shard it computes to LOG and sleeping SECONDS in each.
@@ -17,7 +17,7 @@ from tinyablation.addresses import RunConfig
 from tinyablation.batteries import Battery, Shard
 from tinyablation.runs import Run, RunStore
 
-N_LAYERS, N_HEADS, N_EXAMPLES = 2, 3, 12
+N_LAYERS, N_HEADS, N_EXAMPLES = 4, 3, 12
 SUPPRESSOR = "0.2"
 SMALL = Battery("h1", ("zero", "mean"), "two methods are enough here")
 SHARDS = SMALL.shards(N_LAYERS, N_HEADS)

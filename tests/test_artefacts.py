@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.synthetic_runs import (
+    N_HEADS,
+    N_LAYERS,
     SHARDS,
     baseline_rows,
     compute,
@@ -44,7 +46,7 @@ def value(impact, metric, method="zero", layer=0, head=2, split="all"):
 
 def test_head_impact_has_one_row_per_head_method_split_and_metric(impact):
     assert tuple(impact.columns) == HEAD_IMPACT_COLUMNS
-    assert len(impact) == 6 * 2 * 3 * len(METRICS)
+    assert len(impact) == N_LAYERS * N_HEADS * 2 * 3 * len(METRICS)
     assert not impact.duplicated([c for c in HEAD_IMPACT_COLUMNS if c != "value"]).any()
     assert list(impact["split"].unique()) == ["discovery", "confirmation", "all"]
     assert set(impact["run_id"]) == {"run"} and set(impact["seed"]) == {3}
@@ -145,7 +147,7 @@ def test_provenance_says_with_what_from_what_and_when():
 
 
 def test_profile_adds_up(tmp_path):
-    profile = artefacts.profile({"baseline": 0.5, "zero-L00": 1.25}, ["baseline"], 36)
+    profile = artefacts.profile({"baseline": 0.5, "L00": 1.25}, ["baseline"], 36)
     assert profile["seconds_total"] == 1.75 and profile["rows"] == 36
     peak = profile["peak_rss_bytes"]
     assert peak is None or 10**7 < peak < 10**12

@@ -492,12 +492,12 @@ def test_a_model_that_breaks_under_ablation_names_the_example(
     run = Engine._run
 
     def broken(self: Engine, chunk: Any, start: int, segments: Any) -> torch.Tensor:
-        logits = run(self, chunk, start, segments)
-        logits[0, 5] = torch.nan
-        return logits
+        hidden = run(self, chunk, start, segments)
+        hidden[0, 5] = torch.nan
+        return hidden
 
     monkeypatch.setattr(Engine, "_run", broken)
-    with pytest.raises(EngineError, match="example 3 under zero:0.1 are not finite"):
+    with pytest.raises(EngineError, match="of example 3 under zero:0.1 is not finite"):
         engines["neox"].measure(PROMPTS, [AblateHeads(((0, 1),))])
 
 

@@ -137,7 +137,7 @@ def test_after_kill_9_finished_shards_are_kept_and_the_rest_is_computed(tmp_path
     assert RunStore(root).status(make_config()) == "partial"
     with pytest.raises(RunError, match=r"no complete run.*partial_summary"):
         RunStore(root).open(folder.name)
-    (folder / "shards" / ".zero-L01.parquet.1.aa.tmp").write_bytes(b"half")
+    (folder / "shards" / ".L01.parquet.1.aa.tmp").write_bytes(b"half")
 
     sidecars = {path.stem for path in (folder / "shards").glob("*.json")}
     counting = Counting()

@@ -48,7 +48,7 @@ def test_a_plan_begins_with_the_baseline():
 
 
 def test_equal_interventions_are_one_measurement():
-    with pytest.raises(RunError, match=r"zero:0\.0 stands in shards 'zero-L00' and 'again'"):
+    with pytest.raises(RunError, match=r"zero:0\.0 stands in shards 'L00' and 'again'"):
         plan_of(*SHARDS, Shard("again", SHARDS[1].interventions[:1]))
 
 
@@ -99,9 +99,9 @@ def test_non_finite_figures_are_refused_by_name(tmp_path, column, value):
         rows.loc[rows.index[-1], column] = value
         return rows
 
-    match = rf"shard zero-L01: {column} is .* for zero:1\.2, example {N_EXAMPLES - 1}"
+    match = rf"shard L01: {column} is .* for mean:1\.2, example {N_EXAMPLES - 1}"
     with pytest.raises(RunError, match=match):
-        obtain(tmp_path, with_=broken("zero-L01", poisoned))
+        obtain(tmp_path, with_=broken("L01", poisoned))
     assert RunStore(tmp_path).status(make_config()) == "partial"
 
 
@@ -109,7 +109,7 @@ def test_non_finite_figures_are_refused_by_name(tmp_path, column, value):
     ("change", "match"),
     [
         (lambda rows: rows.iloc[:-1], "rows for"),
-        (lambda rows: rows[rows["head"] != 1], r"missing \['zero:1.1'\]"),
+        (lambda rows: rows[rows["head"] != 1], r"missing \['mean:1.1', 'zero:1.1'\]"),
         (lambda rows: rows.replace({"intervention": {"zero:1.1": "x"}}), "unasked"),
         (lambda rows: rows.replace({"example": {5: 4}}), "stands twice"),
         (lambda rows: rows.replace({"example": {5: 99}}), "rows for"),
@@ -135,7 +135,7 @@ def test_rows_that_were_not_asked_for_are_refused(tmp_path, change, match):
         return change(rows[rows["intervention"] != "baseline"].reset_index(drop=True))
 
     with pytest.raises(RunError, match=match):
-        obtain(tmp_path, with_=broken("zero-L01", bare))
+        obtain(tmp_path, with_=broken("L01", bare))
 
 
 def test_a_baseline_shard_with_other_rows_is_refused(tmp_path):

@@ -1,8 +1,9 @@
 """Batteries: which interventions a hypothesis needs, cut into shards that can be computed alone.
 
-A shard is the unit of work that survives a kill, so it should take seconds to minutes: one method
-in one layer. For GPT-2 medium (24 layers of 16 heads) battery "h1" is 1 + 4 x 24 = 97 shards of 16
-interventions, 1,536 interventions in all.
+A shard is the unit of work that survives a kill, so it should take seconds to minutes: one layer,
+by all methods. Methods go together because each shard needs a clean pass of its own, and because
+ablations that are the same by arithmetic are then measured once. For GPT-2 medium (24 layers of 16
+heads) battery "h1" is 1 + 24 shards of 64 interventions, 1,536 interventions in all.
 """
 
 from __future__ import annotations
@@ -49,15 +50,17 @@ class Battery:
     side: Literal["clean", "corrupt", "null"] = "clean"
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
-        """The baseline shard (no interventions), then one per method and layer: "zero-L00", ..."""
+        """The baseline shard (no interventions), then one per layer: "L00", "L01", ..."""
         heads = single_heads(n_layers, n_heads)
         shards = [Shard(BASELINE, ())]
-        for method in self.methods:
-            for layer in range(n_layers):
-                ablations = tuple(
-                    AblateHeads(heads=(head,), method=method) for head in heads if head[0] == layer
-                )
-                shards.append(Shard(f"{method}-L{layer:02d}", ablations))
+        for layer in range(n_layers if self.methods else 0):
+            ablations = tuple(
+                AblateHeads(heads=(head,), method=method)
+                for method in self.methods
+                for head in heads
+                if head[0] == layer
+            )
+            shards.append(Shard(f"L{layer:02d}", ablations))
         return shards
 
 

@@ -161,7 +161,8 @@ class CorpusBuilder:
 
     def _contrast(self, first: Fact, second: Fact) -> int | None:
         """Whether two facts can be a pair (None: no), and how well: 1 when of equal length."""
-        if first.answer == second.answer:
+        relation = self.knowledge.relations[first.relation]
+        if not relation.contrasts(first.answer, second.answer):
             return None
         for fact in (first, second):
             for answer in (first.answer, second.answer):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from tinyablation.architecture import Architecture, Calls, Clean
@@ -37,6 +37,7 @@ class Chunk(NamedTuple):
     calls: Calls
     clean: Clean
     distribution: Distribution
+    probabilities: Float64[Tensor, "prompts vocab"]
     items: list[Item]  # one a prompt
     resampled: list[Item]  # one a (prompt, donor)
     donor_z: dict[int, Float[Tensor, "resampled positions width"]]
@@ -84,7 +85,7 @@ class CleanPasses:
         width = arch.n_heads * arch.d_head
         for length, bucket in sorted(buckets.items()):
             each = length * (len(starts) * (2 * facts.d_model + width) + len(lent) * width)
-            size = max(1, RECORD_NUMBERS // (each + 4 * facts.vocab_size))
+            size = max(1, RECORD_NUMBERS // (each + 5 * facts.vocab_size))
             calls = self.verify([examples.distinct[index] for index in bucket])
             for begin in range(0, len(bucket), size):
                 chunk = bucket[begin : begin + size]
@@ -98,10 +99,12 @@ class CleanPasses:
                     for donor, which in by_donor.items():
                         resampled.append(Item(local, donor, np.array(which)))
                 donor_z = self._donor_z(resampled, length, lent)
+                clean_distribution = distribution(clean.logits)
                 yield Chunk(
                     calls,
                     clean,
-                    distribution(clean.logits),
+                    clean_distribution,
+                    clean_distribution.probabilities(),
                     items,
                     resampled,
                     donor_z,
@@ -112,7 +115,8 @@ class CleanPasses:
         """Record how layers are called at this length; refuse a model we do not reproduce."""
         arch = self.architecture
         calls, first = arch.record(self._tensor(bucket[:1]))
-        own = [first, arch.record(self._tensor(bucket[-1:]))[1]]
+        same = bucket[0] == bucket[-1]
+        own = [first, first if same else arch.record(self._tensor(bucket[-1:]))[1]]
         ids = self._tensor([bucket[0], bucket[-1]])
         hidden = arch.clean(ids, frozenset([0])).residual[0]
         for layer in range(len(arch.layers)):

@@ -65,11 +65,26 @@ def _require_fields(where: str, text: str, *names: str) -> None:
 class Relation(_Table):
     phrase: str
     facts: dict[str, Word]
+    alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted
 
     @model_validator(mode="after")
     def _phrase_has_a_subject(self) -> "Relation":
         _require_fields("phrase", self.phrase, "subject")
         return self
+
+    @model_validator(mode="after")
+    def _alike_answers_exist(self) -> "Relation":
+        answers = set(self.facts.values())
+        for pair in self.alike:
+            for word in pair:
+                if word not in answers:
+                    raise ValueError(f"alike: {word!r} is the answer of no fact here")
+        return self
+
+    def contrasts(self, first: str, second: str) -> bool:
+        """Whether one answer is plainly wrong where the other is right."""
+        same = first == second
+        return not same and (first, second) not in self.alike and (second, first) not in self.alike
 
 
 class Kinds(_Table):

@@ -53,7 +53,7 @@ class Sweep:
 
     model: str
     condition: str
-    table: "pandas.DataFrame"
+    table: "pandas.DataFrame" = field(repr=False)
     noise_floor: float
     seed: int = 0
     runs: tuple[str, ...] = ()
