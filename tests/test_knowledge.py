@@ -172,15 +172,15 @@ DEFECTS = {  # what is replaced by what, and what the message must say
     ),
     "unknown cell": (
         "templates.toml",
-        'facts = ["plain.is"',
+        'facts = ["short.known"',
         'facts = ["plain.was"',
         "templates.toml: corpus.facts: 'plain.was' is no prefix.frame",
     ),
     "cell given twice": (
         "templates.toml",
-        'facts = ["plain.is"',
-        'facts = ["plain.is", "plain.is"',
-        "templates.toml: corpus.facts: 'plain.is' is listed twice",
+        'facts = ["short.known"',
+        'facts = ["short.known", "short.known"',
+        "templates.toml: corpus.facts: 'short.known' is listed twice",
     ),
     "no cells": (
         "templates.toml",

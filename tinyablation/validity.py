@@ -80,7 +80,9 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
     for name, rows in tables.clean.groupby(cells):
         right = (rows["logit_diff"] > 0).to_numpy(dtype=float)
         clusters = [str(cluster) for cluster in rows["cluster_id"]]
-        found[str(name)] = _interval(right, clusters, seed, f"competence {name}")
+        share = _interval(right, clusters, seed, f"competence {name}")
+        # The interval of a mean knows no bounds; a share has them.
+        found[str(name)] = share._replace(low=max(0.0, share.low), high=min(1.0, share.high))
     worst = min(found, key=lambda name: found[name].estimate)
     estimate = found[worst]
     details = {name: cell._asdict() for name, cell in competence(tables.clean).items()}

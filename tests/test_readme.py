@@ -1,0 +1,84 @@
+"""What the README says is so: files, options, commands.
+
+Run: pytest tests/test_readme.py
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OUTPUT = ("reports/claims.html", "reports/pytest.html", "reports/runs/", "corpora/<name>/")
+
+
+def paths() -> list[str]:
+    quoted = re.findall(r"`([\w./<>-]+/[\w./<>-]*|[A-Z]\w+\.(?:md|cff))`", README)
+    return sorted({name for name in quoted if not name.startswith("http")})
+
+
+@pytest.mark.parametrize("name", paths())
+def test_files_exist(name):
+    if name not in OUTPUT:
+        assert (ROOT / name).exists()
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make (\w+)", README):
+        if target not in ("and", "alone"):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_ci_calls_the_two_commands():
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for target in ("claims", "test"):
+        assert re.search(rf"^make {target}$", ci, re.MULTILINE)
+        assert re.search(rf"^\$ make {target}\b", README, re.MULTILINE)
+
+
+def test_options_and_defaults_are_those_of_the_help():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "claims", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    group = re.search(r"^tinyablation:\n(.*?)^\S", done.stdout, re.MULTILINE | re.DOTALL).group(1)
+    offered = set(re.findall(r"--[a-z-]+", group))
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
+    assert documented == offered
+    assert "(default: 0)" in group
+    assert "default:\n" in group or "default: reports" in re.sub(r"\s+", " ", group)
+
+
+def test_embedded_models_and_tokenizers_are_those_named():
+    registry = tomllib.loads((ROOT / "fixtures" / "models.toml").read_text(encoding="utf-8"))
+    assert len(registry["model"]) == 8
+    assert "Eight models are embedded" in README
+    named = re.search(r"Built here: ([^.]*)\.", README).group(1).split(", ")
+    folders = {path.parent.name for path in (ROOT / "corpora").glob("*/facts.jsonl")}
+    assert set(named) == folders
+
+
+def test_the_python_it_asks_for_is_the_one_required():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = re.search(r"Python (\d\.\d+)\+", README).group(1)
+    assert project["requires-python"] == f">={wanted}"
+
+
+def test_constraints_pin_every_dependency_and_draw_no_other_build():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for requirement in wanted:
+        name = re.match(r"[\w.-]+", requirement).group(0).lower()
+        assert name in pins or name.replace("-", "_") in pins, requirement
+    assert pins["torch"] == "2.13.0"
+    assert not any("+" in version for version in pins.values())
