@@ -24,14 +24,24 @@ def test_baseline_battery_is_one_empty_shard():
     assert BATTERIES["baseline"].shards(2, 3) == [Shard("baseline", ())]
 
 
-def test_h1_is_every_single_head_by_every_method():
-    shards = BATTERIES["h1"].shards(2, 3)
+def test_single_heads_is_every_head_by_every_method():
+    shards = BATTERIES["single-heads"].shards(2, 3)
     assert [shard.key for shard in shards[:3]] == ["baseline", "L00", "L01"]
     assert len(shards) == 1 + 2
     assert {len(shard.interventions) for shard in shards[1:]} == {4 * 3}
     assert shards[1].interventions[2] == AblateHeads(heads=((0, 2),), method="zero")
     labels = [each.label for shard in shards for each in shard.interventions]
     assert len(labels) == len(set(labels)) == 4 * 6
+
+
+def test_h1_zeroes_every_head_and_ablates_layer_zero_in_every_way():
+    shards = BATTERIES["h1"].shards(3, 4)
+    assert [len(shard.interventions) for shard in shards] == [0, 4 * 4, 4, 4]
+    assert {each.method for shard in shards[2:] for each in shard.interventions} == {"zero"}
+    every = {
+        each for shard in BATTERIES["single-heads"].shards(3, 4) for each in shard.interventions
+    }
+    assert {each for shard in shards for each in shard.interventions} < every
 
 
 def test_shard_keys_sort_in_plan_order_for_deep_models():

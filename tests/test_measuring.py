@@ -44,11 +44,15 @@ def measured(tmp_path_factory, corpora):
     return made, made.sweep("facts"), store
 
 
-def test_a_sweep_covers_every_head_in_four_ways(measured):
+def test_a_sweep_covers_every_head_and_layer_zero_in_four_ways(measured):
     made, sweep, _ = measured
     assert len(sweep.heads) == made.facts.n_layers * made.facts.n_heads
-    for method in ("zero", "zero_folded", "mean", "resample"):
-        assert sweep.deltas("discovery", method).shape == (16, len(sweep.heads))
+    assert np.isfinite(sweep.deltas("discovery")).all()
+    for method in ("zero_folded", "mean", "resample"):
+        deltas = sweep.deltas("discovery", method)
+        assert deltas.shape == (16, len(sweep.heads))
+        assert np.isfinite(deltas[:, : made.facts.n_heads]).all()
+        assert np.isnan(deltas[:, made.facts.n_heads :]).all()
 
 
 def test_a_complete_run_is_read_without_the_model(measured, corpora):
@@ -81,7 +85,7 @@ def test_the_seed_draws_the_donors(measured, corpora):
     assert other.runs != sweep.runs
     for method, same in (("zero", True), ("mean", True), ("resample", False)):
         first, second = sweep.deltas("discovery", method), other.deltas("discovery", method)
-        assert np.array_equal(first, second) is same
+        assert np.array_equal(first, second, equal_nan=True) is same
 
 
 def test_the_corpus_is_part_of_the_address(measured, corpora, tmp_path):

@@ -3,7 +3,8 @@
 A shard is the unit of work that survives a kill, so it should take seconds to minutes: one layer,
 by all methods. Methods go together because each shard needs a clean pass of its own, and because
 ablations that are the same by arithmetic are then measured once. For GPT-2 medium (24 layers of 16
-heads) battery "h1" is 1 + 24 shards of 64 interventions, 1,536 interventions in all.
+heads) battery "single-heads" is 1 + 24 shards of 64 interventions, 1,536 in all, and "h1", whose
+claims are about layer 0, 432.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def single_heads(n_layers: int, n_heads: int) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class Battery:
-    """A named set of interventions. `methods`: every head alone is ablated by each of them.
+    """A named set of interventions.
 
+    Every head alone is ablated by each of `methods`, those of layer 0 by each of `first_layer` too.
     `side` is the prompt of each example that is measured: "clean", "corrupt" or "null".
     """
 
@@ -48,6 +50,7 @@ class Battery:
     methods: tuple[AblationMethod, ...]
     describe: str
     side: Literal["clean", "corrupt", "null"] = "clean"
+    first_layer: tuple[AblationMethod, ...] = ()
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
         """The baseline shard (no interventions), then one per layer: "L00", "L01", ..."""
@@ -56,7 +59,7 @@ class Battery:
         for layer in range(n_layers if self.methods else 0):
             ablations = tuple(
                 AblateHeads(heads=(head,), method=method)
-                for method in self.methods
+                for method in (*self.methods, *(self.first_layer if layer == 0 else ()))
                 for head in heads
                 if head[0] == layer
             )
@@ -73,6 +76,12 @@ BATTERIES: dict[str, Battery] = {
         Battery("zero", ("zero",), "every single head of every layer, zeroed"),
         Battery(
             "h1",
+            ("zero",),
+            "every single head of every layer, zeroed; those of layer 0 in three other ways too",
+            first_layer=("zero_folded", "mean", "resample"),
+        ),
+        Battery(
+            "single-heads",
             ("zero", "zero_folded", "mean", "resample"),
             "every single head of every layer, ablated in four ways",
         ),

@@ -76,7 +76,10 @@ class Sweep:
         return rows.sort_values("example").reset_index(drop=True)
 
     def deltas(self, split: str, method: str = "zero", column: str = "logit_diff") -> Floats:
-        """[n_examples, n_heads] ablated - clean, heads as in `heads`, examples in order."""
+        """[n_examples, n_heads] ablated - clean, heads as in `heads`, examples in order.
+
+        NaN for heads that were not ablated by this method.
+        """
         key = (split, method, column)
         if key not in self._cache:
             rows = self.table[
@@ -88,7 +91,8 @@ class Sweep:
                 raise SweepError(f"{self.model}, {self.condition}: no {method!r} rows in {split!r}")
             wide = rows.pivot(index="example", columns=["layer", "head"], values=column)
             clean = self.baseline(split)[column].to_numpy(dtype=float)
-            self._cache[key] = wide[list(self.heads)].to_numpy(dtype=float) - clean[:, None]
+            wide = wide.reindex(columns=list(self.heads))
+            self._cache[key] = wide.to_numpy(dtype=float) - clean[:, None]
         values: Floats = self._cache[key]
         return values
 
@@ -160,8 +164,9 @@ class Sweep:
     def methods(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, list[float]]:
         """Effect by ablation method, [estimate, low, high]: how far they agree."""
         found = {}
+        own = (self.table["layer"] == head[0]) & (self.table["head"] == head[1])
         for method in ("zero", "zero_folded", "mean", "resample"):
-            if (self.table["method"] == method).any():
+            if (own & (self.table["method"] == method)).any():
                 estimate = self.effect(head, split=split, method=method)
                 found[method] = [estimate.estimate, estimate.low, estimate.high]
         return found
