@@ -49,8 +49,8 @@ def test_panels_are_layers_by_heads_of_the_run(tmp_path):
     impact = obtain(tmp_path).head_impact()
     drawn = panels(impact)
     assert [panel.title for panel in drawn] == ["mean", "zero"]
-    assert drawn[1].values.shape == (2, 3)
-    assert np.unravel_index(drawn[1].values.argmax(), (2, 3)) == (0, 2)
+    assert drawn[1].values.shape == (4, 3)
+    assert np.unravel_index(drawn[1].values.argmax(), (4, 3)) == (0, 2)
     expected = impact.query(
         "metric == 'kl_div' and split == 'discovery' and method == 'zero'"
         " and layer == 1 and head == 0"
