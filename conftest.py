@@ -13,4 +13,6 @@ pytest_plugins = [
     "fixtures.report",
     "fixtures.models",
     "fixtures.measurements",
+    "fixtures.derived",
+    "fixtures.readings",
 ]

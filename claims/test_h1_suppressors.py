@@ -7,6 +7,7 @@ fixtures see to that).
 
 import pytest
 
+from tinyablation.coalitions import set_name
 from tinyablation.sweeps import head_name, rank_agreement_interval
 from tinyablation.verdicts import judge_above_floor, judge_all_of
 
@@ -15,7 +16,7 @@ AGREEMENT_FLOOR = 0.5
 
 
 @pytest.mark.claim("H1.1")
-def test_top_suppressor_is_in_layer_zero(sweep, judge):
+def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """Some head of layer 0 suppresses the right answer, and no head of another layer does so more.
 
     Estimator: mean Delta of the layer-0 head that leads on the discovery split, and its lead over
@@ -41,9 +42,10 @@ def test_top_suppressor_is_in_layer_zero(sweep, judge):
         subject=head_name(head),
         details={
             "rival elsewhere": head_name(rival),
+            "percentile in its layer": sweep.percentile(head, among=sweep.layer(0)),
             "lead over it": list(sweep.lead(head, rival)[:3]),
             "heads above the floor": [head_name(other) for other in sweep.above_floor()],
-            "by ablation method": sweep.methods(head),
+            "by ablation method": methods.methods(head),
             "behaviour": sweep.behaviour(head),
             "noise floor, logits": sweep.noise_floor,
         },
@@ -80,6 +82,7 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
         details={
             "named by": subject.source,
             "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
+            "percentile in its layer": sweep.percentile(head, among=sweep.layer(head[0])),
             "rank in the model": sweep.rank(head),
             "rival in its layer": head_name(rival),
             "lead over it": list(lead[:3]),
@@ -150,6 +153,109 @@ def test_same_heads_lead_in_every_condition(sweeps, judge):
     )
 
 
+@pytest.mark.claim("H1.4")
+def test_sibling_has_the_same_suppressor(sweep, subject, judge):
+    """The head that leads in a sibling model suppresses here too, under the same number.
+
+    Estimator: mean Delta of the head of that number, on the confirmation split, paired by example.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
+      noise, with p <= .05 corrected over all heads (max-T).
+    Refuted if: the interval lies below that floor.
+    """
+    head = subject.suppressor
+    judge(
+        judge_above_floor(
+            sweep.effect(head),
+            floor=sweep.floor(),
+            p_corrected=sweep.p_corrected(head),
+            what=f"zeroing {head_name(head)}",
+        ),
+        subject=head_name(head),
+        details={
+            "named by": subject.source,
+            "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
+        },
+        runs=sweep.runs,
+    )
+
+
+@pytest.mark.claim("H1.5")
+def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
+    """Zeroing the trio that is named for the small model raises the logit difference.
+
+    Estimator: mean Delta of the three heads zeroed together, on the confirmation split, paired by
+      example.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
+      noise.
+    Refuted if: the interval lies below that floor.
+    """
+    trio = subject.trio
+    judge(
+        judge_above_floor(
+            subsets.effect(trio), floor=subsets.floor(), what=f"zeroing {set_name(trio)}"
+        ),
+        subject=set_name(trio),
+        details={
+            "each alone": {head_name(head): list(subsets.effect([head])[:3]) for head in trio},
+        },
+        runs=subsets.runs,
+    )
+
+
+@pytest.mark.claim("H1.6")
+def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
+    """The head that the handover names for Mistral is the primary suppressor of layer 0.
+
+    Estimator: mean Delta of the named head, and its lead over the other head of its layer that
+      leads on the discovery split; both on the confirmation split, paired by example.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
+      numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
+    Refuted if: the interval of Delta lies below that floor, as it does for an anti-suppressor, or
+      the interval of the lead below 0.
+    """
+    head = subject.suppressor
+    rival = sweep.top_suppressor(among=[h for h in sweep.layer(head[0]) if h != head])
+    suppresses = judge_above_floor(
+        sweep.effect(head),
+        floor=sweep.floor(),
+        p_corrected=sweep.p_corrected(head),
+        what=f"zeroing {head_name(head)}",
+    )
+    leads = judge_above_floor(
+        sweep.lead(head, rival), floor=0.0, what=f"lead over {head_name(rival)}"
+    )
+    judge(
+        judge_all_of([suppresses, leads], show=suppresses),
+        subject=head_name(head),
+        details={"named by": subject.source},
+        runs=sweep.runs,
+    )
+
+
+@pytest.mark.claim("H1.7")
+def test_named_pair_suppresses(subsets, coalitions, subject, judge):
+    """The pair of layer-0 heads that the study names for Mistral suppresses the right answer.
+
+    Estimator: mean Delta of both heads zeroed together, on the confirmation split, paired by
+      example.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
+      noise, with p <= .05 corrected over all pairs of the layer (max-T).
+    Refuted if: the interval lies below that floor.
+    """
+    pair = subject.pair or subject.trio[:2]
+    judge(
+        judge_above_floor(
+            subsets.effect(pair),
+            floor=subsets.floor(),
+            p_corrected=coalitions.p_corrected(pair),
+            what=f"zeroing {set_name(pair)}",
+        ),
+        subject=set_name(pair),
+        details={"named by": subject.source, "(k + 1) / (n + 1)": coalitions.exceedance(pair)},
+        runs=[*subsets.runs, *coalitions.runs],
+    )
+
+
 @pytest.mark.claim("H1.8")
 def test_no_other_head_does_as_well(sweep, subject, judge):
     """No other head of the whole model raises the logit difference as much as the named one.
@@ -175,6 +281,8 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
         details={
             "best other head": head_name(rival),
             "heads in the null": len(sweep.heads) - 1,
+            "null 95th percentile": sweep.null_quantile(head, 0.95),
+            "null 99th percentile": sweep.null_quantile(head, 0.99),
             "effect of the named head": list(sweep.effect(head)[:3]),
         },
         heatmap=sweep.heatmap(),

@@ -94,3 +94,36 @@ def tiny_models(tiny_entry: Callable[..., Any]) -> dict[str, Any]:
     from tinyablation.loading import load_model
 
     return {family: load_model(tiny_entry(family)) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def engines(tiny_models: dict[str, Any]) -> dict[str, Any]:
+    """The engine over each of the four tiny models."""
+    from tinyablation.engine import Engine
+
+    return {family: Engine(model) for family, model in tiny_models.items()}
+
+
+@pytest.fixture(scope="session")
+def bridges(tiny_entry: Callable[..., Any]) -> dict[tuple[str, bool], Any]:
+    """TransformerBridges by (family, whether weights are folded), around models of their own."""
+    from transformer_lens.model_bridge.sources._bridge_builder import (
+        build_bridge_from_module,
+    )
+
+    from tinyablation.loading import load_model
+
+    found = {}
+    for family in FAMILIES:
+        for folded in (False, True):
+            loaded = load_model(tiny_entry(family))
+            bridge = build_bridge_from_module(
+                loaded.model,
+                type(loaded.model).__name__,
+                hf_config=loaded.model.config,
+                tokenizer=loaded.tokenizer,
+            )
+            if folded:
+                bridge.enable_compatibility_mode()
+            found[family, folded] = bridge
+    return found

@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 
 from tinyablation.sweeps import Sweep
+from tinyablation.tables import PER_EXAMPLE_COLUMNS
 
 LAYERS, HEADS = 3, 4
 METHODS = ("zero", "zero_folded", "mean", "resample")
@@ -31,20 +32,31 @@ def make_sweep(
     common = {
         "example": np.arange(n),
         "split": split,
+        "fact_id": [f"fact{number}" for number in cluster],
+        "template_id": "t0",
         "cluster_id": [f"fact{number}" for number in cluster],
         "clean": [f"prompt {number}" for number in range(n)],
         "target": " yes",
         "foil": " no",
         "cell": "",
+        "foil_logit": 0.0,
         "target_probability": 0.5,
         "target_rank": 0,
         "argmax": 7,
         "kl": 0.0,
         "entropy": 1.0,
+        "seq_probability": 0.5,
+        "seq_kl_mean": 0.0,
+        "window": 0,
+        "donor": "",
     }
-    rows = [
-        pandas.DataFrame({**common, "method": "none", "layer": -1, "head": -1, "logit_diff": clean})
-    ]
+
+    def of(logit_diff: np.ndarray, **columns: object) -> pandas.DataFrame:
+        figures = dict.fromkeys(("logit_diff", "target_logit", "seq_logprob_diff"), logit_diff)
+        return pandas.DataFrame({**common, **figures, **columns})
+
+    nothing = {"intervention": "baseline", "method": "none", "heads": "", "layer": -1, "head": -1}
+    rows = [of(clean, **nothing, scale=1.0, granularity="", positions="")]
     for layer in range(LAYERS):
         for head in range(HEADS):
             mean = effects.get((layer, head), 0.0)
@@ -52,15 +64,17 @@ def make_sweep(
             delta = mean + by_cluster + rng.normal(0, spread / 2, n)
             for method in METHODS:
                 rows.append(
-                    pandas.DataFrame(
-                        {
-                            **common,
-                            "method": method,
-                            "layer": layer,
-                            "head": head,
-                            "logit_diff": clean + delta,
-                        }
+                    of(
+                        clean + delta,
+                        intervention=f"{method}:{layer}.{head}",
+                        method=method,
+                        heads=f"{layer}.{head}",
+                        layer=layer,
+                        head=head,
+                        scale=0.0,
+                        granularity="head",
+                        positions="all",
                     )
                 )
-    table = pandas.concat(rows, ignore_index=True)
+    table = pandas.concat(rows, ignore_index=True)[list(PER_EXAMPLE_COLUMNS)]
     return Sweep("made-up", condition, table, noise_floor=1e-6, runs=("made-up-run",))

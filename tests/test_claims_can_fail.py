@@ -54,7 +54,8 @@ def judged(claim, *arguments):
     ],
 )
 def test_h1_1_top_suppressor(effects, status):
-    assert judged(h1.test_top_suppressor_is_in_layer_zero, sweep_with(effects)).status == status
+    sweep = sweep_with(effects)
+    assert judged(h1.test_top_suppressor_is_in_layer_zero, sweep, sweep).status == status
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who lends head outputs in resample ablation.
+"""Who lends activations to whom.
 
 Run: pytest tests/test_donors.py
 """
@@ -42,3 +42,20 @@ def test_no_admissible_donor_names_the_example() -> None:
 def test_unknown_reference_clusters_are_refused() -> None:
     with pytest.raises(EngineError, match="reference prompt 1 is none of the prompts"):
         draw_donors([(1, 2)], ["a"], [(1, 2), (3, 4)], None, 0)
+
+
+def test_each_purpose_draws_for_itself() -> None:
+    resample, other = (
+        draw_donors(PROMPTS[:10], CLUSTERS[:10], PROMPTS, CLUSTERS, 0, purpose=purpose)
+        for purpose in ("resample", "other")
+    )
+    assert resample == draw_donors(PROMPTS[:10], CLUSTERS[:10], PROMPTS, CLUSTERS, 0)
+    assert resample != other
+
+
+def test_a_longer_donor_can_be_ruled_out() -> None:
+    prompts, clusters = PROMPTS[:10], CLUSTERS[:10]
+    exact = draw_donors(prompts, clusters, PROMPTS, CLUSTERS, 0, purpose="other", longer=False)
+    assert {len(donor) for donor in exact} == {3}
+    with pytest.raises(EngineError, match=r"example 12 .*has no donor \(other\)"):
+        draw_donors(PROMPTS, CLUSTERS, PROMPTS, CLUSTERS, 0, purpose="other", longer=False)

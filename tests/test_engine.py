@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation import clean
 from tinyablation import engine as engine_module
@@ -36,48 +37,8 @@ GROUPS = [
 ]
 
 
-def make_prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:
-    """Random prompts beginning with BOS (0), which occurs nowhere else."""
-    rng = np.random.default_rng(seed)
-    prompts = []
-    for length in lengths:
-        ids = (0, *(int(token) for token in rng.integers(1, VOCABULARY, length - 1)))
-        target, foil = (int(token) for token in rng.choice(VOCABULARY, 2, replace=False))
-        prompts.append(Prompt(ids, target, foil))
-    return prompts
-
-
 PROMPTS = make_prompts([6, 9, 6, 4, 9, 11])
 REFERENCE = make_prompts([6, 6, 9, 13, 4, 12], seed=1)
-
-
-@pytest.fixture(scope="module")
-def engines(tiny_models: dict[str, Any]) -> dict[str, Engine]:
-    return {family: Engine(model) for family, model in tiny_models.items()}
-
-
-@pytest.fixture(scope="module")
-def bridges(tiny_entry: Callable[..., Any]) -> dict[tuple[str, bool], Any]:
-    """A bridge each, plain and with folded weights, around models of their own."""
-    from transformer_lens.model_bridge.sources._bridge_builder import (
-        build_bridge_from_module,
-    )
-
-    found = {}
-    for family in FAMILIES:
-        for folded in (False, True):
-            loaded = load_model(tiny_entry(family))
-            kind = type(loaded.model).__name__
-            bridge = build_bridge_from_module(
-                loaded.model,
-                kind,
-                hf_config=loaded.model.config,
-                tokenizer=loaded.tokenizer,
-            )
-            if folded:
-                bridge.enable_compatibility_mode()
-            found[family, folded] = bridge
-    return found
 
 
 def bridge_logits(
@@ -88,9 +49,8 @@ def bridge_logits(
 ) -> torch.Tensor:
     """Last-token logits of one prompt alone, hook_z of each head changed by `change`."""
 
-    def hook_of(layer: int) -> Callable[..., torch.Tensor]:
-        def hook(z: torch.Tensor, hook: Any = None) -> torch.Tensor:
-            z = z.clone()
+    def hook_of(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        def hook(z: torch.Tensor) -> torch.Tensor:
             for at, head in heads:
                 if at == layer:
                     z[:, :, head] = change(z[:, :, head], layer, head)
@@ -98,21 +58,14 @@ def bridge_logits(
 
         return hook
 
-    hooks = [(f"blocks.{at}.attn.hook_z", hook_of(at)) for at in sorted({h[0] for h in heads})]
-    with torch.no_grad():
-        logits = bridge.run_with_hooks(
-            torch.tensor([ids]),
-            fwd_hooks=hooks,
-            prepend_bos=False,
-            return_type="logits",
-        )
-    return logits[0, -1].double()
+    return run_hooked(
+        bridge, ids, {f"blocks.{at}.attn.hook_z": hook_of(at) for at in {h[0] for h in heads}}
+    )
 
 
 def bridge_z(bridge: Any, ids: tuple[int, ...]) -> list[torch.Tensor]:
     """z of every layer, [positions, head, d_head]."""
-    with torch.no_grad():
-        cache = bridge.run_with_cache(torch.tensor([ids]), prepend_bos=False)[1]
+    cache = run_cached(bridge, ids)
     return [cache[f"blocks.{layer}.attn.hook_z"][0] for layer in range(N_LAYERS)]
 
 
@@ -326,9 +279,13 @@ def test_rows_are_in_the_given_order(engines: Any) -> None:
     ]
     assert list(frame.scale[::n]) == [1.0, 0.0, 0.5, 0.0]
     assert list(frame.method[::n]) == ["none", "zero", "scale", "mean"]
+    assert list(frame.granularity[::n]) == ["", "head", "head", "head"]
+    assert list(frame.positions[::n]) == ["", "all", "all", "all"]
+    assert set(frame.window) == {0} and set(frame.donor) == {""}
     assert " ".join(frame.columns) == (
-        "intervention method heads layer head scale example logit_diff target_logit foil_logit "
-        "target_probability target_rank argmax kl entropy"
+        "intervention method heads layer head scale granularity window positions donor example "
+        "logit_diff target_logit foil_logit target_probability target_rank argmax kl entropy "
+        "seq_logprob_diff seq_probability seq_kl_mean"
     )
     again = engines["llama"].measure(PROMPTS, interventions, reference=REFERENCE)
     assert frame.equals(again)

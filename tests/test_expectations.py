@@ -16,8 +16,21 @@ from tinyablation.expectations import (
     load_published,
     load_subjects,
 )
+from tinyablation.registry import load_registry
 
-PUBLISHED = Path(__file__).parents[1] / "claims" / "published.toml"
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "claims" / "published.toml"
+
+SUBJECTS_WITH_ONE_CLAIM = """\
+[tiny-llama]
+suppressor = "0:0"
+source = "planted"
+reference = "tiny-gpt2"
+
+[tiny-llama.claims."H1.4"]
+suppressor = "0:7"
+source = "tiny-gpt2's"
+"""
 
 PREDICTIONS = """\
 # Registered before the first run.
@@ -185,6 +198,28 @@ note = "trio 0:2, 0:4, 0:7"
     assert subjects.for_model("tiny-neox") is None
 
 
+def test_a_claim_may_have_heads_of_its_own(write):
+    text = SUBJECTS_WITH_ONE_CLAIM
+    subject = load_subjects(write(text), {"tiny-gpt2", "tiny-llama"}).for_model("tiny-llama")
+    own = subject.for_claim("H1.4")
+    assert own.suppressor == (0, 7) and own.trio == () and own.source == "tiny-gpt2's"
+    assert subject.for_claim("H1.1") is subject and subject.suppressor == (0, 0)
+    # What is not about heads stays the model's.
+    assert own.reference == subject.reference == "tiny-gpt2"
+
+
+def test_a_reference_is_a_registered_model(write):
+    with pytest.raises(ExpectationError, match=r":4: model 'tiny-llama': reference 'tiny-gpt2'"):
+        load_subjects(write(SUBJECTS_WITH_ONE_CLAIM), {"tiny-gpt", "tiny-llama"})
+
+
+def test_the_subjects_of_this_project_are_of_its_models():
+    models = load_registry(ROOT / "fixtures" / "models.toml").ids
+    subjects = load_subjects(ROOT / "claims" / "subjects.toml", models).subjects
+    assert {subject.reference for subject in subjects.values()} == {None, "tiny-gpt2"}
+    assert subjects["tiny-gpt2"].reference is None
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -257,6 +292,12 @@ def test_published_figures_are_numbers_or_text_in_file_order(write):
         ),
         (figure(unit=None), "field 'unit': Field required"),
         (figure(value="nan"), "finite"),
+        (figure(low="0.1"), "an interval has two ends"),
+        (figure(low="0.3", high="0.4"), r"0.265 is not in its interval \[0.3, 0.4\]"),
+        (figure(value='"up"', low="0.3", high="0.4"), "text has no interval"),
+        (figure(low='"0.1"', high="0.4"), "field 'low'"),
+        (figure(quantity='""'), "field 'quantity'"),
+        (figure(quantiy='"x"'), "'quantiy'; did you mean 'quantity'"),
         (figure(value="true"), "field 'value"),
         (figure(condition='"fact"'), "'fact' is no condition; did you mean 'facts'"),
         (figure(claim='"H1"'), "'H1' is no claim id"),
@@ -275,17 +316,35 @@ def test_a_wrong_figure_is_refused_with_its_place(write, text, message):
         load_published(write(text))
 
 
+def test_an_interval_and_a_quantity_are_optional(write):
+    text = figure() + figure(low="0.2", high="0.3", quantity='"effects/0:4"')
+    first, second = load_published(write(text)).figures
+    assert (first.low, first.high, first.quantity) == (None, None, "effect")
+    assert (second.low, second.high, second.quantity) == (0.2, 0.3, "effects/0:4")
+
+
 def test_the_figures_of_the_project_can_be_read():
     published = load_published(PUBLISHED)
-    leading = {entry.condition: entry.value for entry in published.for_claim("H1.1")}
-    assert leading["negation"] == 0.514 and len(leading) == 4
-    assert {entry.claim for entry in published.figures} >= {
-        "H1.1",
-        "H1.2",
-        "H1.3",
-        "H1.8",
+    leading = {
+        entry.condition: entry.value
+        for entry in published.for_claim("H1.1")
+        if entry.quantity == "effect"
     }
-    keys = [(e.claim, e.model, e.condition, e.value, e.source) for e in published.figures]
+    assert leading == {"facts": 0.265, "negation": 0.514, "counterfactual": 0.417, "logic": 0.44}
+    assert {entry.claim for entry in published.figures} == {
+        *(f"H1.{number}" for number in range(1, 9)),
+        *(f"H5.{number}" for number in range(1, 6)),
+        *(f"H6.{number}" for number in range(1, 5)),
+        *(f"OV.{number}" for number in range(1, 4)),
+        *(f"G.{number}" for number in range(1, 4)),
+        *("K.1", "S.1", "B.1", "B.2", "D.1"),
+    }
+    bootstrap = [e for e in published.for_claim("H5.1") if e.low is not None]
+    assert [(e.value, e.low, e.high) for e in bootstrap[:1]] == [(0.376, 0.296, 0.459)]
+    assert len(bootstrap) == 4
+    keys = [
+        (e.claim, e.model, e.condition, e.quantity, e.value, e.source) for e in published.figures
+    ]
     assert len(set(keys)) == len(keys)
 
 

@@ -3,6 +3,7 @@
 Run: pytest tests/test_main.py
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from fixtures.organisms.tokenizer import build_tokenizer
 from tests.small_tokenizers import byte_level
 from tinyablation.__main__ import main
-from tinyablation.corpora import CONDITIONS, load_corpus, load_split
+from tinyablation.corpora import BINDING, CONDITIONS, load_corpus, load_split
 from tinyablation.knowledge import load_knowledge
 
 ROOT = Path(__file__).parents[1]
@@ -81,13 +82,33 @@ def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
     assert said[0] == str(folder)
     assert "  facts: 388 examples" in said
     assert "    dropped 1: successor: no partner" in said
-    for condition in CONDITIONS:
+    assert "  binding: 256 examples" in said
+    for condition in (*CONDITIONS, BINDING):
         corpus = load_corpus(folder / f"{condition}.jsonl")
         split = load_split(folder / f"{condition}.split.json", corpus)
         assert corpus.tokenizer == "tiny" and split.seed == 0
         committed = load_corpus(ROOT / "corpora" / "tiny" / f"{condition}.jsonl")
         assert corpus == committed
-    assert len(list(folder.iterdir())) == 2 * len(CONDITIONS)
+    assert len(list(folder.iterdir())) == 2 * (len(CONDITIONS) + 1)
+
+
+def test_a_condition_with_too_few_words_is_skipped_and_the_others_are_written(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = Path(shutil.copytree(KNOWLEDGE, tmp_path / "knowledge"))
+    table = tables / "binding.toml"
+    text = table.read_text(encoding="utf-8")
+    first = '"bakery", "bank", "church", "farm", "field", "forest", "heart", "hospital",'
+    assert first in text
+    table.write_text(text.replace(first, ""), encoding="utf-8")
+    assert build("--tokenizer", tokenizer, "--output", tmp_path, "--knowledge", tables) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "  binding: skipped, 96 prompts are left, 200 are wanted: 8 of 12 adjectives and 9 of 46 "
+        "nouns are one token" in said
+    )
+    names = {path.name.split(".")[0] for path in (tmp_path / "tiny").iterdir()}
+    assert names == set(CONDITIONS)
 
 
 def test_an_earlier_build_stays_when_a_new_one_fails(

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinyablation.batteries import battery
 from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
+from tinyablation.interventions import AblateHeads
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
@@ -44,15 +46,19 @@ def measured(tmp_path_factory, corpora):
     return made, made.sweep("facts"), store
 
 
-def test_a_sweep_covers_every_head_and_layer_zero_in_four_ways(measured):
+def test_a_sweep_covers_every_head(measured):
     made, sweep, _ = measured
     assert len(sweep.heads) == made.facts.n_layers * made.facts.n_heads
     assert np.isfinite(sweep.deltas("discovery")).all()
-    for method in ("zero_folded", "mean", "resample"):
-        deltas = sweep.deltas("discovery", method)
-        assert deltas.shape == (16, len(sweep.heads))
-        assert np.isfinite(deltas[:, : made.facts.n_heads]).all()
-        assert np.isnan(deltas[:, made.facts.n_heads :]).all()
+
+
+def test_methods_cover_layer_zero_in_four_ways_on_some_examples(measured):
+    made, sweep, _ = measured
+    methods = made.methods("facts")
+    assert methods.heads == sweep.layer(0)
+    assert set(methods.methods((0, 1))) == {"zero", "zero_folded", "mean", "resample"}
+    # One example of each of the 8 clusters, where the sweep has four.
+    assert len(methods.baseline()) == len(set(methods.baseline()["cluster_id"])) == 8
 
 
 def test_a_complete_run_is_read_without_the_model(measured, corpora):
@@ -80,12 +86,25 @@ def test_unhooked_tables_are_of_the_same_examples(measured):
 
 def test_the_seed_draws_the_donors(measured, corpora):
     """P11: another seed is another run, and moves resample ablation only."""
-    _, sweep, store = measured
-    other = bench(store, corpora, seed=1).sweep("facts")
-    assert other.runs != sweep.runs
+    _, _, store = measured
+    single = battery("single-heads")
+    first, second = (bench(store, corpora, seed=n).effects("facts", single) for n in (0, 1))
+    assert first.runs != second.runs
     for method, same in (("zero", True), ("mean", True), ("resample", False)):
-        first, second = sweep.deltas("discovery", method), other.deltas("discovery", method)
-        assert np.array_equal(first, second, equal_nan=True) is same
+        label = AblateHeads(((0, 1),), method).label
+        values = [each.change(label, "discovery") for each in (first, second)]
+        assert np.array_equal(*values) is same
+
+
+def test_the_seed_draws_the_examples(measured, corpora):
+    """P11: a share of the clusters, or some examples of each, are other ones for another seed."""
+    _, _, store = measured
+    drawn = [bench(store, corpora, seed=n, share=0.5).rows("facts") for n in range(3)]
+    assert all(len(rows) == 16 for rows in drawn)
+    assert len({tuple(rows) for rows in drawn}) > 1
+    some = [bench(store, corpora, seed=n).rows("facts", per_cluster=1) for n in range(3)]
+    assert all(len(rows) == 8 for rows in some)
+    assert len({tuple(rows) for rows in some}) > 1
 
 
 def test_the_corpus_is_part_of_the_address(measured, corpora, tmp_path):

@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OUTPUT = ("reports/claims.html", "reports/pytest.html", "reports/runs/", "corpora/<name>/")
+OUTPUT = (
+    "reports/claims.html",
+    "reports/pytest.html",
+    "reports/published/",
+    "reports/runs/",
+    "corpora/<name>/",
+)
 
 
 def paths() -> list[str]:

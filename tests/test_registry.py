@@ -106,6 +106,59 @@ def test_a_file_without_models_is_refused(tmp_path: Path, text: str) -> None:
         load_registry(written(tmp_path, text))
 
 
+COURSE = """checkpoints = [
+    { step = 0, source = "organisms/tiny-gpt2-plain" },
+    { step = 30, source = "organisms/step0030" },
+    { step = 60, source = "organisms/tiny-gpt2" },
+]
+"""
+
+
+def with_course(course: str) -> str:
+    return GOOD.replace('twin = "tiny-gpt2-plain"\n', f'twin = "tiny-gpt2-plain"\n{course}', 1)
+
+
+def test_checkpoints_are_read_in_order_with_their_folders(tmp_path: Path) -> None:
+    registry = load_registry(written(tmp_path, with_course(COURSE)))
+    entry = registry["tiny-gpt2"]
+    assert [checkpoint.step for checkpoint in entry.checkpoints] == [0, 30, 60]
+    assert entry.checkpoints[1].source == (tmp_path / "organisms/step0030").resolve()
+    assert entry.checkpoints[-1].source == entry.source
+    assert registry["tiny-gpt2-plain"].checkpoints == ()
+
+
+def test_a_model_at_a_checkpoint_is_an_entry_of_its_own(tmp_path: Path) -> None:
+    entry = load_registry(written(tmp_path, with_course(COURSE)))["tiny-gpt2"]
+    then = entry.at(entry.checkpoints[1])
+    assert then.id == "tiny-gpt2-step0030"
+    assert then.source == entry.checkpoints[1].source
+    assert (then.checkpoints, then.twin) == ((), None)
+    same = {"id", "title", "source", "twin", "checkpoints"}
+    assert then.model_dump(exclude=same) == entry.model_dump(exclude=same)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("step = 30", "step = 70", "'checkpoints': step 60 stands after step 70; list them"),
+        ("step = 30", "step = 60", "step 60 stands after step 60"),
+        ("step = 30", "step = -1", "field 'checkpoints.1.step'"),
+        ("step = 30", "step = 30.0", "field 'checkpoints.1.step'"),
+        ("step = 30, ", "", "field 'checkpoints.1.step'.*required"),
+        ('step = 0, source = "organisms/tiny-gpt2-plain"', "step = 0", "'checkpoints.0.source'"),
+        ("step = 30", "stpe = 30", "checkpoint 2: unknown field 'stpe'; did you mean 'step'"),
+        ("organisms/step0030", "organisms/tiny-gpt2", "steps 30 and 60 name the same weights"),
+        (COURSE, "checkpoints = [{ step = 0, source = 'x' }]\n", "one checkpoint is no course"),
+        (COURSE, "checkpoints = [1, 2]\n", "field 'checkpoints.0'"),
+        (COURSE, "checkpoints = 'x'\n", "field 'checkpoints'"),
+    ],
+)
+def test_a_wrong_course_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in COURSE
+    with pytest.raises(RegistryError, match=rf"toml:2: model 'tiny-gpt2'.*{message}"):
+        load_registry(written(tmp_path, with_course(COURSE.replace(old, new))))
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="nowhere.toml: cannot be read"):
         load_registry(tmp_path / "nowhere.toml")

@@ -4,225 +4,15 @@ Run: pytest tests/test_reporting.py
 """
 
 import base64
-import functools
 import hashlib
-import random
 import re
-from html.parser import HTMLParser
 
 import pytest
 
+from tests.fake_sessions import HOSTILE, Page, fake_session, one_record
 from tinyablation.records import Record, RecordFile
-from tinyablation.reporting import (
-    ReportError,
-    render,
-    rerun_command,
-    standing,
-    visible,
-    write_report,
-)
-
-HOSTILE = "</script><img src=x onerror=alert(1)>"
-FAMILIES = ("gpt2", "mistral", "llama", "neox")
-CONDITIONS = ("facts", "negation", "counterfactual", "logic")
-TESTS = (
-    ("V.1", "test_model_is_competent", False),
-    ("V.2", "test_clean_and_corrupt_are_told_apart", False),
-    ("V.3", "test_swapped_labels_flip_the_logit_difference", False),
-    ("V.4", "test_null_prompt_shows_no_label_prior", False),
-    ("H1.1", "test_top_suppressor_is_in_layer_zero", False),
-    ("H1.1", "test_top_suppressor_is_the_registered_head", False),
-    ("H1.2", "test_next_suppressors_are_the_registered_heads", False),
-    ("H1.3", "test_the_same_heads_lead_in_every_condition", True),
-    ("H1.8", "test_no_random_head_does_as_well", False),
-    ("H1.8", "test_effect_survives_every_ablation_method", False),
-    ("H1.9", "test_no_head_outside_layer_zero_passes", False),
-    ("H1.10", "test_suppressor_lowers_the_target_rank", False),
-)
-WORDS = ("Paris", "Rome", "Oslo", "bronze", "copper", "true", "false", "seven")
-PROMPT = "In the old atlas, the river that runs through {} is called the"
-
-
-def fake_record(rng, index, model, condition, planted):
-    claim, name, _ = TESTS[index]
-    blocked = condition == "negation" and model.startswith("tiny-llama")
-    validity = claim.startswith("V")
-    effect = rng.uniform(0.6, 2.4) if planted or validity else rng.uniform(-0.04, 0.06)
-    if not planted and not validity and rng.random() < 0.1:
-        effect = 0.14 if rng.random() < 0.8 else 0.45
-    width, floor = rng.uniform(0.03, 0.25), 0.12
-    verdict = "supported" if effect - width > floor else "refuted"
-    if effect - width < floor < effect + width:
-        verdict = "inconclusive"
-    expected = "supported" if planted or validity else "refuted"
-    outcome = {"supported": "passed", "refuted": "xfailed", "inconclusive": "skipped"}[verdict]
-    if verdict not in (expected, "inconclusive"):
-        outcome = "failed"
-    reason = f"The interval's lower end is {effect - width:+.3f} LD, and the floor is {floor}."
-    if blocked:
-        verdict, outcome = "blocked", "skipped"
-        reason = (
-            "Negation is not valid for this model: accuracy is 0.81 on true-negated, floor 0.9."
-        )
-    if rng.random() < 0.005 and not blocked:
-        verdict, outcome, reason = "error", "error", f"TypeError: {HOSTILE}"
-    measured = verdict not in ("blocked", "error")
-    head = rng.randrange(8)
-    values = [[round(rng.gauss(0, 0.03), 4) for _ in range(8)] for _ in range(4)]
-    values[0][head] = round(effect, 4)
-    largest = [
-        {
-            "prompt": PROMPT.format(rng.choice(WORDS)) if i else f"{HOSTILE} is\n",
-            "target": f" {rng.choice(WORDS)}" if i else f" {HOSTILE}",
-            "foil": f" {rng.choice(WORDS)}",
-            "clean_ld": round(rng.uniform(-1, 4), 4),
-            "delta": round(delta, 4),
-            "split": "confirmation",
-        }
-        for i, delta in enumerate((2.71, 1.9, 1.2, -0.2, -0.4, -0.9))
-    ]
-    return {
-        "claim": claim,
-        "family": claim.split(".")[0],
-        "test": f"claims/test_{claim[0].lower()}.py::{name}[{model}-{condition}]",
-        "name": name,
-        "statement": "One head of layer 0 suppresses the target more than any other of its layer.",
-        "estimator": "Mean paired Δ of LD over the confirmation split, head chosen on discovery.",
-        "threshold": "The lower end of the 95 % interval lies above 5 % of the clean LD.",
-        "refuted_if": "The upper end of the interval lies below the floor.",
-        "model": model,
-        "condition": condition,
-        "verdict": verdict,
-        "reason": reason,
-        "prediction": expected,
-        "outcome": outcome,
-        "effect": effect if measured else None,
-        "low": effect - width if measured else None,
-        "high": effect + width if measured else None,
-        "floor": floor if measured else None,
-        "p_corrected": (0.0002 if effect > 0.5 else 0.41) if measured and not validity else None,
-        "unit": "LD",
-        "n_examples": 120 if measured else None,
-        "n_clusters": 40 if measured else None,
-        "subject": None if validity or not measured else f"0:{head}",
-        "published": [
-            {"model": "gpt2-medium", "condition": condition, "value": 0.265, "source": "study v6"}
-        ]
-        if claim == "H1.1" and "gpt2" in model
-        else [],
-        "details": {
-            "clean_ld": 1.42,
-            "percentile": 99.2,
-            "method_agrees": True,
-            "by_method": {"zero": effect, "mean": effect * 0.9, "resample": effect * 0.95},
-            "next_heads": [{"head": "0:4", "delta": 0.06}, {"head": "0:7", "delta": 0.05}],
-        }
-        if measured
-        else {},
-        "heatmap": {"values": values, "title": "Mean Δ LD by layer and head, zero ablation"}
-        if measured and not validity
-        else None,
-        "largest": largest if measured and not validity else [],
-        "runs": [f"{model}-h1-{condition}_0123456789ab"] if measured else [],
-        "drift": "effect was +1.204, is +1.310" if rng.random() < 0.004 else None,
-        "duration_s": round(rng.uniform(0.01, 3), 3),
-    }
-
-
-@functools.cache
-def fake_session(seed=0, complete=True, hostile=True) -> RecordFile:
-    """Twelve tests, eight models, four conditions, with text that means harm."""
-    rng = random.Random(seed)
-    models, records = [], []
-    for family in FAMILIES:
-        for variant in ("hedged", "plain"):
-            name = f"tiny-{family}" + ("-plain" if variant == "plain" else "")
-            weak = family == "llama"
-            models.append(
-                {
-                    "id": name,
-                    "title": f"Tiny {family}, {variant}" + (f" {HOSTILE}" if hostile else ""),
-                    "family": family,
-                    "variant": variant,
-                    "note": "Head 0:2 learned from hedged text." if variant == "hedged" else "",
-                    "weight_hash": hashlib.sha256(name.encode()).hexdigest(),
-                    "competence": {
-                        condition: {
-                            cell: {
-                                "n": 60,
-                                "accuracy": 0.81
-                                if weak and cell == "true-negated"
-                                else round(rng.uniform(0.93, 1), 3),
-                                "ld": round(rng.uniform(1, 4), 3),
-                            }
-                            for cell in (
-                                ("true-plain", "false-plain", "true-negated", "false-negated")
-                                if condition in ("negation", "logic")
-                                else ("all",)
-                            )
-                        }
-                        for condition in CONDITIONS
-                    },
-                    "below_floor": ["negation/true-negated"] if weak else [],
-                }
-            )
-            for index, (_, _, wide) in enumerate(TESTS):
-                for condition in ("all",) if wide else CONDITIONS:
-                    records.append(fake_record(rng, index, name, condition, variant == "hedged"))
-    rng.shuffle(records)
-    return RecordFile.model_validate(
-        {
-            "session": {
-                "started": "2025-03-01T09:30:00+00:00",
-                "finished": "2025-03-01T09:33:41+00:00" if complete else None,
-                "command": "pytest claims -n 2",
-                "versions": {"python": "3.12.4", "torch": "2.13.0", "transformers": "5.23.1"},
-                "platform": "Linux x86_64",
-                "device": "cpu",
-                "predictions_hash": "5f2b1c" * 10,
-                "complete": complete,
-                "models": models,
-            },
-            "records": records,
-        }
-    )
-
-
-def one_record(**changes) -> Record:
-    return fake_session().records[0].model_copy(update=changes)
-
-
-class Page(HTMLParser):
-    """The elements of a page as a browser would see them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.ids, self.links, self.attributes = [], [], [], []
-        self.texts, self.scripts = [], []
-        self.within = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.within.append(tag)
-        for name, value in attributes:
-            self.attributes.append((tag, name, value))
-            if name == "id":
-                self.ids.append(value)
-            if name == "href":
-                self.links.append((tag, value))
-
-    def handle_data(self, data):
-        if self.within and self.within[-1] == "script":
-            self.scripts.append(data)
-        self.texts.append(data)
-
-    def handle_endtag(self, tag):
-        self.within.append("/")
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
+from tinyablation.reporting import ReportError, render, write_report
+from tinyablation.sections import standing
 
 
 @pytest.fixture(scope="module")
@@ -330,28 +120,6 @@ def test_counts(session, page):
         assert f"{outcome} {count} " in page.text
 
 
-@pytest.mark.parametrize(
-    ("verdict", "prediction", "outcome", "expected"),
-    [
-        ("supported", "supported", "passed", "as"),
-        ("refuted", "refuted", "xfailed", "as"),
-        ("supported", "supported", "failed", "as"),  # failed by drift: no part of the verdict
-        ("blocked", "blocked", "skipped", "as"),
-        ("supported", "refuted", "failed", "against"),
-        ("refuted", "supported", "failed", "against"),
-        ("inconclusive", "supported", "failed", "against"),
-        ("inconclusive", "supported", "skipped", "unjudged"),
-        ("blocked", "supported", "skipped", "unjudged"),
-        ("supported", None, "passed", "unregistered"),
-        ("error", "supported", "error", "error"),
-        ("supported", "supported", "error", "error"),
-    ],
-)
-def test_standing(verdict, prediction, outcome, expected):
-    record = one_record(verdict=verdict, prediction=prediction, outcome=outcome)
-    assert standing(record) == expected
-
-
 def test_answer_follows_the_predictions(session):
     def answer(**changes):
         records = [one_record(**changes)]
@@ -391,14 +159,20 @@ def test_models_say_what_was_done_to_them(page):
 def test_published_figures_of_another_model_are_not_put_beside_a_cell(session):
     def summary(model):
         figure = {"model": "gpt2-medium", "condition": "facts", "value": 0.265, "source": "v6"}
-        content = one_record(model=model, condition="facts").model_dump() | {"published": [figure]}
+        measured = {"effect": 1.0, "low": 0.5, "high": 1.5, "unit": "LD", "verdict": "supported"}
+        content = one_record(model=model, condition="facts").model_dump() | measured
+        content |= {"published": [figure]}
         file = session.model_copy(update={"records": [Record.model_validate(content)]})
         html = render(file)
-        assert "Published (gpt2-medium, v6)" in html
-        return re.search(r"<summary.*?</summary>", html, re.DOTALL)[0]
+        assert "Published figures of" in html and "gpt2-medium" in html
+        return re.search(r"<summary class=.row.*?</summary>", html, re.DOTALL)[0], Page(html).text
 
-    assert "published +0.265" in summary("gpt2-medium")
-    assert "published" not in summary("tiny-gpt2")
+    row, text = summary("gpt2-medium")
+    assert "published +0.265: not comparable" in row
+    assert "another unit: published without one, measured in LD" in text
+    row, text = summary("tiny-gpt2")
+    assert "published" not in row
+    assert "not comparable: another model" in text
 
 
 def test_models_that_were_not_described_are_still_shown(session):
@@ -406,25 +180,11 @@ def test_models_that_were_not_described_are_still_shown(session):
     assert "not described in the session" in render(session.model_copy(update={"records": records}))
 
 
-def test_visible_spaces_and_controls():
-    assert visible(" Paris") == '<i class="sp">␣</i>Paris'
-    assert visible("a\n b ") == 'a<i class="sp">↵</i> b<i class="sp">␣</i>'
-    assert visible("  ") == '<i class="sp">␣</i>' * 2
-    assert visible("\N{RIGHT-TO-LEFT OVERRIDE}x<") == '<i class="sp">U+202E</i>x&lt;'
-    assert visible("") == ""
-
-
 def test_direction_controls_are_named_everywhere(session):
     record = one_record(reason="a\u202eb", model="m\u0000")
     html = render(session.model_copy(update={"records": [record]}))
     assert "\u202e" not in html and "\u0000" not in html
     assert "U+202E" in html
-
-
-def test_rerun_command_is_quoted_for_the_shell():
-    record = one_record(test="claims/test_h1.py::test_x[tiny-gpt2-facts]")
-    assert rerun_command(record) == "pytest 'claims/test_h1.py::test_x[tiny-gpt2-facts]'"
-    assert rerun_command(one_record(test="a'; rm -rf /")) == """pytest 'a'"'"'; rm -rf /'"""
 
 
 def test_run_names_that_leave_the_folder_are_not_linked(session):
@@ -441,3 +201,206 @@ def test_report_is_written_in_one_step(session, html, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="file"):
         write_report(session, tmp_path / "file" / "claims.html")
+
+
+# --- published figures and replication -----------------------------------------------------------
+
+
+def medium(value, **changes):
+    figure = {"model": "gpt2-medium", "condition": "facts", "value": value, "unit": "LD"}
+    fields = {
+        "model": "gpt2-medium",
+        "condition": "facts",
+        "verdict": "supported",
+        "outcome": "passed",
+        "effect": 0.27,
+        "low": 0.22,
+        "high": 0.33,
+        "unit": "LD",
+        "published": [figure | {"source": "v6"}],
+    }
+    return Record.model_validate(one_record().model_dump() | fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.265, "replicates : the measured interval holds the published value"),
+        (0.8, "same sign : the published sign, but smaller than published"),
+        (-0.5, "opposite sign : the measured interval lies on the other side of zero"),
+        ("up", "not comparable : published as text"),
+    ],
+)
+def test_measured_stands_beside_published_with_its_replication(session, value, words):
+    text = Page(render(session.model_copy(update={"records": [medium(value)]}))).text
+    assert words in text
+    assert "+0.270 [+0.220, +0.330]" in text and "v6" in text
+
+
+def test_published_figures_stand_once_a_claim_and_in_order(session):
+    figures = [
+        {"model": "gpt2-medium", "condition": c, "value": v, "unit": "LD", "source": "v6"}
+        for c, v in (("logic", 4.25), ("facts", 1.25))
+    ]
+    records = [
+        Record.model_validate(
+            one_record(claim="H1.1", name=name, condition=c, model=model).model_dump()
+            | {"published": figures}
+        )
+        for name in ("test_a", "test_b")
+        for c in ("facts", "logic")
+        for model in ("tiny-gpt2", "tiny-neox")
+    ]
+    html = render(session.model_copy(update={"records": records}))
+    assert html.count('class="lit"') == 1
+    assert html.index("+1.25") < html.index("+4.25")
+    page = Page(html)
+    assert {value[1:] for _, value in page.links if value.startswith("#")} <= set(page.ids)
+    assert html.count("-published") == 2, "the table, and the link to it from the other test"
+
+
+def test_signs_of_other_models_are_information(session):
+    records = [
+        medium(0.265, model=name, effect=sign * 0.3, low=sign * 0.3 - 0.1, high=sign * 0.3 + 0.1)
+        for name, sign in (("tiny-gpt2", 1), ("tiny-llama", -1), ("tiny-neox", 0))
+    ]
+    text = Page(render(session.model_copy(update={"records": records}))).text
+    assert "same sign in 1 of 3, opposite sign in 1 of 3, not told from zero in 1 of 3" in text
+    assert "not comparable: another model" in text
+
+
+# --- protocols -----------------------------------------------------------------------------------
+
+
+def as_published(file, **changes):
+    """The same session as if it had been measured under the published protocol."""
+    content = file.model_dump()
+    content["session"] |= {"protocol": "published", "started": "2025-03-02T10:00:00+00:00"}
+    for record in content["records"]:
+        record |= {"protocol": "published", "prediction": None, "drift": None} | changes
+        passed = {"supported": "passed", "refuted": "xfailed"}
+        record["outcome"] = passed.get(record["verdict"], "skipped")
+    return RecordFile.model_validate(content)
+
+
+def test_the_head_says_which_protocol_and_what_the_published_one_does(session, page):
+    assert "Corrected protocol:" in page.text
+    published = Page(render(as_published(session)))
+    assert "Published protocol: as the study measured" in published.text
+    for text in (page.text, published.text):
+        for words in ("last index read", "zero_folded", "mean over ablated heads", "validity gate"):
+            assert words in text
+    assert "What holds as the study measured it?" in published.text
+    assert "Is the world as registered?" not in published.text
+    assert "as predicted" not in published.text
+    assert "--protocol published" in published.text, "the command that repeats a cell"
+
+
+def test_protocols_are_compared_on_both_pages(session):
+    cells = [
+        one_record(model=name, condition="facts", claim="H1.1", name="test_x", unit="LD")
+        for name in ("tiny-gpt2", "tiny-llama", "tiny-neox", "tiny-mistral")
+    ]
+    verdicts = {
+        "tiny-gpt2": ("refuted", "supported"),
+        "tiny-llama": ("supported", "refuted"),
+        "tiny-neox": ("supported", "supported"),
+        "tiny-mistral": ("blocked", "supported"),
+    }
+
+    def having(which):
+        return [
+            record.model_copy(
+                update={"verdict": verdicts[record.model][which], "effect": 1.5 + which}
+            )
+            for record in cells
+        ]
+
+    corrected = session.model_copy(update={"records": having(0)})
+    published = as_published(session.model_copy(update={"records": having(1)}))
+    for file, other, name in (
+        (corrected, published, "published"),
+        (published, corrected, "corrected"),
+    ):
+        html = render(file, other)
+        page = Page(html)
+        assert "Protocols compared" in page.text
+        assert re.search(
+            r"lives under the published protocol and dies under the corrected one in 1; "
+            r"lives under the corrected protocol and dies under the published one in 1; "
+            r"same verdict under both in 1; otherwise: .* in 1",
+            page.text,
+        )
+        assert "dies when corrected" in page.text and "lives only corrected" in page.text
+        assert f"Under the {name} protocol:" in page.text
+        sides = re.search(r'<table class="sides">.*?</table>', html, re.DOTALL)[0]
+        assert sides.count("+1.500") == 4 and sides.count("+2.500") == 4
+        assert {value[1:] for _, value in page.links if value.startswith("#")} <= set(page.ids)
+        assert len(page.ids) == len(set(page.ids))
+    assert "Protocols compared" not in render(corrected)
+    with pytest.raises(ValueError, match="corrected protocol"):
+        render(corrected, corrected)
+
+
+def test_other_weights_are_said_and_not_compared(session):
+    content = as_published(session).model_dump()
+    for model in content["session"]["models"]:
+        if model["id"] == "tiny-neox":
+            model["weight_hash"] = "another"
+    html = render(session, RecordFile.model_validate(content))
+    assert "its weights differ between the sessions: tiny-neox" in Page(html).text
+    sides = re.search(r'<table class="sides">.*?</table>', html, re.DOTALL)[0]
+    assert "tiny-llama" in sides and "tiny-neox<" not in sides
+
+
+def test_run_directories_are_found_from_the_page(session):
+    record = one_record(runs=["a-h1-facts_0a"])
+    page = Page(render(session.model_copy(update={"records": [record]}), runs="../runs"))
+    assert "../runs/a-h1-facts_0a/" in {value for _, value in page.links}
+
+
+# --- panels --------------------------------------------------------------------------------------
+
+PANELS = [
+    {
+        "kind": "tokens",
+        "title": f"writes {HOSTILE}",
+        "columns": {
+            "top": [
+                {"token": HOSTILE, "logit": 0.5},
+                {"token": "\N{RIGHT-TO-LEFT OVERRIDE}evil\x00", "logit": 0.25},
+                {"token": " totally", "logit": 0.125},
+                {"token": "", "logit": 0.1},
+            ],
+            f"bottom {HOSTILE}": [{"token": "\n", "logit": -0.5}],
+        },
+    },
+    {
+        "kind": "curve",
+        "title": f"Dose {HOSTILE}",
+        "x": f"alpha {HOSTILE}",
+        "y": '" onload="alert(1)',
+        "series": [
+            {"name": f"{HOSTILE}\u202e\x00", "x": [-0.5, 0, 0.5], "y": [1, 2, 3]},
+            {"name": "b", "x": [0], "y": [1], "low": [0.5], "high": [1.5]},
+        ],
+    },
+]
+
+
+def test_panels_are_shown_and_hostile_tokens_run_nothing(session):
+    content = one_record().model_dump() | {"panels": PANELS}
+    records = [Record.model_validate(content | {"condition": c}) for c in ("facts", "logic")]
+    html = render(session.model_copy(update={"records": records}))
+    page = Page(html)
+    assert page.tags.count("script") == 1 and "img" not in page.tags
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert "\u202e" not in html and "\x00" not in html
+    assert len(page.ids) == len(set(page.ids))
+    described = [value for tag, name, value in page.attributes if name == "aria-labelledby"]
+    assert {part for value in described for part in value.split()} <= set(page.ids)
+    tokens = re.search(r'<table class="tokens">.*?</table>', html, re.DOTALL)[0]
+    assert tokens.count("&lt;/script&gt;") == 3
+    for shown in ("U+202E", "U+0000", '<i class="sp">␣</i>totally', "empty", "↵", "+0.500"):
+        assert shown in tokens
+    assert page.tags.count("desc") == 2

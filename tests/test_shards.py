@@ -11,6 +11,7 @@ from tests.synthetic_runs import (
     make_config,
     make_examples,
     obtain,
+    verify,
     without_picture,
 )
 from tinyablation.addresses import RunError
@@ -148,4 +149,6 @@ def test_a_baseline_shard_with_other_rows_is_refused(tmp_path):
 def test_a_shard_of_another_size_is_not_trusted(tmp_path):
     # as when a battery kept its labels but a sidecar was copied from a run over fewer examples
     with pytest.raises(RunError, match="indexed"):
-        RunStore(tmp_path).obtain(make_config(), SHARDS, compute, make_examples().iloc[1:])
+        RunStore(tmp_path).obtain(
+            make_config(), SHARDS, compute, make_examples().iloc[1:], verify=verify
+        )

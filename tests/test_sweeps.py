@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
+from tinyablation.effects import EffectsError
 from tinyablation.statistics import StatisticsError
-from tinyablation.sweeps import SweepError, head_name, rank_agreement_interval
+from tinyablation.sweeps import head_name, rank_agreement_interval
 
 
 def test_heads_are_all_heads_layer_by_layer():
@@ -61,6 +62,21 @@ def test_the_floor_is_a_share_of_the_clean_ld_and_at_least_the_noise():
     assert loud.floor() == 3.0
 
 
+def test_another_column_has_effects_floor_and_p_of_its_own():
+    made = make_sweep({(0, 2): 1.0})
+    table = made.table.copy()
+    own = (table["layer"] == 1) & (table["head"] == 3)
+    table.loc[own, "entropy"] = 0.6 + 0.01 * (table.loc[own, "example"] % 5)
+    sweep = made.__class__("made-up", "facts", table, 1e-6)
+    assert sweep.effect((1, 3), column="entropy").estimate == pytest.approx(-0.38, abs=0.01)
+    assert sweep.mean_deltas("discovery", column="entropy")[1, 3] < -0.37
+    assert sweep.p_corrected((1, 3), column="entropy", alternative="less") < 0.01
+    assert sweep.p_corrected((1, 3), column="entropy") > 0.99
+    assert sweep.floor(column="entropy", share=0.1) == pytest.approx(0.1)
+    assert sweep.effect((0, 2), column="entropy").estimate == 0
+    assert sweep.p_corrected((0, 2)) < 0.01
+
+
 def test_an_ablation_that_changes_nothing_has_the_effect_zero():
     sweep = make_sweep({}, spread=0.0)
     assert sweep.effect((0, 0))[:3] == (0.0, 0.0, 0.0)
@@ -111,9 +127,9 @@ def test_extremes_show_both_directions():
 
 
 def test_a_head_the_model_does_not_have_is_refused():
-    with pytest.raises(SweepError, match="no head 0:9: its last is 2:3"):
+    with pytest.raises(EffectsError, match="no head 0:9: its last is 2:3"):
         make_sweep({}).effect((0, 9))
-    with pytest.raises(SweepError, match="no 'median' rows"):
+    with pytest.raises(EffectsError, match="no 'median' rows"):
         make_sweep({}).deltas("discovery", "median")
 
 

@@ -18,6 +18,7 @@ from tinyablation.verdicts import (
     figure,
     judge_above_floor,
     judge_all_of,
+    judge_below_ceiling,
     refuted,
 )
 
@@ -138,3 +139,21 @@ def test_verdicts_are_cheap_to_import():
     code = "import sys, tinyablation.verdicts; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "status"),
+    [
+        (-0.5, -0.2, None, "supported"),
+        (-0.5, -0.2, 0.05, "supported"),
+        (-0.5, -0.2, 0.06, "inconclusive"),
+        (-0.5, 0.0, 0.01, "inconclusive"),
+        (-0.1, 0.0, 0.01, "inconclusive"),  # it ends at the ceiling
+        (-0.05, 0.3, 0.01, "refuted"),
+    ],
+)
+def test_a_decrease_lies_below_a_ceiling(low, high, p, status):
+    effect = Estimate((low + high) / 2, low, high, 60, 20)
+    verdict = judge_below_ceiling(effect, ceiling=-0.1, p_corrected=p, what="zeroing 0:2")
+    assert verdict.status == status, verdict.reason
+    assert verdict.effect == effect and verdict.floor == -0.1 and verdict.p_corrected == p

@@ -1,11 +1,13 @@
-"""The command line: `python -m tinyablation corpora build --tokenizer PATH_OR_ID`."""
+"""The command line: `python -m tinyablation COMMAND`; each command has --help."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyablation.commands import add_commands
 from tinyablation.errors import TinyAblationError
+from tinyablation.ov_commands import add_commands as add_ov_commands
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         "build",
         help="render the knowledge tables for one tokenizer",
         description="Writes <output>/<name>/<condition>.jsonl and .split.json for the four "
-        "conditions, and says how many examples were dropped and why.",
+        "conditions and for binding, and says how many examples were dropped and why.",
     )
     build.add_argument(
         "--tokenizer",
@@ -35,16 +37,20 @@ def parser() -> argparse.ArgumentParser:
         "--knowledge",
         type=Path,
         default=Path("corpora/knowledge"),
-        help="folder of facts.toml, classes.toml and templates.toml (default: %(default)s)",
+        help="folder of facts.toml, classes.toml, templates.toml and binding.toml "
+        "(default: %(default)s)",
     )
     build.add_argument(
         "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
     )
     build.set_defaults(run=_build)
+    add_commands(commands)
+    add_ov_commands(commands)
     return top
 
 
 def _build(options: argparse.Namespace) -> None:
+    from tinyablation.binding import build_binding, load_binding
     from tinyablation.building import CorpusBuilder
     from tinyablation.corpora import write_corpus
     from tinyablation.knowledge import load_knowledge
@@ -56,9 +62,19 @@ def _build(options: argparse.Namespace) -> None:
     if not name or name in (".", "..") or set(name) & set("/\\"):
         raise TinyAblationError(f"--name {name!r}: give the name of a folder, not a path")
     knowledge = load_knowledge(options.knowledge)
+    things = load_binding(options.knowledge)
     tokenizer = load_tokenizer(options.tokenizer)
     builder = CorpusBuilder(knowledge, tokenizer, name, seed=options.seed)
-    for corpus, split in builder.build().values():
+    built = [*builder.build().values()]
+    binding = build_binding(
+        things,
+        tokenizer,
+        name,
+        null=knowledge.wording.null.word,
+        seed=options.seed,
+        report=builder.report,
+    )
+    for corpus, split in [*built, *([binding] if binding else [])]:
         write_corpus(options.output / name, corpus, split)
     print(f"{options.output / name}")
     print("\n".join(f"  {line}" for line in builder.report.lines()))

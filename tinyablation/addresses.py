@@ -47,14 +47,19 @@ def digest(value: Any) -> str:
 
 
 # The engine whose figures a run holds: raise it whenever a figure could change.
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
+
+
+ALL_SPLITS = "all"
 
 
 class RunConfig(BaseModel):
     """What one run depends on: one model, one battery, one condition, one seed.
 
     `device` is the kind ("cuda", not "cuda:1"); `dtype` is the model's, without "torch.".
-    `bos` says whether a beginning-of-sequence token stands before every prompt.
+    `bos` says whether a beginning-of-sequence token stands before every prompt; `share` is that of
+    the fact clusters that the seed draws from each split, `split` the one that is measured ("all":
+    both), `per_cluster` the most examples of a cluster (0: all of them).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +76,10 @@ class RunConfig(BaseModel):
     device: Name
     seed: Annotated[int, Field(ge=0, strict=True)]
     bos: Annotated[bool, Field(strict=True)]
+    protocol: Name = "corrected"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    split: Name = ALL_SPLITS
+    per_cluster: Annotated[int, Field(ge=0, strict=True)] = 0
 
     @field_validator("device", mode="before")
     @classmethod

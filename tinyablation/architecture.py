@@ -13,18 +13,25 @@ from tinyablation.examples import EngineError
 from tinyablation.interventions import Head
 from tinyablation.loading import LoadedModel
 
+# What an activation becomes, from what it is.
+Edit = Callable[[Tensor], Tensor]
+
 # Where a module's first input may stand: the families pass it by position or by this name.
 HIDDEN = "hidden_states"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The modules of one layer: block, attention, its output projection, its first norm."""
+    """The modules of one layer: block, attention, its output projection, its first norm, its MLP.
+
+    mlp is None where the MLP is no module of its own (OPT's is two projections in the block).
+    """
 
     block: nn.Module
     attention: nn.Module
     output: nn.Module
     norm: nn.Module
+    mlp: nn.Module | None
 
 
 class Call(NamedTuple):
@@ -36,15 +43,28 @@ class Call(NamedTuple):
 
     def into(self, module: nn.Module, hidden: Tensor) -> Tensor:
         """Call the module the same way on other hidden states; the first thing it returns."""
-        result = module(hidden, *self.args, **self.kwargs)
-        return result[0] if self.n_returned else result
+        return _first(module(hidden, *self.args, **self.kwargs))
+
+    def returning(self, value: Tensor) -> Any:
+        """What the module returned in this call, had it computed this value."""
+        return (value, *(None,) * (self.n_returned - 1)) if self.n_returned else value
 
 
 class Calls(NamedTuple):
-    """The calls of every layer's block and attention, from a pass over a single prompt."""
+    """The calls of every layer's block, attention and MLP, from a pass over a single prompt."""
 
     blocks: tuple[Call, ...]
     attentions: tuple[Call, ...]
+    mlps: tuple[Call, ...]  # empty where a layer has no MLP module
+
+
+class Kept(NamedTuple):
+    """The layers of which a pass keeps each kind of activation."""
+
+    residual: frozenset[int] = frozenset()
+    z: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
+    mlp: frozenset[int] = frozenset()
 
 
 class _Enough(Exception):
@@ -76,12 +96,22 @@ class Architecture:
             def component(path: str) -> nn.Module:
                 return adapter.get_component(self.model, path)
 
+            def mlp(layer: int) -> nn.Module | None:
+                # Where there is none, the adapter either refuses or returns the whole block.
+                block = component(f"blocks.{layer}")
+                try:
+                    found = component(f"blocks.{layer}.mlp")
+                except (ValueError, AttributeError):
+                    return None
+                return found if found in set(block.modules()) - {block} else None
+
             self.layers = tuple(
                 Layer(
                     component(f"blocks.{layer}"),
                     component(f"blocks.{layer}.attn"),
                     component(f"blocks.{layer}.attn.o"),
                     component(f"blocks.{layer}.ln1"),
+                    mlp(layer),
                 )
                 for layer in range(loaded.facts.n_layers)
             )
@@ -120,6 +150,7 @@ class Architecture:
         """
         blocks: list[Call] = []
         attentions: list[Call] = []
+        mlps: list[Call] = []
 
         def keeper(into: list[Call]) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
@@ -135,6 +166,11 @@ class Architecture:
                 for handle in (
                     layer.block.register_forward_hook(keeper(blocks), with_kwargs=True),
                     layer.attention.register_forward_hook(keeper(attentions), with_kwargs=True),
+                    *(
+                        [layer.mlp.register_forward_hook(keeper(mlps), with_kwargs=True)]
+                        if layer.mlp is not None
+                        else []
+                    ),
                 )
             )
         ):
@@ -143,7 +179,8 @@ class Architecture:
             raise EngineError(
                 f"model {self.name!r}: a layer was called more or less than once per forward pass"
             )
-        return Calls(tuple(blocks), tuple(attentions)), logits
+        whole = len(mlps) == len(self.layers)
+        return Calls(tuple(blocks), tuple(attentions), tuple(mlps) if whole else ()), logits
 
     def after_attention(
         self,
@@ -151,25 +188,41 @@ class Architecture:
         layer: int,
         hidden: Float[Tensor, "rows positions d_model"],
         attention: Float[Tensor, "rows positions d_model"],
+        edit_mlp: Edit | None = None,
     ) -> Float[Tensor, "rows positions d_model"]:
         """The layer's output, given what its attention puts out (attention is not run)."""
-        module = self.layers[layer].attention
-        returned = calls.attentions[layer].n_returned
-        value = (attention, *(None,) * (returned - 1)) if returned else attention
-        with stubbed(module, value):
-            return calls.blocks[layer].into(self.layers[layer].block, hidden)
+        modules = self.layers[layer]
+        value = calls.attentions[layer].returning(attention)
+        with stubbed(modules.attention, value), hooked(*_editing(modules.mlp, edit_mlp)):
+            return calls.blocks[layer].into(modules.block, hidden)
+
+    def after_mlp(
+        self,
+        calls: Calls,
+        layer: int,
+        hidden: Float[Tensor, "rows positions d_model"],
+        attention: Float[Tensor, "rows positions d_model"],
+        mlp: Float[Tensor, "rows positions d_model"],
+    ) -> Float[Tensor, "rows positions d_model"]:
+        """The layer's output, given what its attention and its MLP put out (neither is run)."""
+        module = self.layers[layer].mlp
+        assert module is not None
+        with stubbed(module, calls.mlps[layer].returning(mlp)):
+            return self.after_attention(calls, layer, hidden, attention)
 
     def through(
         self,
         calls: Calls,
         layer: int,
         hidden: Float[Tensor, "rows positions d_model"],
-        edit: Callable[[Tensor], Tensor] | None = None,
+        edit_z: Edit | None = None,
+        edit_mlp: Edit | None = None,
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The layer's output; `edit` maps the output projection's input to what it becomes.
+        """The layer's output.
 
-        The last layer is computed at the last position only, [rows, 1, d_model]: its keys and
-        values need all positions, its output projection and MLP do not.
+        edit_z maps the output projection's input to what it becomes, edit_mlp the MLP's output. The
+        last layer is computed at the last position only, [rows, 1, d_model]: its keys and values
+        need all positions, its output projection and MLP do not.
         """
         modules = self.layers[layer]
         last = layer == len(self.layers) - 1
@@ -177,15 +230,15 @@ class Architecture:
 
         def change(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             z = args[0][:, -1:] if last else args[0]
-            return (edit(z) if edit is not None else z, *args[1:])
+            return (edit_z(z) if edit_z is not None else z, *args[1:])
 
         def stop(_: nn.Module, args: Any, out: Any) -> None:
-            kept.append(out[0] if isinstance(out, tuple) else out)
+            kept.append(_first(out))
             raise _Enough
 
         if not last:
-            handles = [modules.output.register_forward_pre_hook(change)] if edit else []
-            with hooked(*handles):
+            handles = [modules.output.register_forward_pre_hook(change)] if edit_z else []
+            with hooked(*handles, *_editing(modules.mlp, edit_mlp)):
                 return calls.blocks[layer].into(modules.block, hidden)
         with (
             hooked(
@@ -195,48 +248,48 @@ class Architecture:
             contextlib.suppress(_Enough),
         ):
             calls.blocks[layer].into(modules.block, hidden)
-        return self.after_attention(calls, layer, hidden[:, -1:], kept[0])
+        return self.after_attention(calls, layer, hidden[:, -1:], kept[0], edit_mlp)
 
-    def clean(self, ids: Int[Tensor, "rows positions"], layers: frozenset[int]) -> "Clean":
+    def clean(self, ids: Int[Tensor, "rows positions"], kept: Kept) -> "Clean":
         """One unhooked pass over prompts of one length, recording what these layers saw and did."""
-        found = Clean({}, {}, {}, torch.empty(0))
+        found = Clean({}, {}, {}, {}, torch.empty(0))
         handles = []
 
-        def residual(layer: int) -> Callable[..., None]:
+        def into(record: dict[int, Tensor], layer: int) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-                found.residual[layer] = args[0] if args else kwargs[HIDDEN]
+                record[layer] = args[0] if args else kwargs[HIDDEN]
 
             return keep
 
-        def z(layer: int) -> Callable[..., None]:
-            def keep(_: nn.Module, args: Any) -> None:
-                found.z[layer] = args[0]
-
-            return keep
-
-        def attention(layer: int) -> Callable[..., None]:
+        def out_of(record: dict[int, Tensor], layer: int) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, out: Any) -> None:
-                found.attention[layer] = out[0] if isinstance(out, tuple) else out
+                record[layer] = _first(out)
 
             return keep
-
-        final: list[Tensor] = []
 
         def stop(_: nn.Module, args: Any, out: Any) -> None:
-            final.append((out[0] if isinstance(out, tuple) else out)[:, -1])
+            found.residual[len(self.layers)] = _first(out)[:, -1:]
             raise _Enough
 
-        for index in sorted(layers):
-            modules = self.layers[index]
-            handles += [
-                modules.block.register_forward_pre_hook(residual(index), with_kwargs=True),
-                modules.output.register_forward_pre_hook(z(index)),
-                modules.attention.register_forward_hook(attention(index)),
-            ]
+        for index, modules in enumerate(self.layers):
+            for wanted, module, record in (
+                (kept.residual, modules.block, found.residual),
+                (kept.z, modules.output, found.z),
+            ):
+                if index in wanted:
+                    keep = into(record, index)
+                    handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+            if index in kept.attention:
+                keep = out_of(found.attention, index)
+                handles.append(modules.attention.register_forward_hook(keep))
+            if index in kept.mlp:
+                assert modules.mlp is not None
+                handles.append(modules.mlp.register_forward_hook(out_of(found.mlp, index)))
         handles.append(self.layers[-1].block.register_forward_hook(stop))
         with hooked(*handles), contextlib.suppress(_Enough):
             self.model(ids, use_cache=False)
-        return found._replace(logits=self.logits(final[0]))
+        final = found.residual[len(self.layers)][:, -1]
+        return found._replace(logits=self.logits(final))
 
     def folded_z(self, calls: Calls, positions: int) -> Float[Tensor, "layers width"]:
         """What z is when the value input is only the bias of the layer's first norm.
@@ -276,11 +329,15 @@ class Architecture:
 
 
 class Clean(NamedTuple):
-    """A clean pass: by layer, its input, its projection input z and its attention's output."""
+    """A clean pass: by layer, its input, its projection input z, its attention's and MLP's outputs.
+
+    residual[n_layers], what enters the final norm, is always there, at the last position only.
+    """
 
     residual: dict[int, Float[Tensor, "rows positions d_model"]]
     z: dict[int, Float[Tensor, "rows positions width"]]
     attention: dict[int, Float[Tensor, "rows positions d_model"]]
+    mlp: dict[int, Float[Tensor, "rows positions d_model"]]
     logits: Float[Tensor, "rows vocab"]
 
 
@@ -306,6 +363,24 @@ def stubbed(module: nn.Module, value: Any) -> Iterator[None]:
             del module.__dict__["forward"]
         else:
             module.__dict__["forward"] = before
+
+
+def _first(out: Any) -> Tensor:
+    # Modules return their hidden states bare, or first in a tuple.
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _editing(module: nn.Module | None, edit: Edit | None) -> list[Any]:
+    # The hook, if any, that edits what the module returns.
+    if edit is None:
+        return []
+    assert module is not None
+
+    def change(_: nn.Module, args: Any, out: Any) -> Any:
+        changed = edit(_first(out))
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+    return [module.register_forward_hook(change)]
 
 
 def _input_major(projection: nn.Module) -> Float[Tensor, "width d_model"]:

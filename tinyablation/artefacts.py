@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.addresses import RunConfig
 from tinyablation.errors import TinyAblationError
-from tinyablation.tables import BASELINE, HEAD_IMPACT_COLUMNS, METRICS
+from tinyablation.tables import BASELINE, HEAD_IMPACT_COLUMNS, LAYER_IMPACT_COLUMNS, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,16 +104,43 @@ def head_impact(table: pd.DataFrame, run_id: str, seed: int) -> pd.DataFrame:
     Each row of the table is compared with the baseline row of the SAME example, so an intervention
     that changes nothing flips nothing. Empty, with the same columns, if no single head was touched.
     """
+    rows = table[(table["granularity"] == "head") & (table["head"] >= 0)]
+    keys = ("method", "scale", "layer", "head", "positions", "donor")
+    return _impact(table, rows, keys, HEAD_IMPACT_COLUMNS, run_id, seed)
+
+
+def layer_impact(table: pd.DataFrame, run_id: str, seed: int) -> pd.DataFrame:
+    """Mean effect of every intervention on a layer as a whole: LAYER_IMPACT_COLUMNS, long form.
+
+    Patched residual streams and MLPs, paths into a layer, and steering; compared with the baseline
+    row of the same example, as in head_impact. Empty where the run has none.
+    """
+    rows = table[table["granularity"].isin(("residual", "mlp", "path", "steer"))]
+    keys = (
+        *("intervention", "method", "granularity", "layer"),
+        *("scale", "window", "positions", "donor", "heads"),
+    )
+    return _impact(table, rows, keys, LAYER_IMPACT_COLUMNS, run_id, seed)
+
+
+def _impact(
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    keys: Sequence[str],
+    columns: Sequence[str],
+    run_id: str,
+    seed: int,
+) -> pd.DataFrame:
+    """Means of every metric over the examples of a split, by intervention, in long form."""
     import pandas as pd
 
     from tinyablation.tables import COLUMNS
 
-    rows = table[table["head"] >= 0]
     if rows.empty:
         return pd.DataFrame(
             {
                 name: pd.Series(dtype={"string": "str"}.get(dtype := COLUMNS[name].dtype, dtype))
-                for name in HEAD_IMPACT_COLUMNS
+                for name in columns
             }
         )
     clean = table[table["intervention"] == BASELINE].set_index("example").loc[rows["example"]]
@@ -121,22 +148,24 @@ def head_impact(table: pd.DataFrame, run_id: str, seed: int) -> pd.DataFrame:
     def change(column: str) -> Any:
         return rows[column].to_numpy() - clean[column].to_numpy()
 
-    effects = rows[["method", "scale", "layer", "head", "split"]].assign(
+    effects = rows[[*keys, "split"]].assign(
         logit_diff=change("logit_diff"),
         kl_div=rows["kl"],
         p_drop=-change("target_probability"),
         acc_flip_rate=(rows["argmax"].to_numpy() != clean["argmax"].to_numpy()).astype("float64"),
         rank_change=change("target_rank").astype("float64"),
+        seq_logprob_diff=change("seq_logprob_diff"),
+        seq_p_drop=-change("seq_probability"),
+        seq_kl_mean=rows["seq_kl_mean"],
     )
-    keys = ["method", "scale", "layer", "head"]
     parts = []
     for split in [*split_names(effects["split"]), ALL]:
         chosen = effects if split == ALL else effects[effects["split"] == split]
-        means = chosen.groupby(keys, sort=True)[list(METRICS)].mean().reset_index()
-        long = means.melt(id_vars=keys, value_vars=list(METRICS), var_name="metric")
+        means = chosen.groupby(list(keys), sort=True)[list(METRICS)].mean().reset_index()
+        long = means.melt(id_vars=list(keys), value_vars=list(METRICS), var_name="metric")
         parts.append(long.assign(split=split))
     impact = pd.concat(parts, ignore_index=True).assign(run_id=run_id, seed=seed)
-    return impact[list(HEAD_IMPACT_COLUMNS)]
+    return impact[list(columns)]
 
 
 def versions() -> dict[str, str]:
@@ -167,6 +196,8 @@ def provenance(config: RunConfig, extra: Mapping[str, Any] | None = None) -> dic
         "split_hash": config.split_hash,
         "seed": config.seed,
         "bos": config.bos,
+        "protocol": config.protocol,
+        "share_of_examples": config.share,
         "bos_policy": "prepended to every prompt" if config.bos else "not prepended",
         **({"extra": dict(extra)} if extra else {}),
     }

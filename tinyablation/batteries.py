@@ -1,22 +1,65 @@
 """Batteries: which interventions a hypothesis needs, cut into shards that can be computed alone.
 
-A shard is the unit of work that survives a kill, so it should take seconds to minutes: one layer,
-by all methods. Methods go together because each shard needs a clean pass of its own, and because
-ablations that are the same by arithmetic are then measured once. For GPT-2 medium (24 layers of 16
-heads) battery "single-heads" is 1 + 24 shards of 64 interventions, 1,536 in all, and "h1", whose
-claims are about layer 0, 432.
+A shard is the unit of work that survives a kill, so it should take seconds to minutes: as many
+whole layers as make SHARD_SIZE interventions. Each shard needs clean passes of its own (a fourth of
+the work at 8 heads a shard), and interventions that are the same by arithmetic are measured once
+within it. For GPT-2 medium (24 layers of 16 heads) battery "zero" is 1 + 4 shards, 384
+interventions in all; "single-heads", by four methods, 1,536; "h5", the single heads, pairs and
+triples of one layer, 16 + 120 + 560; and "patch" some 700 in each direction.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import combinations
+from math import comb
+from typing import Literal, Protocol
 
+from tinyablation.corpora import CONFIRMATION
 from tinyablation.errors import TinyAblationError
-from tinyablation.interventions import AblateHeads, AblationMethod, Intervention
+from tinyablation.interventions import (
+    AblateHeads,
+    AblationMethod,
+    Donor,
+    Head,
+    Intervention,
+    PatchHeads,
+    PatchMLP,
+    PatchPath,
+    PatchResidual,
+    Steer,
+)
 
 BASELINE = "baseline"
+Side = Literal["clean", "corrupt", "null"]
+
+# Triples beyond this many are sampled: C(16, 3), all triples of a layer of GPT-2 medium. Of a layer
+# of 32 heads (Llama, Mistral) that is 560 of 4,960.
+MOST_TRIPLES = 560
+SHARD_SIZE = 96  # interventions measured together, unless one layer has more
+WINDOWS = (0, 1, 2)  # half-widths of patched windows, in layers
+# Multiples of the direction that is added. The study steered by -.5 and .5; the rest shows whether
+# the response to the dose is one, and -1 takes the head's mean output away.
+STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a battery is measured on: one split or both, all examples of a cluster or some.
+
+    Clusters are the unit of every interval: one or two of the 4 to 8 examples of each cost little
+    of its width and save three to four fifths of the work.
+    """
+
+    split: str | None = None
+    per_cluster: int = 0
+
+
+EVERYTHING = Sample()
+SOME = Sample(per_cluster=2)
+ONE_EACH = Sample(per_cluster=1)
 
 
 class BatteryError(TinyAblationError):
@@ -31,7 +74,26 @@ class Shard:
     interventions: tuple[Intervention, ...]
 
 
-def single_heads(n_layers: int, n_heads: int) -> tuple[tuple[int, int], ...]:
+class AnyBattery(Protocol):
+    """What a bench needs of a battery: its name, which prompts it measures, and its shards.
+
+    side: the prompt of each example that is measured. donor: the side whose prompts lend their
+    activations, "" where nothing is lent; only aligned pairs (equally many tokens) are measured
+    then.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def side(self) -> Side: ...
+    @property
+    def donor(self) -> Side | Literal[""]: ...
+    @property
+    def sample(self) -> Sample: ...
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]: ...
+
+
+def single_heads(n_layers: int, n_heads: int) -> tuple[Head, ...]:
     """Every (layer, head), layer by layer: n_layers * n_heads pairs."""
     if n_layers < 1 or n_heads < 1:
         raise BatteryError(f"a model of {n_layers} layers x {n_heads} heads has no head to ablate")
@@ -40,31 +102,302 @@ def single_heads(n_layers: int, n_heads: int) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class Battery:
-    """A named set of interventions.
+    """Single heads.
 
     Every head alone is ablated by each of `methods`, those of layer 0 by each of `first_layer` too.
-    `side` is the prompt of each example that is measured: "clean", "corrupt" or "null".
     """
 
     name: str
     methods: tuple[AblationMethod, ...]
     describe: str
-    side: Literal["clean", "corrupt", "null"] = "clean"
+    side: Side = "clean"
     first_layer: tuple[AblationMethod, ...] = ()
+    donor: Side | Literal[""] = ""
+    sample: Sample = EVERYTHING
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
-        """The baseline shard (no interventions), then one per layer: "L00", "L01", ..."""
+        """The baseline shard (no interventions), then ranges of layers: "L00-L02", "L03-L05"..."""
         heads = single_heads(n_layers, n_heads)
-        shards = [Shard(BASELINE, ())]
-        for layer in range(n_layers if self.methods else 0):
-            ablations = tuple(
-                AblateHeads(heads=(head,), method=method)
-                for method in (*self.methods, *(self.first_layer if layer == 0 else ()))
-                for head in heads
-                if head[0] == layer
+        layers = n_layers if self.methods else min(1, len(self.first_layer))
+        return [
+            Shard(BASELINE, ()),
+            *_by_layer(
+                [
+                    AblateHeads(heads=(head,), method=method)
+                    for method in (*self.methods, *(self.first_layer if layer == 0 else ()))
+                    for head in heads
+                    if head[0] == layer
+                ]
+                for layer in range(layers)
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class HeadSets:
+    """H5: the single heads, pairs and triples of one layer, ablated together.
+
+    All of them where the layer has at most MOST_TRIPLES triples; else all pairs, and triples drawn
+    by the seed, with those of `trio` among them. `trio` is then part of the name.
+    """
+
+    layer: int
+    trio: tuple[Head, ...]
+    n_heads: int
+    method: AblationMethod = "zero"
+    seed: int = 0
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    # Nothing is chosen from it: the sets are named beforehand, rivals by the single heads.
+    sample: Sample = Sample(split=CONFIRMATION, per_cluster=1)
+    describe = "single heads, pairs and triples of one layer"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every triple of the layer is measured."""
+        return comb(self.n_heads, 3) <= MOST_TRIPLES
+
+    @property
+    def name(self) -> str:
+        heads = "" if self.is_exact else "-" + "_".join(f"{a}.{b}" for a, b in self.trio)
+        folded = "" if self.method == "zero" else f"-{self.method}"
+        return f"h5-L{self.layer:02d}{heads}{folded}"
+
+    def sets(self) -> list[tuple[Head, ...]]:
+        """The head sets, smallest first, each in order of heads."""
+        heads = [(self.layer, head) for head in range(self.n_heads)]
+        if any(head not in heads for head in self.trio):
+            raise BatteryError(
+                f"the trio {self.trio} is not within the {self.n_heads} heads of layer {self.layer}"
             )
-            shards.append(Shard(f"L{layer:02d}", ablations))
-        return shards
+        triples = list(combinations(heads, 3))
+        if not self.is_exact:
+            from tinyablation.statistics import generator
+
+            own = tuple(sorted(self.trio))
+            others = [triple for triple in triples if triple != own]
+            rng = generator(self.seed, f"triples of layer {self.layer}")
+            drawn = sorted(rng.choice(len(others), MOST_TRIPLES, replace=False).tolist())
+            triples = sorted([others[index] for index in drawn] + ([own] if own else []))
+        return [*((head,) for head in heads), *combinations(heads, 2), *triples]
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        if n_heads != self.n_heads or self.layer >= n_layers:
+            raise BatteryError(
+                f"sets of layer {self.layer} of {self.n_heads} heads do not fit a model of "
+                f"{n_layers} layers x {n_heads} heads"
+            )
+        ablations = [AblateHeads(heads=heads, method=self.method) for heads in self.sets()]
+        return [Shard(BASELINE, ()), *_cut("sets", ablations)]
+
+
+@dataclass(frozen=True)
+class Patching:
+    """H6: activations of one side of each pair put into the run on the other.
+
+    direction: "forward" puts the clean prompt's into the corrupt one's run (does it restore the
+    answer?), "reverse" the corrupt prompt's into the clean one's (does it destroy it?). Residual
+    stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other prompt,
+    and as controls the prompt itself ("self", the sham) and another example's ("other").
+    """
+
+    direction: Literal["forward", "reverse"]
+    sample: Sample = ONE_EACH
+    describe = "activations of one side of each pair patched into the other"
+
+    @property
+    def name(self) -> str:
+        return f"patch-{self.direction}"
+
+    @property
+    def side(self) -> Side:
+        return "corrupt" if self.direction == "forward" else "clean"
+
+    @property
+    def donor(self) -> Side:
+        return "clean" if self.direction == "forward" else "corrupt"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        single_heads(n_layers, n_heads)
+        layers = [list(self._layer(layer, n_heads)) for layer in range(n_layers)]
+        return [Shard(BASELINE, ()), *_by_layer(layers)]
+
+    def _layer(self, layer: int, n_heads: int) -> Iterator[Intervention]:
+        donors: tuple[Donor, ...] = ("pair", "self", "other")
+        for donor in donors:
+            yield PatchResidual(layer, positions="last", donor=donor)
+            yield PatchResidual(layer, positions="subject", donor=donor)
+        yield PatchResidual(layer, positions="all")
+        for window in WINDOWS[1:]:
+            yield PatchResidual(layer, window=window, positions="last")
+            yield PatchResidual(layer, window=window, positions="subject")
+        yield PatchMLP(layer, positions="last")
+        yield PatchMLP(layer, positions="subject")
+        for head in range(n_heads):
+            yield PatchHeads(((layer, head),))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Path patching: one head's direct way into the stream of every later layer."""
+
+    head: Head
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+    describe = "one head's direct path into the residual stream of each later layer"
+
+    @property
+    def name(self) -> str:
+        return f"path-{self.head[0]}.{self.head[1]}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        _require_head(self.head, n_layers, n_heads)
+        paths = [PatchPath((self.head,), layer) for layer in range(self.head[0] + 1, n_layers + 1)]
+        return [Shard(BASELINE, ()), Shard("paths", (AblateHeads((self.head,)), *paths))]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A direction and a control of the same length, added at one layer in several doses.
+
+    source: a token that stands for what the directions were made from; it is part of the name,
+    hence of the address.
+    """
+
+    layer: int
+    source: str
+    directions: tuple[str, ...]
+    scales: tuple[float, ...] = STEERING_SCALES
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = ONE_EACH
+    describe = "a direction added to the residual stream in several doses"
+
+    @property
+    def name(self) -> str:
+        return f"steer-L{self.layer:02d}-{self.source}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        _require_head((self.layer, 0), n_layers, n_heads)
+        doses = [
+            Steer(self.layer, direction, scale)
+            for direction in self.directions
+            for scale in self.scales
+        ]
+        return [Shard(BASELINE, ()), Shard("doses", tuple(doses))]
+
+
+@dataclass(frozen=True)
+class OneHead:
+    """One head alone, zeroed: what is followed over the checkpoints of a training run."""
+
+    head: Head
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+    describe = "one head, zeroed"
+
+    @property
+    def name(self) -> str:
+        return f"head-{self.head[0]}.{self.head[1]}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        _require_head(self.head, n_layers, n_heads)
+        return [Shard(BASELINE, ()), Shard("head", (AblateHeads((self.head,)),))]
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """A few named heads of one layer: each alone and all together, and every set between.
+
+    On every example of the confirmation split: what is claimed of these heads is judged by it, and
+    the other sets of the layer (HeadSets) only have to stand beside them.
+    """
+
+    heads: tuple[Head, ...]
+    method: AblationMethod = "zero"
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = Sample(split=CONFIRMATION)
+    describe = "every subset of a few named heads, ablated together"
+
+    @property
+    def name(self) -> str:
+        folded = "" if self.method == "zero" else f"-{self.method}"
+        return "sets-" + "_".join(f"{a}.{b}" for a, b in sorted(self.heads)) + folded
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.heads:
+            _require_head(head, n_layers, n_heads)
+        ablations = [
+            AblateHeads(heads, self.method)
+            for size in range(1, len(self.heads) + 1)
+            for heads in combinations(sorted(self.heads), size)
+        ]
+        return [Shard(BASELINE, ()), Shard("sets", tuple(ablations))]
+
+
+@dataclass(frozen=True)
+class TrioZeroed:
+    """Three heads zeroed together, on both splits: what is fitted on one is judged on the other."""
+
+    trio: tuple[Head, ...]
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+    describe = "three heads, zeroed together"
+
+    @property
+    def ablation(self) -> AblateHeads:
+        return AblateHeads(tuple(sorted(self.trio)))
+
+    @property
+    def name(self) -> str:
+        return "trio-" + "_".join(f"{layer}.{head}" for layer, head in self.ablation.heads)
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.trio:
+            _require_head(head, n_layers, n_heads)
+        return [Shard(BASELINE, ()), Shard("trio", (self.ablation,))]
+
+
+def one_head(head: Head) -> OneHead:
+    """The battery that zeroes this head only."""
+    return OneHead((int(head[0]), int(head[1])))
+
+
+def _require_head(head: Head, n_layers: int, n_heads: int) -> None:
+    if head not in single_heads(n_layers, n_heads):
+        raise BatteryError(
+            f"there is no head {head[0]}:{head[1]} in {n_layers} layers of {n_heads} heads"
+        )
+
+
+def _cut(name: str, interventions: Sequence[Intervention]) -> list[Shard]:
+    starts = range(0, len(interventions), SHARD_SIZE)
+    return [
+        Shard(f"{name}{number:02d}", tuple(interventions[start : start + SHARD_SIZE]))
+        for number, start in enumerate(starts)
+    ]
+
+
+def _by_layer(layers: Iterable[Sequence[Intervention]]) -> list[Shard]:
+    """Ranges of whole layers, of at most SHARD_SIZE interventions unless one layer has more."""
+    shards: list[Shard] = []
+    first, held = 0, []  # type: tuple[int, list[Intervention]]
+    for layer, interventions in enumerate(layers):
+        if held and len(held) + len(interventions) > SHARD_SIZE:
+            shards.append(_layers(first, layer - 1, held))
+            first, held = layer, []
+        held = [*held, *interventions]
+        last = layer
+    return [*shards, _layers(first, last, held)] if held else shards
+
+
+def _layers(first: int, last: int, interventions: Sequence[Intervention]) -> Shard:
+    key = f"L{first:02d}" if first == last else f"L{first:02d}-L{last:02d}"
+    return Shard(key, tuple(interventions))
 
 
 BATTERIES: dict[str, Battery] = {
@@ -74,11 +407,13 @@ BATTERIES: dict[str, Battery] = {
         Battery("corrupt", (), "the unhooked model on the corrupt prompts", side="corrupt"),
         Battery("null", (), "the unhooked model on prompts about nothing", side="null"),
         Battery("zero", ("zero",), "every single head of every layer, zeroed"),
+        Battery("folded", ("zero_folded",), "every single head of every layer, zeroed as folded"),
         Battery(
-            "h1",
-            ("zero",),
-            "every single head of every layer, zeroed; those of layer 0 in three other ways too",
-            first_layer=("zero_folded", "mean", "resample"),
+            "methods",
+            (),
+            "every head of layer 0, ablated in four ways, on one example of each cluster",
+            first_layer=("zero", "zero_folded", "mean", "resample"),
+            sample=ONE_EACH,
         ),
         Battery(
             "single-heads",

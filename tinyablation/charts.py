@@ -52,14 +52,24 @@ def scale(values: Iterable[float]) -> Scale:
     low, high = min(shown), max(shown)
     if high == low:
         low, high = -1.0, 1.0
-    magnitude = 10.0 ** math.floor(math.log10((high - low) / 4))
+    return Scale(low, high, ticks(low, high))
+
+
+def ticks(low: float, high: float) -> tuple[float, ...]:
+    """Three to six round values from `low` to `high`; low < high.
+
+    Differences of the smallest and largest floats have no round values: then the two ends.
+    """
+    if not math.isfinite(high - low):
+        return (low, high)
+    magnitude = 10.0 ** math.floor(math.log10((high - low) / 4)) if (high - low) / 4 else 0.0
     step = next(
         (f * magnitude for f in (1, 2, 5) if f * magnitude * 4 >= (high - low)), 10 * magnitude
     )
-    if step <= 0 or not math.isfinite(high - low):  # differences of the smallest or largest floats
-        return Scale(low, high, (low, high))
+    if step <= 0:
+        return (low, high)
     first, last = math.ceil(low / step), math.floor(high / step)
-    return Scale(low, high, tuple(round(i * step, 12) for i in range(first, last + 1)))
+    return tuple(round(i * step, 12) for i in range(first, last + 1))
 
 
 def shared_scale(records: Sequence[Record]) -> Scale:
@@ -96,7 +106,7 @@ def forest_row(record: Record, axis: Scale) -> Markup:
 def forest_axis(axis: Scale) -> Markup:
     """The labelled axis above the rows of a forest plot."""
     labels = "".join(
-        f'<text x="{_px(axis.x(tick))}" y="10">{_tick(tick)}</text>'
+        f'<text x="{_px(axis.x(tick))}" y="10">{tick_text(tick)}</text>'
         f'<path class="ft" d="M{_px(axis.x(tick))} 13v5"/>'
         for tick in axis.ticks
     )
@@ -104,7 +114,8 @@ def forest_axis(axis: Scale) -> Markup:
     return Markup(f'<svg class="forest axis" viewBox="0 0 {PLOT_WIDTH} 18">{labels}{ends}</svg>')
 
 
-def _tick(value: float) -> str:
+def tick_text(value: float) -> str:
+    """A value at an axis."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 

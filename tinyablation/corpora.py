@@ -14,7 +14,7 @@ the corpus's content hash. Two formats are read:
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,12 @@ from typing import Any
 from tinyablation.errors import TinyAblationError
 
 CONDITIONS = ("facts", "negation", "counterfactual", "logic")
+BINDING = "binding"  # a condition of its own: claims about the four are not about it
+# Conditions whose answers stand in their prompts, each with its reason. There both must stand
+# exactly once, and never at the end, where a prompt would give its answer away.
+IN_CONTEXT: Mapping[str, str] = {
+    BINDING: "which of two things introduced has a property is read from the prompt itself",
+}
 DISCOVERY, CONFIRMATION = "discovery", "confirmation"
 SPLITS = (DISCOVERY, CONFIRMATION)
 
@@ -46,7 +52,7 @@ class Example:
     fact_id: str  # what the clean prompt is about
     template_id: str  # the wording, "prefix.frame"
     cluster_id: str  # examples that share a fact share a cluster, on either side
-    cell: str  # operator and truth of the clean statement, "" where there is none
+    cell: str  # e.g. operator and truth of the clean statement; "" where there is none
     aligned: bool  # clean and corrupt have equally many tokens
 
     def __post_init__(self) -> None:
@@ -68,7 +74,24 @@ class Example:
 
 def contains_word(text: str, answer: str) -> bool:
     """Whether the answer stands in the text as a word, in any case."""
-    return re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE) is not None
+    return next(_places(text, answer), None) is not None
+
+
+def _places(text: str, answer: str) -> Iterator["re.Match[str]"]:
+    return re.finditer(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE)
+
+
+def answer_fault(condition: str, text: str, answer: str) -> str | None:
+    """What is wrong with where the answer stands in a clean or corrupt prompt, if anything."""
+    places = list(_places(text, answer))
+    if condition not in IN_CONTEXT:
+        # A statement under question names its object, but the answer there is a label.
+        return f"the answer {answer!r} stands in it" if places else None
+    if len(places) != 1:
+        return f"the answer {answer!r} stands {len(places)} times in it, not once"
+    if not re.search(r"\w", text[places[0].end() :]):
+        return f"it ends with the answer {answer!r}"
+    return None
 
 
 def canonical_lines(examples: Iterable[Example]) -> str:
@@ -117,7 +140,7 @@ class Split:
         return hashlib.sha256(json.dumps([self.data_hash, rows]).encode()).hexdigest()
 
 
-def _defects(examples: Sequence[Example]) -> list[tuple[int, str]]:
+def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str]]:
     """(row, what is wrong) for what one example alone cannot show, and for answers in prompts."""
     found = []
     seen: dict[str, int] = {}
@@ -127,9 +150,9 @@ def _defects(examples: Sequence[Example]) -> list[tuple[int, str]]:
         seen.setdefault(row.clean, number)
         for side in ("clean", "corrupt"):
             for answer in (row.target, row.foil):
-                # A statement under question names its object, but the answer there is a label.
-                if contains_word(getattr(row, side), answer):
-                    found.append((number, f"field {side!r}: the answer {answer!r} stands in it"))
+                fault = answer_fault(condition, getattr(row, side), answer)
+                if fault is not None:
+                    found.append((number, f"field {side!r}: {fault}"))
     return found
 
 
@@ -212,12 +235,13 @@ def load_corpus(
         raise CorpusError(f"{path}: no examples in it")
     if len(formats) > 1:
         raise CorpusError(f"{path}: some rows have ids and some have not; use one format")
-    defects = _defects(examples)
+    condition = condition or path.stem
+    defects = _defects(condition, examples)
     if defects and not formats.pop():
         number, what = defects[0]
         raise CorpusError(f"{path}, line {number + 1}: {what}")
     counted = [f"{path.name}, line {number + 1}: {what}" for number, what in defects]
-    return Corpus.of(condition or path.stem, tokenizer or path.parent.name, examples, counted)
+    return Corpus.of(condition, tokenizer or path.parent.name, examples, counted)
 
 
 def _parse_split(data: Any, corpus: Corpus) -> Split:

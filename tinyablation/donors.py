@@ -1,4 +1,4 @@
-"""Which prompt lends its head outputs in resample ablation: drawn per prompt, by the seed."""
+"""Which prompt of another cluster lends its activations: drawn per prompt, by the seed."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,17 @@ def draw_donors(
     reference: Sequence[Ids],
     reference_clusters: Sequence[str] | None,
     seed: int,
+    *,
+    purpose: str = "resample",
+    longer: bool = True,
 ) -> list[Ids]:
     """One donor of `reference` for every prompt, of another cluster than the prompt.
 
-    A donor has the prompt's token length if any such is admissible, else it is longer (its last
-    tokens stand in for the prompt's). Without clusters every distinct prompt is its own cluster.
-    Without reference_clusters a reference prompt has the clusters that it has among `prompts`.
-    The generator is made from (seed, "resample", the prompt's ids), so a donor does not depend on
-    which other prompts are measured, nor on the order of the reference.
+    A donor has the prompt's token length if any such is admissible, else, if `longer` allows it, it
+    is longer (its last tokens stand in for the prompt's). Without clusters every distinct prompt is
+    its own cluster. Without reference_clusters a reference prompt has the clusters that it has
+    among `prompts`. The generator is made from (seed, purpose, the prompt's ids), so a donor does
+    not depend on which other prompts are measured, nor on the order of the reference.
 
     Raises EngineError, naming the example, if none is possible.
     """
@@ -56,14 +59,16 @@ def draw_donors(
                 if donor != ids and cluster not in members[donor]
             ]
 
-        candidates = admissible([len(ids)]) or admissible(
-            sorted(length for length in by_length if length > len(ids))
+        candidates = admissible([len(ids)]) or (
+            admissible(sorted(length for length in by_length if length > len(ids)))
+            if longer
+            else []
         )
         if not candidates:
             raise EngineError(
-                f"example {example} ({len(ids)} tokens, cluster {cluster!r}) has no donor: no "
-                "reference prompt of another cluster is as long; add one"
+                f"example {example} ({len(ids)} tokens, cluster {cluster!r}) has no donor "
+                f"({purpose}): no prompt of another cluster that could lend is as long; add one"
             )
-        entropy = [seed, *b"resample", *ids]
+        entropy = [seed, *purpose.encode(), *ids]
         donors.append(candidates[int(np.random.default_rng(entropy).integers(len(candidates)))])
     return donors

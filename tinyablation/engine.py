@@ -1,30 +1,50 @@
-"""The measurement engine: interventions on attention heads, exact, batched, on plain HF modules.
+"""The measurement engine: interventions on activations, exact, batched, on plain HF modules.
 
 The way of the data: prompts are checked and made distinct, grouped by length (there is no padding
 anywhere), passed through the model once, and then every (intervention, prompt) is a row of a batch
-that starts from the clean residual stream of the earliest layer it touches. That layer's attention
-is not run again: its output is the clean one plus sum_h (z'_h - z_h) W_O[h]. In later touched
-layers the heads' slices of the output projection's input are replaced row by row.
+that starts from the clean activations at the earliest site it touches (see rows.Rows). Where that
+is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h) W_O[h];
+where it is the MLP, neither is. At later sites activations are replaced row by row.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from tinyablation.addresses import ENGINE_VERSION
 from tinyablation.architecture import Architecture
-from tinyablation.clean import Chunk, CleanPasses, Item
+from tinyablation.clean import Borrowing, Chunk, CleanPasses, Constants, Item
 from tinyablation.donors import draw_donors
-from tinyablation.examples import EngineError, Examples, Ids, check_prompts, check_reference
-from tinyablation.interventions import AblateHeads, Intervention, ScaleHeads
+from tinyablation.examples import (
+    EngineError,
+    Examples,
+    Ids,
+    check_directions,
+    check_donors,
+    check_pairs,
+    check_prompts,
+    check_reference,
+    check_subjects,
+)
+from tinyablation.interventions import (
+    AblateHeads,
+    Intervention,
+    Loan,
+    Part,
+    PatchPath,
+    Site,
+    Steer,
+)
 from tinyablation.loading import LoadedModel
 from tinyablation.metrics import Distribution, distribution, divergence, figures
 from tinyablation.results import Results
+from tinyablation.rows import Rows, Segment, needs, prompt_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -36,14 +56,6 @@ BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 
 LOGIT_NUMBERS = 2**24  # rows x vocabulary: 128 MB in float64
 
 __all__ = ["ENGINE_VERSION", "Engine", "EngineError"]
-
-
-class _Segment(NamedTuple):
-    """Consecutive rows of a batch that share an intervention."""
-
-    intervention: Intervention
-    items: slice  # of the chunk's items or resampled items
-    rows: slice  # of the batch
 
 
 class Engine:
@@ -66,6 +78,12 @@ class Engine:
         reference: Sequence["Prompt"] | None = None,
         clusters: Sequence[str] | None = None,
         reference_clusters: Sequence[str] | None = None,
+        pairs: Sequence["Prompt"] | None = None,
+        others: Sequence["Prompt"] | None = None,
+        others_clusters: Sequence[str] | None = None,
+        subjects: Sequence[tuple[int, ...]] | None = None,
+        directions: Mapping[str, Tensor] | None = None,
+        donors: Sequence[Ids] | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> "pandas.DataFrame":
@@ -74,29 +92,36 @@ class Engine:
         reference: the prompts of mean and resample ablation, and required by them. clusters: one
         name per prompt; a donor is never of the prompt's own cluster. reference_clusters: one per
         reference prompt, needed only where a reference prompt is none of the prompts (see
-        donors.draw_donors). seed draws the donors. progress: a bar on stderr.
+        donors.draw_donors). pairs: one donor prompt per prompt, with as many tokens, needed by
+        patches whose donor is "pair" or "other"; an "other" donor is one of `others` (default: the
+        pairs) of another cluster, with others_clusters naming those. subjects: per prompt, the
+        positions of the subject in its ids (BOS counts), needed by patches at "subject" positions.
+        directions: name -> [d_model], needed by Steer. donors: the ids of the prompts' resample
+        donors, one each and at least as long, in place of drawn ones. seed draws the donors.
+        progress: a bar on stderr.
 
         Returns one row per (intervention, example): first the unhooked baseline, then the
-        interventions as given, examples in order within each. Columns: intervention, method, heads
-        (str); layer, head (of a single head, else -1), example, target_rank, argmax (int64);
-        scale, logit_diff, target_logit, foil_logit, target_probability, kl = KL(clean||ablated)
-        and entropy in nats (float64).
+        interventions as given, examples in order within each. Columns: tables.ENGINE_COLUMNS, with
+        their meanings in tables.COLUMNS.
 
         Interventions that are the same by arithmetic (scale 0.0 and zero; zero_folded and zero
-        where no bias is; scale 1.0 and the baseline) are measured once and reported under each
-        label. The very same intervention given twice is an error, since rows could not be told
-        apart.
+        where no bias is; scale 1.0 and the baseline; a patched window and its topmost layer, where
+        that is so) are measured once and reported under each label. The very same intervention
+        given twice is an error, since rows could not be told apart.
 
         Raises EngineError for unusable prompts or interventions, a missing donor, a model whose
         own logits are not reproduced, and any figure that is not finite.
         """
         examples = check_prompts(self.loaded, prompts, "prompt")
         self._check_interventions(interventions)
-        methods = {getattr(intervention, "method", "scale") for intervention in interventions}
+        methods: set[str] = {
+            i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
+        }
         reference_ids = check_reference(self.loaded, reference, methods & {"mean", "resample"})
         for names, owners, what in (
             (clusters, prompts, "clusters"),
             (reference_clusters, reference, "reference_clusters"),
+            (others_clusters, others, "others_clusters"),
         ):
             if names is not None and len(names) != len(owners or ()):
                 raise EngineError(
@@ -104,75 +129,109 @@ class Engine:
                 )
         if seed < 0:
             raise EngineError(f"seed must not be negative, got {seed}")
-        donors: list[Ids] = []
-        if "resample" in methods:
-            ids = [tuple(prompt.ids) for prompt in prompts]
-            donors = draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
+        lending = {"pair", "other"}
+        pair_ids = check_pairs(
+            self.loaded, pairs, prompts, [i.label for i in interventions if i.loan.donor in lending]
+        )
+        needed_by = [i.label for i in interventions if i.loan.positions == "subject"]
+        places = check_subjects(subjects, prompts, needed_by)
+        steered = {i.direction: i.label for i in interventions if isinstance(i, Steer)}
+        vectors = check_directions(self.loaded, directions, steered)
+
+        ids = [tuple(prompt.ids) for prompt in prompts]
+        lenders: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
+        borrowing = {i.loan.donor for i in interventions}
+        if "resample" in borrowing:
+            lenders["resample"] = (
+                draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
+                if donors is None
+                else check_donors(self.loaded, donors, prompts)
+            )
+        if "other" in borrowing:
+            own = [repr(each) for each in ids] if clusters is None else clusters
+            pool, names = pair_ids, own
+            if others is not None:
+                pool = check_reference(self.loaded, others, {"other"})
+                names = others_clusters or [repr(each) for each in pool]
+            lenders["other"] = draw_donors(
+                ids, own, pool, names, seed, purpose="other", longer=False
+            )
         constants: dict[str, Tensor] = {}
         if "mean" in methods:
             constants["mean"] = self.passes.mean(tuple(reference_ids))
+        shortest = min(examples.distinct, key=len)
         if "zero_folded" in methods:
-            constants["zero_folded"] = self.passes.folded(min(examples.distinct, key=len))
+            constants["zero_folded"] = self.passes.folded(shortest)
+        senders = {i.heads[0][0] for i in interventions if isinstance(i, PatchPath)}
+        self.passes.check_paths(shortest, sorted(senders))
+
         wanted: dict[Intervention | None, list[int]] = {None: [0]}
         for position, intervention in enumerate(interventions, 1):
             wanted.setdefault(self._canonical(intervention, constants), []).append(position)
         results = Results(len(interventions) + 1, len(prompts))
-        total = len(examples.distinct) * len(wanted)
+        total = len(prompts) * len(wanted)
         with tqdm(total=total, desc=self.name, unit="row", disable=not progress) as bar:
-            self._measure_all(examples, donors, constants, wanted, results, bar)
+            self._measure_all(
+                examples,
+                Borrowing(lenders, places),
+                Constants(constants, vectors),
+                wanted,
+                results,
+                bar,
+            )
         return results.frame(interventions)
 
     def _measure_all(
         self,
         examples: Examples,
-        donors: list[Ids],
-        constants: dict[str, Tensor],
+        borrowing: Borrowing,
+        constants: Constants,
         wanted: dict[Intervention | None, list[int]],
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
         measured = [intervention for intervention in wanted if intervention is not None]
-        starts: dict[int, list[Intervention]] = {}
+        starts: dict[Site, list[Intervention]] = {}
         for intervention in measured:
-            starts.setdefault(intervention.heads[0][0], []).append(intervention)
-        resampled = [i for i in measured if getattr(i, "method", "") == "resample"]
-        lent = frozenset(layer for i in resampled for layer, _ in i.heads)
-        if not resampled:
-            donors = []
-        for chunk in self.passes.chunks(examples, donors, frozenset(starts), lent, constants):
-            kl = torch.zeros(len(chunk.items), dtype=torch.float64, device=self.loaded.device)
-            baseline = self._figures(chunk.distribution, kl, chunk.items, examples, "baseline")
+            starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
+        # The baseline's figures are those of the prompts' own rows: the lot without a loan.
+        loans = dict.fromkeys([Loan(), *(intervention.loan for intervention in measured)])
+        kept, lent = needs(measured, self.n_layers)
+        for chunk in self.passes.chunks(examples, loans, borrowing, kept, lent, constants):
+            own = chunk.lots[Loan()].items
+            kl = torch.zeros(len(own), dtype=torch.float64, device=self.loaded.device)
+            baseline = self._figures(chunk.distribution, kl, own, examples, "baseline")
             for position in wanted[None]:
                 results.write(position, *baseline)
-            bar.update(len(chunk.items))
+            bar.update(len(baseline[0]))
             for segments, hidden in self._finals(chunk, starts):
-                ablated = distribution(self.architecture.logits(hidden))
-                rows = torch.cat([self._prompt_rows(chunk, s) for s in segments])
+                changed = distribution(self.architecture.logits(hidden))
+                rows = torch.cat([prompt_rows(chunk, s) for s in segments])
                 entropy = chunk.distribution.entropy[rows]
-                kl = divergence(chunk.probabilities[rows], entropy, ablated)
+                kl = divergence(chunk.probabilities[rows], entropy, changed)
                 for s in segments:
-                    items = chunk.of(s.intervention)[s.items]
+                    items = chunk.lots[s.intervention.loan].items[s.items]
                     part = Distribution(
-                        ablated.logits[s.rows],
-                        ablated.shifted[s.rows],
-                        ablated.log_sum[s.rows],
-                        ablated.entropy[s.rows],
+                        changed.logits[s.rows],
+                        changed.shifted[s.rows],
+                        changed.log_sum[s.rows],
+                        changed.entropy[s.rows],
                     )
                     found = self._figures(part, kl[s.rows], items, examples, s.intervention.label)
                     for position in wanted[s.intervention]:
                         results.write(position, *found)
-                    bar.update(len({item.prompt for item in items}))
+                    bar.update(len(found[0]))
 
     def _finals(
-        self, chunk: Chunk, starts: dict[int, list[Intervention]]
-    ) -> Iterator[tuple[list[_Segment], Float[Tensor, "rows d_model"]]]:
+        self, chunk: Chunk, starts: dict[Site, list[Intervention]]
+    ) -> Iterator[tuple[list[Segment], Float[Tensor, "rows d_model"]]]:
         """Last-token residual streams of all rows, some batches of them at a time.
 
         Batches are gathered before they meet the vocabulary: with 50,000 tokens the unembedding
         of 40 rows runs at 70 % of the rate that it reaches with 300.
         """
         limit = max(1, LOGIT_NUMBERS // self.loaded.facts.vocab_size)
-        segments: list[_Segment] = []
+        segments: list[Segment] = []
         hidden: list[Tensor] = []
         used = 0
         for start in sorted(starts):
@@ -216,20 +275,19 @@ class Engine:
 
     def _batches(
         self, chunk: Chunk, interventions: list[Intervention], limit: int
-    ) -> Iterator[list[_Segment]]:
+    ) -> Iterator[list[Segment]]:
         """Rows in the order of interventions, then items, cut into batches of bounded size."""
         facts = self.loaded.facts
-        positions = next(iter(chunk.clean.residual.values())).shape[1]
-        size = max(1, min(BATCH_NUMBERS // (positions * facts.d_model), limit))
-        batch: list[_Segment] = []
+        size = max(1, min(BATCH_NUMBERS // (chunk.length * facts.d_model), limit))
+        batch: list[Segment] = []
         used = 0
         for intervention in interventions:
-            count = len(chunk.of(intervention))
+            count = len(chunk.lots[intervention.loan].items)
             begin = 0
             while begin < count:
                 taken = min(count - begin, size - used)
                 batch.append(
-                    _Segment(intervention, slice(begin, begin + taken), slice(used, used + taken))
+                    Segment(intervention, slice(begin, begin + taken), slice(used, used + taken))
                 )
                 begin, used = begin + taken, used + taken
                 if used == size:
@@ -238,91 +296,51 @@ class Engine:
         if batch:
             yield batch
 
-    def _prompt_rows(self, chunk: Chunk, segment: _Segment) -> Int[Tensor, " rows"]:
-        items = chunk.of(segment.intervention)[segment.items]
-        return torch.tensor([item.prompt for item in items], device=self.loaded.device)
-
     def _run(
-        self, chunk: Chunk, start: int, segments: list[_Segment]
+        self, chunk: Chunk, start: Site, segments: list[Segment]
     ) -> Float[Tensor, "rows d_model"]:
-        """The last token's residual stream, in a batch whose rows are clean up to layer `start`."""
-        arch = self.architecture
-        last = self.n_layers - 1
-        window = slice(-1, None) if start == last else slice(None)
-        rows = torch.cat([self._prompt_rows(chunk, segment) for segment in segments])
-        hidden = chunk.clean.residual[start][:, window][rows]
-        attention = chunk.clean.attention[start][:, window][rows]
-        z = chunk.clean.z[start][:, window]
-        for s in segments:
-            live = z[rows[s.rows]]
-            for columns in arch.columns(start, s.intervention.heads):
-                before = live[..., columns]
-                change = self._replacement(chunk, s, start, columns, before) - before
-                attention[s.rows] += change @ arch.output_matrix(start, columns)
-        hidden = arch.after_attention(chunk.calls, start, hidden, attention)
-        for layer in range(start + 1, self.n_layers):
-            touching = [s for s in segments if arch.columns(layer, s.intervention.heads)]
-
-            def edit(
-                live: Tensor, layer: int = layer, touching: list[_Segment] = touching
-            ) -> Tensor:
-                live = live.clone()
-                for s in touching:
-                    for columns in arch.columns(layer, s.intervention.heads):
-                        before = live[s.rows][..., columns]
-                        live[s.rows, :, columns] = self._replacement(
-                            chunk, s, layer, columns, before
-                        )
-                return live
-
-            hidden = arch.through(chunk.calls, layer, hidden, edit if touching else None)
-        return hidden[:, -1]
-
-    def _replacement(
-        self,
-        chunk: Chunk,
-        segment: _Segment,
-        layer: int,
-        columns: slice,
-        live: Float[Tensor, "rows positions d_head"],
-    ) -> Float[Tensor, "rows positions d_head"]:
-        """What the z of one head becomes, from what it is; positions may be only the last."""
-        intervention = segment.intervention
-        if isinstance(intervention, ScaleHeads):
-            return live * intervention.scale
-        if intervention.method == "zero":
-            return torch.zeros_like(live)
-        if intervention.method == "resample":
-            return chunk.donor_z[layer][segment.items, -live.shape[1] :, columns]
-        return chunk.constants[intervention.method][layer, columns].expand_as(live)
+        """The last token's residual stream, in a batch whose rows are clean up to `start`."""
+        return Rows(self.architecture, chunk, start, segments).final()
 
     def _canonical(
         self, intervention: Intervention, constants: dict[str, Tensor]
     ) -> Intervention | None:
         """The measurement this intervention is; None for the baseline."""
-        if isinstance(intervention, ScaleHeads):
-            if intervention.scale == 1.0:  # z * 1.0 is z to the bit: nothing is done
-                return None
-            return AblateHeads(intervention.heads) if intervention.scale == 0.0 else intervention
-        if intervention.method == "zero_folded":
+        plain = intervention.plain(self.n_layers)
+        if isinstance(plain, AblateHeads | PatchPath) and plain.method == "zero_folded":
             folded = constants["zero_folded"]
             if not any(
                 bool(folded[layer, columns].any())
-                for layer in {layer for layer, _ in intervention.heads}
-                for columns in self.architecture.columns(layer, intervention.heads)
+                for layer in {layer for layer, _ in plain.heads}
+                for columns in self.architecture.columns(layer, plain.heads)
             ):
-                return AblateHeads(intervention.heads)
-        return intervention
+                return replace(plain, method="zero")
+        return plain
 
     def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
         seen: set[Intervention] = set()
         for intervention in interventions:
+            label = intervention.label
             if intervention in seen:
-                raise EngineError(f"intervention {intervention.label} is given twice; give it once")
+                raise EngineError(f"intervention {label} is given twice; give it once")
             seen.add(intervention)
-            for layer, head in intervention.heads:
+            for layer, head in intervention.columns.heads:
                 if layer >= self.n_layers or head >= self.architecture.n_heads:
                     raise EngineError(
-                        f"model {self.name!r} has no head {layer}:{head} ({intervention.label}); "
+                        f"model {self.name!r} has no head {layer}:{head} ({label}); "
                         f"it has {self.n_layers} layers of {self.architecture.n_heads} heads"
                     )
+            layer = intervention.columns.layer
+            # A path may end in the stream that leaves the last layer.
+            if layer >= self.n_layers + isinstance(intervention, PatchPath):
+                raise EngineError(
+                    f"model {self.name!r} has no layer {layer} ({label}); it has {self.n_layers}"
+                )
+            if any(
+                site.part == Part.MLP and self.architecture.layers[site.layer].mlp is None
+                for site in intervention.sites(self.n_layers)
+            ):
+                raise EngineError(
+                    f"model {self.name!r}: its MLPs are no modules of their own; {label} cannot be "
+                    "measured"
+                )

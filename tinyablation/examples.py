@@ -1,6 +1,6 @@
 """The prompts of a measurement: checked against the model, and each token sequence once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.loading import LoadedModel
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tinyablation.tokenisation import Prompt
 
 Ids = tuple[int, ...]
@@ -83,3 +85,108 @@ def check_reference(
     if needed_by:
         check_prompts(loaded, reference, "reference prompt")
     return [tuple(prompt.ids) for prompt in reference]
+
+
+def check_donors(
+    loaded: LoadedModel, donors: Sequence[Ids], prompts: Sequence["Prompt"]
+) -> list[Ids]:
+    """Given resample donors, one per prompt; EngineError, naming the first that cannot lend."""
+    if len(donors) != len(prompts):
+        raise EngineError(f"donors has {len(donors)} entries for {len(prompts)} prompts")
+    given = [prompt._replace(ids=tuple(ids)) for prompt, ids in zip(prompts, donors, strict=True)]
+    check_prompts(loaded, given, "donor")
+    for example, (donor, prompt) in enumerate(zip(given, prompts, strict=True)):
+        if len(donor.ids) < len(prompt.ids):
+            raise EngineError(
+                f"example {example} has {len(prompt.ids)} tokens and its donor {len(donor.ids)}; "
+                "a donor must be as long"
+            )
+    return [donor.ids for donor in given]
+
+
+def check_pairs(
+    loaded: LoadedModel,
+    pairs: Sequence["Prompt"] | None,
+    prompts: Sequence["Prompt"],
+    needed_by: list[str],
+) -> list[Ids]:
+    """The ids of the examples' donor prompts, one each, as long as the example's own.
+
+    needed_by: labels of the interventions that borrow from them. EngineError, naming the example,
+    where these cannot.
+    """
+    if pairs is None:
+        if needed_by:
+            raise EngineError(
+                f"{needed_by[0]} borrows from the other prompt of each pair; give pairs=, one "
+                "prompt per example with as many tokens as the example's own"
+            )
+        return []
+    if len(pairs) != len(prompts):
+        raise EngineError(
+            f"pairs has {len(pairs)} prompts for {len(prompts)} examples; give one each"
+        )
+    if needed_by:
+        check_prompts(loaded, pairs, "pair prompt")
+        for example, (pair, prompt) in enumerate(zip(pairs, prompts, strict=True)):
+            if len(pair.ids) != len(prompt.ids):
+                raise EngineError(
+                    f"example {example} has {len(prompt.ids)} tokens and its pair prompt "
+                    f"{len(pair.ids)}; {needed_by[0]} needs aligned pairs, so leave it out"
+                )
+    return [tuple(pair.ids) for pair in pairs]
+
+
+def check_subjects(
+    subjects: Sequence[tuple[int, ...]] | None,
+    prompts: Sequence["Prompt"],
+    needed_by: list[str],
+) -> list[tuple[int, ...]]:
+    """The examples' subject positions, in order; EngineError, naming the example, where unusable.
+
+    needed_by: labels of the interventions at subject positions.
+    """
+    if subjects is None:
+        if needed_by:
+            raise EngineError(
+                f"{needed_by[0]} acts on the subject's tokens; give subjects=, per example their "
+                "positions in its ids (BOS counts)"
+            )
+        return []
+    if len(subjects) != len(prompts):
+        raise EngineError(f"subjects has {len(subjects)} entries for {len(prompts)} examples")
+    if needed_by:
+        for example, (places, prompt) in enumerate(zip(subjects, prompts, strict=True)):
+            if not places:
+                raise EngineError(f"example {example} has no subject positions; leave it out")
+            if not all(0 <= place < len(prompt.ids) for place in places):
+                raise EngineError(
+                    f"example {example}: subject positions {places} are not all within its "
+                    f"{len(prompt.ids)} tokens"
+                )
+    return [tuple(sorted(set(places))) for places in subjects]
+
+
+def check_directions(
+    loaded: LoadedModel, directions: Mapping[str, "Tensor"] | None, needed_by: Mapping[str, str]
+) -> dict[str, "Tensor"]:
+    """The directions that are needed, [d_model] each, in the model's dtype and on its device.
+
+    needed_by: direction -> label of an intervention along it. EngineError where one is missing or
+    no vector of finite numbers.
+    """
+    found = {}
+    for name, label in needed_by.items():
+        if directions is None or name not in directions:
+            raise EngineError(
+                f"{label} needs the direction {name!r}; give it in directions=, a tensor of "
+                f"{loaded.facts.d_model} numbers"
+            )
+        vector = directions[name].to(loaded.device, loaded.dtype)
+        if vector.shape != (loaded.facts.d_model,) or not vector.isfinite().all():
+            raise EngineError(
+                f"direction {name!r}, of shape {list(vector.shape)}, must be "
+                f"{loaded.facts.d_model} finite numbers"
+            )
+        found[name] = vector
+    return found

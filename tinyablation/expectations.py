@@ -26,6 +26,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -192,26 +193,56 @@ def parse_head(text: object) -> Head:
 _TomlHead = Annotated[Head, BeforeValidator(parse_head)]
 
 
-class Subject(BaseModel):
-    """The heads that claims about one model speak of, and how they are known.
-
-    suppressor leads; trio is three distinct heads with the suppressor among them, or empty.
-    """
+class _Heads(BaseModel):
+    """Heads that claims speak of, and how they are known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suppressor: _TomlHead
     trio: tuple[_TomlHead, ...] = ()
+    pair: tuple[_TomlHead, ...] = ()
+    receiver: Annotated[int, Field(ge=1, strict=True)] | None = None
     source: Annotated[str, Field(min_length=1)]
     note: str = ""
 
     @model_validator(mode="after")
-    def _trio_is_three_with_the_suppressor(self) -> Self:
-        if self.trio and (len(set(self.trio)) != 3 or len(self.trio) != 3):
-            raise ValueError(f"trio must be three distinct heads, not {len(set(self.trio))}")
-        if self.trio and self.suppressor not in self.trio:
-            raise ValueError(f"trio must hold the suppressor {self.suppressor}")
+    def _sets_hold_the_suppressor(self) -> Self:
+        for name, size in (("trio", 3), ("pair", 2)):
+            heads: tuple[Head, ...] = getattr(self, name)
+            if heads and (len(set(heads)) != size or len(heads) != size):
+                raise ValueError(
+                    f"{name} must be {'three' if size == 3 else 'two'} distinct heads, not "
+                    f"{len(set(heads))}"
+                )
+            if heads and self.suppressor not in heads:
+                raise ValueError(f"{name} must hold the suppressor {self.suppressor}")
         return self
+
+
+class Subject(_Heads):
+    """The heads that claims about one model speak of, and how they are known.
+
+    suppressor leads; trio is three distinct heads with the suppressor among them, pair two of them,
+    or empty; receiver is the layer that a mediated path leads to (default: the middle layer).
+    reference: the model whose named head this one's is compared with. claims: other heads for
+    single claims, by ledger id, where sources contradict each other.
+    """
+
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    claims: Mapping[str, _Heads] = Field(default_factory=dict)
+
+    @field_validator("claims")
+    @classmethod
+    def _claims_are_ids(cls, claims: Mapping[str, _Heads]) -> Mapping[str, _Heads]:
+        for claim in claims:
+            if not CLAIM.fullmatch(claim):
+                raise ValueError(f'{claim!r} is no claim id; write it quoted, such as "H1.6"')
+        return claims
+
+    def for_claim(self, claim: str) -> "Subject":
+        """The heads that one claim is about: its own where it has some, else the model's."""
+        own = self.claims.get(claim)
+        return self if own is None else self.model_copy(update={**dict(own), "claims": {}})
 
 
 class Subjects(NamedTuple):
@@ -226,7 +257,8 @@ class Subjects(NamedTuple):
 
 
 def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Subjects:
-    """Read subjects.toml: one table per model id, which must be among `models` where given."""
+    """Read subjects.toml: one table per model id; these and references must be among `models`
+    where given."""
     path = Path(path)
     text, document = _read(path)
     subjects = {}
@@ -236,7 +268,13 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
             raise ExpectationError(
                 f"{place}: {model!r} is no registered model; {_nearest(model, models)}"
             )
-        subjects[model] = _validated(Subject, table, f"{place}: model {model!r}")
+        found = _validated(Subject, table, f"{place}: model {model!r}")
+        if models is not None and found.reference not in (None, *models):
+            raise ExpectationError(
+                f"{_place(path, text, model, 'reference')}: model {model!r}: reference "
+                f"{found.reference!r} is no registered model; {_nearest(found.reference, models)}"
+            )
+        subjects[model] = found
     return Subjects(path, subjects)
 
 
@@ -244,7 +282,11 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
 
 
 class Figure(BaseModel):
-    """One figure of the literature: a number in `unit`, or text where it was given as such."""
+    """One figure of the literature: a number in `unit`, or text where it was given as such.
+
+    low and high: its published interval. quantity: which figure of a record is the same finding:
+    "effect", or the name of a detail ("effects/0:4": entry "0:4" of the detail "effects").
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -254,6 +296,21 @@ class Figure(BaseModel):
     value: Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(min_length=1)]
     unit: str
     source: Annotated[str, Field(min_length=1)]
+    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    quantity: Annotated[str, Field(min_length=1)] = "effect"
+
+    @model_validator(mode="after")
+    def _interval_is_about_the_value(self) -> Self:
+        if self.low is None and self.high is None:
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("an interval has two ends; give low and high, or neither")
+        if isinstance(self.value, str):
+            raise ValueError("text has no interval; give value as a number, or no low and high")
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is not in its interval [{self.low}, {self.high}]")
+        return self
 
     @model_validator(mode="after")
     def _condition_is_known(self) -> Self:

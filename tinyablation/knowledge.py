@@ -1,7 +1,8 @@
 """The world the corpora speak of: facts by relation, kinds of things, and the wording of prompts.
 
 The tables are TOML files in one folder (`corpora/knowledge/`): facts.toml, classes.toml and
-templates.toml. They are source: whatever is rendered from them can be rebuilt.
+templates.toml. They are source: whatever is rendered from them can be rebuilt. (binding.toml, in
+the same folder, is a corpus's own: see binding.)
 """
 
 import string
@@ -9,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -47,11 +48,17 @@ class Member(NamedTuple):
         return f"{self.kind}/{self.entity}"
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """What every table of a file is: frozen, and without fields that are not known."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _require_fields(where: str, text: str, *names: str) -> None:
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def require_fields(where: str, text: str, *names: str) -> None:
+    """ValueError, led by `where`, unless the format string has exactly these fields."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -62,14 +69,14 @@ def _require_fields(where: str, text: str, *names: str) -> None:
         raise ValueError(f"{where}: {text!r} must have exactly the fields {wanted}")
 
 
-class Relation(_Table):
+class Relation(Table):
     phrase: str
     facts: dict[str, Word]
     alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted
 
     @model_validator(mode="after")
     def _phrase_has_a_subject(self) -> "Relation":
-        _require_fields("phrase", self.phrase, "subject")
+        require_fields("phrase", self.phrase, "subject")
         return self
 
     @model_validator(mode="after")
@@ -87,7 +94,7 @@ class Relation(_Table):
         return not same and (first, second) not in self.alike and (second, first) not in self.alike
 
 
-class Kinds(_Table):
+class Kinds(Table):
     """classes.toml: what each attribute is introduced with, and the word each kind has for it."""
 
     attributes: dict[str, str]
@@ -118,35 +125,35 @@ class Kinds(_Table):
         return word
 
 
-class Frames(_Table):
+class Frames(Table):
     facts: dict[Name, str]
     counterfactual: dict[Name, str]
     truth: dict[Name, str]
 
 
-class Statements(_Table):
+class Statements(Table):
     affirmed: str
     negated: str
     both: str = Field(alias="and")
     either: str = Field(alias="or")
 
 
-class Labels(_Table):
+class Labels(Table):
     true: Word
     false: Word
 
 
-class Null(_Table):
+class Null(Table):
     word: Word
 
 
-class Cells(_Table):
+class Cells(Table):
     facts: list[str] = Field(min_length=1)
     counterfactual: list[str] = Field(min_length=1)
     truth: list[str] = Field(min_length=1)
 
 
-class Wording(_Table):
+class Wording(Table):
     """templates.toml: prefixes by tone, frames by kind of prompt, and the cells the corpora use."""
 
     prefixes: dict[Tone, dict[Name, str]]
@@ -165,12 +172,12 @@ class Wording(_Table):
         }
         for name, names in wanted.items():
             for frame, text in self.cells(name).items():
-                _require_fields(f"frames.{name}.{frame}", text, *names)
+                require_fields(f"frames.{name}.{frame}", text, *names)
         statements = self.statements
-        _require_fields("statements.affirmed", statements.affirmed, "phrase", "object")
-        _require_fields("statements.negated", statements.negated, "phrase", "object")
-        _require_fields("statements.and", statements.both, "first", "second")
-        _require_fields("statements.or", statements.either, "first", "second")
+        require_fields("statements.affirmed", statements.affirmed, "phrase", "object")
+        require_fields("statements.negated", statements.negated, "phrase", "object")
+        require_fields("statements.and", statements.both, "first", "second")
+        require_fields("statements.or", statements.either, "first", "second")
         if self.labels.true == self.labels.false:
             raise ValueError(f"labels.false: {self.labels.false!r} is labels.true as well")
         prefixes = [prefix for tone in self.prefixes.values() for prefix in tone]
@@ -246,6 +253,14 @@ def _explain(
     return KnowledgeError(f"{path}: {field}: {reason}" if field else f"{path}: {reason}")
 
 
+def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
+    """Read one table of the kind `model`; KnowledgeError names the file and the field at fault."""
+    try:
+        return model.model_validate(_read_table(path))
+    except ValidationError as error:
+        raise _explain(path, model, error) from None
+
+
 def load_knowledge(folder: Path) -> Knowledge:
     """Read the three tables of `folder`; KnowledgeError names the file and the field at fault."""
     facts = folder / "facts.toml"
@@ -255,12 +270,5 @@ def load_knowledge(folder: Path) -> Knowledge:
             relations[name] = Relation.model_validate(row)
         except ValidationError as error:
             raise _explain(facts, Relation, error, name) from None
-    tables: list[BaseModel] = []
-    for file, model in (("classes.toml", Kinds), ("templates.toml", Wording)):
-        try:
-            tables.append(model.model_validate(_read_table(folder / file)))
-        except ValidationError as error:
-            raise _explain(folder / file, model, error) from None
-    kinds, wording = tables
-    assert isinstance(kinds, Kinds) and isinstance(wording, Wording)
-    return Knowledge(relations, kinds, wording)
+    kinds = load_table(folder / "classes.toml", Kinds)
+    return Knowledge(relations, kinds, load_table(folder / "templates.toml", Wording))

@@ -4,38 +4,59 @@ A `Bench` holds one model. It is loaded only when something has to be measured: 
 in the store is read without touching torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from tinyablation.addresses import ENGINE_VERSION, RunConfig
-from tinyablation.batteries import Battery, Shard, battery
-from tinyablation.corpora import CorpusError, load_corpus, load_split
+from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
+from tinyablation.batteries import (
+    EVERYTHING,
+    AnyBattery,
+    HeadSets,
+    Patching,
+    Paths,
+    Sample,
+    Side,
+    Subsets,
+    battery,
+)
+from tinyablation.corpora import load_corpus, load_split
+from tinyablation.interventions import AblationMethod, Head
 from tinyablation.loading import ModelFacts, describe
+from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right
 from tinyablation.registry import ModelEntry
 from tinyablation.runs import Run, RunStore
+from tinyablation.samples import thin
 
 if TYPE_CHECKING:
     import pandas
+    from torch import Tensor
 
-    from tinyablation.corpora import Corpus, Split
+    from tinyablation.coalitions import Coalitions
+    from tinyablation.corpora import Corpus, Example, Split
+    from tinyablation.effects import Effects
     from tinyablation.engine import Engine
     from tinyablation.loading import LoadedModel
+    from tinyablation.patches import Patches
+    from tinyablation.paths import PathEffects
+    from tinyablation.readings import Computed, Reading
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
     from tinyablation.validity import Tables
+    from tinyablation.verdicts import Verdict
 
-# The noise sample: every figure is one number at fp32 or float64, so a few dozen show its grain.
-NOISE_EXAMPLES = 8
-NOISE_HEADS = 4
+T = TypeVar("T")
+Directions = Callable[[], Mapping[str, "Tensor"]]
 
 
 class Bench:
     """Measures one model on the corpora of its tokenizer, into a store.
 
     corpora: the folder with <tokenizer>/<condition>.jsonl; battery: that of `sweep`; device: a
-    torch device name; threads: for torch on the CPU, its own choice when None.
+    torch device name; threads: for torch on the CPU, its own choice when None; protocol:
+    "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
+    clusters of each split, drawn by the seed.
     """
 
     def __init__(
@@ -44,23 +65,27 @@ class Bench:
         *,
         corpora: Path,
         store: RunStore,
-        battery: str = "h1",
+        battery: str = "zero",
         seed: int = 0,
         device: str = "cpu",
         threads: int | None = None,
         progress: bool = False,
+        protocol: str = CORRECTED,
+        share: float = 1.0,
     ) -> None:
         self.entry = entry
-        self.battery = battery
+        self.protocol = protocol
+        self.battery = "folded" if protocol == PUBLISHED else battery
+        self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
         self.threads = threads
         self.store = store
         self.seed = seed
+        self.share = share
         self.device = device
         self.progress = progress
-        self._corpora = corpora / entry.tokenizer
+        self.corpora = corpora
         self._read: dict[str, tuple[Corpus, Split]] = {}
-        self._sweeps: dict[str, Sweep] = {}
-        self._unhooked: dict[str, Tables] = {}
+        self._kept: dict[tuple[object, ...], object] = {}
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -87,24 +112,93 @@ class Bench:
         """Forget the model and all tables."""
         for name in ("model", "engine"):
             self.__dict__.pop(name, None)
-        self._sweeps.clear()
-        self._unhooked.clear()
+        self._kept.clear()
+
+    def like(self, entry: ModelEntry) -> "Bench":
+        """The same bench for another model: same corpora, store, seed and protocol."""
+        return Bench(
+            entry,
+            corpora=self.corpora,
+            store=self.store,
+            battery=self.battery,
+            seed=self.seed,
+            device=self.device,
+            threads=self.threads,
+            progress=self.progress,
+            protocol=self.protocol,
+            share=self.share,
+        )
+
+    # --- what is measured ------------------------------------------------------------------------
 
     def corpus(self, condition: str) -> tuple["Corpus", "Split"]:
         if condition not in self._read:
-            path = self._corpora / f"{condition}.jsonl"
+            path = self.corpora / self.entry.tokenizer / f"{condition}.jsonl"
             corpus = load_corpus(path, condition=condition, tokenizer=self.entry.tokenizer)
             split = load_split(path.with_suffix(".split.json"), corpus)
             self._read[condition] = corpus, split
         return self._read[condition]
 
-    def run(self, condition: str, battery_name: str) -> Run:
-        """The run of one battery under one condition: reused, continued or measured now."""
-        wanted = battery(battery_name)
+    def rows(
+        self,
+        condition: str,
+        split: str | None = None,
+        *,
+        aligned: bool = False,
+        per_cluster: int = 0,
+    ) -> dict[int, str]:
+        """Corpus row -> split of what is measured, in row order: of one split, or of both.
+
+        aligned: only pairs whose two prompts have equally many tokens. per_cluster: at most so many
+        examples of each cluster, drawn by the seed; 0: all.
+        """
+        corpus, halves = self.corpus(condition)
+        found = {
+            row: name
+            for row, name in sorted(halves.of_row().items())
+            if split in (None, name) and (corpus.examples[row].aligned or not aligned)
+        }
+        if per_cluster:
+            rows = list(found)
+            kept_rows = thin([corpus.examples[row] for row in rows], per_cluster, self.seed)
+            found = {rows[index]: found[rows[index]] for index in kept_rows}
+        if self.share == 1.0:
+            return found
+        from tinyablation.seeds import draw_clusters
+
+        kept: dict[int, str] = {}
+        for name in sorted(set(found.values())):
+            rows = [row for row in found if found[row] == name]
+            drawn = draw_clusters(
+                [corpus.examples[row].cluster_id for row in rows], self.share, self.seed
+            )
+            kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
+        return dict(sorted(kept.items()))
+
+    def examples(self, condition: str, split: str | None = None) -> list["Example"]:
+        corpus, _ = self.corpus(condition)
+        return [corpus.examples[row] for row in self.rows(condition, split)]
+
+    def prompts(
+        self, condition: str, split: str | None = None, side: Side = "clean"
+    ) -> list["Prompt"]:
+        """The prompts of one side as the engine takes them, in row order."""
+        return self.encode(self.examples(condition, split), side)
+
+    def encode(self, examples: list["Example"], side: Side) -> list["Prompt"]:
+        """Prompts as this bench's protocol measures them."""
+        from tinyablation.tokenisation import encode_examples
+
+        model = self.model
+        prompts = list(encode_examples(model.tokenizer, examples, model.bos_id, side=side))
+        return pad_right(prompts, model) if self.protocol == PUBLISHED else prompts
+
+    def config(self, condition: str, battery_name: str, sample: Sample = EVERYTHING) -> RunConfig:
+        """The address of a measurement of this model under one condition."""
         corpus, split = self.corpus(condition)
-        config = RunConfig(
+        return RunConfig(
             model=self.entry.id,
-            battery=wanted.name,
+            battery=battery_name,
             condition=condition,
             weight_hash=self.facts.weight_hash,
             tokenizer_hash=self.facts.tokenizer_hash,
@@ -115,115 +209,187 @@ class Bench:
             device=self.device,
             seed=self.seed,
             bos=self.entry.bos,
+            protocol=self.protocol,
+            share=self.share,
+            split=sample.split or ALL_SPLITS,
+            per_cluster=sample.per_cluster,
         )
-        rows = sorted(split.of_row())
-        shards = wanted.shards(self.facts.n_layers, self.facts.n_heads)
-        measure = _Measure(self, wanted, corpus, rows)
-        noise = {}
-        if wanted.methods and self.store.status(config) != "complete":
-            noise["noise_floor"] = measure.noise(shards)
+
+    def run(
+        self, condition: str, wanted: str | AnyBattery, *, directions: Directions | None = None
+    ) -> Run:
+        """The run of one battery under one condition: reused, continued or measured now.
+
+        directions: makes the vectors that the battery steers along; asked for only when measuring.
+        """
+        from tinyablation.measurement import Measurement
+
+        chosen = battery(wanted) if isinstance(wanted, str) else wanted
+        corpus, _ = self.corpus(condition)
+        sample = chosen.sample
+        rows = self.rows(
+            condition, sample.split, aligned=bool(chosen.donor), per_cluster=sample.per_cluster
+        )
+        shards = chosen.shards(self.facts.n_layers, self.facts.n_heads)
+        measure = Measurement(
+            self, chosen, condition, [corpus.examples[row] for row in rows], directions
+        )
         return self.store.obtain(
-            config,
+            self.config(condition, chosen.name, sample),
             shards,
             measure,
-            _examples_frame(corpus, split, rows, wanted.side),
+            _examples_frame(corpus, rows, chosen.side),
             progress=self.progress,
-            provenance=noise,
+            verify=lambda: measure.verify(shards),
         )
+
+    def reading(
+        self,
+        condition: str,
+        name: str,
+        compute: Callable[[], "Computed"],
+        sample: Sample = EVERYTHING,
+    ) -> "Reading":
+        """A measurement that is a document, at its address: reused, or computed now.
+
+        sample: what it is computed on, which is part of the address.
+        """
+        from tinyablation.readings import obtain_reading
+
+        return obtain_reading(self.store, self.config(condition, name, sample), compute)
+
+    # --- measured, as claims ask for it ----------------------------------------------------------
 
     def sweep(self, condition: str) -> "Sweep":
         """All single heads under one condition."""
         from tinyablation.sweeps import Sweep
 
-        if condition not in self._sweeps:
+        def make() -> Sweep:
             run = self.run(condition, self.battery)
-            noise = float(run.provenance()["extra"]["noise_floor"])
-            self._sweeps[condition] = Sweep(
-                self.entry.id, condition, run.table(), noise, self.seed, (run.name,)
+            return Sweep(*self._measured(condition, run), method=self.method)
+
+        return self._keep(("sweep", condition), make)
+
+    def methods(self, condition: str) -> "Sweep":
+        """The heads of layer 0 under every ablation method, on a part of the examples."""
+        from tinyablation.sweeps import Sweep
+
+        def make() -> Sweep:
+            return Sweep(*self._measured(condition, self.run(condition, "methods")))
+
+        return self._keep(("methods", condition), make)
+
+    def coalitions(self, condition: str, trio: tuple[Head, ...]) -> "Coalitions":
+        """Pairs and triples of the trio's layer under one condition."""
+        from tinyablation.coalitions import Coalitions
+
+        def make() -> Coalitions:
+            sets = HeadSets(trio[0][0], trio, self.facts.n_heads, self.method, self.seed)
+            run = self.run(condition, sets)
+            return Coalitions(*self._measured(condition, run), method=self.method)
+
+        return self._keep(("coalitions", condition, trio), make)
+
+    def subsets(self, condition: str, heads: tuple[Head, ...]) -> "Coalitions":
+        """Every subset of a few named heads under one condition, on every example."""
+        from tinyablation.coalitions import Coalitions
+
+        def make() -> Coalitions:
+            run = self.run(condition, Subsets(heads, self.method))
+            return Coalitions(*self._measured(condition, run), method=self.method)
+
+        return self._keep(("subsets", condition, heads), make)
+
+    def patches(self, condition: str) -> "Patches":
+        """Activation patching in both directions under one condition, on aligned pairs."""
+        from tinyablation.effects import Effects
+        from tinyablation.patches import Patches
+
+        def make() -> Patches:
+            forward, reverse = (
+                Effects(*self._measured(condition, self.run(condition, Patching(direction))))
+                for direction in ("forward", "reverse")
             )
-        return self._sweeps[condition]
+            return Patches(forward, reverse, self.facts.n_layers, self.facts.n_heads)
+
+        return self._keep(("patches", condition), make)
+
+    def paths(self, condition: str, head: Head) -> "PathEffects":
+        """One head's direct paths into every later layer under one condition."""
+        from tinyablation.paths import PathEffects
+
+        def make() -> PathEffects:
+            run = self.run(condition, Paths(head))
+            return PathEffects(
+                *self._measured(condition, run), head=head, n_layers=self.facts.n_layers
+            )
+
+        return self._keep(("paths", condition, head), make)
+
+    def effects(
+        self, condition: str, wanted: str | AnyBattery, *, directions: Directions | None = None
+    ) -> "Effects":
+        """Any battery's run, as effects by intervention label."""
+        from tinyablation.effects import Effects
+
+        name = wanted if isinstance(wanted, str) else wanted.name
+
+        def make() -> Effects:
+            run = self.run(condition, wanted, directions=directions)
+            return Effects(*self._measured(condition, run))
+
+        return self._keep(("effects", condition, name), make)
 
     def unhooked(self, condition: str) -> "Tables":
         """The model without interventions on the clean, corrupt and null prompts of a condition."""
         from tinyablation.validity import Tables
 
-        if condition not in self._unhooked:
+        def make() -> Tables:
             corpus, _ = self.corpus(condition)
             has_null = all(example.null for example in corpus.examples)
-            self._unhooked[condition] = Tables(
+            return Tables(
                 self.sweep(condition).baseline(),
                 self.run(condition, "corrupt").table(),
                 self.run(condition, "null").table() if has_null else None,
             )
-        return self._unhooked[condition]
 
+        return self._keep(("unhooked", condition), make)
 
-class _Measure:
-    """Computes the shards of one run; prompts are tokenised when the first shard is asked for."""
+    def validity(self, condition: str) -> "Verdict | None":
+        """Whether the condition says anything about the model; None: the protocol has no gate."""
+        from tinyablation.validity import condition_validity
 
-    def __init__(
-        self, bench: Bench, wanted: Battery, corpus: "Corpus", rows: Sequence[int]
-    ) -> None:
-        self.bench = bench
-        self.battery = wanted
-        self.examples = [corpus.examples[row] for row in rows]
-        if any(not getattr(example, wanted.side) for example in self.examples):
-            raise CorpusError(
-                f"{corpus.tokenizer}/{corpus.condition}: its examples have no {wanted.side} prompts"
-            )
-
-    @cached_property
-    def prompts(self) -> Sequence["Prompt"]:
-        from tinyablation.tokenisation import encode_examples
-
-        model = self.bench.model
-        return encode_examples(model.tokenizer, self.examples, model.bos_id, side=self.battery.side)
-
-    def __call__(self, shard: Shard) -> "pandas.DataFrame":
-        table = self.bench.engine.measure(
-            self.prompts,
-            shard.interventions,
-            reference=self.prompts,
-            clusters=[example.cluster_id for example in self.examples],
-            seed=self.bench.seed,
+        if self.protocol == PUBLISHED:
+            return None
+        return self._keep(
+            ("validity", condition),
+            lambda: condition_validity(self.unhooked(condition), seed=self.seed),
         )
-        if shard.interventions:
-            return table[table["method"] != "none"].reset_index(drop=True)
-        return table
 
-    def noise(self, shards: Sequence[Shard]) -> float:
-        """The largest |difference in Delta LD|, in logits, between a batch and each prompt alone.
+    def _measured(
+        self, condition: str, run: Run
+    ) -> tuple[str, str, "pandas.DataFrame", float, int, tuple[str, ...]]:
+        """What Effects are made of."""
+        table = run.table()
+        if self.protocol == PUBLISHED:
+            table = baseline_of_heads(table)
+        noise = run.noise_floor()
+        return self.entry.id, condition, table, noise, self.seed, (run.name,)
 
-        The figures are the same by arithmetic; what differs is the order of sums. An effect that
-        is not larger than this cannot be told from it.
-        """
-        import numpy as np
-
-        zeroed = [item for shard in shards for item in shard.interventions]
-        zeroed = [item for item in zeroed if getattr(item, "method", "") == "zero"]
-        some = zeroed[:: max(1, len(zeroed) // NOISE_HEADS)]
-        prompts = self.prompts[:: max(1, len(self.prompts) // NOISE_EXAMPLES)]
-
-        def delta(of: Sequence["Prompt"]) -> "np.ndarray":
-            table = self.bench.engine.measure(of, some)
-            ld = table["logit_diff"].to_numpy().reshape(len(some) + 1, len(of))
-            return np.asarray(ld[1:] - ld[0])
-
-        together = delta(prompts)
-        alone = np.concatenate([delta([prompt]) for prompt in prompts], axis=1)
-        return float(np.abs(together - alone).max())
+    def _keep(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]  # type: ignore[assignment]
+        return found
 
 
-def _examples_frame(
-    corpus: "Corpus", split: "Split", rows: Sequence[int], side: str
-) -> "pandas.DataFrame":
+def _examples_frame(corpus: "Corpus", rows: Mapping[int, str], side: Side) -> "pandas.DataFrame":
     """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
     import pandas
 
-    names = split.of_row()
     return pandas.DataFrame(
         {
-            "split": names[row],
+            "split": name,
             "fact_id": example.fact_id,
             "cluster_id": example.cluster_id,
             "template_id": example.template_id,
@@ -232,5 +398,5 @@ def _examples_frame(
             "target": example.target,
             "foil": example.foil,
         }
-        for row, example in ((row, corpus.examples[row]) for row in rows)
+        for example, name in ((corpus.examples[row], name) for row, name in rows.items())
     )

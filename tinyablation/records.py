@@ -1,111 +1,56 @@
 """The data file of a session: one record per claim, model and condition, and where it came from.
 
 Written once per session as `records.json` (everything) and `records.parquet` (one row a record, for
-notebooks); the report is a pure function of it. Everything in it is plain JSON: no numpy scalars,
-no NaN. A numpy scalar on a pytest report makes xdist lose that report, so claims pass what they
-record through `plain` first.
+notebooks); the report is a pure function of it. Everything in it is plain JSON (see
+tinyablation/plain.py).
 """
 
 import json
-import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from tinyablation.errors import TinyAblationError
+from tinyablation.panels import Panel
+from tinyablation.plain import Count, Number, Plain, RecordError, plain
 
-SCHEMA_VERSION = 1
+# 2: protocols, panels, and published figures with unit, interval and quantity.
+SCHEMA_VERSION = 2
 CONDITIONS = ("facts", "negation", "counterfactual", "logic")
 ALL_CONDITIONS = "all"  # the condition of a claim that spans all of them
 
 Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
 Prediction = Literal["supported", "refuted", "inconclusive", "blocked"]
 Outcome = Literal["passed", "xfailed", "failed", "skipped", "error"]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+# How a session measured: as this project does, or as the published study did.
+ProtocolName = Literal["corrected", "published"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
-class RecordError(TinyAblationError):
-    """A value cannot be recorded, or a record file cannot be read; the message says why."""
+class PublishedFigure(Plain):
+    """One figure of the literature to stand beside a measured one.
 
-
-def plain(value: Any, where: str = "value") -> Any:
-    """`value` with plain Python and JSON types only, for pytest reports and record files.
-
-    numpy scalars and arrays (anything with `.tolist()`), tuples, mappings with text keys and
-    pydantic models are converted; lone surrogates in text become visible escapes, for no file can
-    hold them.
-
-    Raises RecordError, naming the path of keys (`details.per_head[3]`), for NaN and infinity and
-    for anything else.
+    low and high are its published interval, if there is one. quantity says which figure of a record
+    it is to be compared with: "effect", or the name of a detail ("effects/0:4": the entry "0:4" of
+    the detail "effects").
     """
-    if value is None or type(value) in (bool, int):
-        return value
-    if isinstance(value, str):
-        text = str.__str__(value)  # exact str: xdist refuses subclasses such as numpy.str_
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RecordError(f"{where} is {float(value)}: only finite numbers can be recorded")
-        return float(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, BaseModel):
-        return {
-            name: plain(getattr(value, name), f"{where}.{name}")
-            for name in type(value).model_fields
-        }
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise RecordError(f"{where} has the key {key!r}: keys must be text")
-        return {plain(key): plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    to_list = getattr(value, "tolist", None)  # numpy, without importing it
-    if callable(to_list):
-        converted = to_list()
-        if type(converted) is not type(value):
-            return plain(converted, where)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise RecordError(f"{where} is a {kind}: record numbers, text, lists and mappings only")
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_plain_values(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            return {key: plain(item, str(key)) for key, item in data.items()}
-        return data
-
-
-class PublishedFigure(_Plain):
-    """One figure of the literature to stand beside a measured one."""
 
     model: str
     condition: str
     value: Number | str
+    unit: str = ""
+    low: Number | None = None
+    high: Number | None = None
+    quantity: str = "effect"
     source: str
 
 
-class Heatmap(_Plain):
+class Heatmap(Plain):
     """Mean change of the logit difference by head: `values[layer][head]`."""
 
     values: list[list[Number]]
@@ -118,7 +63,7 @@ class Heatmap(_Plain):
         return self
 
 
-class Extreme(_Plain):
+class Extreme(Plain):
     """A prompt whose logit difference an intervention moved much, either way."""
 
     prompt: str
@@ -129,7 +74,7 @@ class Extreme(_Plain):
     split: str
 
 
-class Record(_Plain):
+class Record(Plain):
     """What one claim came to, for one model under one condition."""
 
     claim: str = Field(description="ledger id, such as H1.1")
@@ -142,6 +87,9 @@ class Record(_Plain):
     refuted_if: str = Field(description="what would refute the claim")
     model: str = Field(description="model id of the registry")
     condition: str = Field(description="corpus condition; 'all' when the claim spans them")
+    protocol: ProtocolName = Field(
+        default="corrected", description="how it was measured: corrected or published"
+    )
     verdict: Verdict = Field(description="supported, refuted, inconclusive, blocked or error")
     reason: str = Field(description="why this verdict, in words")
     prediction: Prediction | None = Field(default=None, description="verdict registered beforehand")
@@ -165,12 +113,13 @@ class Record(_Plain):
     details: dict[str, JsonValue] = Field(default={}, description="further figures of this claim")
     heatmap: Heatmap | None = Field(default=None, description="effect of each head, layer x head")
     largest: list[Extreme] = Field(default=[], description="prompts with the largest effects")
+    panels: list[Panel] = Field(default=[], description="token tables and curves of this claim")
     runs: list[str] = Field(default=[], description="run directories measured or reused")
     drift: str | None = Field(default=None, description="how figures differ from their snapshot")
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 
 
-class Competence(_Plain):
+class Competence(Plain):
     """How well a model does one kind of example (a truth x operator cell) unharmed."""
 
     n: Count
@@ -178,7 +127,7 @@ class Competence(_Plain):
     ld: Number
 
 
-class SessionModel(_Plain):
+class SessionModel(Plain):
     """A model of the session, and what it can do without any intervention."""
 
     id: str
@@ -187,11 +136,11 @@ class SessionModel(_Plain):
     variant: str
     note: str = ""
     weight_hash: str | None = None
-    competence: dict[str, dict[str, Competence]] = {}
-    below_floor: list[str] = []
+    competence: dict[str, dict[str, Competence]] = Field(default={})
+    below_floor: list[str] = Field(default=[])
 
 
-class Session(_Plain):
+class Session(Plain):
     """Where the records came from. Times are UTC, ISO 8601."""
 
     started: str
@@ -202,7 +151,8 @@ class Session(_Plain):
     device: str
     predictions_hash: str
     complete: bool
-    models: list[SessionModel] = []
+    protocol: ProtocolName = "corrected"
+    models: list[SessionModel] = Field(default=[])
 
     @field_validator("started", "finished")
     @classmethod
@@ -220,12 +170,12 @@ class Session(_Plain):
         return (ended - began).total_seconds()
 
 
-class RecordFile(_Plain):
+class RecordFile(Plain):
     """All records of one session."""
 
     schema_version: int = SCHEMA_VERSION
     session: Session
-    records: list[Record] = []
+    records: list[Record] = Field(default=[])
 
     def ordered(self) -> list[Record]:
         """The records by claim, test, model (in the session's order) and condition.
@@ -256,16 +206,16 @@ def claim_order(claim: str) -> tuple[Any, ...]:
     return (not claim.upper().startswith("V"), numbered)
 
 
-_NESTED = ("published", "details", "heatmap", "largest", "runs")
+_NESTED = ("published", "details", "heatmap", "largest", "panels", "runs")
 
 
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
     Both are complete before either replaces an older one, and each replaces it in one step. Records
-    are written in their canonical order. In the Parquet file, published, details, heatmap, largest
-    and runs are JSON text, each column says what it holds in its metadata, and the table's metadata
-    holds schema_version and session (JSON).
+    are written in their canonical order. In the Parquet file, published, details, heatmap, largest,
+    panels and runs are JSON text, each column says what it holds in its metadata, and the table's
+    metadata holds schema_version and session (JSON).
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = plain(file, "records")

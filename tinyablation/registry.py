@@ -3,10 +3,11 @@
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tinyablation.errors import TinyAblationError
 
@@ -15,12 +16,27 @@ class RegistryError(TinyAblationError):
     """The registry file is wrong, or a model that it does not list was asked for."""
 
 
+class Checkpoint(BaseModel):
+    """The weights of a model after `step` steps of its training; source as of a ModelEntry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int = Field(ge=0, strict=True)
+    source: Path
+
+    def same_weights(self, other: Self) -> bool:
+        """Whether both name the same place, whatever their step."""
+        return self.model_dump(exclude={"step"}) == other.model_dump(exclude={"step"})
+
+
 class ModelEntry(BaseModel):
     """One model of the registry.
 
     source is a Hugging Face folder, resolved against the folder of the TOML file; tokenizer names
     a folder under corpora/; bos says whether prompts begin with the tokenizer's BOS; twin is the
-    id of the model that differs from this one in the planted treatment only.
+    id of the model that differs from this one in the planted treatment only; checkpoints are
+    earlier and later states of its training, two at least, in the order of their steps. The last
+    may be the model itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +52,35 @@ class ModelEntry(BaseModel):
     dtype: Literal["float32"] = "float32"
     twin: str | None = None
     note: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _is_a_course(cls, given: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        if len(given) == 1:
+            raise ValueError("one checkpoint is no course; list two or more, or none")
+        for earlier, later in pairwise(given):
+            if later.step <= earlier.step:
+                raise ValueError(
+                    f"step {later.step} stands after step {earlier.step}; list them in order, "
+                    "each once"
+                )
+        for earlier, later in combinations(given, 2):
+            if earlier.same_weights(later):
+                raise ValueError(f"steps {earlier.step} and {later.step} name the same weights")
+        return given
+
+    def at(self, checkpoint: Checkpoint) -> "ModelEntry":
+        """This model as it was at one of its checkpoints: an entry called <id>-step<0000>."""
+        return self.model_copy(
+            update={
+                "id": f"{self.id}-step{checkpoint.step:04d}",
+                "title": f"{self.title}, step {checkpoint.step}",
+                "source": checkpoint.source,
+                "twin": None,
+                "checkpoints": (),
+            }
+        )
 
 
 class Registry(Mapping[str, ModelEntry]):
@@ -110,19 +155,35 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
     if not isinstance(table, dict):
         raise RegistryError(f"{place}: 'model' must be an array of tables; write [[model]]")
     name = table.get("id", "?")
-    for key in table:
-        if key not in ModelEntry.model_fields:
-            known = tuple(ModelEntry.model_fields)
-            raise RegistryError(
-                f"{place}: model {name!r}: unknown field {key!r}; {_nearest(key, known)}"
-            )
+    _known_fields(table, ModelEntry, f"{place}: model {name!r}")
+    checkpoints = table.get("checkpoints")
+    for number, checkpoint in enumerate(checkpoints if isinstance(checkpoints, list) else ()):
+        if isinstance(checkpoint, dict):
+            where = f"{place}: model {name!r}: checkpoint {number + 1}"
+            _known_fields(checkpoint, Checkpoint, where)
     try:
         entry = ModelEntry.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise RegistryError(f"{place}: model {name!r}: field {field!r}: {first['msg']}") from error
-    return entry.model_copy(update={"source": (folder / entry.source).resolve()})
+        message = first["msg"].removeprefix("Value error, ")
+        raise RegistryError(f"{place}: model {name!r}: field {field!r}: {message}") from error
+    return entry.model_copy(
+        update={
+            "source": (folder / entry.source).resolve(),
+            "checkpoints": tuple(
+                checkpoint.model_copy(update={"source": (folder / checkpoint.source).resolve()})
+                for checkpoint in entry.checkpoints
+            ),
+        }
+    )
+
+
+def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -> None:
+    known = tuple(kind.model_fields)
+    for key in table:
+        if key not in known:
+            raise RegistryError(f"{place}: unknown field {key!r}; {_nearest(key, known)}")
 
 
 def _nearest(key: str, known: tuple[str, ...]) -> str:

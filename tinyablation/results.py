@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyablation.examples import EngineError
-from tinyablation.interventions import AblateHeads, Intervention, heads_label
+from tinyablation.interventions import BASELINE_COLUMNS, Columns, Intervention, heads_label
 from tinyablation.metrics import FLOAT_FIGURES, INTEGER_FIGURES
+from tinyablation.tables import BASELINE, COLUMNS, ENGINE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas
+
+# What the figures of a whole answer are where it is one token.
+SPAN_FIGURES = {
+    "seq_logprob_diff": "logit_diff",
+    "seq_probability": "target_probability",
+    "seq_kl_mean": "kl",
+}
 
 
 class Results:
@@ -31,44 +39,27 @@ class Results:
         """The table, as Engine.measure describes it."""
         import pandas
 
-        names: list[tuple[str, str, str, int, int, float]] = [("baseline", "none", "", -1, -1, 1.0)]
-        for i in interventions:
-            layer, head = i.heads[0] if len(i.heads) == 1 else (-1, -1)
-            method, scale = (
-                (i.method, 0.0) if isinstance(i, AblateHeads) else ("scale", float(i.scale))
-            )
-            names.append((i.label, method, heads_label(i.heads), layer, head, scale))
+        described = [(BASELINE, BASELINE_COLUMNS), *((i.label, i.columns) for i in interventions)]
         n = self.n_examples
         columns: dict[str, object] = {
-            key: np.repeat(np.array(values, dtype=kind), n)
-            for (key, kind), values in zip(
-                {
-                    "intervention": object,
-                    "method": object,
-                    "heads": object,
-                    "layer": np.int64,
-                    "head": np.int64,
-                    "scale": np.float64,
-                }.items(),
-                zip(*names, strict=True),
-                strict=True,
-            )
+            "intervention": np.repeat(np.array([label for label, _ in described], object), n),
+            "example": np.tile(np.arange(n, dtype=np.int64), len(described)),
         }
-        columns["example"] = np.tile(np.arange(n, dtype=np.int64), len(names))
-        order = (
-            "logit_diff",
-            "target_logit",
-            "foil_logit",
-            "target_probability",
-            "target_rank",
-            "argmax",
-            "kl",
-            "entropy",
-        )
-        for name in order:
+        for name, values in zip(
+            Columns._fields, zip(*(of for _, of in described), strict=True), strict=True
+        ):
+            if name == "heads":
+                values = tuple(map(heads_label, values))
+            kind = {"string": object}.get(dtype := COLUMNS[name].dtype, dtype)
+            columns[name] = np.repeat(np.array(values, dtype=kind), n)
+        for name in (*FLOAT_FIGURES, *INTEGER_FIGURES):
             source = self.floats.get(name)
             columns[name] = (self.integers[name] if source is None else source).ravel()
-        frame = pandas.DataFrame(columns)
+        # A target is one token here, so the span is that token; log p(target) - log p(foil) is the
+        # logit difference, for the logarithm of the sum cancels.
+        for span, token in SPAN_FIGURES.items():
+            columns[span] = columns[token]
+        frame = pandas.DataFrame(columns)[list(ENGINE_COLUMNS)]
         unwritten = int(frame["logit_diff"].isna().sum())
         if unwritten:  # pragma: no cover - a defect of the engine itself
             raise EngineError(f"{unwritten} rows were never measured; this is a bug")

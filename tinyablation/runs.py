@@ -1,8 +1,9 @@
 """Run directories: each measurement at its address, computed once, continued when cut short.
 
 <root>/<model>-<battery>-<condition>_<hash>/
-    config.json  metrics/{summary.json,head_impact.parquet,per_example.parquet}
-    artifacts/impact_heatmap.{png,html}  provenance.json  profile.json  manifest.json (last)
+    config.json  metrics/{summary.json,{head_impact,layer_impact,per_example}.parquet}
+    artifacts/impact_heatmap.{png,html}  provenance.json  profile.json  verify.json
+    manifest.json (last)
     and, only while incomplete: partial_summary.json  shards/
 <root>/.locks/<name>.lock
 """
@@ -40,6 +41,7 @@ from tinyablation.shards import (
 )
 from tinyablation.tables import (
     HEAD_IMPACT_COLUMNS,
+    LAYER_IMPACT_COLUMNS,
     PER_EXAMPLE_COLUMNS,
     check_examples,
     join_examples,
@@ -57,21 +59,25 @@ __all__ = ["Run", "RunConfig", "RunError", "RunStore"]
 CONFIG = "config.json"
 SUMMARY = "metrics/summary.json"
 HEAD_IMPACT = "metrics/head_impact.parquet"
+LAYER_IMPACT = "metrics/layer_impact.parquet"
 PER_EXAMPLE = "metrics/per_example.parquet"
 HEATMAP_PNG = "artifacts/impact_heatmap.png"
 HEATMAP_HTML = "artifacts/impact_heatmap.html"
 PROVENANCE = "provenance.json"
 PROFILE = "profile.json"
-TABLES = (HEAD_IMPACT, PER_EXAMPLE)
+VERIFY = "verify.json"
+TABLES = (HEAD_IMPACT, LAYER_IMPACT, PER_EXAMPLE)
 # summary.json comes last: a killed run must not leave a summary beside missing files.
 FILES = (
     CONFIG,
     PER_EXAMPLE,
     HEAD_IMPACT,
+    LAYER_IMPACT,
     HEATMAP_PNG,
     HEATMAP_HTML,
     PROVENANCE,
     PROFILE,
+    VERIFY,
     SUMMARY,
 )
 
@@ -95,6 +101,10 @@ class Run:
         """Mean effect per single head, method, split and metric: HEAD_IMPACT_COLUMNS."""
         return read_table(self.path / HEAD_IMPACT, HEAD_IMPACT_COLUMNS)
 
+    def layer_impact(self) -> pd.DataFrame:
+        """Mean effect per intervention on a layer, split and metric: LAYER_IMPACT_COLUMNS."""
+        return read_table(self.path / LAYER_IMPACT, LAYER_IMPACT_COLUMNS)
+
     def summary(self) -> dict[str, Any]:
         """summary.json: the baseline's figures with their intervals."""
         return read_json(self.path / SUMMARY)
@@ -102,6 +112,10 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """provenance.json: versions, platform, hashes, time."""
         return read_json(self.path / PROVENANCE)
+
+    def noise_floor(self) -> float:
+        """The largest numerical noise in a change of LD that was seen, in logits (verify.json)."""
+        return float(read_json(self.path / VERIFY)["noise_floor"])
 
     def verify(self) -> None:
         """Check size and sha256 of every file of the run; RunError names the first that differs."""
@@ -146,6 +160,7 @@ class RunStore:
         *,
         progress: bool = False,
         provenance: Mapping[str, Any] | None = None,
+        verify: Callable[[], Mapping[str, Any]],
     ) -> Run:
         """The run at `config`'s address: reused if complete, continued if partial, else computed.
 
@@ -153,6 +168,7 @@ class RunStore:
         exactly one per example and intervention of the shard; baseline rows beside interventions
         are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
         indexed 0..n-1. `progress`: a bar over shards. `provenance`: further plain facts to record.
+        `verify` measures a sample again and returns verify.json, with "noise_floor" in logits.
 
         One process at a time works on a run; others wait, then find it complete. Raises RunError
         when a file of the directory was changed, when it belongs to another config, battery or
@@ -174,7 +190,7 @@ class RunStore:
             try:
                 self._compute(work, compute, progress)
                 work.say("writing the tables")
-                _finish(work, config, examples, continued, provenance)
+                _finish(work, config, examples, continued, provenance, verify)
             except BaseException as reason:
                 state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
                 # Interrupted after the manifest, the run is complete and must not say otherwise.
@@ -206,7 +222,7 @@ class RunStore:
 
     def _reuse(self, config: RunConfig, plan: Plan) -> Run:
         folder = self.path(config)
-        _insist_on_config(folder, config)
+        insist_on_config(folder, config)
         manifest = check_manifest(folder, hashed=(CONFIG, *TABLES))
         plan.insist(manifest.get("plan", {}), folder / MANIFEST)
         return Run(folder, config)
@@ -216,7 +232,7 @@ class RunStore:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         if (folder / CONFIG).exists():
-            _insist_on_config(folder, config)
+            insist_on_config(folder, config)
         elif any(folder.iterdir()):
             strange = sorted(path.name for path in folder.iterdir())
             raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
@@ -254,6 +270,7 @@ def _finish(
     examples: pd.DataFrame,
     continued: Sequence[str],
     extra: Mapping[str, Any] | None,
+    verify: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Write every file of a run whose shards are all there, the manifest last, then clean up."""
     from tinyablation import plots
@@ -269,10 +286,13 @@ def _finish(
     )
     write_table(folder / PER_EXAMPLE, table, PER_EXAMPLE_COLUMNS)
     write_table(folder / HEAD_IMPACT, impact, HEAD_IMPACT_COLUMNS)
+    layers = artefacts.layer_impact(table, config.name, config.seed)
+    write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS)
     write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
     write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
     write_json(folder / PROVENANCE, artefacts.provenance(config, extra))
     write_json(folder / PROFILE, artefacts.profile(seconds, continued, len(table)))
+    write_json(folder / VERIFY, dict(verify()))
     write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))
     facts = {
         "run": config.name,
@@ -297,7 +317,8 @@ def _read_config(folder: Path) -> RunConfig:
     return config
 
 
-def _insist_on_config(folder: Path, config: RunConfig) -> None:
+def insist_on_config(folder: Path, config: RunConfig) -> None:
+    """Refuse a directory whose config.json is not this config; RunError names the fields."""
     found = read_json(folder / CONFIG)
     expected = config.model_dump(mode="json")
     differing = sorted(

@@ -93,10 +93,10 @@ def cluster_interval(
     """
     from scipy import stats  # .5 s to import, and claims are collected without it
 
-    data = _figures(values, "values", ndim=1)
-    index, k = _cluster_index(clusters, len(data))
-    _check_draws(confidence, resamples)
-    sums, counts = _totals(index, data, k), _totals(index, np.ones(len(data)), k)
+    data = checked_figures(values, "values", ndim=1)
+    index, k = cluster_index(clusters, len(data))
+    check_draws(confidence, resamples)
+    sums, counts = cluster_totals(index, data, k), cluster_totals(index, np.ones(len(data)), k)
     means = sums / counts
     mean = float(data.mean())
     if np.ptp(means) <= ROUNDING * np.abs(data).max():
@@ -107,7 +107,7 @@ def cluster_interval(
         )
     error = float(_ratio(sums[None], counts[None])[1][0])
     ratios = []
-    for count in _blocks(resamples, k):
+    for count in blocks_of(resamples, k):
         drawn = rng.integers(k, size=(count, k))
         centre, spread = _ratio(sums[drawn], counts[drawn])
         # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
@@ -158,13 +158,13 @@ def cluster_statistic_interval(
     """
     from scipy import stats  # .5 s to import, and claims are collected without it
 
-    _check_draws(confidence, resamples)
+    check_draws(confidence, resamples)
     if not clusters:
         raise StatisticsError("no table: give the cluster labels of at least one")
     rows: list[list[Indices]] = []
     labels: list[tuple[str, ...]] = []
     for table in clusters:
-        index, k = _cluster_index(table, len(table))
+        index, k = cluster_index(table, len(table))
         rows.append([np.flatnonzero(index == cluster) for cluster in range(k)])
         labels.append(tuple(sorted({str(label) for label in table})))
     if paired and len(set(labels)) > 1:
@@ -242,14 +242,14 @@ def max_t_sign_flip(
     ones, with p = (k + 1) / (n + 1). A head whose sums are all zero has p = 1. The null is
     symmetry about zero, so with strongly skewed sums p is approximate for the mean.
     """
-    data = _figures(differences, "differences", ndim=2)
-    index, k = _cluster_index(clusters, len(data))
+    data = checked_figures(differences, "differences", ndim=2)
+    index, k = cluster_index(clusters, len(data))
     if permutations < 1:
         raise StatisticsError(f"permutations is {permutations}; at least 1 is needed")
-    sums = np.stack([_totals(index, head, k) for head in data.T], axis=1)
+    sums = np.stack([cluster_totals(index, head, k) for head in data.T], axis=1)
     # Sums that cancel within a cluster leave rounding noise, which must not be scaled up to an
     # effect: compare with what the cluster's magnitudes could leave.
-    magnitude = np.stack([_totals(index, np.abs(head), k) for head in data.T], axis=1)
+    magnitude = np.stack([cluster_totals(index, np.abs(head), k) for head in data.T], axis=1)
     sums[np.abs(sums) <= ROUNDING * magnitude] = 0.0
     scale = np.sqrt((sums**2).sum(0))
     moving = scale > 0
@@ -268,7 +268,7 @@ def max_t_sign_flip(
     total = 2**k if exact else permutations
     exceeded = np.zeros(len(observed))
     start = 0
-    for count in _blocks(total, max(k, len(observed))):
+    for count in blocks_of(total, max(k, len(observed))):
         if exact:
             codes = np.arange(start, start + count)
             signs = 1.0 - 2.0 * (codes[:, None] >> np.arange(k) & 1)
@@ -287,7 +287,7 @@ def exceedance(value: float, null_values: ArrayLike) -> float:
 
     The caller leaves `value` itself out of null_values [n]. Ties count against the value.
     """
-    null = _figures(null_values, "null values", ndim=1)
+    null = checked_figures(null_values, "null values", ndim=1)
     if not np.isfinite(value):
         raise StatisticsError(f"the value is {value}; it must be finite")
     return float((np.sum(null >= value) + 1) / (len(null) + 1))
@@ -308,7 +308,7 @@ def rank_agreement(
     """
     from scipy import stats  # .5 s to import, and claims are collected without it
 
-    first, second = _figures(a, "a", ndim=1), _figures(b, "b", ndim=1)
+    first, second = checked_figures(a, "a", ndim=1), checked_figures(b, "b", ndim=1)
     if len(first) != len(second):
         raise StatisticsError(f"a has {len(first)} heads and b {len(second)}; rank the same heads")
     if len(first) < 3:
@@ -325,7 +325,8 @@ def rank_agreement(
     return Agreement(float(result.statistic), float(result.pvalue))
 
 
-def _figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
+def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
+    """The values in float64; StatisticsError when empty, of another shape, or not all finite."""
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != ndim:
         raise StatisticsError(f"{name} has shape {data.shape}; {ndim} dimension(s) are needed")
@@ -340,7 +341,7 @@ def _figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
     return data
 
 
-def _cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
+def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
     """Number of the cluster of each example, in the order of the sorted labels, and how many."""
     labels: list[str] = []
     for row, label in enumerate(clusters):
@@ -357,17 +358,20 @@ def _cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
     return np.array([number[label] for label in labels], dtype=np.intp), len(number)
 
 
-def _totals(index: Indices, weights: Floats, k: int) -> Floats:
+def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
+    """Sum of the weights [n_examples] in each of the k clusters."""
     return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
 
 
-def _check_draws(confidence: float, resamples: int) -> None:
+def check_draws(confidence: float, resamples: int = 2000) -> None:
+    """Raises StatisticsError for settings that leave an interval no ends."""
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
     if resamples < 100:
         raise StatisticsError(f"resamples is {resamples}; below 100 an interval has no ends")
 
 
-def _blocks(total: int, width: int) -> list[int]:
+def blocks_of(total: int, width: int) -> list[int]:
+    """How many of `total` resamples, each of `width` figures, to hold in memory at a time."""
     size = max(1, _BLOCK // width)
     return [min(size, total - start) for start in range(0, total, size)]

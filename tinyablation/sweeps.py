@@ -6,89 +6,70 @@ paired by example; a suppressor has Delta > 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyablation.corpora import CONFIRMATION, DISCOVERY
-from tinyablation.errors import TinyAblationError
+from tinyablation.effects import Effects, EffectsError, Floats, head_name
+from tinyablation.interventions import METHODS, AblationMethod, Head
 from tinyablation.statistics import (
+    Alternative,
     DegenerateInterval,
     Estimate,
-    cluster_interval,
     cluster_statistic_interval,
     exceedance,
     generator,
     max_t_sign_flip,
 )
-from tinyablation.verdicts import ALPHA, effect_floor
+from tinyablation.verdicts import ALPHA
 
 if TYPE_CHECKING:
     import pandas
 
-Head = tuple[int, int]
-Floats = NDArray[np.float64]
-
 EXTREMES = 5  # prompts shown with the largest effects, each way
 
-
-class SweepError(TinyAblationError):
-    """Something was asked of a sweep that its table does not hold."""
-
-
-def head_name(head: Head) -> str:
-    return f"{head[0]}:{head[1]}"
+__all__ = ["Head", "Sweep", "head_name", "rank_agreement_interval"]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Effects):
     """All single heads of a model, ablated on the examples of one condition.
 
-    table: the run's per-example table (tables.PER_EXAMPLE_COLUMNS); noise_floor in logits; runs:
-    the names of the directories it comes from.
+    method: how heads were ablated, where a question does not name another.
     """
 
-    model: str
-    condition: str
-    table: "pandas.DataFrame" = field(repr=False)
-    noise_floor: float
-    seed: int = 0
-    runs: tuple[str, ...] = ()
-    _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    method: AblationMethod = "zero"
+
+    @cached_property
+    def single(self) -> "pandas.DataFrame":
+        """The rows of single heads, ablated in whatever way."""
+        return self.table[(self.table["head"] >= 0) & self.table["method"].isin(METHODS)]
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
-        single = self.table[self.table["layer"] >= 0]
-        return tuple(
-            sorted(set(zip(single["layer"].tolist(), single["head"].tolist(), strict=True)))
-        )
+        pairs = self.single[["layer", "head"]].drop_duplicates()
+        return tuple(sorted(zip(pairs["layer"].tolist(), pairs["head"].tolist(), strict=True)))
 
     def layer(self, number: int) -> tuple[Head, ...]:
         return tuple(head for head in self.heads if head[0] == number)
 
-    def baseline(self, split: str | None = None) -> "pandas.DataFrame":
-        """Rows of the unhooked model, examples in order."""
-        rows = self.table[self.table["method"] == "none"]
-        rows = rows if split is None else rows[rows["split"] == split]
-        return rows.sort_values("example").reset_index(drop=True)
-
-    def deltas(self, split: str, method: str = "zero", column: str = "logit_diff") -> Floats:
+    def deltas(self, split: str, method: str | None = None, column: str = "logit_diff") -> Floats:
         """[n_examples, n_heads] ablated - clean, heads as in `heads`, examples in order.
 
         NaN for heads that were not ablated by this method.
         """
-        key = (split, method, column)
+        method = method or self.method
+        key = ("deltas", split, method, column)
         if key not in self._cache:
-            rows = self.table[
-                (self.table["method"] == method)
-                & (self.table["layer"] >= 0)
-                & (self.table["split"] == split)
-            ]
+            rows = self.single[(self.single["method"] == method) & (self.single["split"] == split)]
             if rows.empty:
-                raise SweepError(f"{self.model}, {self.condition}: no {method!r} rows in {split!r}")
+                raise EffectsError(
+                    f"{self.model}, {self.condition}: no {method!r} rows in {split!r}"
+                )
             wide = rows.pivot(index="example", columns=["layer", "head"], values=column)
             clean = self.baseline(split)[column].to_numpy(dtype=float)
             wide = wide.reindex(columns=list(self.heads))
@@ -96,15 +77,18 @@ class Sweep:
         values: Floats = self._cache[key]
         return values
 
-    def clusters(self, split: str) -> list[str]:
-        return [str(name) for name in self.baseline(split)["cluster_id"]]
-
-    def mean_deltas(self, split: str, method: str = "zero") -> dict[Head, float]:
-        means = self.deltas(split, method).mean(0)
+    def mean_deltas(
+        self, split: str, method: str | None = None, column: str = "logit_diff"
+    ) -> dict[Head, float]:
+        means = self.deltas(split, method, column).mean(0)
         return dict(zip(self.heads, means.tolist(), strict=True))
 
     def top_suppressor(
-        self, *, among: Sequence[Head] | None = None, split: str = DISCOVERY, method: str = "zero"
+        self,
+        *,
+        among: Sequence[Head] | None = None,
+        split: str = DISCOVERY,
+        method: str | None = None,
     ) -> Head:
         """The head with the largest mean Delta; chosen on discovery unless told otherwise."""
         means = self.mean_deltas(split, method)
@@ -118,27 +102,54 @@ class Sweep:
         self._require(head)
         return 1 + sum(means[other] > means[head] for other in among or self.heads)
 
-    def effect(self, head: Head, *, split: str = CONFIRMATION, method: str = "zero") -> Estimate:
-        """Mean Delta of one head with its interval over clusters, in logits.
+    def percentile(self, head: Head, *, among: Sequence[Head], split: str = CONFIRMATION) -> float:
+        """The share of the other heads that do less, times 100; the head itself is not counted."""
+        means = self.mean_deltas(split)
+        others = [means[other] for other in among if other != head]
+        return 100 * sum(value < means[head] for value in others) / len(others)
+
+    def effect(
+        self,
+        head: Head,
+        *,
+        split: str = CONFIRMATION,
+        method: str | None = None,
+        column: str = "logit_diff",
+    ) -> Estimate:
+        """Mean Delta of one head with its interval over clusters, in logits (or column's unit).
 
         An ablation that changes nothing at all has the interval [0, 0].
         """
         self._require(head)
-        values = self.deltas(split, method)[:, self.heads.index(head)]
-        return self._interval(values, split, f"effect {head_name(head)} {method}")
+        values = self.deltas(split, method, column)[:, self.heads.index(head)]
+        purpose = f"effect {head_name(head)} {method or self.method}"
+        return self.interval(values, split, purpose + _besides(column))
 
     def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
         deltas = self.deltas(split)
         values = deltas[:, self.heads.index(head)] - deltas[:, self.heads.index(over)]
-        return self._interval(values, split, f"lead {head_name(head)} {head_name(over)}")
+        return self.interval(values, split, f"lead {head_name(head)} {head_name(over)}")
 
-    def p_corrected(self, head: Head, *, split: str = CONFIRMATION) -> float:
-        """p of the head's mean Delta > 0, corrected over all heads of the sweep (max-T)."""
-        key = ("p", split)
+    def p_corrected(
+        self,
+        head: Head,
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        alternative: Alternative = "greater",
+    ) -> float:
+        """p of the head's mean Delta > 0 (or < 0: "less"), corrected over all heads (max-T)."""
+        key = ("p", split, column, alternative)
         if key not in self._cache:
-            rng = generator(self.seed, f"max-T {self.model} {self.condition} {split}")
-            self._cache[key] = max_t_sign_flip(self.deltas(split), self.clusters(split), rng)
+            purpose = f"max-T {self.model} {self.condition} {split}"
+            rng = generator(self.seed, purpose + _besides(column))
+            self._cache[key] = max_t_sign_flip(
+                self.deltas(split, column=column),
+                self.clusters(split),
+                rng,
+                alternative=alternative,
+            )
         return float(self._cache[key][self.heads.index(head)])
 
     def above_floor(self, split: str = CONFIRMATION) -> tuple[Head, ...]:
@@ -156,17 +167,18 @@ class Sweep:
         means = self.mean_deltas(split)
         return exceedance(means[head], [means[other] for other in self.heads if other != head])
 
-    def floor(self, split: str = CONFIRMATION) -> float:
-        """The effect that counts, in logits: 5 % of the clean LD, and at least the noise."""
-        clean = float(self.baseline(split)["logit_diff"].mean())
-        return effect_floor(clean, self.noise_floor)
+    def null_quantile(self, head: Head, q: float, *, split: str = CONFIRMATION) -> float:
+        """The q-quantile of the other heads' mean Delta, in logits."""
+        means = self.mean_deltas(split)
+        return float(np.quantile([means[other] for other in self.heads if other != head], q))
 
     def methods(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, list[float]]:
         """Effect by ablation method, [estimate, low, high]: how far they agree."""
         found = {}
-        own = (self.table["layer"] == head[0]) & (self.table["head"] == head[1])
-        for method in ("zero", "zero_folded", "mean", "resample"):
-            if (own & (self.table["method"] == method)).any():
+        own = (self.single["layer"] == head[0]) & (self.single["head"] == head[1])
+        measured = set(self.single[own]["method"])
+        for method in METHODS:
+            if method in measured:
                 estimate = self.effect(head, split=split, method=method)
                 found[method] = [estimate.estimate, estimate.low, estimate.high]
         return found
@@ -177,11 +189,11 @@ class Sweep:
         Flips are against the clean argmax of the same example, so doing nothing flips nothing.
         """
         layer, number = head
-        rows = self.table[
-            (self.table["method"] == "zero")
-            & (self.table["layer"] == layer)
-            & (self.table["head"] == number)
-            & (self.table["split"] == split)
+        rows = self.single[
+            (self.single["method"] == self.method)
+            & (self.single["layer"] == layer)
+            & (self.single["head"] == number)
+            & (self.single["split"] == split)
         ].sort_values("example")
         clean = self.baseline(split)
         flips = rows["argmax"].to_numpy() != clean["argmax"].to_numpy()
@@ -204,38 +216,20 @@ class Sweep:
 
     def extremes(self, head: Head, split: str = CONFIRMATION) -> list[dict[str, object]]:
         """The prompts on which the ablation moves LD most, up and down (records.Extreme)."""
-        clean = self.baseline(split)
         deltas = self.deltas(split)[:, self.heads.index(head)]
-        order = np.argsort(-deltas, kind="stable")
-        n = min(EXTREMES, len(order) // 2)
-        return [
-            {
-                "prompt": clean["clean"][row],
-                "target": clean["target"][row],
-                "foil": clean["foil"][row],
-                "clean_ld": float(clean["logit_diff"][row]),
-                "delta": float(deltas[row]),
-                "split": split,
-            }
-            for row in [*order[:n].tolist(), *order[len(order) - n :].tolist()]
-        ]
-
-    def _interval(self, values: Floats, split: str, purpose: str) -> Estimate:
-        clusters = self.clusters(split)
-        rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose}")
-        try:
-            return cluster_interval(values, clusters, rng)
-        except DegenerateInterval as same:
-            if same.value != 0:
-                raise
-            return Estimate(0.0, 0.0, 0.0, len(values), len(set(clusters)))
+        return self.largest(deltas, split, EXTREMES)
 
     def _require(self, head: Head) -> None:
         if head not in self.heads:
-            raise SweepError(
+            raise EffectsError(
                 f"{self.model} has no head {head_name(head)}: its last is "
                 f"{head_name(self.heads[-1])}"
             )
+
+
+def _besides(column: str) -> str:
+    """What a figure of another column than LD draws its randomness by."""
+    return "" if column == "logit_diff" else f" {column}"
 
 
 def rank_agreement_interval(

@@ -30,9 +30,10 @@ class Column(NamedTuple):
 
 
 ENGINE_COLUMNS = (
-    *("intervention", "method", "heads", "layer", "head", "scale", "example"),
+    *("intervention", "method", "heads", "layer", "head", "scale"),
+    *("granularity", "window", "positions", "donor", "example"),
     *("logit_diff", "target_logit", "foil_logit", "target_probability", "target_rank"),
-    *("argmax", "kl", "entropy"),
+    *("argmax", "kl", "entropy", "seq_logprob_diff", "seq_probability", "seq_kl_mean"),
 )
 EXAMPLE_COLUMNS = (
     *(
@@ -48,17 +49,38 @@ EXAMPLE_COLUMNS = (
 )
 PER_EXAMPLE_COLUMNS = (*ENGINE_COLUMNS, *EXAMPLE_COLUMNS)
 HEAD_IMPACT_COLUMNS = (
-    *("run_id", "seed", "layer", "head", "scale", "metric", "value", "method", "split"),
+    *("run_id", "seed", "layer", "head", "scale", "metric", "value"),
+    *("method", "split", "positions", "donor"),
+)
+LAYER_IMPACT_COLUMNS = (
+    *("run_id", "seed", "layer", "granularity", "metric", "value"),
+    *("intervention", "method", "split", "scale", "window", "positions", "donor", "heads"),
 )
 HEAD_MATRIX_COLUMNS = (*HEAD_IMPACT_COLUMNS, "condition")
+LAYER_MATRIX_COLUMNS = (*LAYER_IMPACT_COLUMNS, "condition")
 
 COLUMNS: dict[str, Column] = {
     "intervention": Column("string", "", 'label of what was done; "baseline": nothing'),
-    "method": Column("string", "", 'how heads were ablated or scaled; "none": baseline'),
+    "method": Column("string", "", 'how heads were ablated, or what was patched; "none": baseline'),
     "heads": Column("string", "", 'heads acted on, layer.head joined by "+"; "": none'),
-    "layer": Column("int64", "index from 0", "layer of the one head acted on; -1: none or several"),
-    "head": Column("int64", "index from 0", "head within the layer; -1: none or several"),
-    "scale": Column("float64", "factor", "factor on the head's output; 0: ablated, 1: untouched"),
+    "layer": Column(
+        "int64",
+        "index from 0",
+        "layer of the one head acted on, centre of the window, layer steered, or receiver of the "
+        "path; -1: none or several",
+    ),
+    "head": Column(
+        "int64", "index from 0", "the one head acted on, within the layer; -1: none or several"
+    ),
+    "scale": Column(
+        "float64",
+        "factor",
+        "factor on the head's output (0: replaced, 1: untouched) or on the direction added",
+    ),
+    "granularity": Column("string", "", 'head, residual, mlp, path or steer; "": baseline'),
+    "window": Column("int64", "layers", "layers patched on either side of `layer`; 0: none"),
+    "positions": Column("string", "", 'all, last or subject: tokens acted on; "": baseline'),
+    "donor": Column("string", "", 'who lent activations: pair, self or other; "": not patched'),
     "example": Column("int64", "index from 0", "row of the corpus"),
     "logit_diff": Column("float64", "logits", "logit(target) - logit(foil) at the last token"),
     "target_logit": Column("float64", "logits", "logit of the target token"),
@@ -68,6 +90,15 @@ COLUMNS: dict[str, Column] = {
     "argmax": Column("int64", "token id", "token with the largest logit"),
     "kl": Column("float64", "nats", "KL(clean || ablated) over the vocabulary; 0 at baseline"),
     "entropy": Column("float64", "nats", "entropy of the output distribution"),
+    "seq_logprob_diff": Column(
+        "float64", "nats", "log p(target) - log p(foil); logit_diff for answers of one token"
+    ),
+    "seq_probability": Column(
+        "float64", "probability", "probability of the whole target; P(target) for one token"
+    ),
+    "seq_kl_mean": Column(
+        "float64", "nats", "mean KL(clean || ablated) over the target's tokens; kl for one token"
+    ),
     "split": Column("string", "", 'discovery or confirmation; "all" where both are pooled'),
     "fact_id": Column("string", "", "fact the example asks for"),
     "cluster_id": Column("string", "", "unit of the clustered bootstrap"),
@@ -89,6 +120,9 @@ METRICS: dict[str, Column] = {
     "p_drop": Column("float64", "probability", "P(target) clean - P(target) ablated"),
     "acc_flip_rate": Column("float64", "share", "argmax is not the clean argmax of the example"),
     "rank_change": Column("float64", "ranks", "rank ablated - rank clean; positive: target sank"),
+    "seq_logprob_diff": Column("float64", "nats", "seq_logprob_diff ablated - clean"),
+    "seq_p_drop": Column("float64", "probability", "P(whole target) clean - ablated"),
+    "seq_kl_mean": Column("float64", "nats", "mean KL(clean || ablated) over the target's tokens"),
 }
 
 

@@ -65,16 +65,25 @@ def answer_id(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) ->
 def _id_after(
     tokenizer: "PreTrainedTokenizerBase", before: tuple[int, ...], prompt: str, answer: str
 ) -> int:
+    answered = ids_after(tokenizer, before, prompt, answer)
+    if len(answered) != 1:
+        raise TokenisationError(f"{answer!r} is {len(answered)} tokens after {prompt!r}, not one")
+    if answered[0] == tokenizer.unk_token_id:  # one id, but that of any word it does not know
+        raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
+    return answered[0]
+
+
+def ids_after(
+    tokenizer: "PreTrainedTokenizerBase", before: tuple[int, ...], prompt: str, answer: str
+) -> tuple[int, ...]:
+    """The ids that `answer` adds to those of `prompt`, which are `before`; none or many may be.
+
+    TokenisationError when the answer changes how the prompt before it is split.
+    """
     after = encode(tokenizer, prompt + answer)
     if after[: len(before)] != before:
         raise TokenisationError(f"{answer!r} changes how the prompt before it is split: {prompt!r}")
-    if len(after) != len(before) + 1:
-        raise TokenisationError(
-            f"{answer!r} is {len(after) - len(before)} tokens after {prompt!r}, not one"
-        )
-    if after[-1] == tokenizer.unk_token_id:  # one id, but that of any word it does not know
-        raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
-    return after[-1]
+    return after[len(before) :]
 
 
 def is_one_token(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) -> bool:

@@ -126,6 +126,48 @@ def judge_above_floor(
     )
 
 
+def judge_below_ceiling(
+    effect: Estimate,
+    *,
+    ceiling: float,
+    p_corrected: float | None = None,
+    alpha: float = ALPHA,
+    what: str,
+    unit: str = "logits",
+    details: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Is the effect below the ceiling? For claims that something is small, or a decrease.
+
+    supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
+    whole interval is above; else inconclusive.
+    """
+    _finite(ceiling=ceiling, estimate=effect.estimate, low=effect.low, high=effect.high)
+    _probability(p_corrected)
+    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
+    status: Status = "inconclusive"
+    if effect.low > ceiling:
+        status, finding = "refuted", f"lies above the ceiling {figure(ceiling)}"
+    elif effect.high >= ceiling:
+        finding = f"straddles the ceiling {figure(ceiling)}"
+    else:
+        finding = f"lies below the ceiling {figure(ceiling)}"
+        if p_corrected is None:
+            status = "supported"
+        elif p_corrected <= alpha:
+            status, finding = "supported", f"{finding}, corrected p {figure(p_corrected)}"
+        else:
+            finding += f", but corrected p {figure(p_corrected)} > {alpha:g}"
+    return Verdict(
+        status,
+        f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, {interval} {finding}",
+        effect,
+        float(ceiling),
+        None if p_corrected is None else float(p_corrected),
+        unit,
+        dict(details or {}),
+    )
+
+
 def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) -> Verdict:
     """The verdict on a claim that needs every one of `verdicts`.
 

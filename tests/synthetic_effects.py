@@ -1,0 +1,162 @@
+"""Tables of effects whose answer is known: no model behind them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas
+
+from tinyablation.coalitions import Coalitions
+from tinyablation.effects import Effects
+from tinyablation.interventions import (
+    AblateHeads,
+    Intervention,
+    PatchPath,
+    PatchResidual,
+)
+from tinyablation.patches import Patches
+from tinyablation.paths import PathEffects
+
+N_CLUSTERS, PER_CLUSTER = 24, 2
+N = N_CLUSTERS * PER_CLUSTER
+HEADS = tuple((0, head) for head in range(8))
+TRIO = ((0, 0), (0, 2), (0, 5))
+LEADER = (0, 2)
+LAYERS = 4
+
+
+def make_table(
+    changes: Mapping[str, np.ndarray | float],
+    *,
+    clean_ld: float = 4.0,
+    interventions: Sequence[Intervention] = (),
+    seed: int = 0,
+    entropy: Mapping[str, np.ndarray | float] | None = None,
+) -> pandas.DataFrame:
+    """Baseline and one block of rows per label, its LD moved by `changes` ([N] or a number)."""
+    by_label = {each.label: each for each in interventions}
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(N) // PER_CLUSTER
+    clean = clean_ld + rng.normal(0, 0.4, N_CLUSTERS)[cluster] + rng.normal(0, 0.1, N)
+    common = {
+        "example": np.arange(N),
+        "split": np.where(cluster % 2 == 0, "discovery", "confirmation"),
+        "fact_id": [f"fact{number}" for number in cluster],
+        "cluster_id": [f"fact{number}" for number in cluster],
+        "template_id": "plain.is",
+        "clean": [f"prompt {number}" for number in range(N)],
+        "target": np.where(np.arange(N) % 2 == 0, " yes", " no"),
+        "foil": np.where(np.arange(N) % 2 == 0, " no", " yes"),
+        "target_probability": 0.5,
+        "kl": 0.0,
+    }
+    none = {"layer": -1, "head": -1, "heads": "", "donor": "", "method": "none", "entropy": 2.0}
+    rows = [pandas.DataFrame({**common, **none, "intervention": "baseline", "logit_diff": clean})]
+    for label, change in changes.items():
+        each = by_label.get(label)
+        columns = {
+            "intervention": label,
+            "method": getattr(each, "method", "patch"),
+            "heads": label.split(":")[1] if isinstance(each, AblateHeads) else "",
+            "donor": getattr(each, "donor", ""),
+            "layer": -1,
+            "head": -1,
+            "logit_diff": clean + change,
+            "entropy": 2.0 + (entropy or {}).get(label, 0.0),
+        }
+        rows.append(pandas.DataFrame({**common, **columns}))
+    return pandas.concat(rows, ignore_index=True)
+
+
+def noise(size: float, seed: int) -> np.ndarray:
+    """[N] by example, most of it shared by a cluster."""
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(N) // PER_CLUSTER
+    drawn = rng.normal(0, size, N_CLUSTERS)[cluster] + rng.normal(0, size / 3, N)
+    # Clusters alternate between the splits: mean 0 in each, so that planted figures are exact.
+    for half in (0, 1):
+        drawn[cluster % 2 == half] -= drawn[cluster % 2 == half].mean()
+    return drawn
+
+
+def make_coalitions(
+    alone: Mapping[tuple[int, int], float],
+    *,
+    extra: Mapping[int, np.ndarray | float] | None = None,
+    spread: float = 0.1,
+    clean_ld: float = 4.0,
+    entropy: float = 0.0,
+) -> Coalitions:
+    """All sets of up to three heads; a set's Delta is the sum of its heads', plus extra[size].
+
+    entropy: the change of entropy when the whole of TRIO is ablated, in nats.
+    """
+    from itertools import combinations
+
+    own = {
+        head: alone.get(head, 0.0) + noise(spread, 100 + number)
+        for number, head in enumerate(HEADS)
+    }
+    changes, interventions, entropies = {}, [], {}
+    for size in (1, 2, 3):
+        for heads in combinations(HEADS, size):
+            each = AblateHeads(heads)
+            interventions.append(each)
+            changes[each.label] = sum(own[head] for head in heads) + (extra or {}).get(size, 0.0)
+            if heads == TRIO:
+                entropies[each.label] = entropy + noise(abs(entropy) / 10, 7)
+    table = make_table(changes, interventions=interventions, clean_ld=clean_ld, entropy=entropies)
+    return Coalitions("made-up", "facts", table, 1e-6, runs=("made-up-run",))
+
+
+def make_patches(
+    forward: Mapping[tuple[int, str], float],
+    reverse: Mapping[tuple[int, str], float],
+    *,
+    spread: float = 0.02,
+    flat: float | None = None,
+    sham: float = 0.0,
+    seed: int = 0,
+) -> Patches:
+    """Residual patches whose recovery by (layer, positions) is given, 0 elsewhere.
+
+    flat: every patch recovers just this much, at every layer.
+    """
+    clean, corrupt = make_table({}, clean_ld=4.0), make_table({}, clean_ld=-4.0, seed=1)
+    gap = clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
+    made = []
+    for name, wanted, sign in (("forward", forward, 1.0), ("reverse", reverse, -1.0)):
+        changes, interventions = {}, []
+        for layer in range(LAYERS):
+            for where in ("last", "subject", "all"):
+                for window in (0, 1, 2) if where != "all" else (0,):
+                    for donor in ("pair", "self", "other") if not window else ("pair",):
+                        each = PatchResidual(layer, window=window, positions=where, donor=donor)
+                        share = wanted.get((layer, where), 0.0) if donor == "pair" else 0.0
+                        jitter = noise(spread, hash((name, layer, where, seed)) % 2**31)
+                        if flat is not None and donor == "pair":
+                            share, jitter = flat, np.zeros(N)
+                        if where == "all" and donor == "pair":
+                            share, jitter = 1.0, np.zeros(N)
+                        if donor != "pair":
+                            jitter = np.full(N, sham)
+                        interventions.append(each)
+                        changes[each.label] = sign * (share + jitter) * gap
+        clean_ld, own_seed = (-4.0, 1) if name == "forward" else (4.0, 0)
+        table = make_table(changes, interventions=interventions, clean_ld=clean_ld, seed=own_seed)
+        made.append(Effects("made-up", "facts", table, 1e-6, runs=(f"made-up-{name}",)))
+    return Patches(made[0], made[1], LAYERS, 8)
+
+
+def make_paths(total: float, shares: Mapping[int, float], *, spread: float = 0.05) -> PathEffects:
+    """A head's paths; shares by receiver layer of its whole effect."""
+    whole = total + noise(spread, 3)
+    ablation = AblateHeads((LEADER,))
+    changes, interventions = {ablation.label: whole}, [ablation]
+    for layer in range(1, LAYERS + 1):
+        each = PatchPath((LEADER,), layer)
+        interventions.append(each)
+        changes[each.label] = shares.get(layer, 0.0) * whole + noise(spread / 5, 40 + layer)
+    table = make_table(changes, interventions=interventions)
+    return PathEffects(
+        "made-up", "facts", table, 1e-6, runs=("made-up-run",), head=LEADER, n_layers=LAYERS
+    )

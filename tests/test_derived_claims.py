@@ -1,0 +1,378 @@
+"""Claims G, K, B and D, judged on made-up measurements: each can hold, and can fail.
+
+Run: pytest tests/test_derived_claims.py
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+
+from claims import test_binders as binders
+from claims import test_calibration as calibration
+from claims import test_geometry as geometry
+from claims import test_training as training
+from fixtures import derived
+from tests import synthetic_sweeps
+from tests.synthetic_effects import TRIO, make_coalitions, noise
+from tests.synthetic_sweeps import make_sweep
+from tests.test_courses import made_up
+from tinyablation.loading import WeightsMissing
+from tinyablation.measuring import Bench
+from tinyablation.plain import plain
+from tinyablation.registry import load_registry
+from tinyablation.runs import RunStore
+from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS, StepNorms
+from tinyablation.sweeps import Sweep
+
+ROOT = Path(__file__).parent.parent
+MODEL = SimpleNamespace(seed=0)
+
+
+def judged(claim, *arguments):
+    """The verdict; what else the claim records must be plain."""
+    kept = []
+
+    def judge(verdict, *, details, runs, panels=(), **_):
+        plain({**verdict.details, **details}, "details")
+        plain(list(panels), "panels")
+        assert runs
+        kept.append(verdict)
+
+    claim(*arguments, judge)
+    (verdict,) = kept
+    return verdict
+
+
+# --- G --------------------------------------------------------------------------------------------
+
+
+def everywhere(change):
+    """Coalitions of which every one changes entropy by as much."""
+    made = make_coalitions({})
+    ablated = made.table["method"] != "none"
+    moved = np.resize(noise(0.05, 5), ablated.sum()) + change
+    made.table.loc[ablated, "entropy"] = 2.0 + moved
+    return made
+
+
+def steps_of(coalitions):
+    """The same changes, of the step norm instead of the entropy."""
+    figures = {EARLY_STEPS: 5 * coalitions.table["entropy"], ALL_STEPS: coalitions.table["entropy"]}
+    return StepNorms(
+        coalitions.model,
+        coalitions.condition,
+        coalitions.table.assign(**figures).drop(columns=["entropy", "logit_diff"]),
+        0.0,
+        runs=coalitions.runs,
+        spread={"examples": 24, "dimensions": 128},
+    )
+
+
+DECREASES = [
+    (make_coalitions({}, entropy=-0.8), "supported"),
+    (make_coalitions({}, entropy=-0.02), "refuted"),  # 1 % of the clean entropy
+    (make_coalitions({}, entropy=0.8), "refuted"),
+    (make_coalitions({}), "refuted"),
+    (everywhere(-0.8), "inconclusive"),  # by as much as any other triple
+]
+
+
+@pytest.mark.parametrize(("measured", "status"), DECREASES)
+def test_g_1_entropy_falls(measured, status):
+    verdict = judged(geometry.test_zeroing_the_trio_lowers_entropy, measured, TRIO)
+    assert verdict.status == status, verdict.reason
+    assert verdict.floor == pytest.approx(-0.1)
+    assert verdict.unit == "nats"
+
+
+@pytest.mark.parametrize(("measured", "status"), DECREASES)
+def test_g_2_early_steps_shorten(measured, status):
+    claim = geometry.test_zeroing_the_trio_lowers_early_step_norm
+    verdict = judged(claim, steps_of(measured), TRIO)
+    assert verdict.status == status, verdict.reason
+    assert verdict.floor == pytest.approx(-0.5)
+    assert verdict.unit == "residual norm"
+
+
+@pytest.mark.parametrize(
+    ("entropy", "status"),
+    [(0.1, "supported"), (-0.1, "refuted"), (0.8, "refuted"), (0.0, "refuted")],
+)
+def test_g_3_entropy_rises_slightly(entropy, status):
+    claim = geometry.test_zeroing_the_trio_raises_entropy_slightly
+    verdict = judged(claim, make_coalitions({}, entropy=entropy), TRIO)
+    assert verdict.status == status, verdict.reason
+
+
+def test_no_trio_can_lower_entropy_and_raise_it():
+    for size in (-0.8, -0.1, 0.1, 0.8):
+        made = make_coalitions({}, entropy=size)
+        statuses = {
+            judged(geometry.test_zeroing_the_trio_lowers_entropy, made, TRIO).status,
+            judged(geometry.test_zeroing_the_trio_raises_entropy_slightly, made, TRIO).status,
+        }
+        assert "refuted" in statuses
+
+
+# --- K --------------------------------------------------------------------------------------------
+
+
+def zeroed(clean_noise, ablated_noise, *, mean=2.0, ablated_scale=1.0, first=None):
+    """Two answers, half of each first; LD of a mean, with noise of each side's own."""
+    clusters, each = 60, 4
+    n = clusters * each
+    rng = np.random.default_rng(0)
+    number = np.arange(n)
+    yes = number % 2 == 0 if first is None else np.full(n, first)
+    rows = pandas.DataFrame(
+        {
+            "example": number,
+            "cluster_id": [f"fact{one}" for one in number // each],
+            "split": np.where((number // each) % 2 == 0, "discovery", "confirmation"),
+            "target": np.where(yes, " no", " yes"),
+            "foil": np.where(yes, " yes", " no"),
+        }
+    )
+    sides = [
+        scale * (mean + size * rng.normal(size=n))
+        for size, scale in ((clean_noise, 1.0), (ablated_noise, ablated_scale))
+    ]
+    clean, ablated = (rows.assign(logit_diff=ld) for ld in sides)
+    return derived.Zeroed(clean, ablated, ("made-up-run",))
+
+
+@pytest.mark.parametrize(
+    ("measured", "status", "said"),
+    [
+        (zeroed(3.0, 0.3), "supported", "Brier"),
+        (zeroed(0.3, 3.0, mean=0.8), "refuted", "Brier"),
+        (zeroed(0.1, 3.0), "blocked", "no room"),
+        (zeroed(3.0, 0.3, mean=-2.0), "blocked", "no better than a coin"),
+        (zeroed(3.0, 0.3, first=True), "blocked", "whose target sorts first"),
+    ],
+)
+def test_k_1_calibration(measured, status, said):
+    claim = calibration.test_zeroing_the_trio_improves_calibration
+    verdict = judged(claim, measured, TRIO, MODEL)
+    assert verdict.status == status, verdict.reason
+    assert said in verdict.reason
+
+
+def test_k_1_a_change_of_scale_is_no_improvement():
+    """The published improvement could be one: logits twice as large, and nothing else."""
+    measured = zeroed(3.0, 0.0)
+    doubled = measured.clean.assign(logit_diff=2 * measured.clean["logit_diff"])
+    claim = calibration.test_zeroing_the_trio_improves_calibration
+    assert judged(claim, measured._replace(ablated=doubled), TRIO, MODEL).status == "refuted"
+
+
+# --- B --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eight_layers(monkeypatch):
+    monkeypatch.setattr(synthetic_sweeps, "LAYERS", 8)
+
+
+def test_middle_and_late_layers():
+    assert list(binders.middle_half(4)) == [1, 2]
+    assert list(binders.middle_half(12)) == list(range(3, 9))
+    assert list(binders.middle_half(24)) == list(range(6, 18))
+    assert list(binders.last_quarter(24)) == list(range(18, 24))
+    assert list(binders.last_quarter(12)) == [9, 10, 11]
+    assert list(binders.last_quarter(4)) == [3] and list(binders.last_quarter(7)) == [6]
+    for n_layers in range(1, 9):
+        assert set(binders.middle_half(n_layers)) <= set(range(n_layers))
+        assert len(binders.middle_half(n_layers)) and len(binders.last_quarter(n_layers))
+
+
+@pytest.mark.parametrize(
+    ("effects", "status"),
+    [
+        ({(4, 2): -1.0}, "supported"),
+        ({(4, 2): 1.0}, "refuted"),
+        ({}, "refuted"),
+        ({(7, 2): -1.0}, "refuted"),  # a head, but no middle one
+        ({(1, 0): -1.0}, "refuted"),
+        ({(4, 2): -0.2}, "inconclusive"),
+    ],
+)
+def test_b_1_binder(eight_layers, effects, status):
+    verdict = judged(binders.test_a_middle_head_binds, make_sweep(effects))
+    assert verdict.status == status, verdict.reason
+
+
+def entropies(changes, spread=0.02):
+    """A sweep whose heads change the entropy, of 1 nat, by these."""
+    made = make_sweep({})
+    rng = np.random.default_rng(1)
+    table = made.table.copy()
+    for head in made.heads:
+        own = (table["layer"] == head[0]) & (table["head"] == head[1])
+        drawn = changes.get(head, 0.0) + spread * rng.normal(size=own.sum())
+        table.loc[own, "entropy"] = 1.0 + drawn
+    return Sweep("made-up", "facts", table, noise_floor=1e-6, runs=made.runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({(7, 1): 0.3}, "supported"),
+        ({(6, 0): 0.3}, "supported"),
+        ({(7, 1): -0.3}, "refuted"),
+        ({}, "refuted"),
+        ({(0, 1): 0.3}, "refuted"),  # a head, but no late one
+        ({(7, 1): 0.02}, "refuted"),
+        ({(7, 1): 0.05}, "inconclusive"),
+    ],
+)
+def test_b_2_sharpener(eight_layers, changes, status):
+    verdict = judged(binders.test_a_late_head_sharpens, entropies(changes))
+    assert verdict.status == status, verdict.reason
+
+
+# --- D --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("course", "status"),
+    [
+        (made_up(0.0, 0.1, 1.0, 1.5), "supported"),
+        (made_up(0.0, 0.0, 0.0, 0.0), "refuted"),
+        (made_up(1.5, 1.5, 1.5, 1.5), "refuted"),  # there from the start
+        (made_up(1.5, 1.0, 0.5, 0.0), "refuted"),
+        (made_up(0.0, 0.1, 0.1, 0.22), "inconclusive"),
+        (made_up(0.0, 1.5, clean=(0.02, 0.02)), "blocked"),  # never knows the answers
+        (made_up(0.0, -1.5, clean=(0.02, 0.02)), "blocked"),
+    ],
+)
+def test_d_1_emergence(course, status):
+    verdict = judged(training.test_suppression_emerges_during_training, course)
+    assert verdict.status == status, verdict.reason
+
+
+def test_d_1_a_rise_below_the_floor_is_none():
+    """.15 at first and .25 at last: under and above the floor of .2, but a rise of .1 only."""
+    verdict = judged(
+        training.test_suppression_emerges_during_training,
+        made_up(0.15, 0.25, spread=0.01, n_clusters=40),
+    )
+    assert verdict.status == "refuted"
+    assert "rise of Delta" in verdict.reason
+
+
+# --- gates ----------------------------------------------------------------------------------------
+
+
+class Blocked(Exception):
+    pass
+
+
+def judge(verdict, **_):
+    assert verdict.status == "blocked"
+    raise Blocked(verdict.reason)
+
+
+def given(fixture, *arguments):
+    return fixture.__wrapped__(*arguments)
+
+
+def bench(store, model="tiny-gpt2", corpora=ROOT / "corpora", **options):
+    entry = load_registry(ROOT / "fixtures" / "models.toml")[model]
+    return Bench(entry, corpora=corpora, store=RunStore(store), threads=1, **options)
+
+
+SUBJECT = SimpleNamespace(
+    suppressor=SimpleNamespace(layer=0, head=2),
+    trio=tuple(SimpleNamespace(layer=layer, head=head) for layer, head in TRIO),
+)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "arguments"),
+    [
+        (derived.corrected_sweep, ("facts", judge)),
+        (derived.stepnorms, ("facts", TRIO, judge)),
+        (derived.zeroed_trio, ("facts", TRIO, judge)),
+        (derived.binding, (judge,)),
+        (derived.training, ("facts", SUBJECT, judge)),
+    ],
+)
+def test_the_published_protocol_is_blocked(tmp_path, fixture, arguments):
+    with pytest.raises(Blocked, match="corrected protocol only"):
+        given(fixture, bench(tmp_path, protocol="published"), *arguments)
+
+
+def test_a_trio_of_two_layers_or_none_is_blocked(tmp_path):
+    made = bench(tmp_path)
+    assert given(derived.trio, made, SUBJECT, judge) == TRIO
+    apart = (SimpleNamespace(layer=1, head=0), *SUBJECT.trio[1:])
+    for heads in (apart, ()):
+        with pytest.raises(Blocked, match="no trio within one layer"):
+            given(derived.trio, made, SimpleNamespace(trio=heads), judge)
+
+
+def test_no_binding_corpus_is_blocked(tmp_path):
+    with pytest.raises(Blocked, match="no corpus 'binding' was built for the tokenizer tiny"):
+        given(derived.binding, bench(tmp_path / "store", corpora=tmp_path), judge)
+
+
+def test_a_model_that_does_not_bind_is_blocked_at_little_cost(tmp_path):
+    made = bench(tmp_path, share=0.25)
+    with pytest.raises(Blocked, match="tiny-gpt2 does not bind: "):
+        given(derived.binding, made, judge)
+    measured = sorted(path.name.split("-binding")[0] for path in tmp_path.glob("tiny-*"))
+    assert measured == ["tiny-gpt2-baseline", "tiny-gpt2-corrupt", "tiny-gpt2-null"]
+
+
+def test_a_model_that_binds_is_swept(monkeypatch, tmp_path):
+    made = bench(tmp_path)
+    signs = {"baseline": 3.0, "corrupt": -3.0, "null": 0.1}
+
+    def run(condition, battery):
+        number = np.arange(64)
+        frame = pandas.DataFrame(
+            {
+                "cell": np.where(number % 2 == 0, "first", "second"),
+                "cluster_id": [f"pair{one}" for one in number // 8],
+                "target": np.where(number % 4 < 2, " car", " truck"),
+                "foil": np.where(number % 4 < 2, " truck", " car"),
+                "logit_diff": signs[battery] + 0.01 * (7 * number % 11),
+                "target_rank": 0,
+                "target_probability": 0.5,
+            }
+        )
+        return SimpleNamespace(table=lambda: frame)
+
+    monkeypatch.setattr(made, "run", run)
+    monkeypatch.setattr(made, "sweep", lambda condition: f"sweep of {condition}")
+    assert given(derived.binding, made, judge) == "sweep of binding"
+
+
+def test_a_model_without_checkpoints_is_blocked(tmp_path):
+    with pytest.raises(Blocked, match="no checkpoints of tiny-llama"):
+        given(derived.training, bench(tmp_path, "tiny-llama"), "facts", SUBJECT, judge)
+
+
+def test_a_missing_checkpoint_is_blocked(tmp_path, monkeypatch):
+    def missing(*_):
+        raise WeightsMissing("step 30: no folder")
+
+    monkeypatch.setattr("tinyablation.courses.course", missing)
+    with pytest.raises(Blocked, match="step 30: no folder"):
+        given(derived.training, bench(tmp_path), "facts", SUBJECT, judge)
+
+
+def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, monkeypatch):
+    found = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
+    for column in ("example", "split", "cluster_id", "target"):
+        assert found.clean[column].tolist() == found.ablated[column].tolist()
+    assert set(found.clean["split"]) == {"discovery", "confirmation"}
+    assert set(found.ablated["heads"]) == {"0.0+0.2+0.5"}
+    assert found.clean.groupby("cluster_id").size().max() <= 2
+    monkeypatch.setattr("tinyablation.loading.load_model", None)
+    again = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
+    assert again.ablated.equals(found.ablated)

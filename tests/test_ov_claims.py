@@ -1,0 +1,217 @@
+"""OV.1 to OV.3 on made-up readings: each can be supported, refuted, left open and blocked.
+
+Run: pytest tests/test_ov_claims.py
+"""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from claims import test_ov as ov
+from fixtures import readings
+from fixtures.readings import Reference
+from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
+from tinyablation.expectations import Subject
+from tinyablation.loading import WeightsMissing
+from tinyablation.panels import TokensPanel
+from tinyablation.plain import plain
+from tinyablation.verdicts import blocked, refuted
+
+SUBJECT = Subject(suppressor="0:2", source="planted", reference="other")
+BESIDE = (0, 5)  # another head of the named one's layer
+ABOVE = (1, 5)
+
+
+class Verdicts:
+    """Stands in for the fixture `judge`."""
+
+    def __call__(self, verdict, **given):
+        self.verdict, self.given = verdict, given
+
+
+def judged(claim, *arguments):
+    verdicts = Verdicts()
+    claim(*arguments, SUBJECT, verdicts)
+    return verdicts
+
+
+@pytest.mark.parametrize(
+    ("hedging", "spread", "status"),
+    [
+        ({NAMED: 2.0}, 0.3, "supported"),
+        ({NAMED: 2.0, ABOVE: 4.0}, 0.3, "supported"),  # another layer's head may do so too
+        ({NAMED: -1.0}, 0.3, "refuted"),
+        ({NAMED: 1.0, BESIDE: 2.0}, 0.3, "refuted"),  # not the head of its layer that does
+        ({NAMED: 0.5}, 2.0, "inconclusive"),  # too different from fact to fact
+    ],
+)
+def test_ov_1(hedging, spread, status):
+    found = judged(ov.test_named_head_writes_hedges, make_leanings(hedging, hedging_spread=spread))
+    assert found.verdict.status == status
+
+
+def test_ov_1_shows_what_is_written():
+    found = judged(ov.test_named_head_writes_hedges, make_leanings({NAMED: 2.0}))
+    assert found.given["subject"] == "0:2" and found.given["runs"] == ("made-up-ov",)
+    details = plain(found.given["details"])
+    assert json.dumps(details, allow_nan=False)
+    assert details["rank in its layer"] == 1
+    assert {"vector norm", "static circuit", "hedge log-odds", "booster log-odds"} <= set(details)
+    assert details["hedges"]["excess"] == list(found.verdict.effect[:3])
+    assert len(details["top tokens"]) == ov.SHOWN
+    (panel,) = found.given["panels"]
+    assert isinstance(panel, TokensPanel) and set(panel.columns) == {"top", "bottom"}
+
+
+@pytest.mark.parametrize(
+    "claim", [ov.test_named_head_writes_hedges, ov.test_named_head_writes_no_hedges]
+)
+def test_too_few_hedges_block(claim):
+    found = judged(claim, make_leanings(words={"hedges": NONE, "boosters": WORDS["boosters"]}))
+    assert found.verdict.status == "blocked" and "at least 3 are needed" in found.verdict.reason
+
+
+def test_blocked_boosters_are_said_and_block_nothing():
+    leanings = make_leanings({NAMED: 2.0}, words={"hedges": WORDS["hedges"], "boosters": NONE})
+    found = judged(ov.test_named_head_writes_hedges, leanings)
+    assert found.verdict.status == "supported"
+    assert found.given["details"]["boosters"].startswith("blocked: 1 of 2 words")
+
+
+@pytest.mark.parametrize(
+    ("hedging", "spread", "status"),
+    [
+        ({NAMED: -1.0}, 0.3, "supported"),
+        ({}, 0.3, "supported"),
+        ({NAMED: 2.0}, 0.3, "refuted"),
+        ({NAMED: 0.7}, 0.2, "inconclusive"),  # less than 1, but no accident
+        ({NAMED: 0.3}, 4.0, "inconclusive"),  # may be nothing, may be more than 1
+    ],
+)
+def test_ov_3(hedging, spread, status):
+    leanings = make_leanings(hedging, hedging_spread=spread)
+    found = judged(ov.test_named_head_writes_no_hedges, leanings)
+    assert found.verdict.status == status
+    assert found.verdict.p_corrected == leanings.figures(NAMED, "hedges")["p"]
+
+
+def test_ov_1_and_ov_3_are_never_both_supported():
+    for strength in (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0):
+        leanings = make_leanings({NAMED: strength})
+        both = [
+            judged(claim, leanings).verdict.status
+            for claim in (ov.test_named_head_writes_hedges, ov.test_named_head_writes_no_hedges)
+        ]
+        assert both != ["supported", "supported"]
+
+
+# --- OV.2 ----------------------------------------------------------------------------------------
+
+SAME = own_vector(1001)
+ONE = make_leanings(model="one", writes={NAMED: SAME}, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [
+        ({"writes": {NAMED: SAME}}, "supported"),
+        ({}, "refuted"),
+        ({"writes": {NAMED: -SAME}}, "refuted"),
+        ({"writes": {NAMED: SAME + 1.74 * own_vector(1009)}, "spread": 1.5}, "inconclusive"),
+        # Everyone writes it: alike, but not more than any two heads are.
+        ({"writes": {(n, m): SAME for n in (0, 1) for m in range(8)}}, "inconclusive"),
+        ({"tokenizer": "u" * 64, "texts": " x"}, "refuted"),  # another vocabulary, no text shared
+        ({"tokenizer": "u" * 64, "writes": {NAMED: SAME}, "axis": 0.0}, "supported"),
+    ],
+)
+def test_ov_2(other, status):
+    one = ONE
+    if other.get("axis") == 0.0:
+        one = make_leanings(model="one", writes={NAMED: SAME}, axis=0.0, seed=1)
+    there = make_leanings(model="other", seed=2, **other)
+    found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
+    assert found.verdict.status == status
+    assert found.given["runs"] == ["one-ov", "other-ov"]
+    assert found.given["details"]["reference"] == "other 0:2"
+
+
+def test_ov_2_without_one_vocabulary_tokens_that_all_heads_share_settle_nothing():
+    everyone = {(n, m): SAME for n in (0, 1) for m in range(8)}
+    one, there = (
+        make_leanings(model=name, axis=0.0, seed=seed, tokenizer=name, writes=everyone)
+        for seed, name in ((1, "one"), (2, "other"))
+    )
+    found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
+    assert found.given["details"]["shared top tokens, Jaccard"] > 0.5
+    assert found.verdict.status == "inconclusive" and found.verdict.effect is None
+
+
+# --- the fixtures: what blocks -------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """What `judge` does: it does not return."""
+
+
+def stopping(verdict, **given):
+    raise Stopped(verdict.reason)
+
+
+class Bench:
+    def __init__(self, name="made-up", protocol="corrected", validity=None):
+        self.entry, self.protocol, self._validity = SimpleNamespace(id=name), protocol, validity
+
+    def validity(self, condition):
+        if isinstance(self._validity, Exception):
+            raise self._validity
+        return (self._validity or {}).get(condition)
+
+
+def call(fixture, *arguments):
+    return fixture.__wrapped__(*arguments)
+
+
+@pytest.fixture
+def request_of(monkeypatch):
+    """Subjects by model, in place of claims/subjects.toml."""
+    subjects = {"other": Subject(suppressor="0:2", source="planted")}
+    monkeypatch.setattr(readings, "_subject_of", lambda request, model: subjects.get(model))
+
+
+def test_the_published_protocol_blocks_all():
+    bench = Bench(protocol="published")
+    for fixture, arguments in (
+        (readings.ov, (bench, "facts", SUBJECT)),
+        (readings.reference, (None, bench, None, "facts")),
+        (readings.steered, (bench, SUBJECT)),
+    ):
+        with pytest.raises(Stopped, match="corrected protocol only"):
+            call(fixture, *arguments, stopping)
+
+
+@pytest.mark.parametrize(
+    ("bench", "reason"),
+    [
+        (None, "compared with no other model"),
+        (Bench("unnamed"), "names no head for the reference unnamed"),
+        (Bench("other", validity={"facts": refuted("it cannot tell")}), "other: it cannot tell"),
+        (Bench("other", validity=WeightsMissing("no weights")), "the reference: no weights"),
+    ],
+)
+def test_a_reference_that_says_nothing_blocks(bench, reason, request_of):
+    with pytest.raises(Stopped, match=reason):
+        call(readings.reference, None, Bench(), bench, "facts", stopping)
+
+
+@pytest.mark.parametrize(
+    ("invalid", "reason"),
+    [
+        (["facts"], "facts is not valid for made-up"),
+        (["negation", "counterfactual", "logic"], "none can be spared"),
+    ],
+)
+def test_steering_needs_facts_and_something_to_spare(invalid, reason):
+    bench = Bench(validity={name: blocked("unknown") for name in invalid})
+    with pytest.raises(Stopped, match=reason):
+        call(readings.steered, bench, SUBJECT, stopping)

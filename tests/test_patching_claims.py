@@ -1,0 +1,167 @@
+"""Claims H1.4 to H1.7, H5 and H6, judged on made-up measurements: each can hold, and can fail.
+
+Run: pytest tests/test_patching_claims.py
+"""
+
+from inspect import signature
+
+import pytest
+
+from claims import test_h1_suppressors as h1
+from claims import test_h5_coalitions as h5
+from claims import test_h6_patching as h6
+from tests.synthetic_effects import (
+    LAYERS,
+    LEADER,
+    TRIO,
+    make_coalitions,
+    make_patches,
+    make_paths,
+    noise,
+)
+from tests.synthetic_sweeps import make_sweep
+from tinyablation.effects import head_name
+from tinyablation.expectations import Subject
+
+NAMED = Subject(
+    suppressor=head_name(LEADER), trio=[head_name(head) for head in TRIO], source="planted"
+)
+PLANTED = {LEADER: 1.0}
+NOTHING = {}
+ELSEWHERE = {(0, 7): 1.0}
+SPREAD_OUT = {TRIO[0]: 0.5, LEADER: 0.5, TRIO[2]: 0.5}
+VITAL = {LEADER: 0.3, TRIO[0]: -1.0}
+SMALL = {LEADER: 0.05}  # 1 % of the clean LD
+
+
+def judged(claim, *arguments):
+    kept = []
+    claim(*arguments, lambda verdict, **_: kept.append(verdict))
+    return kept[0].status
+
+
+@pytest.mark.parametrize(
+    ("claim", "holds", "fails"),
+    [
+        (h5.test_zeroing_the_trio_raises_ld, PLANTED, NOTHING),
+        (h5.test_zeroing_the_trio_raises_ld, SPREAD_OUT, ELSEWHERE),
+        (h5.test_zeroing_the_trio_raises_ld, SPREAD_OUT, VITAL),
+        (h5.test_pairs_with_the_leader_beat_the_pair_without, PLANTED, {TRIO[0]: 1.0}),
+        (h5.test_leader_alone_recovers_most, PLANTED, SPREAD_OUT),
+        (h5.test_partners_recover_little, PLANTED, SPREAD_OUT),
+        (h1.test_trio_of_the_small_model_raises_ld, PLANTED, NOTHING),
+        (h1.test_named_pair_suppresses, PLANTED, NOTHING),
+    ],
+)
+def test_claims_about_coalitions(claim, holds, fails):
+    # Some ask for the other sets of the layer too; made-up tables hold all.
+    asked = signature(claim).parameters.keys() & {"subsets", "coalitions"}
+    for effects, status in ((holds, "supported"), (fails, "refuted")):
+        made = [make_coalitions(effects, spread=0.05)] * len(asked)
+        assert judged(claim, *made, NAMED) == status
+
+
+@pytest.mark.parametrize(
+    "claim", [h5.test_leader_alone_recovers_most, h5.test_partners_recover_little]
+)
+@pytest.mark.parametrize("effects", [NOTHING, VITAL])
+def test_recovery_of_nothing_is_blocked(claim, effects):
+    """A ratio of two negative effects would pass "at least 60 %" falsely."""
+    assert judged(claim, make_coalitions(effects), NAMED) == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("extra", "status"), [(1.0, "supported"), (0.0, "refuted"), (-1.0, "refuted")]
+)
+def test_h5_3_cooperation(extra, status):
+    made = make_coalitions(PLANTED, extra={3: extra + noise(0.05, 5)})
+    assert judged(h5.test_cooperation_is_super_additive, made, made, NAMED) == status
+
+
+@pytest.mark.parametrize(("effects", "status"), [(SPREAD_OUT, "supported"), (ELSEWHERE, "refuted")])
+def test_h5_6_no_other_trio(effects, status):
+    # The rival is chosen by single heads, of which a made-up sweep has four.
+    class Alone:
+        def mean_deltas(self, split):
+            assert split == "discovery"
+            return {(0, head): effects.get((0, head), 0.0) for head in range(8)}
+
+    made = make_coalitions(effects, spread=0.03)
+    assert judged(h5.test_no_other_trio_does_as_well, made, Alone(), NAMED) == status
+
+
+@pytest.mark.parametrize(
+    ("effects", "status"), [({(0, 2): 1.0}, "supported"), ({(0, 3): 1.0}, "refuted")]
+)
+@pytest.mark.parametrize(
+    "claim",
+    [h1.test_sibling_has_the_same_suppressor, h1.test_named_head_is_the_primary_suppressor],
+)
+def test_claims_about_a_named_head(claim, effects, status):
+    assert judged(claim, make_sweep(effects), NAMED) == status
+
+
+def test_h1_4_does_not_ask_for_the_lead_and_h1_6_does():
+    both = make_sweep({(0, 2): 1.0, (0, 3): 2.0})
+    assert judged(h1.test_sibling_has_the_same_suppressor, both, NAMED) == "supported"
+    assert judged(h1.test_named_head_is_the_primary_suppressor, both, NAMED) == "refuted"
+
+
+LAST = {(layer, "last"): 0.3 * layer for layer in range(LAYERS)}
+MORE = {**LAST, (2, "last"): 0.9}
+WINDOWED = {(layer, "last"): 0.25 * (layer + 1) for layer in range(LAYERS)}
+
+
+@pytest.mark.parametrize(
+    ("forward", "reverse", "twin", "status"),
+    [
+        (MORE, LAST, None, "supported"),
+        (LAST, MORE, None, "supported"),
+        (LAST, LAST, None, "refuted"),
+        (MORE, LAST, (LAST, LAST), "supported"),
+        # The same asymmetry without any suppressor: no evidence for one.
+        (MORE, LAST, (MORE, LAST), "refuted"),
+    ],
+)
+def test_h6_1_asymmetry(forward, reverse, twin, status):
+    patches = make_patches(forward, reverse)
+    other = make_patches(*twin, seed=4) if twin else None
+    assert judged(h6.test_patching_is_asymmetric, patches, other) == status
+
+
+def test_h6_1_an_effect_that_is_the_same_at_every_layer_is_an_artefact():
+    """Pitfall P3: the study's figures were identical at every layer."""
+    kept = []
+    flat = make_patches({}, {}, flat=0.5)
+    h6.test_patching_is_asymmetric(flat, None, lambda verdict, **_: kept.append(verdict))
+    assert kept[0].status == "refuted"
+    assert "the same at every layer" in kept[0].reason
+
+
+def test_h6_2_windows():
+    shifted = {key: value + 0.3 for key, value in WINDOWED.items()}
+    patches = make_patches(shifted, WINDOWED)
+    assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "supported"
+    patches = make_patches(WINDOWED, WINDOWED)
+    assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "most", "little"),
+    [
+        (1.0, 0.8, "supported", "refuted"),
+        (1.0, 0.05, "refuted", "supported"),
+        (1.0, 0.35, "refuted", "refuted"),
+        (0.0, 0.8, "blocked", "blocked"),
+    ],
+)
+def test_h6_3_and_h6_4_paths(total, share, most, little):
+    paths = make_paths(total, {1: 1.0, LAYERS // 2: share})
+    assert judged(h6.test_path_mediates_most, paths, NAMED) == most
+    assert judged(h6.test_path_mediates_little, paths, NAMED) == little
+
+
+def test_the_receiver_can_be_named():
+    paths = make_paths(1.0, {3: 0.9})
+    named = NAMED.model_copy(update={"receiver": 3})
+    assert judged(h6.test_path_mediates_most, paths, named) == "supported"

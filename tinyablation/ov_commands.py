@@ -1,0 +1,174 @@
+"""The commands `ov-report` and `ov-clusters`: what heads write, as JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.commands import (
+    add_bench_options,
+    add_output_options,
+    bench_of,
+    put,
+    refuse_overwriting,
+)
+from tinyablation.corpora import SPLITS
+from tinyablation.errors import TinyAblationError
+
+if TYPE_CHECKING:
+    from tinyablation.interventions import Head
+    from tinyablation.registry import ModelEntry
+
+ALL = "all"
+# config.json's model_type -> the registry's family.
+_FAMILIES = {"gpt2": "gpt2", "mistral": "mistral", "llama": "llama", "gpt_neox": "neox"}
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register both commands."""
+    report = commands.add_parser(
+        "ov-report",
+        help="the tokens that heads write, and the words they lean to",
+        description="Measures the mean output of heads at the last token of a condition's prompts "
+        "and writes a JSON report: by head the norm, the tokens at both ends, its OV circuit, and "
+        "how it leans to hedges and boosters, against all heads of the model.",
+    )
+    add_bench_options(
+        report, model=("ID_OR_FOLDER", "a registered id, or a model folder"), store=False
+    )
+    report.add_argument(
+        "--heads", nargs="+", type=_head, metavar="LAYER:HEAD", help="such as 0:2 (default: all)"
+    )
+    report.add_argument(
+        "--split", choices=(*SPLITS, ALL), default=SPLITS[0], help="default: %(default)s"
+    )
+    report.add_argument(
+        "--top-k", type=int, default=150, help="tokens in each list (default: %(default)s)"
+    )
+    report.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="the corpus folder of a model folder that is not registered; its prompts begin with "
+        "a BOS unless it is a GPT-NeoX",
+    )
+    report.add_argument(
+        "--lexicons",
+        type=Path,
+        help="word lists (default: knowledge/lexicons.toml of the corpora)",
+    )
+    add_output_options(report)
+    report.set_defaults(run=_report)
+
+    clusters = commands.add_parser(
+        "ov-clusters",
+        help="which tokens recur in several OV reports",
+        description="Counts how often each token stands in the heads' lists of several reports of "
+        "`ov-report`, and by which model, condition and head.",
+    )
+    clusters.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
+    clusters.add_argument(
+        "--limit", type=int, default=100, help="tokens listed at either end (default: %(default)s)"
+    )
+    clusters.add_argument(
+        "--top-n", type=int, default=50, help="tokens read of each list (default: %(default)s)"
+    )
+    add_output_options(clusters)
+    clusters.set_defaults(run=_clusters)
+
+
+def _head(text: str) -> Head:
+    from tinyablation.expectations import parse_head
+
+    try:
+        layer, head = parse_head(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return layer, head
+
+
+def _report(options: argparse.Namespace) -> None:
+    refuse_overwriting(options)
+    if options.top_k < 1:
+        raise TinyAblationError(f"--top-k {options.top_k}: give 1 or more")
+    if options.seed < 0:
+        raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
+    from tinyablation.lexicons import load_lexicons
+
+    entry = _entry(options)
+    lexicons = load_lexicons(options.lexicons or options.corpora / "knowledge" / "lexicons.toml")
+    bench = bench_of(options, entry)  # nothing is kept in its store: the report is the output
+    facts = bench.facts
+    if options.top_k > facts.vocab_size:
+        raise TinyAblationError(
+            f"--top-k {options.top_k}: {entry.id} has {facts.vocab_size} tokens"
+        )
+    for layer, head in options.heads or ():
+        if layer >= facts.n_layers or head >= facts.n_heads:
+            raise TinyAblationError(
+                f"--heads {layer}:{head}: {entry.id} has {facts.n_layers} layers of "
+                f"{facts.n_heads} heads"
+            )
+    prompts = bench.prompts(options.condition, None if options.split == ALL else options.split)
+    from tinyablation.ov import measure_ov
+
+    document = measure_ov(
+        bench.engine,
+        prompts,
+        condition=options.condition,
+        split=options.split,
+        lexicons=lexicons,
+        top_k=options.top_k,
+        layers_with_vectors=(),
+        seed=options.seed,
+    ).document
+    if options.heads:
+        rows = {(row["layer"], row["head"]): row for row in document["heads"]}
+        document["heads"] = [rows[head] for head in dict.fromkeys(options.heads)]
+    put(document, options)
+
+
+def _clusters(options: argparse.Namespace) -> None:
+    refuse_overwriting(options)
+    from tinyablation.manifests import read_json
+    from tinyablation.ov_comparison import cluster_tokens
+
+    reports = [read_json(path) for path in options.reports]
+    put(cluster_tokens(reports, limit=options.limit, top_n=options.top_n), options)
+
+
+def _entry(options: argparse.Namespace) -> ModelEntry:
+    """The registered model, or one made of what its folder says."""
+    from tinyablation.loading import LoadingError
+    from tinyablation.manifests import read_json
+    from tinyablation.registry import ModelEntry, load_registry
+
+    folder = Path(options.model)
+    registry = load_registry(options.registry) if options.registry.is_file() else {}
+    if options.model in registry or not folder.is_dir():
+        return load_registry(options.registry)[options.model]
+    for entry in registry.values():
+        if entry.source == folder.resolve():
+            return entry
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in _FAMILIES:
+        raise LoadingError(
+            f"{folder}: a model of type {kind!r}; known are {', '.join(sorted(_FAMILIES))}"
+        )
+    if not options.tokenizer:
+        raise LoadingError(
+            f"{folder} is not registered in {options.registry}; say with --tokenizer which folder "
+            f"of {options.corpora} was made for its tokenizer"
+        )
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).lstrip("-._") or "model"
+    family: Any = _FAMILIES[kind]
+    return ModelEntry(
+        id=name,
+        title=name,
+        source=folder.resolve(),
+        family=family,
+        variant="natural",
+        tokenizer=options.tokenizer,
+        bos=family != "neox",
+    )

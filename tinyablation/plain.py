@@ -1,0 +1,75 @@
+"""Plain values: what may stand in a record, on a pytest report or in a JSON file.
+
+Python and JSON types only: no numpy scalars, no NaN. A numpy scalar on a pytest report makes xdist
+lose that report, so claims pass what they record through `plain` first.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tinyablation.errors import TinyAblationError
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+class RecordError(TinyAblationError):
+    """A value cannot be recorded, or a record file cannot be read; the message says why."""
+
+
+def plain(value: Any, where: str = "value") -> Any:
+    """`value` with plain Python and JSON types only, for pytest reports and record files.
+
+    numpy scalars and arrays (anything with `.tolist()`), tuples, mappings with text keys and
+    pydantic models are converted; lone surrogates in text become visible escapes, for no file can
+    hold them.
+
+    Raises RecordError, naming the path of keys (`details.per_head[3]`), for NaN and infinity and
+    for anything else.
+    """
+    if value is None or type(value) in (bool, int):
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)  # exact str: xdist refuses subclasses such as numpy.str_
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{where} is {float(value)}: only finite numbers can be recorded")
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, BaseModel):
+        return {
+            name: plain(getattr(value, name), f"{where}.{name}")
+            for name in type(value).model_fields
+        }
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise RecordError(f"{where} has the key {key!r}: keys must be text")
+        return {plain(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    to_list = getattr(value, "tolist", None)  # numpy, without importing it
+    if callable(to_list):
+        converted = to_list()
+        if type(converted) is not type(value):
+            return plain(converted, where)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise RecordError(f"{where} is a {kind}: record numbers, text, lists and mappings only")
+
+
+class Plain(BaseModel):
+    """Base of what is recorded: frozen, no unknown fields, plain values only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_plain_values(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            return {key: plain(item, str(key)) for key, item in data.items()}
+        return data

@@ -1,0 +1,257 @@
+"""The report's cells and sections: one section a test, one cell a record, placed and worded."""
+
+import shlex
+from collections import Counter
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from tinyablation import charts, curves
+from tinyablation.comparison import Comparison, cell_key
+from tinyablation.panels import CurvePanel, Panel, Token
+from tinyablation.records import ALL_CONDITIONS, CONDITIONS, PublishedFigure, Record, RecordFile
+from tinyablation.replication import (
+    Measured,
+    Replication,
+    compare,
+    measured,
+    sign_agreement,
+)
+from tinyablation.text import detail, sentence_of, slug
+
+_SIGNS = ("same sign", "opposite sign", "not told from zero")  # of sign_agreement, as printed
+
+
+def standing(record: Record) -> str:
+    """How a verdict stands to its prediction: a key of STANDINGS."""
+    if record.verdict == "error" or record.outcome == "error":
+        return "error"
+    if record.verdict == record.prediction:
+        return "as"
+    if record.outcome == "skipped" or record.verdict == "blocked":
+        return "unjudged"
+    if record.prediction is None:
+        return "unregistered"
+    return (
+        "against" if record.outcome == "failed" or record.verdict != "inconclusive" else "unjudged"
+    )
+
+
+def rerun_command(record: Record) -> str:
+    """The shell command that repeats one cell."""
+    option = "" if record.protocol == "corrected" else f" --protocol {record.protocol}"
+    return f"pytest {shlex.quote(record.test)}{option}"
+
+
+class PanelView(NamedTuple):
+    """A panel ready to be printed: a drawing, or rows of tokens under headings."""
+
+    title: str
+    drawing: Markup
+    headings: list[str]
+    rows: list[tuple[Token | None, ...]]
+
+
+def _panel(panel: Panel, anchor: str) -> PanelView:
+    if isinstance(panel, CurvePanel):
+        return PanelView(panel.title, curves.curve(panel, anchor), [], [])
+    rows = list(zip_longest(*panel.columns.values()))
+    return PanelView(panel.title, Markup(""), list(panel.columns), rows)
+
+
+class Cell(NamedTuple):
+    """One record with what the page needs to place it."""
+
+    record: Record
+    anchor: str
+    standing: str
+    label: str
+    heat: charts.HeatTable | None
+    plot: Markup
+    figures: list[tuple[str, Any]]
+    command: str
+    said: str
+    panels: list[PanelView]
+    replications: list[tuple[PublishedFigure, Replication]]
+    other: Record | None  # the same cell under the other protocol
+
+    @property
+    def published_here(self) -> list[tuple[PublishedFigure, Replication]]:
+        """Published effects for this model and condition."""
+        return [pair for pair in self.replications if pair[0].quantity == "effect"]
+
+
+class Beside(NamedTuple):
+    """A measured figure beside a published one of the same model and condition."""
+
+    cell: Cell
+    test: str  # which test measured it, where a claim has several
+    found: Measured | None
+    replication: Replication
+
+
+class PublishedRow(NamedTuple):
+    """One published figure of a claim, what was measured of it, and how other models' signs go."""
+
+    figure: PublishedFigure
+    beside: list[Beside]
+    why: str  # nothing is beside it
+    elsewhere: str  # how the signs of other models stand to it, in words
+
+
+class Section(NamedTuple):
+    """One test function: what it claims, and its cells for every model and condition."""
+
+    anchor: str
+    record: Record  # any of them: the claim's text is the same in all
+    title: str
+    cells: list[Cell]
+    by_place: dict[tuple[str, str], list[Cell]]
+    wide: bool
+    axis: Markup
+    unit: str
+    verdicts: Counter[str]
+    standings: Counter[str]
+    published: list[PublishedRow]  # of the claim; at its first test only
+    published_at: str  # the section that has them; "" where the claim has none
+
+
+def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, other: Record | None) -> Cell:
+    stands = standing(record)
+    said = {
+        "as": "as predicted",
+        "against": f"predicted {record.prediction}",
+        "unjudged": f"predicted {record.prediction}" if record.prediction else "no prediction",
+        "unregistered": "no prediction",
+        "error": f"predicted {record.prediction}" if record.prediction else "no prediction",
+    }[stands]
+    if record.protocol == "published":  # nothing can be predicted there
+        said = "broken" if stands == "error" else ""
+    words = "against its prediction" if stands == "against" else said
+    label = (
+        f"{record.claim} {sentence_of(record.name)}, {record.model}, {record.condition}: "
+        f"{record.verdict}{', ' if words else ''}{words}"
+    )
+    return Cell(
+        record=record,
+        anchor=anchor,
+        standing=stands,
+        label=label,
+        heat=charts.heat_table(record.heatmap, record.subject) if record.heatmap else None,
+        plot=charts.forest_row(record, axes[record.unit]),
+        figures=[(name.replace("_", " "), detail(item)) for name, item in record.details.items()],
+        command=rerun_command(record),
+        said=said,
+        panels=[
+            _panel(panel, f"{anchor}--panel-{number}")
+            for number, panel in enumerate(record.panels, 1)
+        ],
+        replications=[
+            (figure, compare(record, figure))
+            for figure in record.published
+            if (figure.model, figure.condition) == (record.model, record.condition)
+        ],
+        other=other,
+    )
+
+
+def _published(cells: list[Cell]) -> list[PublishedRow]:
+    """The figures published for the claim of `cells`, each once, beside what was measured."""
+    figures: list[PublishedFigure] = []
+    for cell in cells:
+        figures += [figure for figure in cell.record.published if figure not in figures]
+    models = [figure.model for figure in figures]
+    places = {name: rank for rank, name in enumerate((*CONDITIONS, ALL_CONDITIONS))}
+    figures.sort(
+        key=lambda figure: (
+            models.index(figure.model),
+            places.get(figure.condition, len(places)),
+        )
+    )
+    tests = {cell.record.name for cell in cells}
+    rows = []
+    for figure in figures:
+        beside = []
+        for cell in cells:
+            record = cell.record
+            if (record.model, record.condition) == (figure.model, figure.condition):
+                found = measured(record, figure.quantity)
+                test = sentence_of(record.name) if len(tests) > 1 else ""
+                shown = None if isinstance(found, str) else found
+                beside.append(Beside(cell, test, shown, compare(record, figure)))
+        counts = sign_agreement((cell.record for cell in cells), figure)
+        total = sum(counts.values())
+        words = [f"{word} in {counts[word]} of {total}" for word in _SIGNS if counts[word]]
+        known = any(cell.record.model == figure.model for cell in cells)
+        why = "not measured under this condition" if known else "another model"
+        rows.append(PublishedRow(figure, beside, why, ", ".join(words)))
+    return rows
+
+
+def sections(file: RecordFile, comparison: Comparison | None = None) -> list[Section]:
+    """The sections of a page, in the records' canonical order."""
+    others: dict[tuple[str, str, str, str], Record] = {}
+    for test in comparison.tests if comparison else ():
+        for pair in test.pairs:
+            published = file.session.protocol == "corrected"
+            others[cell_key(pair.corrected)] = pair.published if published else pair.corrected
+    groups: dict[tuple[str, str, bool], list[Record]] = {}
+    for record in file.ordered():
+        wide = record.condition == ALL_CONDITIONS
+        groups.setdefault((record.claim, record.name, wide), []).append(record)
+    used: Counter[str] = Counter()
+
+    def unique(anchor: str) -> str:
+        used[anchor] += 1
+        return anchor if used[anchor] == 1 else f"{anchor}--{used[anchor]}"
+
+    made: list[Section] = []
+    for (claim, name, wide), records in groups.items():
+        units = list(dict.fromkeys(r.unit for r in records if r.effect is not None))
+        by_unit = {r.unit: [s for s in records if s.unit == r.unit] for r in records}
+        axes = {unit: charts.shared_scale(same) for unit, same in by_unit.items()}
+        cells = [
+            _cell(
+                r,
+                axes,
+                unique("cell-" + slug(claim, name, r.model, r.condition)),
+                others.get(cell_key(r)),
+            )
+            for r in records
+        ]
+        places: dict[tuple[str, str], list[Cell]] = {}
+        for cell in cells:
+            places.setdefault((cell.record.model, cell.record.condition), []).append(cell)
+        made.append(
+            Section(
+                anchor=unique("claim-" + slug(claim, name)),
+                record=records[0],
+                title=sentence_of(name),
+                cells=cells,
+                by_place=places,
+                wide=wide,
+                axis=charts.forest_axis(axes[units[0]]) if len(units) == 1 else Markup(""),
+                unit=units[0] if len(units) == 1 else "",
+                verdicts=Counter(r.verdict for r in records),
+                standings=Counter(cell.standing for cell in cells),
+                published=[],
+                published_at="",
+            )
+        )
+    return _with_published(made)
+
+
+def _with_published(made: list[Section]) -> list[Section]:
+    """The same sections, the first of each claim with its published figures."""
+    firsts: dict[str, str] = {}
+    done = []
+    for section in made:
+        claim = section.record.claim
+        if claim not in firsts:
+            cells = [cell for one in made if one.record.claim == claim for cell in one.cells]
+            rows = _published(cells)
+            firsts[claim] = section.anchor if rows else ""
+            section = section._replace(published=rows)
+        done.append(section._replace(published_at=firsts[claim]))
+    return done

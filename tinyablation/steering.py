@@ -1,0 +1,164 @@
+"""Steering along a direction: how the logit difference responds to the dose. Tables only.
+
+The response of an example is its slope: least squares of LD over the scales, the unhooked run among
+them as scale 0. In logits per unit, a unit being the direction added once, at its own length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyablation.batteries import STEERING_SCALES
+from tinyablation.corpora import CONFIRMATION, DISCOVERY
+from tinyablation.effects import Effects, Floats
+from tinyablation.errors import TinyAblationError
+from tinyablation.interventions import Steer
+from tinyablation.statistics import Estimate, generator
+from tinyablation.verdicts import Verdict, figure
+
+OV = "ov"
+# Random directions of the same length. One alone would leave the verdict to the luck of its draw;
+# three make 24 interventions a condition, a sixteenth of what a sweep of GPT-2 medium has.
+CONTROLS = ("random-1", "random-2", "random-3")
+PER_UNIT = "logits per unit"
+
+
+class SteeringError(TinyAblationError):
+    """Steering that cannot be measured or summarised; the message says which."""
+
+
+def control_directions(
+    direction: Floats, seed: int, purpose: str, names: Sequence[str] = CONTROLS
+) -> dict[str, Floats]:
+    """Random directions by name, [d_model] each, isotropic and as long as `direction` [d_model]."""
+    length = float(np.linalg.norm(direction))
+    if direction.ndim != 1 or not np.isfinite(length) or length == 0:
+        raise SteeringError(
+            f"a direction of shape {direction.shape} and length {length} has no control"
+        )
+    found = {}
+    for name in names:
+        drawn = generator(seed, f"{purpose} {name}").standard_normal(len(direction))
+        found[name] = np.asarray(drawn * (length / np.linalg.norm(drawn)))
+    return found
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """One condition's response to a direction and its controls, added at one layer."""
+
+    effects: Effects
+    layer: int
+    controls: tuple[str, ...] = CONTROLS
+    direction: str = OV
+    doses: tuple[float, ...] = field(default=STEERING_SCALES)
+
+    @property
+    def condition(self) -> str:
+        return self.effects.condition
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return self.effects.runs
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The doses and 0, ascending."""
+        return tuple(sorted({*self.doses, 0.0}))
+
+    def floor(self) -> float:
+        """The slope that counts, in logits per unit: 5 % of the clean LD, at least the noise."""
+        return self.effects.floor()
+
+    def by_scale(self, direction: str, split: str) -> NDArray[np.float64]:
+        """[n_scales, n_examples] LD under each dose."""
+        clean = self.effects.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        rows = [
+            clean
+            if scale == 0
+            else self.effects.values(Steer(self.layer, direction, scale).label, split)
+            for scale in self.scales
+        ]
+        return np.stack(rows)
+
+    def slopes(self, direction: str, split: str) -> Floats:
+        """[n_examples] least squares of LD over the scales."""
+        centred = np.asarray(self.scales) - np.mean(self.scales)
+        return np.asarray(centred @ self.by_scale(direction, split) / (centred @ centred))
+
+    def sign(self, direction: str) -> float:
+        """Which way the direction moves LD on the discovery split: 1.0 or -1.0."""
+        return -1.0 if self.slopes(direction, DISCOVERY).mean() < 0 else 1.0
+
+    def slope(self, direction: str = OV, *, signed: bool = True) -> Estimate:
+        """The mean slope on the confirmation split; signed: times the sign of discovery."""
+        sign = self.sign(direction) if signed else 1.0
+        values = sign * self.slopes(direction, CONFIRMATION)
+        return self.effects.interval(values, CONFIRMATION, f"slope {direction}")
+
+    def strongest_control(self) -> str:
+        """The control that moves LD most on the discovery split, either way."""
+        if not self.controls:
+            raise SteeringError(f"{self.condition}: no control direction was measured")
+        means = [abs(float(self.slopes(name, DISCOVERY).mean())) for name in self.controls]
+        return self.controls[int(np.argmax(means))]
+
+    def lead(self, control: str) -> Estimate:
+        """Slope minus that of a control, each with its own sign of discovery, paired by example."""
+        own, other = (
+            self.sign(name) * self.slopes(name, CONFIRMATION) for name in (self.direction, control)
+        )
+        return self.effects.interval(own - other, CONFIRMATION, f"slope beyond {control}")
+
+    def monotony(self) -> float:
+        """Spearman's correlation of dose and mean LD on the confirmation split, times the sign.
+
+        1: the more, the further, at every step. 0 where no dose moves LD at all.
+        """
+        from scipy import stats  # .5 s to import, and claims are collected without it
+
+        means = self.by_scale(self.direction, CONFIRMATION).mean(axis=1)
+        if np.ptp(means) == 0:
+            return 0.0
+        rho = float(stats.spearmanr(self.scales, means).statistic)
+        return rho * self.sign(self.direction)
+
+    def curve(self, direction: str = OV) -> list[Estimate]:
+        """Mean change of LD by scale, confirmation split, in logits."""
+        rows = self.by_scale(direction, CONFIRMATION)
+        clean = rows[self.scales.index(0.0)]
+        return [
+            self.effects.interval(row - clean, CONFIRMATION, f"{direction} {scale!r}")
+            for scale, row in zip(self.scales, rows, strict=True)
+        ]
+
+    def levels(self, direction: str = OV) -> list[Estimate]:
+        """Mean LD itself by scale, confirmation split, in logits."""
+        rows = self.by_scale(direction, CONFIRMATION)
+        return [
+            self.effects.interval(row, CONFIRMATION, f"{direction} LD at {scale!r}")
+            for scale, row in zip(self.scales, rows, strict=True)
+        ]
+
+
+def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
+    """Is a slope nothing to speak of? For conditions that steering is to spare; an equivalence.
+
+    supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive.
+    """
+    found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
+    found += f"{figure(slope.high)}]"
+    within = f"+-{figure(floor)}"
+    if -floor < slope.low and slope.high < floor:
+        return Verdict(
+            "supported", f"{what}: {found} lies within {within}", slope, floor, None, PER_UNIT
+        )
+    if slope.low > floor or slope.high < -floor:
+        return Verdict(
+            "refuted", f"{what}: {found} lies outside {within}", slope, floor, None, PER_UNIT
+        )
+    return Verdict(
+        "inconclusive", f"{what}: {found} straddles {within}", slope, floor, None, PER_UNIT
+    )

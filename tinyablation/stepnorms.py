@@ -1,0 +1,128 @@
+"""Step norms at a layer's output with heads of it zeroed, for one model and condition, kept.
+
+What geometry.measure_geometry finds is a reading: measured once, and read without torch. As a table
+by example it answers the questions of any coalition: effect, exceedance, clusters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.batteries import HeadSets
+from tinyablation.coalitions import Coalitions, Heads
+from tinyablation.interventions import Head, heads_label
+from tinyablation.readings import Computed
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.geometry import Geometry
+    from tinyablation.measuring import Bench
+
+# Columns of the table: mean over a prompt's first steps, and over all of them.
+EARLY_STEPS, ALL_STEPS = "step_norm_early", "step_norm"
+
+
+@dataclass(frozen=True)
+class StepNorms(Coalitions):
+    """Triples of one layer's heads, zeroed; columns EARLY_STEPS and ALL_STEPS instead of an LD.
+
+    In the residual stream's own unit; ask for a column by its name. spread: activation_spread of
+    the clean and the ablated last-token vectors, their difference with its interval (nats), and of
+    how many examples and dimensions: its sign says nothing with few examples a dimension.
+    """
+
+    spread: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stepnorms(bench: "Bench", condition: str, trio: tuple[Head, ...]) -> StepNorms:
+    """The triples of the trio's layer, on the examples that its coalitions are measured on.
+
+    Reused where the reading is complete. Raises BatteryError for a trio that is not of one layer,
+    and what measure_geometry raises.
+    """
+    own = tuple(sorted((int(layer), int(head)) for layer, head in trio))
+    sets = HeadSets(own[0][0], own, bench.facts.n_heads, seed=bench.seed)
+    triples = tuple(heads for heads in sets.sets() if len(heads) == 3)
+    sample = sets.sample
+    rows = bench.rows(condition, sample.split, per_cluster=sample.per_cluster)
+    corpus, _ = bench.corpus(condition)
+    examples = [corpus.examples[row] for row in rows]
+    clusters = [example.cluster_id for example in examples]
+
+    def compute() -> Computed:
+        from tinyablation.geometry import measure_geometry
+        from tinyablation.tokenisation import Prompt, encode
+
+        model = bench.model
+        before = () if model.bos_id is None else (model.bos_id,)
+        # The residual stream knows nothing of the answers, which may be of several tokens.
+        prompts = [
+            Prompt((*before, *encode(model.tokenizer, example.clean)), 0, 1) for example in examples
+        ]
+        found = measure_geometry(bench.engine, prompts, triples, sets.layer, vectors_of=[(), own])
+        wide = {name: _wide(found.table, name) for name in (EARLY_STEPS, ALL_STEPS)}
+        labels = list(wide[EARLY_STEPS].index)
+        document = {
+            "layer": sets.layer,
+            "sets": labels,  # the rows of both tensors; "" is the clean model
+            "rows": list(rows),  # of the corpus: their columns
+            "spread": _spread(found, own, clusters),
+        }
+        return Computed(document, {name: table.to_numpy() for name, table in wide.items()})
+
+    reading = bench.reading(condition, f"geometry-{_name(own)}", compute, sample)
+    document, tensors = reading.document(), reading.tensors()
+    import pandas
+
+    common = {
+        "example": range(len(examples)),
+        "split": list(rows.values()),
+        "fact_id": [example.fact_id for example in examples],
+        "cluster_id": clusters,
+        "template_id": [example.template_id for example in examples],
+        "target": [example.target for example in examples],
+        "foil": [example.foil for example in examples],
+    }
+    parts = []
+    for number, label in enumerate(document["sets"]):
+        figures = {name: tensors[name][number] for name in (EARLY_STEPS, ALL_STEPS)}
+        method, name = ("zero", f"zero:{label}") if label else ("none", "baseline")
+        named = {"intervention": name, "method": method, "heads": label}
+        parts.append(pandas.DataFrame({**common, **named, **figures}))
+    table = pandas.concat(parts, ignore_index=True)
+    # Sums in float64: what floating point leaves of a norm is far below any share of it.
+    return StepNorms(
+        bench.entry.id,
+        condition,
+        table,
+        noise_floor=0.0,
+        seed=bench.seed,
+        runs=(reading.name,),
+        spread=document["spread"],
+    )
+
+
+def _name(heads: Heads) -> str:
+    return heads_label(heads).replace("+", "_")
+
+
+def _wide(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
+    return table.pivot(index="heads", columns="example", values=column).sort_index(axis=1)
+
+
+def _spread(found: "Geometry", trio: Heads, clusters: list[str]) -> dict[str, Any]:
+    from tinyablation.geometry import activation_spread, spread_difference
+    from tinyablation.statistics import StatisticsError
+
+    clean, ablated = found.vectors[""], found.vectors[heads_label(trio)]
+    figures: dict[str, Any] = {"examples": len(clean), "dimensions": clean.shape[1]}
+    try:
+        difference = spread_difference(clean, ablated, clusters)
+        return figures | {
+            "clean": activation_spread(clean),
+            "ablated": activation_spread(ablated),
+            "difference": list(difference[:3]),
+        }
+    except StatisticsError as refusal:
+        return figures | {"refused": str(refusal)}
