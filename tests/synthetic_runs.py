@@ -20,7 +20,22 @@ from tinyablation.runs import Run, RunStore
 N_LAYERS, N_HEADS, N_EXAMPLES = 4, 3, 12
 SUPPRESSOR = "0.2"
 SMALL = Battery("h1", ("zero", "mean"), "two methods are enough here")
-SHARDS = SMALL.shards(N_LAYERS, N_HEADS)
+# One shard a layer, where the battery itself would make one of them all: there is more to go wrong.
+SHARDS = [
+    Shard("baseline", ()),
+    *(
+        Shard(
+            f"L{layer:02d}",
+            tuple(
+                each
+                for shard in SMALL.shards(N_LAYERS, N_HEADS)
+                for each in shard.interventions
+                if each.heads[0][0] == layer
+            ),
+        )
+        for layer in range(N_LAYERS)
+    ),
+]
 KEYS = [shard.key for shard in SHARDS]
 
 

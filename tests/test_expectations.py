@@ -216,8 +216,8 @@ def test_a_reference_is_a_registered_model(write):
 def test_the_subjects_of_this_project_are_of_its_models():
     models = load_registry(ROOT / "fixtures" / "models.toml").ids
     subjects = load_subjects(ROOT / "claims" / "subjects.toml", models).subjects
-    assert {subject.reference for subject in subjects.values()} == {None, "tiny-gpt2"}
-    assert subjects["tiny-gpt2"].reference is None
+    assert {subject.reference for subject in subjects.values()} == {None, "tiny-llama"}
+    assert subjects["tiny-llama"].reference is None
 
 
 @pytest.mark.parametrize(

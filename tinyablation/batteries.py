@@ -295,7 +295,7 @@ class OneHead:
     head: Head
     side: Side = "clean"
     donor: Side | Literal[""] = ""
-    sample: Sample = SOME
+    sample: Sample = EVERYTHING  # whether a step knows its answers is seen by cell
     describe = "one head, zeroed"
 
     @property
