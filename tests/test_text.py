@@ -56,6 +56,13 @@ def test_details_as_text_pairs_and_rows():
     assert detail(deep)[1][0][1][1][0][1][1][0] == ("c", '{"d": 1}')
 
 
+def test_a_figure_with_its_interval_is_shown_as_one():
+    assert detail([0.8882, 0.2997, 1.326]) == "0.8882 [0.2997, 1.326]"
+    # Three figures in any other order are a list.
+    assert detail([0.1, 0.2, 0.3]) == "0.1, 0.2, 0.3"
+    assert detail([1, 0, 2]) == "1, 0, 2"
+
+
 def test_slugs_of_odd_names_differ():
     assert slug("H1.1", "m") == "H1.1.m"
     assert len({slug("a b"), slug("a/b"), slug("a-b")}) == 3

@@ -80,6 +80,9 @@ def detail(value: Any, depth: int = 0) -> Any:
         return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
     if isinstance(value, dict) and value and depth < _MOST_NESTED:
         return ("pairs", [(key, detail(item, depth + 1)) for key, item in value.items()])
+    if _is_estimate(value):
+        estimate, low, high = (detail(float(item)) for item in value)
+        return f"{estimate} [{low}, {high}]"
     if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         return ", ".join(str(detail(item)) for item in value) or "none"
     if isinstance(value, list) and depth < _MOST_NESTED and all(isinstance(i, dict) for i in value):
@@ -87,6 +90,16 @@ def detail(value: Any, depth: int = 0) -> Any:
         rows = [[detail(item.get(key, ""), depth + 1) for key in columns] for item in value]
         return ("rows", columns, rows)
     return str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_estimate(value: Any) -> bool:
+    """Whether a detail is a figure with its interval: [estimate, low, high], as claims give it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(item, float) for item in value)
+        and value[1] < value[0] < value[2]
+    )
 
 
 def given(figure: PublishedFigure, name: Literal["value", "low", "high"] = "value") -> str:
