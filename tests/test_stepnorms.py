@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyablation.batteries import BatteryError, HeadSets
+from tinyablation.batteries import BatteryError
 from tinyablation.geometry import measure_geometry
+from tinyablation.head_sets import HeadSets
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore

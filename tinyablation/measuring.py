@@ -13,15 +13,14 @@ from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
 from tinyablation.batteries import (
     EVERYTHING,
     AnyBattery,
-    HeadSets,
     Patching,
     Paths,
     Sample,
     Side,
-    Subsets,
     battery,
 )
 from tinyablation.corpora import load_corpus, load_split
+from tinyablation.head_sets import HeadSets, Subsets
 from tinyablation.interventions import AblationMethod, Head
 from tinyablation.loading import ModelFacts, describe
 from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.batteries import HeadSets
 from tinyablation.coalitions import Coalitions, Heads
+from tinyablation.head_sets import HeadSets
 from tinyablation.interventions import Head, heads_label
 from tinyablation.readings import Computed
 
