@@ -28,17 +28,8 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """
     head = sweep.top_suppressor(among=sweep.layer(0))
     rival = sweep.top_suppressor(among=[other for other in sweep.heads if other[0] != 0])
-    suppresses = judge_above_floor(
-        sweep.effect(head),
-        floor=sweep.floor(),
-        p_corrected=sweep.p_corrected(head),
-        what=f"zeroing {head_name(head)}",
-    )
-    leads = judge_above_floor(
-        sweep.lead(head, rival), floor=0.0, what=f"lead over {head_name(rival)}"
-    )
     judge(
-        judge_all_of([suppresses, leads], show=suppresses),
+        _suppresses_and_leads(sweep, head, rival),
         subject=head_name(head),
         details={
             "rival elsewhere": head_name(rival),
@@ -68,16 +59,9 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
     """
     head = subject.suppressor
     rival = sweep.top_suppressor(among=[h for h in sweep.layer(head[0]) if h != head])
-    suppresses = judge_above_floor(
-        sweep.effect(head),
-        floor=sweep.floor(),
-        p_corrected=sweep.p_corrected(head),
-        what=f"zeroing {head_name(head)}",
-    )
     lead = sweep.lead(head, rival)
-    leads = judge_above_floor(lead, floor=0.0, what=f"lead over {head_name(rival)}")
     judge(
-        judge_all_of([suppresses, leads], show=suppresses),
+        _suppresses_and_leads(sweep, head, rival),
         subject=head_name(head),
         details={
             "named by": subject.source,
@@ -104,15 +88,7 @@ def test_partners_come_next(sweep, subject, judge):
     Refuted if: one of the intervals lies below that floor, or another head's Delta is larger.
     """
     partners = [head for head in subject.trio if head != subject.suppressor]
-    verdicts = [
-        judge_above_floor(
-            sweep.effect(head),
-            floor=sweep.floor(),
-            p_corrected=sweep.p_corrected(head),
-            what=f"zeroing {head_name(head)}",
-        )
-        for head in partners
-    ]
+    verdicts = [_suppresses(sweep, head) for head in partners]
     others = [head for head in sweep.layer(subject.suppressor[0]) if head not in subject.trio]
     rival = sweep.top_suppressor(among=others)
     for head in partners:
@@ -164,12 +140,7 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
     """
     head = subject.suppressor
     judge(
-        judge_above_floor(
-            sweep.effect(head),
-            floor=sweep.floor(),
-            p_corrected=sweep.p_corrected(head),
-            what=f"zeroing {head_name(head)}",
-        ),
+        _suppresses(sweep, head),
         subject=head_name(head),
         details={
             "named by": subject.source,
@@ -215,17 +186,8 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
     """
     head = subject.suppressor
     rival = sweep.top_suppressor(among=[h for h in sweep.layer(head[0]) if h != head])
-    suppresses = judge_above_floor(
-        sweep.effect(head),
-        floor=sweep.floor(),
-        p_corrected=sweep.p_corrected(head),
-        what=f"zeroing {head_name(head)}",
-    )
-    leads = judge_above_floor(
-        sweep.lead(head, rival), floor=0.0, what=f"lead over {head_name(rival)}"
-    )
     judge(
-        judge_all_of([suppresses, leads], show=suppresses),
+        _suppresses_and_leads(sweep, head, rival),
         subject=head_name(head),
         details={"named by": subject.source},
         runs=sweep.runs,
@@ -288,3 +250,20 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
         heatmap=sweep.heatmap(),
         runs=sweep.runs,
     )
+
+
+def _suppresses(sweep, head):
+    return judge_above_floor(
+        sweep.effect(head),
+        floor=sweep.floor(),
+        p_corrected=sweep.p_corrected(head),
+        what=f"zeroing {head_name(head)}",
+    )
+
+
+def _suppresses_and_leads(sweep, head, rival):
+    suppresses = _suppresses(sweep, head)
+    leads = judge_above_floor(
+        sweep.lead(head, rival), floor=0.0, what=f"lead over {head_name(rival)}"
+    )
+    return judge_all_of([suppresses, leads], show=suppresses)
