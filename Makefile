@@ -23,8 +23,10 @@ test: $(READY)
 accept: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS) --snapshot-update-new-only
 
+# The courses begin at the models' own weights, so they come after them.
 organisms: $(READY)
 	$(BIN)/python -m fixtures.organisms
+	$(BIN)/python -m fixtures.organisms --course
 
 # The embedded tokenizer only; for others: python -m tinyablation corpora build --tokenizer PATH_OR_ID
 corpora: $(READY)

@@ -146,6 +146,23 @@ def test_runs_of_two_folders_are_refused(places, tmp_path, capsys):
     assert "runs of one folder" in refusal(capsys)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seed", "-1"], "seed -1: give 0 or more"),
+        (["--seeds", "0", "-2"], "seed -2: give 0 or more"),
+        (["--share", "2"], "share of 2.0"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--battery", "h1"], "no battery 'h1'"),
+        (["--condition", "fact"], "fact.jsonl: no such corpus"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(places, capsys, options, said):
+    common = ["--condition", "facts", "--battery", "baseline"]
+    assert call("measure", "--model", "tiny-llama", *places, *common, *options) == 2
+    assert said in refusal(capsys)
+
+
 def test_an_unknown_model_is_said_in_one_line(places, capsys):
     assert call("measure", "--model", "tiny-lama", "--condition", "facts", *places) == 2
     assert "did you mean 'tiny-llama'" in refusal(capsys)

@@ -72,6 +72,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def bench_of(options: argparse.Namespace, entry: "ModelEntry | None" = None) -> "Bench":
     """The bench that add_bench_options describe; entry: another model than --model names."""
+    if options.seed < 0:
+        raise CommandError(f"seed {options.seed}: give 0 or more")
     from tinyablation.measuring import Bench
     from tinyablation.registry import load_registry
     from tinyablation.runs import RunStore

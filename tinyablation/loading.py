@@ -146,7 +146,12 @@ def load_model(
                 "set bos = false or name one in tokenizer_config.json"
             )
         bos_id = tokenizer.bos_token_id
-    model = model.to(device).eval().requires_grad_(False)
+    try:
+        model = model.to(device).eval().requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by build and device
+        raise LoadingError(
+            f"model {entry.id!r}: device {device!r} cannot be used: {error}"
+        ) from error
     return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(device), resolved)
 
 
