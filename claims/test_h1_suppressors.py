@@ -151,6 +151,7 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
 
 
 @pytest.mark.claim("H1.5")
+@pytest.mark.usefixtures("trio")
 def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
     """Zeroing the trio that is named for the small model raises the logit difference.
 

@@ -17,6 +17,9 @@ from tinyablation.verdicts import (
     judge_below_ceiling,
 )
 
+# A model for which only a pair is named has no claim here: blocked.
+pytestmark = pytest.mark.usefixtures("trio")
+
 RECOVERY = 0.6  # H5.4: the share that the study claims for its head 0:2
 # H5.5: what "little" is. The study's figures for 0:4 and 0:7 are 12 to 20 % on three conditions.
 LITTLE = 0.25

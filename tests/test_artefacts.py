@@ -128,7 +128,7 @@ def test_the_seed_moves_the_interval_and_nothing_else(table):
 
 def test_provenance_says_with_what_from_what_and_when():
     config = make_config(bos=True)
-    facts = artefacts.provenance(config, {"threads": 1})
+    facts = artefacts.provenance(config)
     for field in (
         "weight_hash",
         "tokenizer_hash",
@@ -143,7 +143,6 @@ def test_provenance_says_with_what_from_what_and_when():
     )
     assert facts["bos"] is True and facts["bos_policy"] == "prepended to every prompt"
     assert datetime.fromisoformat(facts["finished"]).utcoffset() == timedelta(0)
-    assert facts["extra"] == {"threads": 1}
 
 
 def test_profile_adds_up(tmp_path):

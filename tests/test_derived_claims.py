@@ -14,7 +14,7 @@ from claims import test_binders as binders
 from claims import test_calibration as calibration
 from claims import test_geometry as geometry
 from claims import test_training as training
-from fixtures import derived
+from fixtures import derived, measurements
 from tests import synthetic_sweeps
 from tests.synthetic_effects import TRIO, make_coalitions, noise
 from tests.synthetic_sweeps import make_sweep
@@ -306,13 +306,16 @@ def test_the_published_protocol_is_blocked(tmp_path, fixture, arguments):
         given(fixture, bench(tmp_path, protocol="published"), *arguments)
 
 
-def test_a_trio_of_two_layers_or_none_is_blocked(tmp_path):
+def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
     made = bench(tmp_path)
-    assert given(derived.trio, made, SUBJECT, judge) == TRIO
+    named = given(measurements.named, made, SUBJECT, judge)
+    assert given(derived.trio, made, named, judge) == named == TRIO
     apart = (SimpleNamespace(layer=1, head=0), *SUBJECT.trio[1:])
     for heads in (apart, ()):
-        with pytest.raises(Blocked, match="no trio within one layer"):
-            given(derived.trio, made, SimpleNamespace(trio=heads), judge)
+        with pytest.raises(Blocked, match="no heads within one layer"):
+            given(measurements.named, made, SimpleNamespace(trio=heads, pair=()), judge)
+    with pytest.raises(Blocked, match="no trio is named for .*, only 2 heads"):
+        given(derived.trio, made, named[:2], judge)
 
 
 def test_no_binding_corpus_is_blocked(tmp_path):

@@ -33,6 +33,14 @@ def test_triples_of_a_large_layer_are_drawn_by_the_seed_with_the_named_one_among
     assert sets.sets() == HeadSets(layer=0, trio=trio, n_heads=32).sets()
 
 
+@pytest.mark.parametrize("named", [((0, 22), (0, 23)), ()])
+def test_a_large_layer_is_sampled_around_a_pair_or_nothing(named):
+    """The pair 0:22, 0:23 of Mistral is among all pairs already: one measurement."""
+    sets = HeadSets(layer=0, trio=named, n_heads=32)
+    labels = [i.label for shard in sets.shards(32, 32) for i in shard.interventions]
+    assert len(labels) == len(set(labels)) == 32 + 496 + MOST_TRIPLES
+
+
 def test_subsets_of_a_trio_are_its_seven_sets():
     battery = Subsets(((0, 7), (0, 0), (0, 5)))
     assert battery.name == "sets-0.0_0.5_0.7"

@@ -139,7 +139,7 @@ def test_an_existing_file_is_not_replaced_without_force(corpora, tmp_path, capsy
         (["--heads", "0:8"], "--heads 0:8: tiny-llama has 4 layers of 8 heads"),
         (["--top-k", "0"], "--top-k 0: give 1 or more"),
         (["--top-k", "5000"], "--top-k 5000: tiny-llama has 1404 tokens"),
-        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--seed", "-1"], "seed -1: give 0 or more"),
         (["--model", "tiny-lama"], "did you mean 'tiny-llama"),
         (["--condition", "logic"], "no such corpus"),
         (["--registry", "nowhere.toml"], "nowhere.toml: cannot be read"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic_runs import make_config
-from tinyablation.ov_comparison import ComparisonError, agreement, cluster_tokens, compare
+from tinyablation.ov_comparison import ComparisonError, cluster_tokens, compare
 from tinyablation.readings import Computed, obtain_reading
 from tinyablation.runs import RunStore
 
@@ -217,46 +217,3 @@ def test_equally_frequent_tokens_come_by_text():
 def test_what_cannot_be_counted_is_refused(options, said):
     with pytest.raises(ComparisonError, match=said):
         cluster_tokens([A], **{"top_n": TOP_K, **options})
-
-
-# --- agreement -----------------------------------------------------------------------------------
-
-
-def test_the_same_direction_is_found_with_the_smallest_p():
-    logits = make_logits(1)
-    logits[1, 2] = -3 * make_logits(0)[0, 1] + 5  # of the other sign: |cosine| counts
-    found = agreement(A, (0, 1), make_report("b", logits), (1, 2))
-    assert found.cosine == pytest.approx(-1)
-    assert found.p == 1 / N_HEADS and found.n == N_HEADS - 1
-    everywhere = agreement(A, (0, 1), make_report("b", logits), (1, 2), background="all")
-    assert everywhere.p == 1 / (2 * N_HEADS) and everywhere.n == 2 * N_HEADS - 1
-
-
-def test_p_is_the_exact_share_of_the_other_heads():
-    found = [agreement(A, (0, 1), B, (0, head)) for head in range(N_HEADS)]
-    sizes = [abs(each.cosine) for each in found]
-    for own, each in zip(sizes, found, strict=True):
-        # Self counts once, as the added one.
-        assert each.p == sum(size >= own for size in sizes) / N_HEADS
-    assert sorted(each.p for each in found) == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_the_head_in_the_same_place_is_meant_when_none_is_named():
-    assert agreement(A, (1, 3), B) == agreement(A, (1, 3), B, (1, 3))
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "said"),
-    [
-        (A, A.document, "a has no logit vector of head 0:1"),
-        (
-            A,
-            make_report("b", make_logits(1), tokenizer="u" * 64),
-            "have different vocabularies; compare their tokens",
-        ),
-        (A, make_report("b", make_logits(1)[:, :0]), "no logit vector of head 0:1"),
-    ],
-)
-def test_what_has_no_agreement_is_refused(a, b, said):
-    with pytest.raises(ComparisonError, match=said):
-        agreement(a, (0, 1), b)

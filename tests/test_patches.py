@@ -64,9 +64,10 @@ def test_whole_streams_give_the_same_at_every_layer_and_are_called_flat():
         is_flat([0.3])
 
 
-def test_the_sham_is_the_largest_change_by_own_activations():
+def test_a_sham_that_is_not_nothing_is_refused():
     assert make_patches(LAST, LAST).sham() == 0
-    assert make_patches(LAST, LAST, sham=0.01).sham() > 0.05
+    with pytest.raises(EffectsError, match="own activations, put back, move LD by 0.08"):
+        make_patches(LAST, LAST, sham=0.01)
 
 
 def test_directions_of_different_examples_are_refused():

@@ -179,7 +179,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(config: RunConfig, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def provenance(config: RunConfig) -> dict[str, Any]:
     """provenance.json: what the figures were computed with, from and when (UTC)."""
     return {
         "run": config.name,
@@ -199,7 +199,6 @@ def provenance(config: RunConfig, extra: Mapping[str, Any] | None = None) -> dic
         "protocol": config.protocol,
         "share_of_examples": config.share,
         "bos_policy": "prepended to every prompt" if config.bos else "not prepended",
-        **({"extra": dict(extra)} if extra else {}),
     }
 
 

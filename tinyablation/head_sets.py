@@ -32,7 +32,8 @@ class HeadSets:
     """H5: the single heads, pairs and triples of one layer, ablated together.
 
     All of them where the layer has at most MOST_TRIPLES triples; else all pairs, and triples drawn
-    by the seed, with those of `trio` among them. `trio` is then part of the name.
+    by the seed, with `trio` among them. `trio`, which may be a pair or empty, is then part of the
+    name.
     """
 
     layer: int
@@ -53,7 +54,8 @@ class HeadSets:
 
     @property
     def name(self) -> str:
-        heads = "" if self.is_exact else "-" + "_".join(f"{a}.{b}" for a, b in self.trio)
+        named = () if self.is_exact else sorted(self.trio)
+        heads = "-" + "_".join(f"{a}.{b}" for a, b in named) if named else ""
         folded = "" if self.method == "zero" else f"-{self.method}"
         return f"h5-L{self.layer:02d}{heads}{folded}"
 
@@ -68,11 +70,11 @@ class HeadSets:
         if not self.is_exact:
             from tinyablation.statistics import generator
 
-            own = tuple(sorted(self.trio))
-            others = [triple for triple in triples if triple != own]
+            own = [triple for triple in triples if set(triple) == set(self.trio)]
+            others = [triple for triple in triples if triple not in own]
             rng = generator(self.seed, f"triples of layer {self.layer}")
             drawn = sorted(rng.choice(len(others), MOST_TRIPLES, replace=False).tolist())
-            triples = sorted([others[index] for index in drawn] + ([own] if own else []))
+            triples = sorted([others[index] for index in drawn] + own)
         return [*((head,) for head in heads), *combinations(heads, 2), *triples]
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:

@@ -92,8 +92,6 @@ def _report(options: argparse.Namespace) -> None:
     refuse_overwriting(options)
     if options.top_k < 1:
         raise TinyAblationError(f"--top-k {options.top_k}: give 1 or more")
-    if options.seed < 0:
-        raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
     from tinyablation.lexicons import load_lexicons
 
     entry = _entry(options)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.readings import Computed, Reading
-from tinyablation.statistics import exceedance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +28,6 @@ ENDS = ("top", "bottom")
 
 class ComparisonError(TinyAblationError):
     """Reports cannot be compared; the message names the model, condition and head."""
-
-
-class Agreement(NamedTuple):
-    """Cosine of two heads' logit vectors, and how rare one so large is among n other heads."""
-
-    cosine: float
-    p: float
-    n: int
 
 
 class _Written(NamedTuple):
@@ -122,47 +113,6 @@ def cluster_tokens(
             for text in ordered[:limit]
         ]
     return found
-
-
-def agreement(
-    a: Source,
-    head_a: Head,
-    b: Source,
-    head_b: Head | None = None,
-    *,
-    background: Literal["layer", "all"] = "layer",
-) -> Agreement:
-    """Whether head_a of one model writes what head_b of another does (head_a's place when None).
-
-    p is exact: of the other heads of b in head_b's layer (or in all layers that b has logit vectors
-    of), head_b left out, the share with |cosine| as large, (k + 1) / (n + 1). So p is at least
-    1 / (n + 1): 1/8 in a layer of 8 heads.
-
-    Raises ComparisonError where vocabularies differ, or a head's logit vector is missing.
-    """
-    wanted = head_a if head_b is None else head_b
-    one, others = _heads_of(a), _heads_of(b)
-    for at, found in ((head_a, one), (wanted, others)):
-        if at not in found or found[at].logits is None:
-            model = next(iter(found.values())).model if found else "?"
-            raise ComparisonError(f"{model} has no logit vector of head {at[0]}:{at[1]}")
-    if one[head_a].vocabulary != others[wanted].vocabulary:
-        raise ComparisonError(
-            f"{_name(one[head_a])} and {_name(others[wanted])} have different vocabularies; "
-            "compare their tokens"
-        )
-    rest = [
-        each
-        for at, each in others.items()
-        if at != wanted
-        and each.logits is not None
-        and (background == "all" or each.layer == wanted[0])
-    ]
-    if not rest:
-        raise ComparisonError(f"{_name(others[wanted])} has no other head to compare with")
-    cosines = _cosines([one[head_a], others[wanted], *rest])[0, 1:]
-    p = exceedance(abs(cosines[0]), np.abs(cosines[1:]))
-    return Agreement(float(cosines[0]), p, len(rest))
 
 
 def _parts(source: Source) -> tuple[Mapping[str, Any], Mapping[str, np.ndarray]]:

@@ -36,11 +36,17 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
 FLAT = 1e-3
 # What counts as an asymmetry, as a share of LD clean - LD corrupt: as for effects.
 ASYMMETRY_FLOOR = 0.05
+# How far putting a prompt's own activations back may move LD, in logits: fp32 sums in another order
+# move it by some 1e-6, a patch at a wrong place by tenths.
+SHAM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Both directions of patching for one model and condition, on the same aligned pairs."""
+    """Both directions of patching for one model and condition, on the same aligned pairs.
+
+    Raises EffectsError where they are not, and where the sham patch is not nothing.
+    """
 
     forward: Effects  # its baseline rows are the corrupt prompts
     reverse: Effects  # its baseline rows are the clean prompts
@@ -51,6 +57,12 @@ class Patches:
     def __post_init__(self) -> None:
         for split in (DISCOVERY, CONFIRMATION):
             same_examples(self.forward, self.reverse, split)
+        if self.sham() > SHAM_TOLERANCE:
+            raise EffectsError(
+                f"{self.model}, {self.condition}: a prompt's own activations, put back, move LD by "
+                f"{self.sham():.3g} logits: the engine patches at a wrong place, or the dtype is "
+                "too coarse. Measure in float32; if it stays, report it as a defect."
+            )
 
     @property
     def model(self) -> str:

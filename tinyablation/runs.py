@@ -159,7 +159,6 @@ class RunStore:
         examples: pd.DataFrame,
         *,
         progress: bool = False,
-        provenance: Mapping[str, Any] | None = None,
         verify: Callable[[], Mapping[str, Any]],
     ) -> Run:
         """The run at `config`'s address: reused if complete, continued if partial, else computed.
@@ -167,7 +166,7 @@ class RunStore:
         `shards`: "baseline" first. `compute(shard)` returns engine rows (tables.ENGINE_COLUMNS):
         exactly one per example and intervention of the shard; baseline rows beside interventions
         are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
-        indexed 0..n-1. `progress`: a bar over shards. `provenance`: further plain facts to record.
+        indexed 0..n-1. `progress`: a bar over shards.
         `verify` measures a sample again and returns verify.json, with "noise_floor" in logits.
 
         One process at a time works on a run; others wait, then find it complete. Raises RunError
@@ -190,7 +189,7 @@ class RunStore:
             try:
                 self._compute(work, compute, progress)
                 work.say("writing the tables")
-                _finish(work, config, examples, continued, provenance, verify)
+                _finish(work, config, examples, continued, verify)
             except BaseException as reason:
                 state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
                 # Interrupted after the manifest, the run is complete and must not say otherwise.
@@ -269,7 +268,6 @@ def _finish(
     config: RunConfig,
     examples: pd.DataFrame,
     continued: Sequence[str],
-    extra: Mapping[str, Any] | None,
     verify: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Write every file of a run whose shards are all there, the manifest last, then clean up."""
@@ -290,7 +288,7 @@ def _finish(
     write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS)
     write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
     write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
-    write_json(folder / PROVENANCE, artefacts.provenance(config, extra))
+    write_json(folder / PROVENANCE, artefacts.provenance(config))
     write_json(folder / PROFILE, artefacts.profile(seconds, continued, len(table)))
     write_json(folder / VERIFY, dict(verify()))
     write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))

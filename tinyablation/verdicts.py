@@ -94,36 +94,9 @@ def judge_above_floor(
     supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
     whole interval is below the floor; else inconclusive. `what` begins the reason ("zeroing 0:2").
     """
-    _finite(floor=floor, estimate=effect.estimate, low=effect.low, high=effect.high)
-    _probability(p_corrected)
-    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
-    status: Status = "inconclusive"
-    if effect.high < floor:
-        status, finding = "refuted", f"{interval} lies below the floor {figure(floor)}"
-    elif effect.low <= floor:
-        finding = f"{interval} straddles the floor {figure(floor)}"
-    elif p_corrected is not None and p_corrected > alpha:
-        finding = (
-            f"{interval} lies above the floor {figure(floor)}, "
-            f"but corrected p {figure(p_corrected)} > {alpha:g}"
-        )
-    else:
-        status, finding = (
-            "supported",
-            f"{interval} lies above the floor {figure(floor)}",
-        )
-        if p_corrected is not None:
-            finding += f", corrected p {figure(p_corrected)}"
-    unit_text = f" {unit}" if unit else ""
-    return Verdict(
-        status,
-        f"{what}: {figure(effect.estimate)}{unit_text}, {finding}",
-        effect,
-        float(floor),
-        None if p_corrected is None else float(p_corrected),
-        unit,
-        dict(details or {}),
-    )
+    holds, fails = effect.low > floor, effect.high < floor
+    bound = ("floor", floor, "above", "below")
+    return _judge(effect, bound, holds, fails, p_corrected, alpha, what, unit, details)
 
 
 def judge_below_ceiling(
@@ -141,27 +114,43 @@ def judge_below_ceiling(
     supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
     whole interval is above; else inconclusive.
     """
-    _finite(ceiling=ceiling, estimate=effect.estimate, low=effect.low, high=effect.high)
+    holds, fails = effect.high < ceiling, effect.low > ceiling
+    bound = ("ceiling", ceiling, "below", "above")
+    return _judge(effect, bound, holds, fails, p_corrected, alpha, what, unit, details)
+
+
+def _judge(
+    effect: Estimate,
+    bound: tuple[str, float, str, str],
+    holds: bool,
+    fails: bool,
+    p_corrected: float | None,
+    alpha: float,
+    what: str,
+    unit: str,
+    details: Mapping[str, Any] | None,
+) -> Verdict:
+    """An effect against a bound: (its name, its value, the holding side, the failing side)."""
+    name, value, holding, failing = bound
+    _finite(**{name: value}, estimate=effect.estimate, low=effect.low, high=effect.high)
     _probability(p_corrected)
-    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
     status: Status = "inconclusive"
-    if effect.low > ceiling:
-        status, finding = "refuted", f"lies above the ceiling {figure(ceiling)}"
-    elif effect.high >= ceiling:
-        finding = f"straddles the ceiling {figure(ceiling)}"
-    else:
-        finding = f"lies below the ceiling {figure(ceiling)}"
-        if p_corrected is None:
-            status = "supported"
-        elif p_corrected <= alpha:
-            status, finding = "supported", f"{finding}, corrected p {figure(p_corrected)}"
-        else:
-            finding += f", but corrected p {figure(p_corrected)} > {alpha:g}"
+    place = holding if holds else failing
+    finding = f"lies {place} the {name}" if holds or fails else f"straddles the {name}"
+    finding += f" {figure(value)}"
+    if fails:
+        status = "refuted"
+    elif holds and p_corrected is not None and p_corrected > alpha:
+        finding += f", but corrected p {figure(p_corrected)} > {alpha:g}"
+    elif holds:
+        status = "supported"
+        finding += "" if p_corrected is None else f", corrected p {figure(p_corrected)}"
+    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
     return Verdict(
         status,
         f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, {interval} {finding}",
         effect,
-        float(ceiling),
+        float(value),
         None if p_corrected is None else float(p_corrected),
         unit,
         dict(details or {}),
