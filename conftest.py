@@ -4,12 +4,16 @@ A module comes after those it imports: pytest rewrites its assertions as it load
 """
 
 pytest_plugins = [
+    "fixtures.arguments",
+    "fixtures.roster",
     "fixtures.environment",
     "fixtures.selection",
     "fixtures.scheduling",
     "fixtures.completeness",
     "fixtures.snapshots",
+    "fixtures.expectations",
     "fixtures.judging",
+    "fixtures.availability",
     "fixtures.report",
     "fixtures.models",
     "fixtures.measurements",

@@ -110,10 +110,24 @@ def random_model(folder: Path, n_layers: int) -> Any:
         source=folder,
         family="gpt2",
         variant="plain",
-        tokenizer="gpt2",
         bos=False,
     )
-    facts = ModelFacts(n_layers, 12, 768, VOCABULARY, 1024, None, "random", "none")
+    facts = ModelFacts(
+        architecture="GPT2LMHeadModel",
+        model_type="gpt2",
+        n_layers=n_layers,
+        n_heads=12,
+        d_model=768,
+        vocab_size=VOCABULARY,
+        context=1024,
+        sliding_window=None,
+        weight_hash="random",
+        config_hash="none",
+        tokenizer_hash="none",
+        weight_bytes=0,
+        bos=False,
+        folder=folder,
+    )
     tokenizer: Any = None
     device = torch.device("cpu")
     return LoadedModel(entry, facts, model, tokenizer, None, device, torch.float32)

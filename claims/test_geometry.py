@@ -89,7 +89,7 @@ def test_zeroing_the_trio_raises_entropy_slightly(coalitions, trio, judge):
     """
     change = coalitions.effect(trio, column="entropy")
     what = f"change of entropy with {set_name(trio)} zeroed"
-    rises = judge_above_floor(change, floor=coalitions.noise_floor, what=what, unit="nats")
+    rises = judge_above_floor(change, floor=coalitions.zero("entropy"), what=what, unit="nats")
     slightly = judge_below_ceiling(
         change,
         ceiling=coalitions.floor(column="entropy", share=SLIGHTLY),

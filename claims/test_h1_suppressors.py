@@ -94,7 +94,7 @@ def test_partners_come_next(sweep, subject, judge):
     for head in partners:
         lead = sweep.lead(head, rival)
         what = f"lead of {head_name(head)} over {head_name(rival)}"
-        verdicts.append(judge_above_floor(lead, floor=0.0, what=what))
+        verdicts.append(judge_above_floor(lead, floor=sweep.zero(), what=what))
     judge(
         judge_all_of(verdicts),
         subject=" ".join(head_name(head) for head in partners),
@@ -234,7 +234,7 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
     rival = sweep.top_suppressor(among=[other for other in sweep.heads if other != head])
     verdict = judge_above_floor(
         sweep.lead(head, rival),
-        floor=0.0,
+        floor=sweep.zero(),
         p_corrected=sweep.exceedance(head),
         what=f"lead of {head_name(head)} over {head_name(rival)}",
     )
@@ -265,6 +265,6 @@ def _suppresses(sweep, head):
 def _suppresses_and_leads(sweep, head, rival):
     suppresses = _suppresses(sweep, head)
     leads = judge_above_floor(
-        sweep.lead(head, rival), floor=0.0, what=f"lead over {head_name(rival)}"
+        sweep.lead(head, rival), floor=sweep.zero(), what=f"lead over {head_name(rival)}"
     )
     return judge_all_of([suppresses, leads], show=suppresses)

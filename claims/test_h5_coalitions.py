@@ -70,7 +70,7 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
     verdicts = [
         judge_above_floor(
             subsets.lead(pair, without),
-            floor=0.0,
+            floor=subsets.zero(),
             what=f"lead of {set_name(pair)} over {set_name(without)}",
         )
         for pair in pairs
@@ -179,7 +179,7 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
     judge(
         judge_above_floor(
             coalitions.lead(trio, rival),
-            floor=0.0,
+            floor=coalitions.zero(),
             p_corrected=coalitions.exceedance(trio),
             what=f"lead of {set_name(trio)} over {set_name(rival)}",
         ),
@@ -205,7 +205,7 @@ def _recovery(subsets, trio, head, *, floor=None, ceiling=None):
         share = subsets.recovery(trio, head)
     except RatioUndefined as refusal:
         return blocked(f"recovery by {head_name(head)}: {refusal}")
-    what = f"recovery by {head_name(head)}"
+    what, unit = f"recovery by {head_name(head)}", "of the trio's effect"
     if floor is not None:
-        return judge_above_floor(share, floor=floor, what=what, unit="of the trio's effect")
-    return judge_below_ceiling(share, ceiling=ceiling, what=what, unit="of the trio's effect")
+        return judge_above_floor(share, floor=subsets.share(floor, trio), what=what, unit=unit)
+    return judge_below_ceiling(share, ceiling=subsets.share(ceiling, trio), what=what, unit=unit)

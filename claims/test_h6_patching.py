@@ -131,7 +131,7 @@ def _asymmetry(patches, twin, patch, sign, candidates):
         what = f"asymmetry at layer {patch.layer}, {patch.positions}, beyond the twin's"
     return judge_above_floor(
         estimate,
-        floor=ASYMMETRY_FLOOR,
+        floor=patches.bound(ASYMMETRY_FLOOR),
         p_corrected=p,
         what=what,
         unit="of LD clean - LD corrupt",
@@ -188,9 +188,9 @@ def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
         share = paths.mediated(layer)
         unit = "of the head's effect"
         verdict = (
-            judge_above_floor(share, floor=floor, what=what, unit=unit)
+            judge_above_floor(share, floor=paths.share(floor), what=what, unit=unit)
             if floor is not None
-            else judge_below_ceiling(share, ceiling=ceiling, what=what, unit=unit)
+            else judge_below_ceiling(share, ceiling=paths.share(ceiling), what=what, unit=unit)
         )
         profile = {f"into layer {n}": value for n, value in paths.profile().items()}
     except RatioUndefined as refusal:

@@ -37,7 +37,10 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
         facts.slope(), floor=facts.floor(), what=f"slope on {TARGET}", unit=PER_UNIT
     )
     beyond = judge_above_floor(
-        facts.lead(control), floor=0.0, what=f"slope on {TARGET} beyond {control}", unit=PER_UNIT
+        facts.lead(control),
+        floor=facts.zero(),
+        what=f"slope on {TARGET} beyond {control}",
+        unit=PER_UNIT,
     )
     others = [each for name, each in steered.responses.items() if name != TARGET]
     spared = [

@@ -12,6 +12,26 @@ N_LAYERS = 3
 N_HEADS = 4
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-tokenizers",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="folder with gpt2/, gpt-neox/, mistral/ and llama2/, each with the model's real "
+        "tokenizer.json: tests that need them are skipped without it",
+    )
+
+
+@pytest.fixture(scope="session")
+def real_tokenizers(pytestconfig: pytest.Config) -> Path:
+    """The folder of real tokenizers; the test is skipped where none was named."""
+    folder: Path | None = pytestconfig.option.real_tokenizers
+    if folder is None:
+        pytest.skip("give --real-tokenizers DIR, a folder with gpt2/, gpt-neox/, mistral/, llama2/")
+    return folder.resolve(strict=True)
+
+
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Model folders by family: 3 layers x 4 heads, d_model 32; Mistral has 2 key-value heads.
@@ -80,7 +100,6 @@ def tiny_entry(tiny_folders: dict[str, Path]) -> Callable[..., Any]:
             "source": tiny_folders[family],
             "family": family,
             "variant": "plain",
-            "tokenizer": "tiny",
             "bos": True,
         }
         return ModelEntry.model_validate({**plain, **fields})

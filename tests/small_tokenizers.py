@@ -1,6 +1,7 @@
 """Tokenizers made on the spot, for what the embedded one cannot show. Not tests."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -38,3 +39,9 @@ def merging_over_spaces() -> PreTrainedTokenizerFast:
     vocabulary = {"a": 0, "b": 1, " ": 2, "c": 3, "b ": 4, "b c": 5}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[("b", " "), ("b ", "c")]))
     return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    """Write tokenizer.json and tokenizer_config.json, as a model folder has them."""
+    tokenizer.save_pretrained(folder)
+    return folder

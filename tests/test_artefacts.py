@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -143,6 +144,35 @@ def test_provenance_says_with_what_from_what_and_when():
     )
     assert facts["bos"] is True and facts["bos_policy"] == "prepended to every prompt"
     assert datetime.fromisoformat(facts["finished"]).utcoffset() == timedelta(0)
+
+
+def test_provenance_names_what_it_was_computed_with():
+    card = {"kind": "cuda", "name": "a card"}
+    found = artefacts.Circumstances((card,), {"attention": "eager"}, {"batch_halvings": 1})
+    facts = artefacts.provenance(make_config(), found)
+    assert facts["devices"] == [card] and facts["attention"] == "eager"
+    other = {"kind": "cuda", "name": "another"}
+    facts = artefacts.provenance(make_config(), found, [other, card, other])
+    assert facts["devices"] == [other, card]
+    assert artefacts.profile({}, [], 0, found)["batch_halvings"] == 1
+    assert {"accelerate", "huggingface_hub", "safetensors", "tokenizers"} <= set(facts["versions"])
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_environment_is_told_by_what_is_installed(monkeypatch):
+    own = artefacts.environment_fingerprint()
+    assert own == artefacts.environment_fingerprint() and len(own) == 64
+
+    def installed(*named):
+        found = [
+            SimpleNamespace(metadata={"Name": name}, version=version) for name, version in named
+        ]
+        monkeypatch.setattr("importlib.metadata.distributions", lambda: iter(found))
+        return artefacts.environment_fingerprint()
+
+    two = installed(("torch", "2.13.0"), ("Py_Arrow", "1"))
+    assert two == installed(("py-arrow", "1"), ("torch", "2.13.0")) != own
+    assert two != installed(("py-arrow", "1"), ("torch", "2.13.1"))
 
 
 def test_profile_adds_up(tmp_path):

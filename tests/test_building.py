@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from fixtures.organisms.tokenizer import build_tokenizer
 from tests.small_tokenizers import byte_level, sentencepiece_like
-from tinyablation.building import CorpusBuilder
+from tinyablation.binding import load_binding
+from tinyablation.building import CorpusBuilder, build_everything
 from tinyablation.corpora import (
+    BINDING,
     CONDITIONS,
     CONFIRMATION,
     DISCOVERY,
@@ -27,6 +29,7 @@ from tinyablation.corpora import (
     load_split,
     write_corpus,
 )
+from tinyablation.finishing import TooFewPrompts
 from tinyablation.knowledge import Knowledge, Relation, load_knowledge
 from tinyablation.tokenisation import encode, encode_examples, is_one_token
 
@@ -174,6 +177,45 @@ def test_a_label_of_more_tokens_leaves_too_little_and_the_error_says_why(
     with pytest.raises(CorpusError, match="few, negation: 0 prompts are left, 200 are") as caught:
         CorpusBuilder(knowledge, tokenizer, "few").build()
     assert "dropped 388: the answers are not one token each after a prompt" in str(caught.value)
+
+
+def test_conditions_are_built_one_by_one_and_one_alone_may_lack_prompts(
+    knowledge: Knowledge, built: Built
+) -> None:
+    tokenizer = byte_level(f" {word}" for word in vocabulary(built) - {"yes"})
+    builder = CorpusBuilder(knowledge, tokenizer, "few")
+    with pytest.raises(TooFewPrompts, match="few, logic: 0 prompts are left, 200 are") as caught:
+        builder.build_one("logic")
+    assert (
+        "\n" not in str(caught.value) and str(caught.value) == f"few, logic: {caught.value.reason}"
+    )
+    assert builder.build_one("facts")[0].examples == built["facts"][0].examples
+    made, refused = CorpusBuilder(knowledge, tokenizer, "few").build_each()
+    assert tuple(made) == ("facts", "counterfactual")
+    assert made["counterfactual"][0].examples == built["counterfactual"][0].examples
+    assert tuple(refused) == ("negation", "logic")
+    assert refused["logic"] == caught.value.reason
+    assert "288 (the answers are not one token each after a prompt)" in refused["logic"]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_built_alone_is_the_one_built_with_the_others(
+    condition: str, knowledge: Knowledge, tiny: Any, built: Built
+) -> None:
+    assert CorpusBuilder(knowledge, tiny, "tiny").build_one(condition) == built[condition]
+
+
+def test_everything_is_the_four_and_binding(knowledge: Knowledge, tiny: Any, built: Built) -> None:
+    things = load_binding(CORPORA / "knowledge")
+    made = build_everything(knowledge, things, tiny, "tiny")
+    assert tuple(made.corpora) == (*CONDITIONS, BINDING) and made.refused == {}
+    assert {name: made.corpora[name] for name in CONDITIONS} == built
+    two = byte_level([" Paris", " Rome"])
+    made = build_everything(knowledge, things, two, "two")
+    assert made.corpora == {} and tuple(made.refused) == (*CONDITIONS, BINDING)
+    assert all("prompts are left, 200 are wanted" in reason for reason in made.refused.values())
+    with pytest.raises(TooFewPrompts, match="two, facts: 4 .*; negation has 0, .* What was"):
+        build_everything(knowledge, things, two, "two", insist=True)
 
 
 def test_a_sentencepiece_tokenizer_keeps_what_a_lone_word_would_lose(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas
 import pytest
 
+from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
-from tinyablation.corpora import Corpus, Split, load_corpus, load_split, write_corpus
 from tinyablation.cross_condition import read_head_matrix, read_layer_matrix
 
 ROOT = Path(__file__).parent.parent
@@ -22,13 +22,7 @@ TRIO = ["0:0", "0:4", "0:1"]
 def places(tmp_path_factory) -> list[str]:
     """Options that name a small corpus of two conditions and a store."""
     folder = tmp_path_factory.mktemp("places")
-    for condition in ("facts", "negation"):
-        corpus = load_corpus(ROOT / "corpora" / "tiny" / f"{condition}.jsonl")
-        split = load_split(ROOT / "corpora" / "tiny" / f"{condition}.split.json", corpus)
-        rows = [row for name in ("discovery", "confirmation") for row in split.rows[name][:32]]
-        small = Corpus.of(condition, "tiny", [corpus.examples[row] for row in rows])
-        halves = {"discovery": tuple(range(32)), "confirmation": tuple(range(32, 64))}
-        write_corpus(folder / "corpora" / "tiny", small, Split(0, small.content_hash, halves))
+    put_corpora(folder / "corpora", conditions=("facts", "negation"), rows=(32, 32))
     registry = ROOT / "fixtures" / "models.toml"
     return [
         *("--registry", str(registry), "--corpora", str(folder / "corpora")),
@@ -152,9 +146,10 @@ def test_runs_of_two_folders_are_refused(places, tmp_path, capsys):
         (["--seed", "-1"], "seed -1: give 0 or more"),
         (["--seeds", "0", "-2"], "seed -2: give 0 or more"),
         (["--share", "2"], "share of 2.0"),
-        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--device", "abacus"], "no device is called 'abacus'"),
         (["--battery", "h1"], "no battery 'h1'"),
-        (["--condition", "fact"], "fact.jsonl: no such corpus"),
+        (["--revision", "v1"], "which has no revision 'v1'"),
+        (["--condition", "fact"], "has no corpus 'fact'; there are: facts, negation"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line(places, capsys, options, said):
@@ -163,6 +158,38 @@ def test_what_cannot_be_measured_is_said_in_one_line(places, capsys, options, sa
     assert said in refusal(capsys)
 
 
-def test_an_unknown_model_is_said_in_one_line(places, capsys):
-    assert call("measure", "--model", "tiny-lama", "--condition", "facts", *places) == 2
-    assert "did you mean 'tiny-llama'" in refusal(capsys)
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("tiny-lama", "did you mean 'tiny-llama'"),
+        ("./tiny-llama", "./tiny-llama: no such folder"),
+        ("somebody/model", "does not have somebody/model, and HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_said_in_one_line(places, capsys, model, said, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert call("measure", "--model", model, "--condition", "facts", *places) == 2
+    assert said in refusal(capsys)
+
+
+def test_a_folder_is_measured_in_the_dtype_that_is_asked_for(places, tmp_path, capsys):
+    """Without an entry, its corpora are found by its tokenizer; the address names the dtype."""
+    folder = tmp_path / "My Llama"
+    shutil.copytree(ROOT / "fixtures" / "organisms" / "tiny-llama", folder)
+    common = ["--condition", "facts", "--battery", "baseline", *places, "--device", "cpu"]
+    for dtype in ("float32", "bfloat16"):
+        assert call("measure", "--model", str(folder), *common, "--dtype", dtype) == 0
+        run = Path(capsys.readouterr().out.strip())
+        config = json.loads((run / "config.json").read_text())
+        assert run.name.startswith("my-llama-baseline-facts_")
+        assert (config["dtype"], config["device"], config["bos"]) == (dtype, "cpu", True)
+
+
+def test_a_folder_needs_no_registry_file(places, tmp_path, capsys):
+    options = ["--model", str(ROOT / "fixtures" / "organisms" / "tiny-llama"), *places]
+    options += ["--condition", "facts", "--battery", "baseline", "--registry"]
+    assert call("measure", *options, str(tmp_path / "nowhere.toml")) == 0
+    assert "tiny-llama-baseline-facts_" in capsys.readouterr().out
+    unlisted = ["--model", "tiny-llama", *places, "--condition", "facts"]
+    assert call("measure", *unlisted, "--registry", str(tmp_path / "nowhere.toml")) == 2
+    assert "nowhere.toml: cannot be read" in refusal(capsys)

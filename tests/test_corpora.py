@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyablation.corpora import (
+    BINDING,
     CONDITIONS,
     CONFIRMATION,
     DISCOVERY,
@@ -31,6 +32,8 @@ from tinyablation.corpora import (
     write_corpus,
 )
 from tinyablation.knowledge import Knowledge, load_knowledge
+from tinyablation.library import Library
+from tinyablation.shelves import BUILDER, Shelf, knowledge_hash
 
 CORPORA = Path(__file__).parents[1] / "corpora"
 TOKENIZERS = ("tiny", "gpt2", "gpt-neox", "mistral", "llama2")
@@ -233,6 +236,27 @@ def test_writing_a_loaded_corpus_gives_the_same_bytes(condition: str, tmp_path: 
     for name in (f"{condition}.jsonl", f"{condition}.split.json"):
         assert (tmp_path / name).read_bytes() == (CORPORA / "tiny" / name).read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@every_tokenizer
+def test_the_manifest_is_of_these_corpora_and_of_todays_knowledge(tokenizer: str) -> None:
+    """Else: `python -m tinyablation corpora build` for each of the tokenizers again."""
+    manifest = Shelf.at(CORPORA / tokenizer).manifest
+    assert manifest.knowledge == knowledge_hash(CORPORA / "knowledge")
+    assert (manifest.tokenizer, manifest.builder, manifest.seed) == (tokenizer, BUILDER, 0)
+    assert manifest.built == (*CONDITIONS, BINDING)
+    for condition in manifest.built:
+        corpus, split = committed(tokenizer, condition)
+        made = manifest.conditions[condition]
+        assert (made.examples, made.corpus) == (len(corpus.examples), corpus.content_hash)
+        assert made.split == split.content_hash
+
+
+def test_the_manifests_name_five_tokenizers() -> None:
+    shelves = Library(CORPORA).standing()
+    assert {shelf.folder.name for shelf in shelves} == set(TOKENIZERS)
+    sizes = {shelf.folder.name: shelf.manifest.vocabulary for shelf in shelves}
+    assert sizes["gpt2"] == 50257 and sizes["mistral"] == sizes["llama2"] == 32000
 
 
 # Corpora that cannot be used ---------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_corpora import put_corpora
 from tests.synthetic_sweeps import make_sweep
-from tinyablation.corpora import load_corpus, load_split, write_corpus
 from tinyablation.courses import Course, CourseError, course, emergence
 from tinyablation.effects import EffectsError
 from tinyablation.loading import WeightsMissing
@@ -178,14 +178,7 @@ def test_what_is_no_course_is_refused(change, message):
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> Path:
     """A few facts of the embedded tokenizer, both splits."""
-    folder = tmp_path_factory.mktemp("corpora") / "tiny"
-    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
-    split = load_split(ROOT / "corpora" / "tiny" / "facts.split.json", corpus)
-    rows = [row for name in ("discovery", "confirmation") for row in split.rows[name][:24]]
-    small = type(corpus).of("facts", "tiny", [corpus.examples[row] for row in rows])
-    halves = {"discovery": tuple(range(24)), "confirmation": tuple(range(24, 48))}
-    write_corpus(folder, small, type(split)(0, small.content_hash, halves))
-    return folder.parent
+    return put_corpora(tmp_path_factory.mktemp("corpora"), rows=(24, 24))
 
 
 def bench(model: str, corpora: Path, store: Path) -> Bench:

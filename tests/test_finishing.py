@@ -3,6 +3,7 @@
 Run: pytest tests/test_finishing.py
 """
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +85,26 @@ def test_a_cluster_goes_whole_with_its_split(words: Any) -> None:
     assert report.made == {"facts": LEAST_PROMPTS}
     with pytest.raises(TooFewPrompts, match="few, facts: 198 prompts are left, 200 are wanted"):
         finish(words, "few", "facts", rows[:-2], 7, BuildReport())
+
+
+def test_too_few_says_on_one_line_what_was_dropped_of_the_condition(words: Any) -> None:
+    rows = [fact(number) for number in range(8)]
+    rows[2] = (replace(rows[2][0], foil=" never"), rows[2][1])
+    report = BuildReport()
+    report.drop("facts", "capital: no partner", 3)
+    report.drop("facts", "colour: no partner", 4)
+    report.drop("logic", "of no concern", 5)
+    with pytest.raises(TooFewPrompts) as caught:
+        finish(words, "few", "facts", rows, 0, report)
+    assert caught.value.reason == (
+        "6 prompts are left, 200 are wanted; 9 were dropped: 7 (no partner), "
+        "2 (the answers are not one token each after a prompt)"
+    )
+    assert str(caught.value) == f"few, facts: {caught.value.reason}"
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.reason) == (str(caught.value), caught.value.reason)
+    with pytest.raises(TooFewPrompts, match="few, negation: 1 prompts .*; nothing was dropped"):
+        finish(words, "few", "negation", rows[:1], 0, report)
 
 
 def test_a_report_counts_by_condition_and_reason() -> None:

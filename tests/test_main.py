@@ -3,6 +3,7 @@
 Run: pytest tests/test_main.py
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return said.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["corpora"], ["corpora", "build"]])
+@pytest.mark.parametrize("arguments", [[], ["corpora"], ["corpora", "build"], ["corpora", "adopt"]])
 def test_help_is_given_for_every_command(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +90,10 @@ def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
         assert corpus.tokenizer == "tiny" and split.seed == 0
         committed = load_corpus(ROOT / "corpora" / "tiny" / f"{condition}.jsonl")
         assert corpus == committed
-    assert len(list(folder.iterdir())) == 2 * (len(CONDITIONS) + 1)
+    # The manifest too: it names neither the machine nor the time.
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    committed_files = {path.name: path.read_bytes() for path in (ROOT / "corpora/tiny").iterdir()}
+    assert files == committed_files and len(files) == 2 * (len(CONDITIONS) + 1) + 1
 
 
 def test_a_condition_with_too_few_words_is_skipped_and_the_others_are_written(
@@ -101,6 +105,7 @@ def test_a_condition_with_too_few_words_is_skipped_and_the_others_are_written(
     first = '"bakery", "bank", "church", "farm", "field", "forest", "heart", "hospital",'
     assert first in text
     table.write_text(text.replace(first, ""), encoding="utf-8")
+    shutil.copytree(ROOT / "corpora" / "tiny", tmp_path / "tiny")  # of an earlier build
     assert build("--tokenizer", tokenizer, "--output", tmp_path, "--knowledge", tables) == 0
     said = capsys.readouterr().out.splitlines()
     assert (
@@ -108,7 +113,12 @@ def test_a_condition_with_too_few_words_is_skipped_and_the_others_are_written(
         "nouns are one token" in said
     )
     names = {path.name.split(".")[0] for path in (tmp_path / "tiny").iterdir()}
-    assert names == set(CONDITIONS)
+    assert names == {*CONDITIONS, "manifest"}
+    made = json.loads((tmp_path / "tiny" / "manifest.json").read_bytes())["conditions"]
+    reason = (
+        "96 prompts are left, 200 are wanted: 8 of 12 adjectives and 9 of 46 nouns are one token"
+    )
+    assert made[BINDING] == {"examples": 0, "refused": reason}
 
 
 def test_an_earlier_build_stays_when_a_new_one_fails(
@@ -123,7 +133,10 @@ def test_an_earlier_build_stays_when_a_new_one_fails(
     assert said.out == ""
     # The one error of more than one line: the reasons follow, one each.
     first, *reasons = said.err.splitlines()
-    assert first.startswith("error: few, facts: 4 prompts are left, 200 are wanted. What was drop")
+    assert first == (
+        "error: few, facts: 4 prompts are left, 200 are wanted; negation has 0, counterfactual has "
+        "0, logic has 0. What was dropped:"
+    )
     assert "  dropped 22: capital: the answer is more than one token" in reasons
     assert [path.name for path in earlier.iterdir()] == ["facts.jsonl"]
     assert (earlier / "facts.jsonl").read_text(encoding="utf-8") == "of an earlier build\n"
@@ -158,12 +171,20 @@ def test_a_negative_seed_is_refused(
     assert "--seed -1: give 0 or more" in one_line(capsys)
 
 
-@pytest.mark.parametrize("name", [".", "..", "../elsewhere", "a/b", "a\\b"])
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "../elsewhere", "a/b", "a\\b"])
 def test_a_name_that_is_a_path_is_refused(
     name: str, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build("--tokenizer", tokenizer, "--output", tmp_path, "--name", name) == 2
     assert "give the name of a folder, not a path" in one_line(capsys)
+
+
+def test_a_folder_that_is_not_there_cannot_be_adopted(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert main(["corpora", "adopt", str(nowhere), "--tokenizer", str(tokenizer)]) == 2
+    assert f"{nowhere}: no such folder" in one_line(capsys)
 
 
 def test_the_folder_one_stands_in_gives_its_own_name(

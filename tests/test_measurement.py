@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tinyablation.batteries import Patching, battery
-from tinyablation.corpora import Corpus, CorpusError, Split, load_corpus, load_split, write_corpus
-from tinyablation.measurement import Measurement
+from tests.small_corpora import put_corpora
+from tinyablation.batteries import Patching, Steering, battery
+from tinyablation.corpora import CorpusError
+from tinyablation.errors import TooLarge, Unavailable
+from tinyablation.measurement import TOLERANCES, VERIFIED_METRICS, Measurement
 from tinyablation.measuring import Bench
 from tinyablation.protocols import PUBLISHED, ProtocolError
 from tinyablation.registry import load_registry
-from tinyablation.runs import RunStore
+from tinyablation.runs import NotVerified, RunStore
 from tinyablation.tables import PER_EXAMPLE_COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 def few(change, tmp_path) -> Path:
     """16 facts of the embedded corpus, changed, in a folder of their own."""
-    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
-    split = load_split(ROOT / "corpora" / "tiny" / "facts.split.json", corpus)
-    rows = [row for name in ("discovery", "confirmation") for row in split.rows[name][:8]]
-    examples = [change(corpus.examples[row]) for row in rows]
-    small = Corpus.of("facts", "tiny", examples)
-    halves = {"discovery": tuple(range(8)), "confirmation": tuple(range(8, 16))}
-    write_corpus(tmp_path / "corpora" / "tiny", small, Split(0, small.content_hash, halves))
-    return tmp_path / "corpora"
+    return put_corpora(tmp_path / "corpora", rows=(8, 8), change=change)
 
 
 def bench(tmp_path, change=lambda row: row, **options) -> Bench:
@@ -59,17 +55,155 @@ def test_subjects_are_where_the_two_prompts_differ(tmp_path):
 def test_every_run_is_verified_and_its_noise_recorded(tmp_path):
     run = bench(tmp_path).run("facts", "zero")
     found = json.loads((run.path / "verify.json").read_text())
-    for metric in ("logit_diff", "target_probability", "kl", "entropy"):
-        assert set(found[metric]) == {"main", "verify", "abs_diff", "largest"}
+    for metric in VERIFIED_METRICS:
+        assert set(found[metric]) == {"main", "verify", "abs_diff", "largest", "noise"}
         assert found[metric]["abs_diff"] <= found[metric]["largest"] + 1e-12 < 1e-4
-    assert run.noise_floor() == found["noise_floor"] < 1e-4
-    assert found["interventions"][0] == "baseline" and len(found["interventions"]) > 3
+    assert run.noise_floor() == found["noise_floor"] == found["logit_diff"]["noise"] < 1e-4
+    assert run.noise_floor().of("entropy") == found["entropy"]["noise"]
+    assert found["interventions"][0] == "baseline" and len(found["interventions"]) == 5
+    assert found["measured"] == found["reference"] == {"device": "cpu", "dtype": "float32"}
+    assert found["verified"] == "each prompt alone, on the same device"
+
+
+def test_the_sample_is_spread_over_layers_and_lengths(tmp_path):
+    made = bench(tmp_path)
+    found = json.loads((made.run("facts", "zero").path / "verify.json").read_text())
+    assert found["interventions"][1] == "zero:0.0" and found["interventions"][-1] == "zero:3.7"
+    layers = {label.split(":")[1].split(".")[0] for label in found["interventions"][1:]}
+    assert layers == {"0", "1", "2", "3"}
+    lengths = [len(prompt.ids) for prompt in made.prompts("facts")]
+    chosen = {lengths[row] for row in found["examples"]}
+    assert {min(lengths), max(lengths)} <= chosen
+
+
+def test_an_unhooked_run_has_the_noise_of_its_figures(tmp_path):
+    """There is no change there; the noise of one LD is what a difference of two prompts has."""
+    run = bench(tmp_path, dtype="bfloat16").run("facts", "corrupt")
+    found = json.loads((run.path / "verify.json").read_text())
+    assert found["interventions"] == ["baseline"]
+    assert run.noise_floor() == found["logit_diff"]["largest"] > 1e-3
+
+
+# --- what is verified by the CPU in float32 -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least", "most"), [("bfloat16", 5e-3, 0.2), ("float16", 5e-4, 0.03)]
+)
+def test_other_dtypes_are_verified_by_the_cpu_in_float32(tmp_path, dtype, least, most):
+    made = bench(tmp_path, dtype=dtype)
+    run = made.run("facts", "zero")
+    found = json.loads((run.path / "verify.json").read_text())
+    assert found["measured"] == {"device": "cpu", "dtype": dtype}
+    assert found["reference"] == {"device": "cpu", "dtype": "float32"}
+    assert found["tolerance"] == TOLERANCES[dtype]
+    assert found["verified"] == (
+        f"measured on cpu in {dtype}; each prompt alone, on the cpu in float32"
+    )
+    assert len(found["examples"]) == 8 and len(found["interventions"]) == 9
+    assert least < run.noise_floor() < most
+    assert run.noise_floor().where == f"cpu in {dtype}"
+    # The figures of the other side are those of a run in float32, to the grain of its sums.
+    table = made.reference.run("facts", "zero").table()
+    sample = table[
+        table["intervention"].isin(found["interventions"])
+        & table["example"].isin(found["examples"])
+    ]
+    assert found["logit_diff"]["verify"] == pytest.approx(sample["logit_diff"].mean(), abs=1e-4)
+    assert made.effects("facts", "zero").floor().where == f"cpu in {dtype}"
+
+
+def test_means_donors_and_directions_are_verified_too(tmp_path):
+    """The reference makes its own means, and is given the same directions."""
+    made = bench(tmp_path, dtype="float16")
+    made.methods("facts")
+    made.run("facts", Patching("reverse"))
+    vector = torch.linspace(-1, 1, made.facts.d_model)
+    steering = Steering(0, "made", ("up",))
+    run = made.run("facts", steering, directions=lambda: {"up": vector})
+    found = json.loads((run.path / "verify.json").read_text())
+    assert len(found["interventions"]) > 3 and 0 < found["noise_floor"] < 0.03
+
+
+def invert(table):
+    table["logit_diff"] *= -1
+    return table
+
+
+def swapped(table):
+    late = table["method"] != "none"
+    table.loc[late, "kl"] = table.loc[late, "kl"].to_numpy() + 3
+    return table
+
+
+@pytest.mark.parametrize(("spoil", "metric"), [(invert, "logit_diff"), (swapped, "kl")])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_accelerator_that_computes_wrong_fails_the_run(
+    tmp_path, monkeypatch, dtype, spoil, metric
+):
+    """P20: logits come out inverted. What is left says so, and is not used by the next attempt."""
+    made = bench(tmp_path, dtype=dtype)
+    own = made.engine.measure
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            made.engine, "measure", lambda *args, **options: spoil(own(*args, **options))
+        )
+        with pytest.raises(NotVerified) as caught:
+            made.run("facts", "zero")
+    said = str(caught.value)
+    assert f"model 'tiny-llama', facts, battery zero: {metric} of example" in said
+    assert f"on cpu in {dtype}, and" in said and "on the CPU in float32; at most" in said
+    assert "--device cpu or --dtype float32" in said
+    folder = made.store.path(made.config("facts", "zero"))
+    assert made.store.status(made.config("facts", "zero")) == "partial"
+    assert not (folder / "metrics").exists() and not (folder / "verify.json").exists()
+    assert list((folder / "shards").glob("*.parquet"))
+    assert "NotVerified" in json.loads((folder / "partial_summary.json").read_text())["reason"]
+    # The driver is mended: the wrong shards are computed again, and the run is what it should be.
+    again = made.run("facts", "zero")
+    fresh = bench(tmp_path / "fresh", dtype=dtype).run("facts", "zero")
+    assert again.table().equals(fresh.table())
+
+
+def test_a_wrong_shard_of_an_earlier_attempt_is_found(tmp_path, monkeypatch):
+    """The run's own rows are compared, not the device's second try."""
+    made = bench(tmp_path, dtype="bfloat16")
+    own = made.engine.measure
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            made.engine, "measure", lambda *args, **options: invert(own(*args, **options))
+        )
+        patched.setattr(Measurement, "verify", stop)
+        with pytest.raises(KeyboardInterrupt):
+            made.run("facts", "zero")
+    with pytest.raises(NotVerified):
+        made.run("facts", "zero")
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_model_that_the_cpu_cannot_hold_cannot_be_verified(tmp_path, monkeypatch):
+    made = bench(tmp_path, dtype="bfloat16")
+    made.engine  # noqa: B018 - loaded before the CPU is full
+
+    def refuse(*_, **__):
+        raise TooLarge("tiny-llama needs 28.0 GB of cpu, which has 16.0 GB in all")
+
+    def measured(*_, **__):
+        raise AssertionError("measured, although it cannot be verified")
+
+    monkeypatch.setattr(made.engine, "measure", measured)
+    monkeypatch.setattr("tinyablation.loading.load_model", refuse)
+    with pytest.raises(Unavailable, match=r"again on the CPU in float32.*28\.0 GB of cpu"):
+        made.run("facts", "zero")
+    assert made.store.status(made.config("facts", "zero")) == "partial"
 
 
 def test_a_defect_of_the_batched_engine_shows_in_the_noise_floor(tmp_path, monkeypatch):
     """The check is against each prompt alone: a batch that mixes rows up cannot pass it."""
     made = bench(tmp_path)
-    measure = Measurement(made, battery("zero"), "facts", made.examples("facts"))
     own = made.engine.measure
 
     def mixed(prompts, interventions, **options):
@@ -80,7 +214,7 @@ def test_a_defect_of_the_batched_engine_shows_in_the_noise_floor(tmp_path, monke
         return table
 
     monkeypatch.setattr(made.engine, "measure", mixed)
-    assert measure.verify(battery("zero").shards(4, 8))["noise_floor"] > 0.1
+    assert made.run("facts", "zero").noise_floor() > 0.1
 
 
 def test_answers_of_several_tokens_are_measured_as_spans(tmp_path):

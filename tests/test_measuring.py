@@ -5,11 +5,14 @@ Run: pytest tests/test_measuring.py
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.small_corpora import label, put_corpora
+from tinyablation.artefacts import environment_fingerprint
 from tinyablation.batteries import battery
 from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
 from tinyablation.interventions import AblateHeads
@@ -23,15 +26,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> Path:
     """A few clusters of the embedded tokenizer's facts, both splits."""
-    folder = tmp_path_factory.mktemp("corpora") / "tiny"
-    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
-    split = load_split(ROOT / "corpora" / "tiny" / "facts.split.json", corpus)
-    rows = [row for name in ("discovery", "confirmation") for row in split.rows[name][:16]]
-    examples = [corpus.examples[row] for row in rows]
-    small = type(corpus).of("facts", "tiny", examples)
-    halves = {"discovery": tuple(range(16)), "confirmation": tuple(range(16, 32))}
-    write_corpus(folder, small, type(split)(0, small.content_hash, halves))
-    return folder.parent
+    return put_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 def bench(store: Path, corpora: Path, **options) -> Bench:
@@ -116,6 +111,7 @@ def test_the_corpus_is_part_of_the_address(measured, corpora, tmp_path):
     halves = {"discovery": tuple(range(16, 32)), "confirmation": tuple(range(16))}
     split = load_split(path.with_suffix(".split.json"), corpus)
     write_corpus(path.parent, turned, type(split)(0, turned.content_hash, halves))
+    label(tmp_path / "corpora")
     assert bench(store, tmp_path / "corpora").sweep("facts").runs != sweep.runs
 
 
@@ -129,6 +125,7 @@ def test_a_corpus_without_null_prompts_has_no_null_table(corpora, tmp_path, meas
     split = {"seed": 0, "data_hash": "as the study hashed it", "val": []}
     split |= {"train": list(range(16)), "test": list(range(16, 32))}
     (folder / "facts.split.json").write_text(json.dumps(split))
+    label(tmp_path / "corpora")
     handover = bench(tmp_path / "store", tmp_path / "corpora", battery="zero")
     assert handover.unhooked("facts").null is None
     with pytest.raises(CorpusError, match="have no null prompts"):
@@ -141,3 +138,103 @@ def test_release_forgets_the_model(corpora, tmp_path):
     assert "model" in made.__dict__
     made.release()
     assert "model" not in made.__dict__
+
+
+# --- device, dtype, circumstances -----------------------------------------------------------------
+
+
+def test_device_and_dtype_are_in_the_address_and_pass_to_other_models(corpora, tmp_path):
+    made = bench(tmp_path, corpora, dtype="bfloat16", device="cuda:1")
+    assert (made.device, made.dtype) == ("cuda:1", "bfloat16")
+    config = made.config("facts", "zero")
+    assert (config.device, config.dtype, config.bos) == ("cuda", "bfloat16", made.facts.bos)
+    plain = bench(tmp_path, corpora)
+    assert (plain.device, plain.dtype) == ("cpu", plain.entry.dtype)
+    other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
+    assert (other.device, other.dtype) == ("cuda:1", "bfloat16")
+    assert not other.is_trusted and plain.is_trusted and plain.reference is plain
+    # Nothing but the place of the device is left out of the address.
+    assert config == bench(tmp_path, corpora, dtype="bfloat16", device="cuda:0").config(
+        "facts", "zero"
+    )
+
+
+def test_a_changed_config_alone_is_another_address(corpora, tmp_path):
+    """The same weights with another epsilon of the norms are another model."""
+    own = bench(tmp_path, corpora)
+    folder = tmp_path / "tiny-mistral"
+    shutil.copytree(own.facts.folder, folder)
+    entry = own.entry.model_copy(update={"source": folder})
+    path = folder / "config.json"
+    configs = []
+    for epsilon in (None, 1e-3):
+        if epsilon is not None:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": epsilon}))
+        made = Bench(entry, corpora=corpora, store=RunStore(tmp_path))
+        configs.append(made.config("facts", "zero"))
+    same, changed = configs
+    assert same == own.config("facts", "zero")
+    assert changed.weight_hash == same.weight_hash and changed.hash != same.hash
+
+
+def test_a_model_without_a_bos_policy_has_that_of_its_architecture(corpora, tmp_path):
+    made = bench(tmp_path, corpora)
+    entry = made.entry.model_copy(update={"bos": None})
+    config = Bench(entry, corpora=corpora, store=RunStore(tmp_path)).config("facts", "zero")
+    assert config.bos is True
+
+
+def test_provenance_and_profile_say_what_computed(corpora, tmp_path):
+    made = bench(tmp_path, corpora, dtype="bfloat16")
+    run = made.run("facts", "baseline")
+    provenance = run.provenance()
+    (device,) = provenance["devices"]
+    assert device["kind"] == "cpu" and device["total_memory"] > 10**8
+    assert provenance["dtype"] == "bfloat16" and provenance["weights_dtype"] == "float16"
+    assert provenance["attention"] == "eager" and provenance["placed_on"] == []
+    assert provenance["architecture"] == "MistralForCausalLM" and provenance["commit"] is None
+    assert provenance["config_hash"] == made.facts.config_hash
+    assert provenance["environment"] == environment_fingerprint()
+    assert provenance["bos_policy"] == "prepended to every prompt"
+    profile = json.loads((run.path / "profile.json").read_text())
+    assert 0 < profile["loading_seconds"] < 60 and profile["batch_halvings"] == 0
+    assert profile["peak_device_bytes"] is None  # a CPU keeps no such count
+    assert set(profile["seconds_by_shard"]) == {"baseline"}
+
+
+def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
+    made = bench(tmp_path, corpora, dtype="float16")
+    other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
+    table = made.sweep("facts").table
+    other.run("facts", "baseline")
+    reference = made.reference
+    made.make_way()
+    for each in (made, other):
+        assert "model" not in each.__dict__ and "engine" not in each.__dict__
+    assert made.sweep("facts").table is table
+    # What verifies holds no accelerator, and goes when the bench does.
+    assert made.reference is reference and "model" in reference.__dict__
+    made.release()
+    assert "reference" not in made.__dict__ and "model" not in reference.__dict__
+
+
+def test_a_bench_that_waits_for_anothers_run_gives_its_model_up(corpora, tmp_path):
+    made = bench(tmp_path, corpora)
+    made.engine  # noqa: B018 - loads the model
+    name = made.config("facts", "baseline").name
+    free, runs = threading.Event(), []
+    with RunStore(tmp_path).lock(name):
+        waiting = threading.Thread(target=lambda: runs.append(made.run("facts", "baseline")))
+        made.drop_model = lambda: (Bench.drop_model(made), free.set())
+        waiting.start()
+        assert free.wait(60)
+        assert "model" not in made.__dict__
+    waiting.join(60)
+    assert runs[0].name == name and "model" in made.__dict__  # loaded again when it was its turn
+
+
+def test_validity_knows_the_noise_of_every_side(corpora, tmp_path):
+    made = bench(tmp_path, corpora, dtype="bfloat16")
+    tables = made.unhooked("facts")
+    noises = [made.run("facts", name).noise_floor() for name in ("zero", "corrupt", "null")]
+    assert tables.noise == max(noises) > 1e-3 and tables.noise.where == "cpu in bfloat16"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
-from tinyablation.corpora import load_corpus, load_split, write_corpus
 
 ROOT = Path(__file__).parents[1]
 N_PROMPTS = 6
@@ -19,16 +19,7 @@ N_PROMPTS = 6
 def corpora(tmp_path_factory) -> Path:
     """A few discovery rows of the embedded facts, and twice as many confirmation rows."""
     folder = tmp_path_factory.mktemp("corpora")
-    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
-    split = load_split(ROOT / "corpora" / "tiny" / "facts.split.json", corpus)
-    rows = [*split.rows["discovery"][:N_PROMPTS], *split.rows["confirmation"][: 2 * N_PROMPTS]]
-    small = type(corpus).of("facts", "tiny", [corpus.examples[row] for row in rows])
-    numbers = range(3 * N_PROMPTS)
-    halves = {
-        "discovery": tuple(numbers[:N_PROMPTS]),
-        "confirmation": tuple(numbers[N_PROMPTS:]),
-    }
-    write_corpus(folder / "tiny", small, type(split)(0, small.content_hash, halves))
+    put_corpora(folder, rows=(N_PROMPTS, 2 * N_PROMPTS))
     (folder / "knowledge").mkdir()
     shutil.copy(ROOT / "corpora" / "knowledge" / "lexicons.toml", folder / "knowledge")
     return folder
@@ -68,7 +59,7 @@ def test_help_names_every_option_and_default(command, capsys):
     assert caught.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     options = {
-        "ov-report": ["--model ID_OR_FOLDER", "--heads", "--split", "--top-k", "--corpora"],
+        "ov-report": ["--model ID_OR_PATH", "--heads", "--split", "--top-k", "--corpora"],
         "ov-clusters": ["REPORT", "--limit", "--top-n"],
     }
     defaults = {"ov-report": ["discovery", "150", "corpora"], "ov-clusters": ["100", "50"]}
@@ -107,18 +98,16 @@ def test_a_registered_folder_is_its_entry(corpora, made, capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(made.read_text())
 
 
-def test_another_folder_needs_the_name_of_its_corpora(corpora, made, tmp_path, capsys):
+def test_another_folder_finds_its_corpora_by_its_tokenizer(corpora, made, tmp_path, capsys):
     folder = tmp_path / "My Llama"
     shutil.copytree(ROOT / "fixtures" / "organisms" / "tiny-llama", folder)
-    assert report(corpora, model=folder) == 2
-    assert "say with --tokenizer which folder" in one_line(capsys)
-    assert report(corpora, "--top-k", 20, "--tokenizer", "tiny", model=folder) == 0
+    assert report(corpora, "--top-k", 20, model=folder) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "my-llama"
     assert document["heads"] == json.loads(made.read_text())["heads"]
-    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
     assert report(corpora, model=folder) == 2
-    assert "a model of type 'bert'; known are gpt2" in one_line(capsys)
+    assert "architecture BertForMaskedLM is not supported. Tested are GPT2" in one_line(capsys)
 
 
 def test_an_existing_file_is_not_replaced_without_force(corpora, tmp_path, capsys):
@@ -141,7 +130,7 @@ def test_an_existing_file_is_not_replaced_without_force(corpora, tmp_path, capsy
         (["--top-k", "5000"], "--top-k 5000: tiny-llama has 1404 tokens"),
         (["--seed", "-1"], "seed -1: give 0 or more"),
         (["--model", "tiny-lama"], "did you mean 'tiny-llama"),
-        (["--condition", "logic"], "no such corpus"),
+        (["--condition", "logic"], "has no corpus 'logic'"),
         (["--registry", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["--lexicons", "nowhere.toml"], "nowhere.toml: no such lexicon file"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from tests.synthetic_runs import make_config
 from tinyablation import readings
 from tinyablation.addresses import RunError
+from tinyablation.artefacts import Circumstances
 from tinyablation.manifests import write_manifest
 from tinyablation.plain import RecordError
 from tinyablation.readings import Computed, Reading, obtain_reading
@@ -66,6 +67,16 @@ def test_what_was_computed_is_read_back(tmp_path):
     assert provenance["run"] == reading.name and provenance["weight_hash"] == "a" * 64
 
 
+def test_a_reading_says_what_it_was_computed_with(tmp_path):
+    found = Circumstances(({"kind": "mps"},), {"attention": "eager"}, {"batch_halvings": 2})
+    config = make_config(battery="ov")
+    reading = obtain_reading(RunStore(tmp_path), config, Counting(), lambda: found)
+    provenance = json.loads((reading.path / "provenance.json").read_text())
+    assert provenance["devices"] == [{"kind": "mps"}] and provenance["attention"] == "eager"
+    profile = json.loads((reading.path / "profile.json").read_text())
+    assert profile["batch_halvings"] == 2 and profile["seconds_total"] >= 0
+
+
 def test_a_reading_without_tensors_has_no_tensor_file(tmp_path):
     reading = obtain(tmp_path, Counting(Computed(DOCUMENT)))
     assert reading.tensors() == {}
@@ -73,6 +84,7 @@ def test_a_reading_without_tensors_has_no_tensor_file(tmp_path):
         "config.json",
         "reading.json",
         "provenance.json",
+        "profile.json",
         "manifest.json",
     }
 
@@ -177,6 +189,7 @@ def test_an_unfinished_reading_is_begun_again(tmp_path, monkeypatch, stop):
         "config.json",
         "reading.json",
         "provenance.json",
+        "profile.json",
         "manifest.json",
     }
 

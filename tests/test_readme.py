@@ -11,8 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tinyablation.expectations import load_subjects
+from tinyablation.registry import load_registry
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
+STUDIED = {
+    name
+    for name, subject in load_subjects(ROOT / "claims" / "subjects.toml").subjects.items()
+    if "study" in subject.source
+}
 OUTPUT = (
     "reports/claims.html",
     "reports/pytest.html",
@@ -64,12 +73,29 @@ def test_options_and_defaults_are_those_of_the_help():
 
 
 def test_embedded_models_and_tokenizers_are_those_named():
-    registry = tomllib.loads((ROOT / "fixtures" / "models.toml").read_text(encoding="utf-8"))
-    assert len(registry["model"]) == 8
-    assert "Eight models are embedded" in README
+    assert len(REGISTRY.local_ids) == 8 and "Eight models are embedded" in README
+    table = README.split("## Models", 1)[1].split("\n\n", 2)[1]
+    for name in REGISTRY.local_ids:
+        assert f"`{name}`" in table or (name.endswith("-plain") and "each also `-plain`" in table)
     named = re.search(r"Built here: ([^.]*)\.", README).group(1).split(", ")
     folders = {path.parent.name for path in (ROOT / "corpora").glob("*/facts.jsonl")}
     assert set(named) == folders
+
+
+@pytest.mark.parametrize("name", REGISTRY.hub_ids)
+def test_the_table_of_models_is_the_registrys(name):
+    entry = REGISTRY[name]
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+    _, _, source, status, weights, command, _ = (cell.strip() for cell in row.split("|"))
+    assert source == entry.repo
+    size = entry.parameters * (4 if entry.dtype == "float32" else 2)
+    short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[entry.dtype]
+    assert weights == f"{size / 1e9:.1f} GB {short}"
+    assert ("gated" in status) == entry.gated == ("hf auth login" in command)
+    assert ("checkpoints" in status) == bool(entry.checkpoints)
+    assert ("the study's heads" in status) == (name in STUDIED)
+    asked = command.strip("`").split("`")[-1]
+    assert re.match(rf"pytest claims (-k|--model) {re.escape(name)}( -n 4)?$", asked)
 
 
 def test_the_python_it_asks_for_is_the_one_required():

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tinyablation.registry import RegistryError, load_registry
+from tinyablation.registry import Registry, RegistryError, load_registry
+
+ROOT = Path(__file__).parents[1]
 
 GOOD = """
 [[model]]
@@ -19,7 +21,6 @@ title = "Tiny GPT-2"
 source = "organisms/tiny-gpt2"
 family = "gpt2"
 variant = "hedged"
-tokenizer = "tiny"
 bos = true
 twin = "tiny-gpt2-plain"
 
@@ -29,7 +30,6 @@ title = "Tiny GPT-2, plain"
 source = "organisms/tiny-gpt2-plain"
 family = "gpt2"
 variant = "plain"
-tokenizer = "tiny"
 bos = true
 dtype = "float32"
 """
@@ -71,7 +71,7 @@ def test_an_unknown_id_names_the_nearest(tmp_path: Path) -> None:
         (
             'dtype = "float32"',
             'dtype = "int3"',
-            r"toml:12: model 'tiny-gpt2-plain': field 'dtype'",
+            r"toml:11: model 'tiny-gpt2-plain': field 'dtype'",
         ),
         (
             'family = "gpt2"\nvariant = "hedged"',
@@ -145,7 +145,7 @@ def test_a_model_at_a_checkpoint_is_an_entry_of_its_own(tmp_path: Path) -> None:
         ("step = 30", "step = -1", "field 'checkpoints.1.step'"),
         ("step = 30", "step = 30.0", "field 'checkpoints.1.step'"),
         ("step = 30, ", "", "field 'checkpoints.1.step'.*required"),
-        ('step = 0, source = "organisms/tiny-gpt2-plain"', "step = 0", "'checkpoints.0.source'"),
+        ('step = 0, source = "organisms/tiny-gpt2-plain"', "step = 0", "'checkpoints.0': give"),
         ("step = 30", "stpe = 30", "checkpoint 2: unknown field 'stpe'; did you mean 'step'"),
         ("organisms/step0030", "organisms/tiny-gpt2", "steps 30 and 60 name the same weights"),
         (COURSE, "checkpoints = [{ step = 0, source = 'x' }]\n", "one checkpoint is no course"),
@@ -157,6 +157,117 @@ def test_a_wrong_course_is_refused(tmp_path: Path, old: str, new: str, message: 
     assert old in COURSE
     with pytest.raises(RegistryError, match=rf"toml:2: model 'tiny-gpt2'.*{message}"):
         load_registry(written(tmp_path, with_course(COURSE.replace(old, new))))
+
+
+HUB = """
+[[model]]
+id = "pythia"
+title = "Pythia"
+repo = "EleutherAI/pythia-160m"
+family = "neox"
+variant = "natural"
+bos = false
+parameters = 162322944
+checkpoints = [{ step = 1000, revision = "step1000" }, { step = 2000, revision = "step2000" }]
+"""
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Registry:
+    """Two folders and a model of the hub."""
+    return load_registry(written(tmp_path, GOOD + HUB))
+
+
+def test_a_model_of_the_hub_has_a_repository_and_revisions(mixed: Registry) -> None:
+    entry = mixed["pythia"]
+    assert entry.is_hub and entry.source is None and entry.place == "EleutherAI/pythia-160m"
+    assert (mixed.local_ids, mixed.hub_ids) == (("tiny-gpt2", "tiny-gpt2-plain"), ("pythia",))
+    then = entry.at(entry.checkpoints[0])
+    assert (then.id, then.place) == ("pythia-step1000", "EleutherAI/pythia-160m@step1000")
+    assert then.checkpoints == () and then.parameters == entry.parameters
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('repo = "E', 'source = "x"\nrepo = "E', "give either a source .* or a repo"),
+        ('repo = "EleutherAI/pythia-160m"\n', "", "give either a source .* or a repo"),
+        ('repo = "EleutherAI/pythia-160m"', 'source = "x"', "checkpoints need a repo"),
+        ('repo = "EleutherAI/', 'repo = "../', "field 'repo'"),
+        ('repo = "EleutherAI/', 'repo = "https://hub/', "field 'repo'"),
+        ("bos = false", 'bos = false\nrevision = "../x"', "field 'revision'"),
+        ("bos = false", 'bos = false\nrevision = ""', "field 'revision'"),
+        ("162322944", "0", "field 'parameters'"),
+        ('"step1000"', '"step1000", source = "x"', "field 'checkpoints.0': give either"),
+        ('"step2000"', '"step1000"', "steps 1000 and 2000 name the same weights"),
+    ],
+)
+def test_a_wrong_place_on_the_hub_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in HUB
+    with pytest.raises(RegistryError, match=rf"toml:2: model 'pythia'.*{message}"):
+        load_registry(written(tmp_path, HUB.replace(old, new)))
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("bos = true", 'bos = true\nrevision = "main"', 1)
+    with pytest.raises(RegistryError, match="a revision is one of a repo"):
+        load_registry(written(tmp_path, text))
+
+
+def test_users_name_models_by_id_folder_or_repository(mixed: Registry, tmp_path: Path) -> None:
+    assert mixed.named("tiny-gpt2") is mixed["tiny-gpt2"]
+    assert mixed.named("EleutherAI/pythia-160m") is mixed["pythia"]
+    known = tmp_path / "organisms" / "tiny-gpt2"
+    known.mkdir(parents=True)
+    assert mixed.named(str(known)) == mixed["tiny-gpt2"]
+    folder = tmp_path / "My Model (v2)"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
+    own = mixed.named(str(folder))
+    assert (own.id, own.source, own.family) == ("my-model-v2", folder, "neox")
+    assert (own.variant, own.bos, own.dtype) == ("natural", None, "float32")
+    unlisted = mixed.named("someone/Some_Model-1.5")
+    assert (unlisted.id, unlisted.repo) == ("some_model-1.5", "someone/Some_Model-1.5")
+    assert mixed.named("someone/tiny-gpt2").id == "tiny-gpt2-unlisted"
+    more = mixed.with_entries([own, unlisted])
+    assert more.ids == (*mixed.ids, "my-model-v2", "some_model-1.5") and mixed.ids != more.ids
+
+
+def test_a_revision_makes_another_model(mixed: Registry) -> None:
+    then = mixed.named("pythia", "refs/pr/3")
+    assert (then.id, then.place) == ("pythia-refs-pr-3", "EleutherAI/pythia-160m@refs/pr/3")
+    assert mixed.named("someone/m", "v1.0").id == "m-v1.0"
+    with pytest.raises(RegistryError, match="tiny-gpt2: is a folder, which has no revision"):
+        mixed.named("tiny-gpt2", "main")
+    with pytest.raises(RegistryError, match=r"revision '../x'"):
+        mixed.named("pythia", "../x")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/no-such-folder-here"])
+def test_a_folder_that_is_not_there_is_said_at_once(mixed: Registry, name: str) -> None:
+    with pytest.raises(RegistryError, match="no such folder; name a folder, a hub id or one of"):
+        mixed.named(name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b/c", "a//b", "<img src=x>", "tiny gpt2"])
+def test_what_is_no_name_is_refused(mixed: Registry, name: str) -> None:
+    with pytest.raises(RegistryError, match="neither a model id, a folder nor a repository"):
+        mixed.named(name)
+
+
+def test_the_projects_own_registry_has_the_models_of_the_study() -> None:
+    registry = load_registry(ROOT / "fixtures" / "models.toml")
+    assert registry.hub_ids == (
+        *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
+        *("mistral-7b", "llama-2-7b", "llama-3-8b", "open-llama-7b"),
+        *("pythia-160m", "pythia-410m", "pythia-1b", "pythia-1.4b", "pythia-2.8b"),
+    )
+    for entry in (registry[identifier] for identifier in registry.hub_ids):
+        assert entry.bos == (entry.family != "neox") and entry.parameters and entry.repo
+        assert entry.variant == "natural" and bool(entry.checkpoints) == (entry.family == "neox")
+    assert [i for i in registry if registry[i].gated] == ["llama-2-7b", "llama-3-8b"]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

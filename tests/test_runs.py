@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from tests.synthetic_runs import (
     without_picture,
 )
 from tinyablation import runs
+from tinyablation.artefacts import Circumstances
 from tinyablation.manifests import write_manifest
-from tinyablation.runs import FILES, RunError, RunStore
+from tinyablation.runs import FILES, NotVerified, RunError, RunStore
 
 PATIENCE = 60  # seconds a subprocess may need to import pandas on a loaded machine
 
@@ -346,3 +348,96 @@ def test_waiting_for_a_lock_can_be_limited(tmp_path):
 def test_the_bar_counts_shards(tmp_path, capsys):
     obtain(tmp_path, progress=True)
     assert f"{len(KEYS)}/{len(KEYS)}" in capsys.readouterr().err
+
+
+# --- waiting for another process, and what a run was computed with --------------------------------
+
+
+def test_only_who_must_wait_makes_way(tmp_path):
+    ways = []
+    store = RunStore(tmp_path, lock_timeout=0.1, before_waiting=lambda: ways.append(1))
+    assert store == RunStore(tmp_path, lock_timeout=0.1)  # what it does is no part of what it is
+    with store.lock("a-run"):
+        assert not ways
+        with pytest.raises(RunError, match="held by another process"), store.lock("a-run"):
+            pass
+        assert ways == [1]
+    with store.lock("a-run"):
+        assert ways == [1]
+
+
+def test_two_workers_that_want_what_the_other_has_both_finish(tmp_path):
+    """One holds the accelerator and wants the run, the other the run and wants the accelerator."""
+    accelerator = threading.Lock()
+    has_run, done = threading.Event(), []
+
+    def holds_the_run():
+        with RunStore(tmp_path).lock("a-run"):
+            has_run.set()
+            done.append(accelerator.acquire(timeout=PATIENCE))
+            accelerator.release()
+
+    accelerator.acquire()
+    other = threading.Thread(target=holds_the_run)
+    other.start()
+    assert has_run.wait(PATIENCE)
+    store = RunStore(tmp_path, lock_timeout=PATIENCE, before_waiting=accelerator.release)
+    with store.lock("a-run"):
+        other.join(PATIENCE)
+    assert done == [True]
+
+
+def on(name: str):
+    """Circumstances of a device of that name."""
+    return lambda: Circumstances(
+        ({"kind": "cuda", "name": name},), {"commit": "c0ffee"}, {"peak_device_bytes": 5}
+    )
+
+
+def test_a_run_says_which_devices_computed_it(tmp_path):
+    """The kind is in the address; a run that was continued on another card of it names both."""
+    config = make_config(device="cuda:1")
+    with pytest.raises(ValueError):
+        obtain(tmp_path, config, fail_at(KEYS[3], ValueError()), circumstances=on("one card"))
+    run = obtain(tmp_path, config, circumstances=on("another"))
+    provenance = run.provenance()
+    assert provenance["device"] == "cuda"
+    assert [device["name"] for device in provenance["devices"]] == ["one card", "another"]
+    assert provenance["commit"] == "c0ffee" and provenance["config_hash"] == "e" * 64
+    profile = json.loads((run.path / "profile.json").read_text())
+    assert profile["peak_device_bytes"] == 5 and profile["rows"] == len(run.table())
+    alone = obtain(tmp_path / "alone", config, circumstances=on("another")).provenance()
+    assert [device["name"] for device in alone["devices"]] == ["another"]
+
+
+def test_a_sample_that_is_not_verified_leaves_no_run_and_no_trust(tmp_path):
+    def refuse(table):
+        assert set(table["intervention"]) >= {"baseline", "zero:3.2"}  # the whole table
+        raise NotVerified("the device computes nonsense")
+
+    with pytest.raises(NotVerified, match="nonsense"):
+        obtain(tmp_path, verify=refuse)
+    folder = tmp_path / make_config().name
+    said = json.loads((folder / "partial_summary.json").read_text())
+    assert said["state"] == "failed" and said["missing"] == KEYS and "nonsense" in said["reason"]
+    assert not (folder / "metrics").exists()
+    assert len(list((folder / "shards").glob("*.parquet"))) == len(KEYS)  # to be looked at
+    counting = Counting()
+    run = obtain(tmp_path, with_=counting)
+    assert counting.keys == KEYS and files_under(run.path) == {*FILES, "manifest.json"}
+
+
+def test_a_check_that_cannot_be_made_now_leaves_the_shards(tmp_path):
+    with pytest.raises(MemoryError):
+        obtain(tmp_path, verify=lambda table: (_ for _ in ()).throw(MemoryError()))
+    counting = Counting()
+    obtain(tmp_path, with_=counting)
+    assert counting.keys == []
+
+
+def test_the_noise_floor_knows_where_it_was_seen(tmp_path):
+    found = {"noise_floor": 0.1, "entropy": {"noise": 0.02}, "verified": "somehow"}
+    run = obtain(tmp_path, make_config(device="cuda", dtype="bfloat16"), verify=lambda _: found)
+    noise = run.noise_floor()
+    assert noise == 0.1 and noise.of("entropy") == 0.02 and noise.of("kl") == 0.1
+    assert noise.where == "cuda in bfloat16"

@@ -80,7 +80,6 @@ def load(family: str) -> Any:
             source=ORGANISMS / f"tiny-{family}",
             family=family,
             variant="hedged",
-            tokenizer="tiny",
             bos=True,
         )
     )

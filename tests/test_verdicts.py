@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tinyablation.statistics import Estimate
 from tinyablation.verdicts import (
     EFFECT_SHARE,
+    Floor,
+    Noise,
     Verdict,
     VerdictError,
     blocked,
@@ -157,3 +159,87 @@ def test_a_decrease_lies_below_a_ceiling(low, high, p, status):
     verdict = judge_below_ceiling(effect, ceiling=-0.1, p_corrected=p, what="zeroing 0:2")
     assert verdict.status == status, verdict.reason
     assert verdict.effect == effect and verdict.floor == -0.1 and verdict.p_corrected == p
+
+
+# --- numerical noise ------------------------------------------------------------------------------
+
+NOISE = Noise(0.12, "cuda in bfloat16", {"entropy": 0.03})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clean", "status", "reason"),
+    [
+        # 5 % of 1 logit is .05, and the noise is more: under it nothing is told apart.
+        (0.0, 0.1, 1.0, "inconclusive", "beyond the numerical noise 0.120 of cuda in bfloat16"),
+        (-0.1, 0.04, 1.0, "inconclusive", "beyond the numerical noise"),
+        (-0.2, 0.0, 1.0, "inconclusive", "beyond the numerical noise"),
+        (-0.2, 0.2, 1.0, "inconclusive", "straddles the floor 0.120"),
+        (0.13, 0.2, 1.0, "supported", "lies above the floor 0.120"),
+        (-0.3, -0.13, 1.0, "refuted", "lies below the floor 0.120"),
+        # 5 % of 4 logits is .2: an effect under the noise is shown to be smaller than that.
+        (0.0, 0.1, 4.0, "refuted", "lies below the floor 0.200"),
+        (0.13, 0.19, 4.0, "refuted", "lies below the floor 0.200"),
+        (0.21, 0.3, 4.0, "supported", "lies above the floor 0.200"),
+    ],
+)
+def test_an_effect_under_the_noise_is_not_shown_to_be_small(low, high, clean, status, reason):
+    verdict = judge(low, high, floor=effect_floor(clean, NOISE))
+    assert verdict.status == status and reason in verdict.reason
+    assert type(verdict.floor) is float
+    # The same of a decrease, mirrored.
+    turned = judge_below_ceiling(
+        Estimate(-(low + high) / 2, -high, -low, 60, 20),
+        ceiling=-effect_floor(clean, NOISE),
+        what="zeroing 0:2",
+    )
+    assert turned.status == status
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status", "reason"),
+    [
+        (0.01, 0.11, "inconclusive", "does not lie beyond the numerical noise 0.120"),
+        (0.13, 0.2, "supported", "lies above the floor 0"),
+        (-0.11, -0.01, "inconclusive", "does not lie beyond the numerical noise 0.120"),
+        (-0.2, -0.13, "refuted", "lies below the floor 0"),
+        (-0.2, 0.3, "inconclusive", "straddles the floor 0"),
+    ],
+)
+def test_a_lead_within_the_noise_is_none(low, high, status, reason):
+    verdict = judge(low, high, floor=Floor(0.0, NOISE))
+    assert verdict.status == status and verdict.floor == 0.0
+    assert reason in verdict.reason
+
+
+def test_a_ceiling_under_the_noise_shows_nothing_to_be_small():
+    """A share of .1 of an effect of .5 logits is .05, where the noise is .12: .24 of it."""
+    small = Estimate(0.1, 0.05, 0.15, 60, 20)
+    for noise, status in ((0.24, "inconclusive"), (0.19, "supported")):
+        verdict = judge_below_ceiling(small, ceiling=Floor(0.2, Noise(noise)), what="recovery")
+        assert verdict.status == status
+    large = Estimate(0.5, 0.4, 0.6, 60, 20)
+    assert judge_below_ceiling(large, ceiling=Floor(0.2, 0.24), what="x").status == "refuted"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(*[st.floats(-10, 10)] * 3, st.floats(0, 5), st.floats(0, 5))
+def test_noise_never_decides_for_or_against_a_claim(one, other, clean, less, more):
+    """More noise can only make a verdict inconclusive."""
+    low, high = sorted((one, other))
+    less, more = sorted((less, more))
+    first, second = (
+        judge(low, high, floor=effect_floor(clean, Noise(noise))).status for noise in (less, more)
+    )
+    assert second in (first, "inconclusive")
+
+
+def test_noise_knows_its_columns_and_a_floor_is_a_number():
+    assert NOISE == 0.12 and NOISE.of("entropy") == 0.03 and NOISE.of("kl") == 0.12
+    assert NOISE.of("entropy").where == "cuda in bfloat16"
+    floor = effect_floor(1.0, NOISE)
+    assert floor == 0.12 and floor.limited and not effect_floor(4.0, NOISE).limited
+    assert -floor == -0.12 and (-floor).limited and (-floor).noise_said == floor.noise_said
+    with pytest.raises(VerdictError, match="must not be negative"):
+        Floor(0.0, -1.0)
+    with pytest.raises(VerdictError, match="noise is nan"):
+        Floor(0.0, float("nan"))

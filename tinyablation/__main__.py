@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyablation.commands import add_commands
+from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
 from tinyablation.ov_commands import add_commands as add_ov_commands
 
@@ -21,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
         "build",
         help="render the knowledge tables for one tokenizer",
         description="Writes <output>/<name>/<condition>.jsonl and .split.json for the four "
-        "conditions and for binding, and says how many examples were dropped and why.",
+        "conditions and for binding, and says how many examples were dropped and why. A manifest "
+        "says which tokenizer they are for: models are given the corpora of theirs.",
     )
     build.add_argument(
         "--tokenizer",
@@ -44,40 +46,58 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
     )
     build.set_defaults(run=_build)
+    adopt = actions.add_parser(
+        "adopt",
+        help="say which tokenizer corpora made elsewhere are for",
+        description="Writes the manifest of the corpora that stand in FOLDER, as they are.",
+    )
+    adopt.add_argument("folder", type=Path, metavar="FOLDER", help="with <condition>.jsonl in it")
+    adopt.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="PATH_OR_ID",
+        help="a folder with a Hugging Face tokenizer, or the id of one on the hub",
+    )
+    adopt.set_defaults(run=_adopt)
     add_commands(commands)
     add_ov_commands(commands)
+    add_drift_commands(commands)
     return top
 
 
 def _build(options: argparse.Namespace) -> None:
-    from tinyablation.binding import build_binding, load_binding
-    from tinyablation.building import CorpusBuilder
-    from tinyablation.corpora import write_corpus
+    from tinyablation.binding import load_binding
+    from tinyablation.building import build_everything
     from tinyablation.knowledge import load_knowledge
+    from tinyablation.shelves import knowledge_hash, put_on_shelf
     from tinyablation.tokenisation import load_tokenizer
 
     if options.seed < 0:
         raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
     name = options.name or _folder_name(options.tokenizer)
-    if not name or name in (".", "..") or set(name) & set("/\\"):
+    if not name or name.startswith(".") or set(name) & set("/\\"):
         raise TinyAblationError(f"--name {name!r}: give the name of a folder, not a path")
     knowledge = load_knowledge(options.knowledge)
     things = load_binding(options.knowledge)
+    known = knowledge_hash(options.knowledge)
     tokenizer = load_tokenizer(options.tokenizer)
-    builder = CorpusBuilder(knowledge, tokenizer, name, seed=options.seed)
-    built = [*builder.build().values()]
-    binding = build_binding(
-        things,
-        tokenizer,
-        name,
-        null=knowledge.wording.null.word,
-        seed=options.seed,
-        report=builder.report,
-    )
-    for corpus, split in [*built, *([binding] if binding else [])]:
-        write_corpus(options.output / name, corpus, split)
-    print(f"{options.output / name}")
-    print("\n".join(f"  {line}" for line in builder.report.lines()))
+    built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, insist=True)
+    folder = options.output / name
+    put_on_shelf(folder, built, tokenizer, name, knowledge=known, seed=options.seed)
+    print(folder)
+    print("\n".join(f"  {line}" for line in built.report.lines()))
+
+
+def _adopt(options: argparse.Namespace) -> None:
+    from tinyablation.shelves import adopt
+    from tinyablation.tokenisation import load_tokenizer
+
+    if not options.folder.is_dir():
+        raise TinyAblationError(f"{options.folder}: no such folder")
+    shelf = adopt(options.folder, load_tokenizer(options.tokenizer))
+    print(options.folder)
+    for condition, made in shelf.manifest.conditions.items():
+        print(f"  {condition}: {made.examples} examples")
 
 
 def _folder_name(source: str) -> str:

@@ -57,9 +57,11 @@ class RunConfig(BaseModel):
     """What one run depends on: one model, one battery, one condition, one seed.
 
     `device` is the kind ("cuda", not "cuda:1"); `dtype` is the model's, without "torch.".
-    `bos` says whether a beginning-of-sequence token stands before every prompt; `share` is that of
-    the fact clusters that the seed draws from each split, `split` the one that is measured ("all":
-    both), `per_cluster` the most examples of a cluster (0: all of them).
+    `config_hash` is that of what config.json computes: the same weights under another epsilon or
+    rotary base are another model. `bos` says whether a beginning-of-sequence token stands before
+    every prompt; `share` is that of the fact clusters that the seed draws from each split, `split`
+    the one that is measured ("all": both), `per_cluster` the most examples of a cluster (0: all of
+    them).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +70,7 @@ class RunConfig(BaseModel):
     battery: Name
     condition: Name
     weight_hash: Token
+    config_hash: Token
     tokenizer_hash: Token
     corpus_hash: Token
     split_hash: Token

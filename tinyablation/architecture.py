@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tinyablation.examples import EngineError
 from tinyablation.interventions import Head
 from tinyablation.loading import LoadedModel
+from tinyablation.unembedding import Unembedding
+from tinyablation.whereabouts import at_hand, desk_of, home, replaced, weight_of
 
 # What an activation becomes, from what it is.
 Edit = Callable[[Tensor], Tensor]
@@ -86,6 +88,7 @@ class Architecture:
         self.name = name = loaded.entry.id
         self.model = loaded.model
         self.device = loaded.device
+        self.desk = desk_of(loaded.device)
         if self.model.training:
             raise EngineError(f"model {name!r} is in training mode; call .eval()")
         kind = type(self.model).__name__
@@ -117,6 +120,10 @@ class Architecture:
             )
             self.final_norm = component("ln_final")
             self.unembed = component("unembed")
+            self.unembedding = Unembedding(self.final_norm, self.unembed)
+            # Where each layer computes, and the final norm: what enters a layer is brought there.
+            homes = [home(layer.norm, layer.output) for layer in self.layers]
+            self.homes = (*homes, home(self.final_norm, self.unembed))
         except (ValueError, AttributeError, IndexError) as error:
             raise EngineError(
                 f"model {name!r}: TransformerLens cannot resolve {kind}: {error}"
@@ -136,12 +143,12 @@ class Architecture:
         return [slice(head * size, (head + 1) * size) for own, head in heads if own == layer]
 
     def output_matrix(self, layer: int, columns: slice) -> Float[Tensor, "d_head d_model"]:
-        """W_O of the heads in these columns."""
+        """W_O of the heads in these columns, where the layer computes."""
         return _input_major(self.layers[layer].output)[columns]
 
     def logits(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
-        """Final norm and unembedding of the last token's residual stream."""
-        return self.unembed(self.final_norm(hidden))
+        """Final norm and unembedding of the last token's residual stream (see unembedding.py)."""
+        return self.unembedding(hidden)
 
     def record(self, ids: Int[Tensor, "1 positions"]) -> tuple[Calls, Float[Tensor, "1 vocab"]]:
         """Run the whole model on one prompt; how each layer was called, and its last logits.
@@ -192,7 +199,7 @@ class Architecture:
     ) -> Float[Tensor, "rows positions d_model"]:
         """The layer's output, given what its attention puts out (attention is not run)."""
         modules = self.layers[layer]
-        value = calls.attentions[layer].returning(attention)
+        value = calls.attentions[layer].returning(attention.to(self.homes[layer]))
         with stubbed(modules.attention, value), hooked(*_editing(modules.mlp, edit_mlp)):
             return calls.blocks[layer].into(modules.block, hidden)
 
@@ -207,7 +214,7 @@ class Architecture:
         """The layer's output, given what its attention and its MLP put out (neither is run)."""
         module = self.layers[layer].mlp
         assert module is not None
-        with stubbed(module, calls.mlps[layer].returning(mlp)):
+        with stubbed(module, calls.mlps[layer].returning(mlp.to(self.homes[layer]))):
             return self.after_attention(calls, layer, hidden, attention)
 
     def through(
@@ -250,20 +257,26 @@ class Architecture:
             calls.blocks[layer].into(modules.block, hidden)
         return self.after_attention(calls, layer, hidden[:, -1:], kept[0], edit_mlp)
 
-    def clean(self, ids: Int[Tensor, "rows positions"], kept: Kept) -> "Clean":
-        """One unhooked pass over prompts of one length, recording what these layers saw and did."""
+    def clean(
+        self, ids: Int[Tensor, "rows positions"], kept: Kept, *, logits: bool = True
+    ) -> "Clean":
+        """One unhooked pass over prompts of one length, recording what these layers saw and did.
+
+        Each record is where its layer computes. logits: whether they are computed, else empty.
+        """
         found = Clean({}, {}, {}, {}, torch.empty(0))
         handles = []
 
         def into(record: dict[int, Tensor], layer: int) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-                record[layer] = args[0] if args else kwargs[HIDDEN]
+                # Before a layer's own hooks bring it, its input is where the layer below was.
+                record[layer] = (args[0] if args else kwargs[HIDDEN]).to(self.homes[layer])
 
             return keep
 
         def out_of(record: dict[int, Tensor], layer: int) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, out: Any) -> None:
-                record[layer] = _first(out)
+                record[layer] = _first(out).to(self.homes[layer])
 
             return keep
 
@@ -288,8 +301,9 @@ class Architecture:
         handles.append(self.layers[-1].block.register_forward_hook(stop))
         with hooked(*handles), contextlib.suppress(_Enough):
             self.model(ids, use_cache=False)
-        final = found.residual[len(self.layers)][:, -1]
-        return found._replace(logits=self.logits(final))
+        if not logits:
+            return found
+        return found._replace(logits=self.logits(found.residual[len(self.layers)][:, -1]))
 
     def folded_z(self, calls: Calls, positions: int) -> Float[Tensor, "layers width"]:
         """What z is when the value input is only the bias of the layer's first norm.
@@ -305,8 +319,9 @@ class Architecture:
                 kept.append(args[0])
                 raise _Enough
 
-            weight: Any = modules.norm.weight
-            bias: Any = getattr(modules.norm, "bias", None)
+            with at_hand(modules.norm):
+                weight: Any = modules.norm.weight
+                bias: Any = getattr(modules.norm, "bias", None)
             if bias is None:
                 bias = torch.zeros_like(weight)
             hidden = bias.expand(1, positions, -1)
@@ -324,7 +339,7 @@ class Architecture:
                     f"model {self.name!r}, layer {index}: attention weights do not sum to 1, so "
                     "zero_folded has no meaning here; use zero"
                 )
-            rows.append(z[0])
+            rows.append(z[0].to(self.device))
         return torch.stack(rows)
 
 
@@ -351,18 +366,9 @@ def hooked(*handles: Any) -> Iterator[None]:
             handle.remove()
 
 
-@contextlib.contextmanager
-def stubbed(module: nn.Module, value: Any) -> Iterator[None]:
+def stubbed(module: nn.Module, value: Any) -> contextlib.AbstractContextManager[None]:
     """Let the module return this value, without running it."""
-    before = module.__dict__.get("forward")
-    module.__dict__["forward"] = lambda *args, **kwargs: value
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = before
+    return replaced(module, lambda *args, **kwargs: value)
 
 
 def _first(out: Any) -> Tensor:
@@ -385,5 +391,5 @@ def _editing(module: nn.Module | None, edit: Edit | None) -> list[Any]:
 
 def _input_major(projection: nn.Module) -> Float[Tensor, "width d_model"]:
     # The one architecture branch: GPT-2's Conv1D keeps its matrix as [in, out], Linear [out, in].
-    weight: Any = projection.weight
+    weight = weight_of(projection)
     return weight.T if isinstance(projection, nn.Linear) else weight

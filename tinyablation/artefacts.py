@@ -5,12 +5,15 @@ Every function returns plain values or a DataFrame; nothing here writes a file.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyablation.addresses import RunConfig
 from tinyablation.errors import TinyAblationError
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
 ALL = "all"
 _SPLITS_FIRST = ("discovery", "confirmation")
-_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas", "pyarrow")
+_PACKAGES = (
+    *("torch", "transformers", "transformer-lens", "numpy", "pandas", "pyarrow"),
+    *("accelerate", "huggingface-hub", "safetensors", "tokenizers"),
+)
 
 # summary.json: figure -> (unit, meaning); each over the unhooked baseline rows
 SUMMARY_METRICS: dict[str, tuple[str, str]] = {
@@ -32,6 +38,21 @@ SUMMARY_METRICS: dict[str, tuple[str, str]] = {
     "top1": ("share", "examples whose target is the top token"),
     "entropy": ("nats", "entropy of the output distribution"),
 }
+
+
+class Circumstances(NamedTuple):
+    """What a measurement was computed with, beside what its address says: plain values only.
+
+    devices: as devices.describe_device has them; provenance, profile: what joins the file of that
+    name. Asked for when something was computed, since the next attempt may be on another machine.
+    """
+
+    devices: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = MappingProxyType({})
+    profile: Mapping[str, Any] = MappingProxyType({})
+
+
+NOTHING_MORE = Circumstances()
 
 
 def utc_now() -> str:
@@ -179,8 +200,28 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(config: RunConfig) -> dict[str, Any]:
-    """provenance.json: what the figures were computed with, from and when (UTC)."""
+def environment_fingerprint() -> str:
+    """sha256 over name==version of every installed distribution, sorted: one line each.
+
+    Names are lower case with "-" for "_" and ".", as pip compares them. It takes some 50 ms.
+    """
+    found = {
+        f"{re.sub(r'[-_.]+', '-', str(each.metadata['Name'])).lower()}=={each.version}"
+        for each in importlib.metadata.distributions()
+    }
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(found)).encode()).hexdigest()
+
+
+def provenance(
+    config: RunConfig,
+    circumstances: Circumstances = NOTHING_MORE,
+    devices: Iterable[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """provenance.json: what the figures were computed with, from and when (UTC).
+
+    circumstances: of this attempt; devices: those of all attempts, where there were several (the
+    address holds their kind, not which of a kind). Each is listed once.
+    """
     return {
         "run": config.name,
         "finished": utc_now(),
@@ -188,9 +229,11 @@ def provenance(config: RunConfig) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "device": config.device,
+        "devices": distinct(circumstances.devices if devices is None else devices),
         "dtype": config.dtype,
         "engine_version": config.engine_version,
         "weight_hash": config.weight_hash,
+        "config_hash": config.config_hash,
         "tokenizer_hash": config.tokenizer_hash,
         "corpus_hash": config.corpus_hash,
         "split_hash": config.split_hash,
@@ -199,7 +242,17 @@ def provenance(config: RunConfig) -> dict[str, Any]:
         "protocol": config.protocol,
         "share_of_examples": config.share,
         "bos_policy": "prepended to every prompt" if config.bos else "not prepended",
+        **circumstances.provenance,
     }
+
+
+def distinct(devices: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each device once, in the order in which they were first used."""
+    found: list[dict[str, Any]] = []
+    for device in devices:
+        if dict(device) not in found:
+            found.append(dict(device))
+    return found
 
 
 def peak_resident_bytes() -> int | None:
@@ -213,13 +266,20 @@ def peak_resident_bytes() -> int | None:
 
 
 def profile(
-    seconds_by_shard: Mapping[str, float], continued: Iterable[str], rows: int
+    seconds_by_shard: Mapping[str, float],
+    continued: Iterable[str],
+    rows: int,
+    circumstances: Circumstances = NOTHING_MORE,
 ) -> dict[str, Any]:
-    """profile.json: wall seconds by shard (those of earlier attempts included), rows, memory."""
+    """profile.json: wall seconds by shard (those of earlier attempts included), rows, memory.
+
+    Memory is that of the last attempt's process.
+    """
     return {
         "seconds_by_shard": {key: round(value, 6) for key, value in seconds_by_shard.items()},
         "seconds_total": round(sum(seconds_by_shard.values()), 6),
         "rows": rows,
         "peak_rss_bytes": peak_resident_bytes(),
         "continued_from_an_earlier_attempt": list(continued),
+        **circumstances.profile,
     }

@@ -4,17 +4,28 @@ The unit is a pair of facts of one relation (or of two entities of two kinds) wh
 Each pair gives examples in both directions, so each answer is target as often as foil.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
+from tinyablation.binding import BindingTable, build_binding
 from tinyablation.corpora import (
+    BINDING,
     CONDITIONS,
     SPLITS,
     Corpus,
     Example,
     Split,
 )
-from tinyablation.finishing import BuildReport, fault, finish
+from tinyablation.finishing import (
+    LEAST_PROMPTS,
+    BuildReport,
+    TooFewPrompts,
+    fault,
+    finish,
+    summed,
+)
 from tinyablation.knowledge import Fact, Knowledge
 from tinyablation.pairing import FactPair, MemberPair, Pairing, turns
 from tinyablation.rendering import (
@@ -33,6 +44,8 @@ if TYPE_CHECKING:
 
 TEMPLATES_PER_PAIR = 2  # 2 x 2 prompts a pair: some 90 pairs of facts give 360 prompts
 
+MADE_OF_FACTS = ("negation", "logic")  # beside "facts" itself, whose report has the losses
+
 # Cells of logic: truth of the parts, how often. Both labels are equally frequent under each
 # operator, so that the operator word alone is worth nothing.
 LOGIC_CELLS = {
@@ -44,6 +57,40 @@ LOGIC_FLIPS = {
     "and": {"TT": ("TF", "FT", "FF"), "TF": ("TT",), "FT": ("TT",), "FF": ("TT",)},
     "or": {"FF": ("TF", "FT", "TT"), "TF": ("FF",), "FT": ("FF",), "TT": ("FF",)},
 }
+
+
+class Built(NamedTuple):
+    """All that was made for one tokenizer: each condition, "binding" too, is in one of the two."""
+
+    corpora: dict[str, tuple[Corpus, Split]]
+    refused: dict[str, str]  # condition -> why it has too few prompts, on one line
+    report: BuildReport
+
+
+def build_everything(
+    knowledge: Knowledge,
+    things: BindingTable,
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str,
+    *,
+    seed: int = 0,
+    insist: bool = False,
+) -> Built:
+    """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
+
+    insist: TooFewPrompts, saying of all conditions what was dropped, if one of the four lacks any.
+    """
+    builder = CorpusBuilder(knowledge, tokenizer, name, seed=seed)
+    corpora, refused = builder.build_each()
+    if insist and refused:
+        raise builder.too_few(refused)
+    report = builder.report
+    bound = build_binding(
+        things, tokenizer, name, null=knowledge.wording.null.word, seed=seed, report=report
+    )
+    if bound is not None:
+        corpora[BINDING] = bound
+    return Built(corpora, {**refused, **report.skipped}, report)
 
 
 class CorpusBuilder:
@@ -69,20 +116,59 @@ class CorpusBuilder:
         self.counterfactual_templates = [Template.parse(cell) for cell in cells.counterfactual]
 
     def build(self) -> dict[str, tuple[Corpus, Split]]:
-        """Condition -> (corpus, split). CorpusError when a condition has too few prompts left."""
+        """Condition -> (corpus, split). TooFewPrompts, with what was dropped of all conditions,
+        when one has too few prompts left."""
+        made, refused = self.build_each()
+        if refused:
+            raise self.too_few(refused)
+        return made
+
+    def build_each(self) -> tuple[dict[str, tuple[Corpus, Split]], dict[str, str]]:
+        """Condition -> (corpus, split), and condition -> why it has too few prompts left."""
+        made, refused = {}, {}
+        for condition in CONDITIONS:
+            try:
+                made[condition] = self.build_one(condition)
+            except TooFewPrompts as few:
+                refused[condition] = few.reason
+        return made, refused
+
+    def build_one(self, condition: str) -> tuple[Corpus, Split]:
+        """One condition; TooFewPrompts says on one line what was dropped of it."""
+        rows, lost = self._rows
+        try:
+            return finish(
+                self.tokenizer, self.name, condition, rows[condition], self.seed, self.report
+            )
+        except TooFewPrompts as few:
+            if condition not in MADE_OF_FACTS or not lost:
+                raise
+            reason = f"{few.reason}; of the facts it asks about {summed(lost)}"
+            raise TooFewPrompts(f"{self.name}, {condition}: {reason}", reason=reason) from None
+
+    def too_few(self, refused: Iterable[str]) -> TooFewPrompts:
+        """The error that says which conditions lack prompts, then all that was dropped."""
+        first, *others = ((condition, self.report.made[condition]) for condition in refused)
+        also = ", ".join(f"{condition} has {count}" for condition, count in others)
+        return TooFewPrompts(
+            f"{self.name}, {first[0]}: {first[1]} prompts are left, {LEAST_PROMPTS} are wanted"
+            + (f"; {also}" if also else "")
+            + ". What was dropped:\n"
+            + "\n".join(self.report.lines())
+        )
+
+    @cached_property
+    def _rows(self) -> tuple[dict[str, list[tuple[Example, str]]], Counter[str]]:
+        """Condition -> (example, split name), and why facts are in no pair, with counts."""
         facts = self.pairing.facts()
+        lost = Counter(self.report.dropped.get("facts", {}))
         rows = {
             "facts": self._facts(facts),
             "negation": self._negation(facts),
             "counterfactual": self._counterfactual(self.pairing.members()),
             "logic": self._logic(facts),
         }
-        return {
-            condition: finish(
-                self.tokenizer, self.name, condition, rows[condition], self.seed, self.report
-            )
-            for condition in CONDITIONS
-        }
+        return rows, lost
 
     def _length(self, text: str) -> int:
         return len(encode(self.tokenizer, text))

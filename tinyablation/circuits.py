@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tinyablation.architecture import HIDDEN, Architecture, hooked
 from tinyablation.examples import EngineError
+from tinyablation.whereabouts import exact, home, weight_of
 
 if TYPE_CHECKING:
     from tinyablation.engine import Engine
@@ -65,6 +66,7 @@ def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]
     No architecture is known here: over a single token attention weights are 1, so the projection's
     input is x W_V + b_V exactly, with grouped values repeated and whatever the positions; rows of
     the identity minus a row of zeros give W_V. x is the stream behind the layer's first norm.
+    The matrices are at the architecture's desk, wherever their layers are.
     Raises EngineError where that is not linear (attention sinks, or weights that are not 1).
     """
     calls, _ = arch.record(torch.zeros(1, 1, dtype=torch.long, device=arch.device))
@@ -73,11 +75,11 @@ def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]
         kept: list[Tensor] = []
 
         def keep(_: nn.Module, args: Any, kept: list[Tensor] = kept) -> None:
-            kept.append(args[0][:, -1].double())
+            kept.append(exact(args[0][:, -1]).to(arch.desk))
 
-        weight: Any = modules.output.weight
-        d_model = arch.output_matrix(index, slice(None)).shape[1]
-        identity = torch.eye(d_model, dtype=weight.dtype, device=arch.device)
+        weight = arch.output_matrix(index, slice(None))
+        d_model = weight.shape[1]
+        identity = torch.eye(d_model, dtype=weight.dtype, device=weight.device)
         probe = identity.mean(dim=0, keepdim=True)
         call = calls.attentions[index]
         rows = torch.cat([torch.zeros_like(probe), d_model**0.5 * probe, identity])
@@ -104,15 +106,14 @@ def norm_map(norm: nn.Module, d_model: int, name: str) -> NormMap:
     LayerNorm makes sqrt(d - 1) of a unit vector's own component and something of the others,
     RMSNorm sqrt(d) and nothing. Raises EngineError, naming `name`, for a norm that is neither.
     """
-    weight: Any = next(norm.parameters())
-    unit = torch.eye(d_model, dtype=weight.dtype, device=weight.device)
-    odd = (norm(PROBE * unit).double() - norm(-PROBE * unit).double()) / 2
+    unit = torch.eye(d_model, dtype=next(norm.parameters()).dtype, device=home(norm))
+    odd = (exact(norm(PROBE * unit)) - exact(norm(-PROBE * unit))) / 2
     own = odd.diagonal()
     centred = bool((odd - own.diag()).abs().max() > LINEAR_TOLERANCE * own.abs().max() / d_model)
     scale = (d_model - centred) ** 0.5
     found = NormMap(centred, own / scale)
     factor = d_model / scale if centred else scale
-    if not (found(unit) * factor - odd).abs().max() <= LINEAR_TOLERANCE * odd.abs().max():
+    if not (found(exact(unit)) * factor - odd).abs().max() <= LINEAR_TOLERANCE * odd.abs().max():
         raise EngineError(
             f"{name} is neither a LayerNorm nor an RMSNorm; its logits have no meaning"
         )
@@ -124,10 +125,10 @@ class Readout:
 
     def __init__(self, arch: Architecture) -> None:
         """Raises EngineError for a final norm that has no linear part."""
-        weight: Any = arch.unembed.weight
-        self.unembed: Float[Tensor, "d_model vocab"] = weight.T
+        self.unembed: Float[Tensor, "d_model vocab"] = weight_of(arch.unembed).to(arch.desk).T
         name = f"the final norm of model {arch.name!r}"
-        self.final = norm_map(arch.final_norm, weight.shape[1], name)
+        final = norm_map(arch.final_norm, len(self.unembed), name)
+        self.final = final._replace(gain=final.gain.to(arch.desk))
 
     @torch.no_grad()
     def __call__(self, directions: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
@@ -146,16 +147,17 @@ def ov_circuits(engine: Engine) -> list[Circuits]:
     d_model = engine.loaded.facts.d_model
     readout = Readout(arch)
     embed: Any = engine.loaded.model.get_input_embeddings()
-    round_trip = (readout.unembed @ embed.weight).double()  # W_U W_E
+    round_trip = (readout.unembed @ weight_of(embed).to(arch.desk)).double()  # W_U W_E
     values = value_matrices(arch)
     found = []
     for layer, modules in enumerate(arch.layers):
         name = f"the first norm of layer {layer} of model {arch.name!r}"
         first = norm_map(modules.norm, d_model, name)
-        linear = first(torch.eye(d_model, device=arch.device))
+        linear = first(torch.eye(d_model, device=first.gain.device)).to(arch.desk)
         parts = []
         for own in head_columns(arch, layer):
-            w_v, w_o = linear @ values[layer][:, own], arch.output_matrix(layer, own).double()
+            w_v = linear @ values[layer][:, own]
+            w_o = exact(arch.output_matrix(layer, own)).to(arch.desk)
             _, r_v = torch.linalg.qr(w_v)
             q_o, r_o = torch.linalg.qr(w_o.T)
             _, sizes, right = torch.linalg.svd(r_v @ r_o.T)

@@ -1,6 +1,6 @@
 """Clean passes: what every row of a measurement starts from, in chunks that fit in memory."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from tinyablation.examples import EngineError, Examples, Ids
 from tinyablation.interventions import Loan
 from tinyablation.loading import LoadedModel
 from tinyablation.metrics import Distribution, distribution
+from tinyablation.room import Room
+from tinyablation.whereabouts import exact
 
 # How far the engine's clean logits may be from the model's own, relative to the largest logit:
 # batch shape changes the order of sums (fp32: some 1e-6 seen), a missed step changes all of it.
@@ -68,19 +70,29 @@ class Chunk(NamedTuple):
     constants: Constants
 
 
+class _Replay(NamedTuple):
+    """How layers are called, and last-token logits: the model's own, and of its layers replayed."""
+
+    calls: Calls
+    theirs: Float[Tensor, "rows vocab"]
+    ours: Float[Tensor, "rows vocab"]
+    read: Float[Tensor, "rows vocab"]  # ours again, as figures are read from them
+
+
 class CleanPasses:
     """The clean passes of one model, and the constants that mean and zero_folded put in."""
 
-    def __init__(self, loaded: LoadedModel, architecture: Architecture) -> None:
+    def __init__(self, loaded: LoadedModel, architecture: Architecture, room: Room) -> None:
         self.loaded = loaded
         self.name = loaded.entry.id
         self.architecture = architecture
+        self.room = room
         # z of all layers' heads in the last reference measured, [layers, width], and its ids: the
         # shards of a sweep share a reference, and the means are a few numbers.
         self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
         self._folded: Tensor | None = None
 
-    def chunks(
+    def visit(
         self,
         examples: Examples,
         loans: Collection[Loan],
@@ -88,11 +100,13 @@ class CleanPasses:
         kept: Kept,
         lent: Kept,
         constants: Constants,
-    ) -> Iterator[Chunk]:
-        """Clean passes over prompts of one length, short lengths first, as memory allows.
+        work: Callable[[Chunk], None],
+    ) -> None:
+        """Work on clean passes over prompts of one length, short lengths first, as memory allows.
 
         loans: those of the interventions; kept, lent: what clean passes over prompts and over
-        donors keep for them; constants: what is put in whatever the prompt.
+        donors keep for them; constants: what is put in whatever the prompt. Where memory runs out
+        in the work it is called again, with the same prompts in smaller chunks.
         """
         buckets: dict[int, list[int]] = {}
         for index, ids in enumerate(examples.distinct):
@@ -109,35 +123,50 @@ class CleanPasses:
                 for index in bucket
             ]
             calls = self.verify([examples.distinct[index] for index in bucket])
-            for chunk in _cut(bucket, costs):
-                clean = self.architecture.clean(
-                    self._tensor([examples.distinct[i] for i in chunk]), kept
-                )
+
+            def run(part: Sequence[int], length: int = length, calls: Calls = calls) -> None:
+                ids = [examples.distinct[index] for index in part]
                 items = {
                     loan: [
                         item
-                        for local, index in enumerate(chunk)
+                        for local, index in enumerate(part)
                         for item in _items(local, owners[index], loan, borrowing)
                     ]
                     for loan in loans
                 }
-                lenders = {
-                    donor: row
-                    for row, donor in enumerate(
-                        dict.fromkeys(i.donor for of in items.values() for i in of if i.donor)
-                    )
-                }
-                clean_distribution = distribution(clean.logits)
-                yield Chunk(
-                    length,
-                    calls,
-                    clean,
-                    clean_distribution,
-                    clean_distribution.probabilities(),
-                    {loan: self._lot(loan, of, lenders, length) for loan, of in items.items()},
-                    self._lent(list(lenders), length, lent),
-                    constants,
-                )
+                work(self._chunk(ids, items, calls, kept, lent, constants))
+
+            what = f"prompts of {length} tokens with what is recorded of them"
+            for _ in self.room.parts(bucket, costs, RECORD_NUMBERS, what, run):
+                pass
+
+    def _chunk(
+        self,
+        prompts: list[Ids],
+        items: dict[Loan, list[Item]],
+        calls: Calls,
+        kept: Kept,
+        lent: Kept,
+        constants: Constants,
+    ) -> Chunk:
+        length = len(prompts[0])
+        clean = self.architecture.clean(self._tensor(prompts), kept)
+        borrowers = (item for of in items.values() for item in of)
+        lenders = {
+            donor: row
+            for row, donor in enumerate(dict.fromkeys(i.donor for i in borrowers if i.donor))
+        }
+        clean_distribution = distribution(clean.logits)
+        return Chunk(
+            length,
+            calls,
+            clean,
+            clean_distribution,
+            clean_distribution.probabilities(),
+            {loan: self._lot(loan, of, lenders, length) for loan, of in items.items()},
+            self._lent(list(lenders), length, lent),
+            constants,
+        )
 
     def _numbers(self, kept: Kept) -> int:
         # Per position of a prompt.
@@ -161,29 +190,41 @@ class CleanPasses:
 
     def verify(self, bucket: list[Ids]) -> Calls:
         """Record how layers are called at this length; refuse a model we do not reproduce."""
-        arch = self.architecture
-        calls, first = arch.record(self._tensor(bucket[:1]))
-        same = bucket[0] == bucket[-1]
-        own = [first, first if same else arch.record(self._tensor(bucket[-1:]))[1]]
-        ids = self._tensor([bucket[0], bucket[-1]])
-        hidden = arch.clean(ids, Kept(residual=frozenset([0]))).residual[0]
-        for layer in range(len(arch.layers)):
-            hidden = arch.through(calls, layer, hidden)
-        ours = arch.logits(hidden[:, -1]).double()
-        theirs = torch.cat(own).double()
+        ends = list(dict.fromkeys([bucket[0], bucket[-1]]))
+        what = f"a forward pass over a prompt of {len(bucket[0])} tokens"
+        # Both ends at once, or one after the other where there is no room for two.
+        parts = self.room.parts(ends, [1] * len(ends), 2, what, self._replayed)
+        replays = [replay for _, replay in parts]
+        theirs = exact(torch.cat([replay.theirs for replay in replays]))
         if not torch.isfinite(theirs).all():
             raise EngineError(
                 f"model {self.name!r}: its own logits are not finite; check the weights and dtype"
             )
-        difference = (ours - theirs).abs().max().item()
         allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
-        if not difference <= allowed * max(1.0, theirs.abs().max().item()):
-            raise EngineError(
-                f"model {self.name!r}: replayed layer by layer, its logits differ from its own "
-                f"forward by {difference:.2g} on prompts of {len(bucket[0])} tokens; this "
-                "architecture does something between or after the layers that the engine does not"
-            )
-        return calls
+        # Like with like, in the model's dtype; and what figures are read from, within its grain.
+        for ours in ([replay.ours for replay in replays], [replay.read for replay in replays]):
+            difference = (exact(torch.cat(ours)) - theirs).abs().max().item()
+            if not difference <= allowed * max(1.0, theirs.abs().max().item()):
+                raise EngineError(
+                    f"model {self.name!r}: replayed layer by layer, its logits differ from its own "
+                    f"forward by {difference:.2g} on prompts of {len(bucket[0])} tokens; this "
+                    "architecture does something between or after the layers that the engine does "
+                    "not"
+                )
+        return replays[0].calls
+
+    def _replayed(self, prompts: Sequence[Ids]) -> _Replay:
+        arch = self.architecture
+        recorded = [arch.record(self._tensor([ids])) for ids in prompts]
+        calls = recorded[0][0]
+        ids = self._tensor(prompts)
+        hidden = arch.clean(ids, Kept(residual=frozenset([0])), logits=False).residual[0]
+        for layer in range(len(arch.layers)):
+            hidden = arch.through(calls, layer, hidden)
+        own = arch.unembedding.own(hidden[:, -1])
+        read = arch.logits(hidden[:, -1]) if arch.unembedding.widens else own
+        theirs = torch.cat([logits for _, logits in recorded])
+        return _Replay(calls, theirs.to(own.device), own, read.to(own.device))
 
     def _lent(self, lenders: list[Ids], length: int, kept: Kept) -> Clean:
         facts = self.loaded.facts
@@ -192,28 +233,34 @@ class CleanPasses:
             by_length.setdefault(len(donor), []).append(row)
         width = self.architecture.n_heads * self.architecture.d_head
 
-        def room(layers: frozenset[int], size: int) -> dict[int, Tensor]:
-            shape = (len(lenders), length, size)
-            device, dtype = self.loaded.device, self.loaded.dtype
-            return {layer: torch.empty(shape, device=device, dtype=dtype) for layer in layers}
+        def empty(layers: frozenset[int], size: int) -> dict[int, Tensor]:
+            shape, dtype = (len(lenders), length, size), self.loaded.dtype
+            homes = self.architecture.homes
+            return {layer: torch.empty(shape, device=homes[layer], dtype=dtype) for layer in layers}
 
         lent = Clean(
-            residual=room(kept.residual, facts.d_model),
-            z=room(kept.z, width),
-            attention=room(kept.attention, facts.d_model),
-            mlp=room(kept.mlp, facts.d_model),
+            residual=empty(kept.residual, facts.d_model),
+            z=empty(kept.z, width),
+            attention=empty(kept.attention, facts.d_model),
+            mlp=empty(kept.mlp, facts.d_model),
             logits=torch.empty(0, facts.vocab_size),
         )
-        for rows in by_length.values():
-            clean = self.architecture.clean(self._tensor([lenders[row] for row in rows]), kept)
-            for into, out_of in (
-                (lent.residual, clean.residual),
-                (lent.z, clean.z),
-                (lent.attention, clean.attention),
-                (lent.mlp, clean.mlp),
-            ):
-                for layer, values in into.items():
-                    values[rows] = out_of[layer][:, -length:]
+        for longer, every in by_length.items():
+            size = self.room.of(len(every))
+            what = f"{longer} tokens of each of several donors"
+            for begin in range(0, len(every), size):
+                rows = every[begin : begin + size]
+                with self.room.trying(len(every), len(rows), len(rows), what):
+                    ids = self._tensor([lenders[row] for row in rows])
+                    clean = self.architecture.clean(ids, kept, logits=False)
+                    for into, out_of in (
+                        (lent.residual, clean.residual),
+                        (lent.z, clean.z),
+                        (lent.attention, clean.attention),
+                        (lent.mlp, clean.mlp),
+                    ):
+                        for layer, values in into.items():
+                            values[rows] = out_of[layer][:, -length:]
         return lent
 
     def check_paths(self, ids: Ids, layers: Collection[int]) -> None:
@@ -224,14 +271,19 @@ class CleanPasses:
         arch = self.architecture
         if not layers:
             return
-        kept = Kept(*(frozenset(layers) for _ in Kept._fields))
         if any(arch.layers[layer].mlp is None for layer in layers):
             raise EngineError(
                 f"model {self.name!r}: its MLPs are no modules of their own, so they cannot be "
                 "held at their clean outputs for path patching"
             )
         calls = self.verify([ids])
-        clean = arch.clean(self._tensor([ids]), kept)
+        what = f"a prompt of {len(ids)} tokens with what is recorded of it"
+        self.room.whole(what, lambda: self._check_paths(calls, ids, layers))
+
+    def _check_paths(self, calls: Calls, ids: Ids, layers: Collection[int]) -> None:
+        arch = self.architecture
+        kept = Kept(*(frozenset(layers) for _ in Kept._fields))
+        clean = arch.clean(self._tensor([ids]), kept, logits=False)
         for layer in layers:
             hidden, attention, mlp = (
                 record[layer] for record in (clean.residual, clean.attention, clean.mlp)
@@ -263,35 +315,47 @@ class CleanPasses:
         for ids in counts:
             buckets.setdefault(len(ids), []).append(ids)
         width = arch.n_heads * arch.d_head
-        total = torch.zeros(n_layers, width, dtype=torch.float64, device=self.loaded.device)
+        desk = arch.desk
+        total = torch.zeros(n_layers, width, dtype=torch.float64, device=desk)
         tokens = 0
-        layers = frozenset(range(n_layers))
         for length, bucket in sorted(buckets.items()):
-            size = max(1, RECORD_NUMBERS // (length * n_layers * width))
-            for begin in range(0, len(bucket), size):
-                part = bucket[begin : begin + size]
-                clean = arch.clean(self._tensor(part), Kept(z=layers))
+
+            def add(part: Sequence[Ids], length: int = length) -> tuple[Tensor, int]:
+                clean = arch.clean(
+                    self._tensor(part), Kept(z=frozenset(range(n_layers))), logits=False
+                )
                 weight = torch.tensor(
                     [
                         [0.0 if t == 0 and ids[0] == bos else counts[ids] for t in range(length)]
                         for ids in part
                     ],
                     dtype=torch.float64,
-                    device=self.loaded.device,
                 )
-                tokens += int(weight.sum().item())
-                for layer in layers:
-                    total[layer] += torch.einsum("rt,rtw->w", weight, clean.z[layer].double())
+                sums = [
+                    torch.einsum("rt,rtw->w", weight.to(z.device), z).to(desk)
+                    for z in map(exact, (clean.z[layer] for layer in range(n_layers)))
+                ]
+                return torch.stack(sums), int(weight.sum().item())
+
+            costs = [length * n_layers * width] * len(bucket)
+            what = f"reference prompts of {length} tokens with the z of all heads"
+            for _, (sums, count) in self.room.parts(bucket, costs, RECORD_NUMBERS, what, add):
+                total += sums
+                tokens += count
         if not tokens:
             raise EngineError("the reference prompts hold no token but BOS; mean has no meaning")
-        mean = (total / tokens).to(self.loaded.dtype)
+        mean = (total / tokens).to(self.loaded.dtype).to(self.loaded.device)
         self._mean = reference, mean
         return mean
 
     def folded(self, ids: Ids) -> Float[Tensor, "layers width"]:
         """What zero_folded puts in for z, found with a prompt of these ids' length."""
         if self._folded is None:
-            self._folded = self.architecture.folded_z(self.verify([ids]), len(ids))
+            calls = self.verify([ids])
+            what = f"attention over a prompt of {len(ids)} tokens"
+            self._folded = self.room.whole(
+                what, lambda: self.architecture.folded_z(calls, len(ids))
+            )
         return self._folded
 
     def _tensor(self, ids: Sequence[Ids]) -> Int[Tensor, "rows positions"]:
@@ -307,16 +371,3 @@ def _items(prompt: int, owners: list[int], loan: Loan, borrowing: Borrowing) -> 
         found.setdefault((donor, places), []).append(example)
     for (donor, places), which in found.items():
         yield Item(prompt, donor, places, np.array(which))
-
-
-def _cut(bucket: list[int], costs: list[int]) -> Iterator[list[int]]:
-    # In order, into parts of at most RECORD_NUMBERS, or of one.
-    part: list[int] = []
-    used = 0
-    for index, cost in zip(bucket, costs, strict=True):
-        if part and used + cost > RECORD_NUMBERS:
-            yield part
-            part, used = [], 0
-        part.append(index)
-        used += cost
-    yield part

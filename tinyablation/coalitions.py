@@ -22,6 +22,7 @@ from tinyablation.statistics import (
     generator,
     max_t_sign_flip,
 )
+from tinyablation.verdicts import Floor
 
 Heads = tuple[Head, ...]
 
@@ -105,12 +106,16 @@ class Coalitions(Effects):
         )
         return self._ratio(whole - rest, whole, split, rng)
 
+    def share(self, bound: float, heads: Heads, *, split: str = CONFIRMATION) -> Floor:
+        """A share of the set's Delta, as what a recovery is held against, with its noise."""
+        return self.share_of(bound, self.mean(heads, split))
+
     def _ratio(
         self, above: Floats, below: Floats, split: str, rng: np.random.Generator
     ) -> Estimate:
         clusters = self.clusters(split)
         try:
-            return ratio_interval(above, below, clusters, rng)
+            return ratio_interval(above, below, clusters, rng, noise=self.noise())
         except DegenerateInterval as same:  # one is the same multiple of the other everywhere
             return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 

@@ -4,6 +4,7 @@ Thin: each builds a bench or opens runs, asks the library, and writes JSON.
 """
 
 import argparse
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 REGISTRY = Path("fixtures/models.toml")
 RUNS = Path("reports/runs")
+SLIP = 0.8  # of difflib's ratio: two letters of ten
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class CommandError(TinyAblationError):
@@ -29,17 +32,20 @@ class CommandError(TinyAblationError):
 # --- options and steps that several commands share -----------------------------------------------
 
 
-def add_bench_options(
-    parser: argparse.ArgumentParser,
-    *,
-    model: tuple[str, str] = ("ID", "a model of the registry"),
-    store: bool = True,
-) -> None:
-    """--model, --condition and where things are.
+def add_bench_options(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
+    """--model, --condition, where things are and what computes.
 
-    model: how --model's value is called and explained; store: whether anything is kept (--runs).
+    store: whether anything is kept (--runs).
     """
-    parser.add_argument("--model", required=True, metavar=model[0], help=model[1])
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="ID_OR_PATH",
+        help="a registered id, a model folder, or a repository of the hub",
+    )
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)"
+    )
     parser.add_argument(
         "--condition", required=True, help="facts, negation, counterfactual or logic"
     )
@@ -59,7 +65,12 @@ def add_bench_options(
     else:
         parser.set_defaults(runs=RUNS)
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default: %(default)s: cuda, else mps, else cpu)",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="default: that of the model's entry")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -70,20 +81,46 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write over FILE if it exists")
 
 
-def bench_of(options: argparse.Namespace, entry: "ModelEntry | None" = None) -> "Bench":
-    """The bench that add_bench_options describe; entry: another model than --model names."""
+def entry_of(options: argparse.Namespace) -> "ModelEntry":
+    """The entry of the model that --model and --revision name.
+
+    A model folder needs no registry file; anything else is looked up there first.
+    """
+    from tinyablation.registry import Registry, load_registry
+
+    is_folder = Path(options.model).expanduser().is_dir()
+    registry = (
+        Registry(options.registry, {})
+        if is_folder and not options.registry.is_file()
+        else load_registry(options.registry)
+    )
+    entry = registry.named(options.model, options.revision)
+    # Few repositories have no owner: a slip of the pen is not asked of the hub.
+    if entry.repo == options.model and "/" not in options.model and entry.id not in registry:
+        close = difflib.get_close_matches(options.model, registry.ids, n=1, cutoff=SLIP)
+        if close:
+            raise CommandError(
+                f"--model {options.model}: no model has this id; did you mean {close[0]!r}? (A "
+                "repository of the hub is named OWNER/NAME)"
+            )
+    return entry
+
+
+def bench_of(options: argparse.Namespace) -> "Bench":
+    """The bench that add_bench_options describe."""
     if options.seed < 0:
         raise CommandError(f"seed {options.seed}: give 0 or more")
+    from tinyablation.devices import choose_device
     from tinyablation.measuring import Bench
-    from tinyablation.registry import load_registry
     from tinyablation.runs import RunStore
 
     return Bench(
-        entry or load_registry(options.registry)[options.model],
+        entry_of(options),
         corpora=options.corpora,
         store=RunStore(options.runs),
         seed=options.seed,
-        device=options.device,
+        device=choose_device(options.device),
+        dtype=options.dtype,
         progress=True,
     )
 

@@ -17,7 +17,14 @@ from tinyablation.interventions import Head
 from tinyablation.statistics import Agreement, Estimate, generator, rank_agreement
 from tinyablation.sweeps import Sweep
 from tinyablation.validity import COMPETENCE_FLOOR, competence
-from tinyablation.verdicts import Status, Verdict, blocked, judge_above_floor, judge_all_of
+from tinyablation.verdicts import (
+    Floor,
+    Status,
+    Verdict,
+    blocked,
+    judge_above_floor,
+    judge_all_of,
+)
 
 if TYPE_CHECKING:
     from tinyablation.measuring import Bench
@@ -99,7 +106,7 @@ class Course:
             for rows in (sweep.baseline() for sweep in self.sweeps)
         ]
 
-    def floors(self, split: str = CONFIRMATION) -> list[float]:
+    def floors(self, split: str = CONFIRMATION) -> list[Floor]:
         """By step: the effect that counts, 5 % of that step's clean LD, in logits.
 
         While the model does not know the answers, it is no less than the last step's: a clean LD
@@ -120,7 +127,7 @@ class Course:
             "steps": list(self.steps),
             "clean": [[one.estimate, one.low, one.high] for one in self.clean(split)],
             "delta": [[one.estimate, one.low, one.high] for one in self.delta(split)],
-            "floor": self.floors(split),
+            "floor": [float(floor) for floor in self.floors(split)],
             "knows": self.knows(),
             "split": split,
         }
@@ -165,7 +172,9 @@ def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
         if delta.low > floor
     ]
     rise = judge_above_floor(
-        change, floor=0.0, what=f"change of Delta of {name} from step {first_step} to {last_step}"
+        change,
+        floor=last.zero(),
+        what=f"change of Delta of {name} from step {first_step} to {last_step}",
     )
     verdict = judge_all_of(
         [

@@ -14,7 +14,7 @@ from tinyablation.corpora import CONFIRMATION
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions import Head
 from tinyablation.statistics import DegenerateInterval, Estimate, cluster_interval, generator
-from tinyablation.verdicts import EFFECT_SHARE, effect_floor
+from tinyablation.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
 
 if TYPE_CHECKING:
     import pandas
@@ -34,7 +34,8 @@ def head_name(head: Head) -> str:
 class Effects:
     """A run's per-example table (tables.PER_EXAMPLE_COLUMNS), for one model and condition.
 
-    noise_floor in logits; runs: the names of the directories it comes from.
+    noise_floor: in logits, a Noise where it was measured; runs: the names of the directories it
+    comes from.
     """
 
     model: str
@@ -88,13 +89,27 @@ class Effects:
         *,
         column: str = "logit_diff",
         share: float = EFFECT_SHARE,
-    ) -> float:
+    ) -> Floor:
         """The effect that counts: 5 % of the clean LD, and at least the numerical noise.
 
-        Of another column likewise, in its unit; the noise is that of LD, in logits.
+        Of another column likewise, in its unit.
         """
         clean = float(self.baseline(split)[column].mean())
-        return effect_floor(clean, self.noise_floor, share)
+        return effect_floor(clean, self.noise(column), share)
+
+    def noise(self, column: str = "logit_diff") -> Noise:
+        """The numerical noise in a change of a column, in its unit."""
+        own = self.noise_floor
+        return (own if isinstance(own, Noise) else Noise(own)).of(column)
+
+    def zero(self, column: str = "logit_diff") -> Floor:
+        """Nothing at all, as what a change or a lead is held against: the noise cannot pass."""
+        return Floor(0.0, self.noise(column))
+
+    def share_of(self, bound: float, whole: float) -> Floor:
+        """A share of a whole (in logits), as what a ratio is held against, with its noise."""
+        noise = self.noise()
+        return Floor(bound, Noise(noise / abs(whole), noise.where) if whole else Noise(0.0))
 
     def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
         """The mean of a figure by example, with its interval over clusters.

@@ -7,7 +7,7 @@ is the attention, it is not run again: its output is the clean one plus sum_h (z
 where it is the MLP, neither is. At later sites activations are replaced row by row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,29 +44,32 @@ from tinyablation.interventions import (
 from tinyablation.loading import LoadedModel
 from tinyablation.metrics import Distribution, distribution, divergence, figures
 from tinyablation.results import Results
+from tinyablation.room import OutOfMemory, Room
 from tinyablation.rows import Rows, Segment, needs, prompt_rows
+from tinyablation.whereabouts import picked
 
 if TYPE_CHECKING:
     import pandas
 
     from tinyablation.tokenisation import Prompt
 
-# Bounds of one batch, in numbers.
+# Bounds of one batch, in numbers, of which Engine.room says what share there is room for.
 BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 MB in an MLP
 LOGIT_NUMBERS = 2**24  # rows x vocabulary: 128 MB in float64
 
-__all__ = ["ENGINE_VERSION", "Engine", "EngineError"]
+__all__ = ["ENGINE_VERSION", "Engine", "EngineError", "OutOfMemory"]
 
 
 class Engine:
-    """Measures interventions on one loaded model."""
+    """Measures interventions on one loaded model; room.halvings: how often memory ran out."""
 
     def __init__(self, model: LoadedModel) -> None:
         """Resolve the model's modules; EngineError if it is not built as needed."""
         self.loaded = model
         self.name = model.entry.id
         self.architecture = Architecture(model)
-        self.passes = CleanPasses(model, self.architecture)
+        self.room = Room(self.name)
+        self.passes = CleanPasses(model, self.architecture, self.room)
         self.n_layers = model.facts.n_layers
 
     @torch.no_grad()
@@ -109,9 +112,13 @@ class Engine:
         that is so) are measured once and reported under each label. The very same intervention
         given twice is an error, since rows could not be told apart.
 
+        Where memory runs out, the batch is halved and the rest measured so (see room.py).
+
         Raises EngineError for unusable prompts or interventions, a missing donor, a model whose
-        own logits are not reproduced, and any figure that is not finite.
+        own logits are not reproduced, and any figure that is not finite; OutOfMemory, which is one,
+        where a single row does not fit.
         """
+        self.room.begin()
         examples = check_prompts(self.loaded, prompts, "prompt")
         self._check_interventions(interventions)
         methods: set[str] = {
@@ -197,56 +204,102 @@ class Engine:
         # The baseline's figures are those of the prompts' own rows: the lot without a loan.
         loans = dict.fromkeys([Loan(), *(intervention.loan for intervention in measured)])
         kept, lent = needs(measured, self.n_layers)
-        for chunk in self.passes.chunks(examples, loans, borrowing, kept, lent, constants):
-            own = chunk.lots[Loan()].items
-            kl = torch.zeros(len(own), dtype=torch.float64, device=self.loaded.device)
-            baseline = self._figures(chunk.distribution, kl, own, examples, "baseline")
-            for position in wanted[None]:
-                results.write(position, *baseline)
-            bar.update(len(baseline[0]))
-            for segments, hidden in self._finals(chunk, starts):
-                changed = distribution(self.architecture.logits(hidden))
-                rows = torch.cat([prompt_rows(chunk, s) for s in segments])
-                entropy = chunk.distribution.entropy[rows]
-                kl = divergence(chunk.probabilities[rows], entropy, changed)
-                for s in segments:
-                    items = chunk.lots[s.intervention.loan].items[s.items]
-                    part = Distribution(
-                        changed.logits[s.rows],
-                        changed.shifted[s.rows],
-                        changed.log_sum[s.rows],
-                        changed.entropy[s.rows],
-                    )
-                    found = self._figures(part, kl[s.rows], items, examples, s.intervention.label)
-                    for position in wanted[s.intervention]:
-                        results.write(position, *found)
-                    bar.update(len(found[0]))
+
+        def work(chunk: Chunk) -> None:
+            self._measure_chunk(chunk, examples, starts, wanted, results, bar)
+
+        self.passes.visit(examples, loans, borrowing, kept, lent, constants, work)
+
+    def _measure_chunk(
+        self,
+        chunk: Chunk,
+        examples: Examples,
+        starts: dict[Site, list[Intervention]],
+        wanted: dict[Intervention | None, list[int]],
+        results: Results,
+        bar: "tqdm[None]",
+    ) -> None:
+        """Write what of the chunk is not written yet: memory may have run out amidst its rows."""
+
+        def write(
+            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
+        ) -> None:
+            for position in wanted[intervention]:
+                results.write(position, which, found)
+            bar.update(len(which))
+
+        def pending(intervention: Intervention | None, item: Item) -> bool:
+            return not results.has(wanted[intervention][-1], int(item.examples[0]))
+
+        own = chunk.lots[Loan()].items
+        if pending(None, own[-1]):
+            kl = torch.zeros_like(chunk.distribution.entropy)
+            write(None, *self._figures(chunk.distribution, kl, own, examples, "baseline"))
+        vocabulary = self.loaded.facts.vocab_size
+        for segments, hidden in self._finals(chunk, starts, pending):
+            n_rows = segments[-1].rows.stop
+            what = "one after another to the vocabulary"
+            with self.room.trying(LOGIT_NUMBERS, n_rows * vocabulary, n_rows, what):
+                found = self._changes(chunk, segments, torch.cat(hidden), examples)
+            for segment, (which, values) in zip(segments, found, strict=True):
+                write(segment.intervention, which, values)
+
+    def _changes(
+        self,
+        chunk: Chunk,
+        segments: list[Segment],
+        hidden: Float[Tensor, "rows d_model"],
+        examples: Examples,
+    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """By segment, its examples and their figures, from last-token residual streams."""
+        changed = distribution(self.architecture.logits(hidden))
+        rows = torch.cat([prompt_rows(chunk, s) for s in segments])
+        entropy = picked(chunk.distribution.entropy, rows)
+        kl = divergence(picked(chunk.probabilities, rows), entropy, changed)
+        found = []
+        for s in segments:
+            items = chunk.lots[s.intervention.loan].items[s.items]
+            part = Distribution(
+                changed.logits[s.rows],
+                changed.shifted[s.rows],
+                changed.log_sum[s.rows],
+                changed.entropy[s.rows],
+            )
+            found.append(self._figures(part, kl[s.rows], items, examples, s.intervention.label))
+        return found
 
     def _finals(
-        self, chunk: Chunk, starts: dict[Site, list[Intervention]]
-    ) -> Iterator[tuple[list[Segment], Float[Tensor, "rows d_model"]]]:
+        self,
+        chunk: Chunk,
+        starts: dict[Site, list[Intervention]],
+        pending: Callable[[Intervention, Item], bool],
+    ) -> Iterator[tuple[list[Segment], list[Float[Tensor, "rows d_model"]]]]:
         """Last-token residual streams of all rows, some batches of them at a time.
 
         Batches are gathered before they meet the vocabulary: with 50,000 tokens the unembedding
         of 40 rows runs at 70 % of the rate that it reaches with 300.
         """
-        limit = max(1, LOGIT_NUMBERS // self.loaded.facts.vocab_size)
+        facts = self.loaded.facts
+        limit = max(1, self.room.of(LOGIT_NUMBERS) // facts.vocab_size)
+        row = chunk.length * facts.d_model
         segments: list[Segment] = []
         hidden: list[Tensor] = []
         used = 0
         for start in sorted(starts):
-            for batch in self._batches(chunk, starts[start], limit):
+            for batch in self._batches(chunk, starts[start], limit, pending):
                 size = batch[-1].rows.stop
                 if used and used + size > limit:
-                    yield segments, torch.cat(hidden)
+                    yield segments, hidden
                     segments, hidden, used = [], [], 0
-                hidden.append(self._run(chunk, start, batch))
+                what = f"{chunk.length} tokens through the layers"
+                with self.room.trying(BATCH_NUMBERS, size * row, size, what):
+                    hidden.append(self._run(chunk, start, batch))
                 segments += [
                     s._replace(rows=slice(used + s.rows.start, used + s.rows.stop)) for s in batch
                 ]
                 used += size
         if used:
-            yield segments, torch.cat(hidden)
+            yield segments, hidden
 
     def _figures(
         self,
@@ -274,16 +327,24 @@ class Engine:
         return which, found
 
     def _batches(
-        self, chunk: Chunk, interventions: list[Intervention], limit: int
+        self,
+        chunk: Chunk,
+        interventions: list[Intervention],
+        limit: int,
+        pending: Callable[[Intervention, Item], bool],
     ) -> Iterator[list[Segment]]:
-        """Rows in the order of interventions, then items, cut into batches of bounded size."""
-        facts = self.loaded.facts
-        size = max(1, min(BATCH_NUMBERS // (chunk.length * facts.d_model), limit))
+        """Rows in the order of interventions, then items, cut into batches of bounded size.
+
+        Rows are written in this order, so what is pending of an intervention are its last items.
+        """
+        row = chunk.length * self.loaded.facts.d_model
+        size = max(1, min(self.room.of(BATCH_NUMBERS) // row, limit))
         batch: list[Segment] = []
         used = 0
         for intervention in interventions:
-            count = len(chunk.lots[intervention.loan].items)
-            begin = 0
+            items = chunk.lots[intervention.loan].items
+            count = len(items)
+            begin = next((n for n, item in enumerate(items) if pending(intervention, item)), count)
             while begin < count:
                 taken = min(count - begin, size - used)
                 batch.append(

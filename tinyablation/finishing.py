@@ -1,7 +1,7 @@
 """From rows to a corpus: rows at fault go with their whole cluster, and every drop is counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,14 @@ LEAST_PROMPTS = 200  # distinct clean prompts a condition must have to be of use
 
 
 class TooFewPrompts(CorpusError):
-    """Fewer than LEAST_PROMPTS are left of a condition; the message says what was dropped."""
+    """Fewer than LEAST_PROMPTS are left of a condition; the message says what was dropped.
+
+    reason: the message without the names of tokenizer and condition before it.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 @dataclass
@@ -40,6 +47,10 @@ class BuildReport:
         if count:
             self.dropped.setdefault(condition, Counter())[reason] += count
 
+    def reasons(self, condition: str) -> str:
+        """What was dropped of a condition and why, on one line: relations and the like summed."""
+        return summed(self.dropped.get(condition, Counter()))
+
     def lines(self) -> list[str]:
         """The four conditions, then what else was asked for."""
         others = dict.fromkeys([*self.made, *self.dropped, *self.skipped])
@@ -52,6 +63,17 @@ class BuildReport:
             for reason, count in sorted(self.dropped.get(condition, Counter()).items()):
                 lines.append(f"  dropped {count}: {reason}")
         return lines
+
+
+def summed(dropped: Mapping[str, int]) -> str:
+    """Counts by reason on one line, those of several parts ("capital: no partner") together."""
+    counts: Counter[str] = Counter()
+    for reason, count in dropped.items():
+        counts[reason.split(": ", 1)[-1]] += count
+    if not counts:
+        return "nothing was dropped"
+    parts = (f"{count} ({reason})" for reason, count in sorted(counts.items()))
+    return f"{counts.total()} were dropped: {', '.join(parts)}"
 
 
 def fault(tokenizer: "PreTrainedTokenizerBase", condition: str, example: Example) -> str | None:
@@ -99,10 +121,9 @@ def finish(
     kept = [(example, split) for example, split in rows if example.cluster_id not in faults]
     report.made[condition] = len(kept)
     if len(kept) < LEAST_PROMPTS:
-        raise TooFewPrompts(
-            f"{name}, {condition}: {len(kept)} prompts are left, {LEAST_PROMPTS} are "
-            "wanted. What was dropped:\n" + "\n".join(report.lines())
-        )
+        reason = f"{len(kept)} prompts are left, {LEAST_PROMPTS} are wanted"
+        reason += f"; {report.reasons(condition)}"
+        raise TooFewPrompts(f"{name}, {condition}: {reason}", reason=reason)
     corpus = Corpus.of(condition, name, [example for example, _ in kept])
     indices = {
         part: tuple(row for row, (_, split) in enumerate(kept) if split == part) for part in SPLITS

@@ -1,48 +1,48 @@
 """From a registry entry to a model in memory. Importing this, or `describe`, loads no torch."""
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.errors import TinyAblationError
+from tinyablation.errors import LoadingError, TooLarge, WeightsMissing
+from tinyablation.folders import (
+    CONFIG,
+    config_hash,
+    file_hash,
+    files_hash,
+    read_config,
+    tokenizer_files,
+    weight_files,
+)
 from tinyablation.registry import ModelEntry
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What a tokenizer may consist of; those that exist are hashed.
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
+    from tinyablation.placement import Placement
 
+__all__ = ["LoadedModel", "LoadingError", "ModelFacts", "WeightsMissing", "describe", "load_model"]
 
-class LoadingError(TinyAblationError):
-    """A model folder is there, but not usable as it stands."""
-
-
-class WeightsMissing(LoadingError):
-    """The model's folder or its weights do not exist on this machine."""
+# The architectures that the engine is tested on. Others that TransformerLens has an adapter for are
+# taken as well: the engine refuses those whose logits it does not reproduce.
+TESTED = ("GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM")
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """What a model's files say about it.
 
-    context and sliding_window count tokens. weight_hash is the sha256 of the weight file (what
-    sha256sum prints) or, of several shards, of their names and hashes. tokenizer_hash is that of
-    the tokenizer files' names and hashes, with newlines made LF first.
+    folder is where they lie, commit the hub's name of that state (None for a folder of the user's).
+    context and sliding_window count tokens, weight_bytes what the weight files take. weight_hash is
+    the sha256 of the weight file (what sha256sum prints) or, of several shards, of their names and
+    hashes; config_hash that of what config.json computes; tokenizer_hash that of the tokenizer
+    files' names and hashes, with newlines made LF first. bos: whether prompts begin with a BOS.
     """
 
+    architecture: str
+    model_type: str
     n_layers: int
     n_heads: int
     d_model: int
@@ -50,12 +50,21 @@ class ModelFacts:
     context: int
     sliding_window: int | None
     weight_hash: str
+    config_hash: str
     tokenizer_hash: str
+    weight_bytes: int
+    bos: bool
+    # Where the same files lie is no fact about the model.
+    folder: Path = field(compare=False)
+    commit: str | None = field(compare=False, default=None)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to be measured: eval mode, eager attention, no gradients."""
+    """A model ready to be measured: eval mode, eager attention, no gradients.
+
+    device is where its inputs go; a model that is placed over several has hf_device_map.
+    """
 
     entry: ModelEntry
     facts: ModelFacts
@@ -66,67 +75,143 @@ class LoadedModel:
     dtype: "torch.dtype"
 
 
+def locate(entry: ModelEntry) -> tuple[Path, str | None]:
+    """The folder of the model's files, and the commit where the hub has them.
+
+    What is not in the hub's cache is downloaded, unless HF_HUB_OFFLINE is set. Raises
+    WeightsMissing with what to do.
+    """
+    if entry.repo is not None:
+        from tinyablation.hub import fetch
+
+        found = fetch(entry.id, entry.repo, entry.revision, gated=entry.gated)
+        return found.folder, found.commit
+    assert entry.source is not None
+    # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
+    if not entry.source.is_dir():
+        raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
+    return entry.source, None
+
+
 def describe(entry: ModelEntry) -> ModelFacts:
-    """The facts of a model, from its files alone.
+    """The facts of a model, from its files alone; they are had first, if the hub has them.
 
     Raises WeightsMissing when the folder, config.json or safetensors are not there, LoadingError
-    when config.json lacks a figure or there is no tokenizer.
+    when config.json lacks a figure, there is no tokenizer, or the architecture is not supported.
     """
-    folder = _folder(entry)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise WeightsMissing(f"model {entry.id!r}: no *.safetensors in {folder}")
-    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not tokenizer:
-        raise LoadingError(
-            f"model {entry.id!r}: no tokenizer in {folder}; save one with save_pretrained"
-        )
-    config = _config(entry, folder)
+    folder, commit = locate(entry)
+    weights = weight_files(folder, entry.id)
+    tokenizer = tokenizer_files(folder, entry.id)
+    config = read_config(folder, entry.id)
 
     def figure(*names: str) -> int:
         for name in names:
             if isinstance(config.get(name), int):
                 return int(config[name])
-        raise LoadingError(f"model {entry.id!r}: {folder / 'config.json'} has no {names[0]!r}")
+        raise LoadingError(f"model {entry.id!r}: {folder / CONFIG} has no {names[0]!r}")
 
     window = config.get("sliding_window")
     if config.get("use_sliding_window") is False:
         window = None
+    architecture = check_architecture(config, folder, entry.id)
     return ModelFacts(
+        architecture=architecture,
+        model_type=str(config.get("model_type", "")),
         n_layers=figure("num_hidden_layers", "n_layer"),
         n_heads=figure("num_attention_heads", "n_head"),
         d_model=figure("hidden_size", "n_embd"),
         vocab_size=figure("vocab_size"),
         context=figure("max_position_embeddings", "n_positions"),
         sliding_window=None if window is None else int(window),
-        weight_hash=_file_hash(weights[0]) if len(weights) == 1 else _files_hash(weights),
-        tokenizer_hash=_files_hash(tokenizer, text=True),
+        weight_hash=file_hash(weights[0]) if len(weights) == 1 else files_hash(weights),
+        config_hash=config_hash(config),
+        tokenizer_hash=files_hash(tokenizer, text=True),
+        weight_bytes=sum(path.stat().st_size for path in weights),
+        bos=default_bos(folder, architecture, entry.id) if entry.bos is None else entry.bos,
+        folder=folder,
+        commit=commit,
     )
 
 
-def load_model(
-    entry: ModelEntry, *, device: str = "cpu", dtype: "torch.dtype | str | None" = None
-) -> LoadedModel:
-    """Load a model and its tokenizer from the entry's folder, without any network.
+def check_architecture(config: dict[str, Any], folder: Path, name: str) -> str:
+    """The class that config.json names; LoadingError lists those that can be measured if not."""
+    named = config.get("architectures")
+    found = str(named[0]) if isinstance(named, list) and named else ""
+    if found in TESTED:
+        return found
+    if not found:
+        raise LoadingError(f"model {name!r}: {folder / CONFIG} has no 'architectures'; name one")
+    supported = supported_architectures()
+    if found not in supported:
+        raise LoadingError(
+            f"model {name!r}: architecture {found} is not supported. Tested are "
+            f"{', '.join(TESTED)}; TransformerLens also has adapters for "
+            + ", ".join(one for one in supported if one not in TESTED)
+        )
+    return found
 
-    dtype defaults to the entry's (weights stored in fp16 are widened while loading). Raises
-    WeightsMissing or LoadingError as `describe` does, and LoadingError when the entry asks for a
-    BOS that the tokenizer does not have.
+
+def supported_architectures() -> tuple[str, ...]:
+    """The causal language models that TransformerLens has an adapter for, by name."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    return tuple(sorted(name for name in SUPPORTED_ARCHITECTURES if name.endswith(_CAUSAL)))
+
+
+def default_bos(folder: Path, architecture: str, name: str) -> bool:
+    """Whether TransformerLens puts a BOS before prompts of this architecture."""
+    import torch
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        built = build_bridge_config_from_hf(config, architecture, name, torch.float32)
+        adapter = ArchitectureAdapterFactory.select_architecture_adapter(built)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise LoadingError(f"model {name!r}: {folder / CONFIG} cannot be used: {error}") from error
+    return bool(adapter.cfg.default_prepend_bos)
+
+
+def load_model(
+    entry: ModelEntry,
+    *,
+    device: str = "cpu",
+    dtype: "torch.dtype | str | None" = None,
+    facts: ModelFacts | None = None,
+    folder: Path | None = None,
+    placement: "Placement | None" = None,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    facts: those of `describe`, if they are known already; dtype defaults to the entry's (weights
+    stored in fp16 are widened while loading); folder: where to read the same weights from, if not
+    from the facts' folder; placement: where they go, instead of all of them to `device`. Raises
+    WeightsMissing or LoadingError as `describe` does, LoadingError when a BOS is asked for that the
+    tokenizer does not have, and TooLarge when weights end up where the placement has none.
     """
-    facts = describe(entry)
+    if facts is None:
+        facts = describe(entry)
 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tinyablation.placement import Placement
 
     wanted = entry.dtype if dtype is None else dtype
     resolved = getattr(torch, wanted) if isinstance(wanted, str) else wanted
     if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
         raise LoadingError(f"model {entry.id!r}: {wanted!r} is no floating-point dtype")
-    folder = str(entry.source)
+    folder = facts.folder if folder is None else folder
+    place = placement or Placement(device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
+            str(folder),
             dtype=resolved,
+            **_device_map(place),
             # The engine replays attention with the recorded mask, which eager always gets.
             attn_implementation="eager",
             local_files_only=True,
@@ -134,54 +219,45 @@ def load_model(
             use_safetensors=True,
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            str(facts.folder), local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise LoadingError(f"model {entry.id!r}: {folder} does not load: {error}") from error
-    bos_id: int | None = None
-    if entry.bos:
-        if not isinstance(tokenizer.bos_token_id, int):
-            raise LoadingError(
-                f"model {entry.id!r}: bos = true, but its tokenizer has no BOS token; "
-                "set bos = false or name one in tokenizer_config.json"
-            )
-        bos_id = tokenizer.bos_token_id
-    try:
-        model = model.to(device).eval().requires_grad_(False)
+    except torch.OutOfMemoryError as error:
+        raise TooLarge(
+            f"model {entry.id!r}: {place.device} ran out of memory while it was loaded; other "
+            "programs may have taken what was free: wait for them, or give a smaller --dtype"
+        ) from error
     except (RuntimeError, AssertionError) as error:  # torch raises either, by build and device
         raise LoadingError(
-            f"model {entry.id!r}: device {device!r} cannot be used: {error}"
+            f"model {entry.id!r}: it cannot be loaded to {place.device!r}: {error}"
         ) from error
-    return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(device), resolved)
+    bos_id: int | None = None
+    if facts.bos:
+        if not isinstance(tokenizer.bos_token_id, int):
+            raise LoadingError(
+                f"model {entry.id!r}: its prompts begin with a BOS, but its tokenizer has no BOS "
+                "token; set bos = false or name one in tokenizer_config.json"
+            )
+        bos_id = tokenizer.bos_token_id
+    model = model.eval().requires_grad_(False)
+    _check_placed(entry.id, model, place)
+    return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(place.device), resolved)
 
 
-def _folder(entry: ModelEntry) -> Path:
-    # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
-    if not entry.source.is_dir():
-        raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
-    return entry.source
+def _device_map(placement: "Placement") -> dict[str, Any]:
+    """How transformers is told where weights go; nothing for a CPU, which maps the files."""
+    if placement.max_memory is not None:
+        return {"device_map": "auto", "max_memory": dict(placement.max_memory)}
+    # Straight to the device: the host never holds the whole model.
+    return {} if placement.device == "cpu" else {"device_map": {"": placement.device}}
 
 
-def _config(entry: ModelEntry, folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsMissing(f"model {entry.id!r}: no config.json in {folder}") from error
-    except ValueError as error:
-        raise LoadingError(f"model {entry.id!r}: {path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise LoadingError(f"model {entry.id!r}: {path} holds no JSON object")
-    return config
-
-
-def _file_hash(path: Path, *, text: bool = False) -> str:
-    if text:  # a checkout with CRLF line ends is the same tokenizer
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files_hash(paths: Iterable[Path], *, text: bool = False) -> str:
-    lines = [f"{path.name} {_file_hash(path, text=text)}\n" for path in paths]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _check_placed(name: str, model: "PreTrainedModel", placement: "Placement") -> None:
+    places = set(getattr(model, "hf_device_map", {}).values())
+    for place, allowed in (("disk", placement.disk), ("cpu", placement.offload)):
+        if place in places and not allowed and placement.device != "cpu":
+            raise TooLarge(
+                f"model {name!r}: not all of its layers found room; accelerate left some on the "
+                f"{place}, which was not asked for; try a smaller dtype or fewer workers"
+            )

@@ -1,6 +1,7 @@
 """What fills the shards of one run: prompts, donors and positions, handed to the engine.
 
-Also its check: a sample of every run is measured again, each prompt alone, and compared (verify).
+Also its check: a sample of every run is measured again, each prompt alone, and compared (verify);
+what was measured on an accelerator or in less than float32 is measured again on the CPU in float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.batteries import AnyBattery, Shard, Side
 from tinyablation.corpora import CorpusError
+from tinyablation.errors import TooLarge, Unavailable
 from tinyablation.interventions import Intervention
 from tinyablation.protocols import PUBLISHED, ProtocolError
+from tinyablation.runs import NotVerified
 from tinyablation.tables import BASELINE
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
     from torch import Tensor
 
@@ -22,11 +26,20 @@ if TYPE_CHECKING:
     from tinyablation.spans import Span
     from tinyablation.tokenisation import Prompt
 
-# The verified sample: every figure is one number at fp32 or float64, so some dozens of them show
-# the grain of the arithmetic.
-VERIFIED_EXAMPLES = 4
-VERIFIED_INTERVENTIONS = 4
+# The verified sample. In float32 on the CPU some dozens of figures show the grain of the sums; a
+# device and dtype that are to be trusted by it get four times as many.
+GRAIN_SAMPLE = (4, 4)  # examples, interventions
+TRUST_SAMPLE = (8, 8)
 VERIFIED_METRICS = ("logit_diff", "target_probability", "kl", "entropy")
+# How far a figure may lie from the same on the CPU in float32, by dtype: as a share of the largest
+# of the sample, and of 1 at least. The largest seen in LD, on the CPU (four embedded families, four
+# conditions, batteries zero and methods; LD up to 12 logits): 6e-6 logits in float32, .012 in
+# float16, .093 in bfloat16, that is 1e-6, 2e-3 and 2e-2 of the largest; accelerators sum in other
+# orders, and deeper models round more often, hence the margin. A device that inverts logits is off
+# by 2 of the largest.
+TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
+# What is trusted to verify the rest: the arithmetic that the engine is proved exact in.
+TRUSTED_DEVICE, TRUSTED_DTYPE = "cpu", "float32"
 
 
 class Measurement:
@@ -42,12 +55,14 @@ class Measurement:
     ) -> None:
         self.bench = bench
         self.battery = wanted
+        self.condition = condition
         self.examples = list(chosen)
         # Donors and means come from all of the condition's examples: a sample of them may hold no
         # second prompt of some length.
         self.pool = bench.examples(condition)
         self._directions = directions
-        place = f"{bench.entry.tokenizer}/{condition}"
+        corpus, _ = bench.corpus(condition)
+        place = f"{corpus.tokenizer}/{condition}"
         for side in filter(None, (wanted.side, wanted.donor)):
             if any(not getattr(example, side) for example in self.pool):
                 raise CorpusError(f"{place}: its examples have no {side} prompts")
@@ -96,6 +111,10 @@ class Measurement:
         return self._directions() if self._directions else None
 
     def __call__(self, shard: Shard) -> "pandas.DataFrame":
+        """The rows of a shard. Unavailable, before anything is measured, where the CPU cannot hold
+        the model in float32, so that the run could not be verified in the end."""
+        if not self.bench.is_trusted:
+            self._insist_on_reference()
         table = self._measure(shard.interventions, list(range(len(self.prompts))))
         if shard.interventions:
             return table[table["method"] != "none"].reset_index(drop=True)
@@ -144,49 +163,126 @@ class Measurement:
 
         if self.bench.protocol == PUBLISHED:
             raise ProtocolError(
-                f"{self.bench.entry.tokenizer}: some answers are more than one token, which the "
+                f"{self.bench.entry.id}: some answers are more than one token, which the "
                 "published protocol cannot pad for; use --protocol corrected"
             )
         model = self.bench.model
         return encode_spans(model.tokenizer, self.pool, model.bos_id, side)
 
-    def verify(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        """verify.json: a sample of the run against the same, each prompt alone.
+    def verify(self, shards: Sequence[Shard], table: "pandas.DataFrame") -> dict[str, Any]:
+        """verify.json: a sample of the run's table against the same measured again.
 
-        By metric: main (the run's way, mean over the sample), verify (one prompt alone), abs_diff
-        (between the two) and largest (between any two figures). noise_floor is the largest
-        difference in the change of LD, in logits: by arithmetic it is 0, what differs is the order
-        of sums, and an effect that is not larger cannot be told from it.
+        Each prompt is measured alone: on the same device, if that is the CPU in float32; else on
+        the CPU in float32, with the same engine, interventions, donors and directions (means over
+        prompts are made there, too). The sample: examples of all lengths, the shortest and the
+        longest among them, and interventions at equal distances in the battery's order, which is by
+        layer, the first and the last among them.
+
+        By metric: main (the run's, mean over the sample), verify (the other's), abs_diff (between
+        the two), largest (between any two figures) and noise (between any two changes against the
+        unhooked model; between any two figures where nothing but that was measured). noise_floor is
+        the noise of LD, in logits: by arithmetic it is 0, and what differs is rounding, so that an
+        effect which is not larger cannot be told from it. It is the largest of some dozens of
+        single figures: neither a bound on the worst of all, nor the error of a mean over many
+        examples, which is smaller as far as rounding is independent between them.
+
+        Raises NotVerified where a figure is further off than its tolerance, Unavailable where the
+        CPU cannot hold the model in float32.
         """
         import numpy as np
 
+        bench, trusted = self.bench, self.bench.is_trusted
+        n_examples, n_interventions = GRAIN_SAMPLE if trusted else TRUST_SAMPLE
         every = [item for shard in shards for item in shard.interventions if _stands_alone(item)]
-        some = every[:: max(1, len(every) // VERIFIED_INTERVENTIONS)]
-        step = max(1, len(self.prompts) // VERIFIED_EXAMPLES)
-        rows = list(range(0, len(self.prompts), step))[:VERIFIED_EXAMPLES]
-        together = self._measure(some, rows)
-        alone = [self._measure(some, [row]) for row in rows]
+        some = [every[index] for index in _spread(len(every), n_interventions)]
+        by_length = sorted(range(len(self.prompts)), key=lambda row: len(self.prompts[row].ids))
+        rows = sorted(by_length[index] for index in _spread(len(by_length), n_examples))
+        again = self if trusted else self._on_the_reference()
+        alone = [again._measure(some, [row]) for row in rows]
+        labels = [BASELINE, *(item.label for item in some)]
+        kept = table[table["intervention"].isin(labels) & table["example"].isin(rows)]
+        own = kept.set_index(["intervention", "example"])
         document: dict[str, Any] = {}
-
-        def figures(table: "pandas.DataFrame", metric: str, n: int) -> "np.ndarray[Any, Any]":
-            return table[metric].to_numpy(dtype=float).reshape(len(some) + 1, n)
-
         for metric in VERIFIED_METRICS:
-            main = figures(together, metric, len(rows))
-            check = np.concatenate([figures(table, metric, 1) for table in alone], axis=1)
+            # [intervention, example], the unhooked model first.
+            main = np.array(
+                [[float(own.at[(label, row), metric]) for row in rows] for label in labels]
+            )
+            check = np.stack([part[metric].to_numpy(dtype=float) for part in alone], axis=1)
+            off = np.abs(main - check)
+            change = np.abs((main - main[:1]) - (check - check[:1]))
             document[metric] = {
                 "main": float(main.mean()),
                 "verify": float(check.mean()),
                 "abs_diff": float(abs(main.mean() - check.mean())),
-                "largest": float(np.abs(main - check).max()),
+                "largest": float(off.max()),
+                "noise": float(change.max() if some else off.max()),
             }
-            if metric == "logit_diff":
-                change = (main - main[:1]) - (check - check[:1])
-                document["noise_floor"] = float(np.abs(change).max())
+            if not trusted:
+                self._insist(metric, labels, rows, main, check)
+        document["noise_floor"] = document["logit_diff"]["noise"]
         document["examples"] = rows
-        document["interventions"] = [BASELINE, *(item.label for item in some)]
-        document["verified"] = "each prompt alone, on the same device"
+        document["interventions"] = labels
+        document["measured"] = {"device": bench.device, "dtype": bench.dtype}
+        document["reference"] = {"device": again.bench.device, "dtype": again.bench.dtype}
+        if trusted:
+            document["verified"] = "each prompt alone, on the same device"
+        else:
+            document["tolerance"] = TOLERANCES[bench.dtype]
+            document["verified"] = (
+                f"measured on {bench.device} in {bench.dtype}; each prompt alone, on the "
+                f"{again.bench.device} in {again.bench.dtype}"
+            )
         return document
+
+    def _insist_on_reference(self) -> "Bench":
+        """The bench that verifies, its model loaded."""
+        reference = self.bench.reference
+        try:
+            reference.model  # noqa: B018 - loads it
+        except TooLarge as refusal:
+            raise Unavailable(
+                f"model {self.bench.entry.id!r}: a sample of what {self.bench.device} computes in "
+                f"{self.bench.dtype} must be measured again on the CPU in float32, and that does "
+                f"not fit: {refusal}"
+            ) from refusal
+        return reference
+
+    def _on_the_reference(self) -> "Measurement":
+        """This measurement on the CPU in float32, with the same directions."""
+        return Measurement(
+            self._insist_on_reference(),
+            self.battery,
+            self.condition,
+            self.examples,
+            None if self._directions is None else lambda: self.directions or {},
+        )
+
+    def _insist(
+        self,
+        metric: str,
+        labels: Sequence[str],
+        rows: Sequence[int],
+        main: "np.ndarray[Any, Any]",
+        check: "np.ndarray[Any, Any]",
+    ) -> None:
+        """NotVerified unless main and check [intervention, example] agree within the tolerance."""
+        import numpy as np
+
+        bench = self.bench
+        allowed = TOLERANCES[bench.dtype] * max(1.0, float(np.abs(check).max()))
+        off = np.abs(main - check)
+        if off.max() <= allowed:
+            return
+        row, column = np.unravel_index(off.argmax(), off.shape)
+        raise NotVerified(
+            f"model {bench.entry.id!r}, {self.condition}, battery {self.battery.name}: {metric} of "
+            f"example {rows[column]} under {labels[row]} is {main[row, column]:.4g} on "
+            f"{bench.device} in {bench.dtype}, and {check[row, column]:.4g} on the CPU in float32; "
+            f"at most {allowed:.2g} may lie between them. The run is not kept. This device does "
+            "not compute what it should: update its driver and torch, or measure with --device cpu"
+            + ("" if bench.dtype == TRUSTED_DTYPE else " or --dtype float32")
+        )
 
 
 def _stands_alone(intervention: Intervention) -> bool:
@@ -195,3 +291,10 @@ def _stands_alone(intervention: Intervention) -> bool:
         getattr(intervention, "method", "") != "resample"
         and getattr(intervention, "donor", "") != "other"
     )
+
+
+def _spread(n: int, most: int) -> list[int]:
+    """At most so many of the first n numbers, at equal distances, the first and last among them."""
+    import numpy as np
+
+    return sorted({int(index) for index in np.linspace(0, n - 1, most).round()}) if n else []

@@ -2,14 +2,23 @@
 
 A `Bench` holds one model. It is loaded only when something has to be measured: a run found complete
 in the store is read without touching torch.
+
+One place loads the model (`Bench.model`) and one drops it (`Bench.drop_model`). What runs on an
+accelerator, or in less than float32, is verified by a second bench of the same model on the CPU in
+float32 (`Bench.reference`).
 """
 
+import sys
+import time
+import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
+from tinyablation.artefacts import Circumstances, environment_fingerprint
 from tinyablation.batteries import (
     EVERYTHING,
     AnyBattery,
@@ -19,10 +28,11 @@ from tinyablation.batteries import (
     Side,
     battery,
 )
-from tinyablation.corpora import load_corpus, load_split
 from tinyablation.head_sets import HeadSets, Subsets
 from tinyablation.interventions import AblationMethod, Head
+from tinyablation.library import Library
 from tinyablation.loading import ModelFacts, describe
+from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE, Measurement
 from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right
 from tinyablation.registry import ModelEntry
 from tinyablation.runs import Run, RunStore
@@ -42,6 +52,7 @@ if TYPE_CHECKING:
     from tinyablation.readings import Computed, Reading
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
+    from tinyablation.turns import Turn, Turns
     from tinyablation.validity import Tables
     from tinyablation.verdicts import Verdict
 
@@ -52,10 +63,11 @@ Directions = Callable[[], Mapping[str, "Tensor"]]
 class Bench:
     """Measures one model on the corpora of its tokenizer, into a store.
 
-    corpora: the folder with <tokenizer>/<condition>.jsonl; battery: that of `sweep`; device: a
-    torch device name; threads: for torch on the CPU, its own choice when None; protocol:
-    "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
-    clusters of each split, drawn by the seed.
+    corpora: the folder with a folder of corpora per tokenizer; battery: that of `sweep`; device: a
+    torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
+    CPU, its own choice when None; protocol: "corrected", or "published" to measure the way the
+    study did (see protocols); share: of the fact clusters of each split, drawn by the seed; turns:
+    how this process shares its accelerator with others, None where it is alone.
     """
 
     def __init__(
@@ -66,23 +78,32 @@ class Bench:
         store: RunStore,
         battery: str = "zero",
         seed: int = 0,
-        device: str = "cpu",
+        device: str = TRUSTED_DEVICE,
+        dtype: str | None = None,
         threads: int | None = None,
         progress: bool = False,
         protocol: str = CORRECTED,
         share: float = 1.0,
+        turns: "Turns | None" = None,
     ) -> None:
         self.entry = entry
         self.protocol = protocol
         self.battery = "folded" if protocol == PUBLISHED else battery
         self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
         self.threads = threads
-        self.store = store
+        # Whoever waits for another process's run gives its accelerator up first.
+        self.store = replace(store, before_waiting=self.make_way)
         self.seed = seed
         self.share = share
         self.device = device
+        self.dtype: str = dtype or entry.dtype
         self.progress = progress
         self.corpora = corpora
+        self.library = Library(corpora, say=_say if progress else None)
+        self.turns = turns
+        self._turn: Turn | None = None
+        self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
+        self._loading_seconds: float | None = None
         self._read: dict[str, tuple[Corpus, Split]] = {}
         self._kept: dict[tuple[object, ...], object] = {}
 
@@ -93,13 +114,19 @@ class Bench:
 
     @cached_property
     def model(self) -> "LoadedModel":
+        """The model in memory, loaded when it is first asked for."""
         import torch
 
+        from tinyablation.devices import reset_peak
         from tinyablation.loading import load_model
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        return load_model(self.entry, device=self.device)
+        reset_peak(self.device)
+        started = time.perf_counter()
+        loaded = load_model(self.entry, device=self.device, dtype=self.dtype, facts=self.facts)
+        self._loading_seconds = time.perf_counter() - started
+        return loaded
 
     @cached_property
     def engine(self) -> "Engine":
@@ -107,35 +134,84 @@ class Bench:
 
         return Engine(self.model)
 
+    def drop_model(self) -> None:
+        """Give the model's memory back; it is loaded again when it is next needed."""
+        held = [self.__dict__.pop(name, None) for name in ("engine", "model")]
+        if any(each is not None for each in held):
+            import gc
+
+            from tinyablation.devices import empty_cache
+
+            held.clear()
+            gc.collect()  # what refers to itself would keep its memory until some later time
+            empty_cache(self.device)
+        if self._turn is not None:
+            self._turn.release()
+            self._turn = None
+
+    def make_way(self) -> None:
+        """Drop the models of this bench and of all made from it, or it from; tables are kept."""
+        for bench in list(self._benches):
+            bench.drop_model()
+
     def release(self) -> None:
-        """Forget the model and all tables."""
-        for name in ("model", "engine"):
-            self.__dict__.pop(name, None)
+        """Forget the model, the one that verifies it, and all tables."""
+        self.drop_model()
+        reference = self.__dict__.pop("reference", None)
+        if reference is not None:
+            reference.release()
         self._kept.clear()
 
     def like(self, entry: ModelEntry) -> "Bench":
-        """The same bench for another model: same corpora, store, seed and protocol."""
-        return Bench(
+        """The same bench for another model: same corpora, store, device, dtype, seed, protocol."""
+        return self._made(entry, self.device, self.dtype)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nothing but the order of its sums needs to be checked: float32 on a CPU."""
+        return (self.device, self.dtype) == (TRUSTED_DEVICE, TRUSTED_DTYPE)
+
+    @cached_property
+    def reference(self) -> "Bench":
+        """This model on the CPU in float32, which verifies what others measure; itself, if it is.
+
+        It measures samples only and holds nothing of an accelerator, so it makes way for nobody.
+        """
+        if self.is_trusted:
+            return self
+        made = self._made(self.entry, TRUSTED_DEVICE, TRUSTED_DTYPE)
+        made.turns, made.library, made._read = None, self.library, self._read
+        made.__dict__["facts"] = self.facts
+        self._benches.discard(made)
+        return made
+
+    def _made(self, entry: ModelEntry, device: str, dtype: str) -> "Bench":
+        made = Bench(
             entry,
             corpora=self.corpora,
             store=self.store,
             battery=self.battery,
             seed=self.seed,
-            device=self.device,
+            device=device,
+            dtype=dtype,
             threads=self.threads,
             progress=self.progress,
             protocol=self.protocol,
             share=self.share,
+            turns=self.turns,
         )
+        made.library = self.library
+        made._benches = self._benches
+        self._benches.add(made)
+        return made
 
     # --- what is measured ------------------------------------------------------------------------
 
     def corpus(self, condition: str) -> tuple["Corpus", "Split"]:
+        """The examples of a condition and their split, for the model's tokenizer (see library)."""
         if condition not in self._read:
-            path = self.corpora / self.entry.tokenizer / f"{condition}.jsonl"
-            corpus = load_corpus(path, condition=condition, tokenizer=self.entry.tokenizer)
-            split = load_split(path.with_suffix(".split.json"), corpus)
-            self._read[condition] = corpus, split
+            folder = self.facts.folder
+            self._read[condition] = self.library.corpus(folder, condition, self.entry.id)
         return self._read[condition]
 
     def rows(
@@ -200,14 +276,15 @@ class Bench:
             battery=battery_name,
             condition=condition,
             weight_hash=self.facts.weight_hash,
+            config_hash=self.facts.config_hash,
             tokenizer_hash=self.facts.tokenizer_hash,
             corpus_hash=corpus.content_hash,
             split_hash=split.content_hash,
             engine_version=ENGINE_VERSION,
-            dtype=self.entry.dtype,
+            dtype=self.dtype,
             device=self.device,
             seed=self.seed,
-            bos=self.entry.bos,
+            bos=self.facts.bos,
             protocol=self.protocol,
             share=self.share,
             split=sample.split or ALL_SPLITS,
@@ -221,8 +298,6 @@ class Bench:
 
         directions: makes the vectors that the battery steers along; asked for only when measuring.
         """
-        from tinyablation.measurement import Measurement
-
         chosen = battery(wanted) if isinstance(wanted, str) else wanted
         corpus, _ = self.corpus(condition)
         sample = chosen.sample
@@ -239,7 +314,8 @@ class Bench:
             measure,
             _examples_frame(corpus, rows, chosen.side),
             progress=self.progress,
-            verify=lambda: measure.verify(shards),
+            verify=lambda table: measure.verify(shards, table),
+            circumstances=self.circumstances,
         )
 
     def reading(
@@ -255,7 +331,55 @@ class Bench:
         """
         from tinyablation.readings import obtain_reading
 
-        return obtain_reading(self.store, self.config(condition, name, sample), compute)
+        config = self.config(condition, name, sample)
+        return obtain_reading(self.store, config, compute, self.circumstances)
+
+    def circumstances(self) -> Circumstances:
+        """What this bench computes with, for provenance.json and profile.json.
+
+        The peak of device memory and the halvings of batches count from when the model was loaded.
+        """
+        from tinyablation.devices import peak_bytes
+
+        facts, model = self.facts, self.model.model
+        placed = [str(where) for where in getattr(model, "hf_device_map", {}).values()]
+        provenance = {
+            "repo": self.entry.repo,
+            "revision": self.entry.revision,
+            "commit": facts.commit,
+            "architecture": facts.architecture,
+            "model_type": facts.model_type,
+            "weight_bytes": facts.weight_bytes,
+            "weights_dtype": self._weights_dtype,
+            "attention": str(model.config._attn_implementation),
+            "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
+            "environment": self._environment,
+        }
+        seconds = self._loading_seconds
+        profile = {
+            "loading_seconds": None if seconds is None else round(seconds, 6),
+            "peak_device_bytes": peak_bytes(self.device),
+            "batch_halvings": self.engine.room.halvings,
+        }
+        return Circumstances((self._device_facts,), provenance, profile)
+
+    @cached_property
+    def _device_facts(self) -> Mapping[str, object]:
+        # Asked once: the driver is asked for in another process, which takes a second or two.
+        from tinyablation.devices import describe_device
+
+        return describe_device(self.device)
+
+    @cached_property
+    def _environment(self) -> str:
+        return environment_fingerprint()
+
+    @cached_property
+    def _weights_dtype(self) -> str | None:
+        from tinyablation.copies import file_dtype
+        from tinyablation.folders import weight_files
+
+        return file_dtype(weight_files(self.facts.folder, self.entry.id))
 
     # --- measured, as claims ask for it ----------------------------------------------------------
 
@@ -346,10 +470,11 @@ class Bench:
         def make() -> Tables:
             corpus, _ = self.corpus(condition)
             has_null = all(example.null for example in corpus.examples)
+            clean, corrupt = self.sweep(condition), self.run(condition, "corrupt")
+            null = self.run(condition, "null") if has_null else None
+            noises = [clean.noise(), *(run.noise_floor() for run in (corrupt, null) if run)]
             return Tables(
-                self.sweep(condition).baseline(),
-                self.run(condition, "corrupt").table(),
-                self.run(condition, "null").table() if has_null else None,
+                clean.baseline(), corrupt.table(), null.table() if null else None, max(noises)
             )
 
         return self._keep(("unhooked", condition), make)
@@ -380,6 +505,10 @@ class Bench:
             self._kept[key] = make()
         found: T = self._kept[key]  # type: ignore[assignment]
         return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _examples_frame(corpus: "Corpus", rows: Mapping[int, str], side: Side) -> "pandas.DataFrame":

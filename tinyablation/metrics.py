@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from tinyablation.whereabouts import desk_of
+
 # Columns of the engine's table, in its order.
 FLOAT_FIGURES = (
     "logit_diff",
@@ -41,8 +43,10 @@ class Distribution:
 def distribution(logits: Float[Tensor, "rows vocab"]) -> Distribution:
     """Softmax in float64. In fp16, KL of two near distributions underflows to NaN or 0.
 
-    Any logit that is not finite makes its row's entropy NaN.
+    On the logits' device, or the CPU where that has no float64 (MPS). Any logit that is not finite
+    makes its row's entropy NaN.
     """
+    logits = logits.to(desk_of(logits.device))
     shifted = logits.double() - logits.amax(dim=-1, keepdim=True).double()
     exponentials = shifted.exp()
     total = exponentials.sum(dim=-1)

@@ -32,6 +32,7 @@ from tinyablation.lexicons import (
 )
 from tinyablation.readings import Computed
 from tinyablation.statistics import generator
+from tinyablation.whereabouts import exact
 
 if TYPE_CHECKING:
     from tinyablation.engine import Engine
@@ -64,22 +65,26 @@ def _mean_z(
     weights = np.zeros((n_groups, len(examples.distinct)))
     np.add.at(weights, (np.asarray(groups), np.asarray(examples.which)), 1.0)
     n_layers, width = len(arch.layers), arch.n_heads * arch.d_head
-    device = engine.loaded.device
-    z = torch.zeros(n_groups, n_layers, width, dtype=torch.float64, device=device)
+    z = torch.zeros(n_groups, n_layers, width, dtype=torch.float64, device=arch.desk)
     buckets: dict[int, list[int]] = {}
     for index, ids in enumerate(examples.distinct):
         buckets.setdefault(len(ids), []).append(index)
     kept = Kept(z=frozenset(range(n_layers)))
+
+    def add(part: Sequence[int]) -> Float64[Tensor, "n_groups n_layers width"]:
+        rows = [examples.distinct[index] for index in part]
+        ids = torch.tensor(rows, device=engine.loaded.device)
+        clean = arch.clean(ids, kept, logits=False)
+        weight = torch.tensor(weights[:, part], dtype=torch.float64, device=arch.desk)
+        sums = [weight @ exact(clean.z[layer][:, -1]).to(arch.desk) for layer in range(n_layers)]
+        return torch.stack(sums, dim=1)
+
     for length, bucket in sorted(buckets.items()):
-        size = max(1, RECORD_NUMBERS // (length * n_layers * width))
-        for begin in range(0, len(bucket), size):
-            part = bucket[begin : begin + size]
-            rows = [examples.distinct[index] for index in part]
-            clean = arch.clean(torch.tensor(rows, device=device), kept)
-            weight = torch.tensor(weights[:, part], dtype=torch.float64, device=device)
-            for layer in range(n_layers):
-                z[:, layer] += weight @ clean.z[layer][:, -1].double()
-    counts = torch.tensor(weights.sum(axis=1), dtype=torch.float64, device=device)
+        costs = [length * n_layers * width] * len(bucket)
+        what = f"prompts of {length} tokens with the z of all heads"
+        for _, sums in engine.room.parts(bucket, costs, RECORD_NUMBERS, what, add):
+            z += sums
+    counts = torch.tensor(weights.sum(axis=1), dtype=torch.float64, device=arch.desk)
     z /= counts[:, None, None]
     return z
 
@@ -93,7 +98,7 @@ def _written(
         [
             torch.stack(
                 [
-                    z[layer, own] @ arch.output_matrix(layer, own).double()
+                    z[layer, own] @ exact(arch.output_matrix(layer, own)).to(z.device)
                     for own in head_columns(arch, layer)
                 ]
             )
@@ -228,7 +233,8 @@ def measure_ov(
         tensors |= _by_cluster(engine, readout, by_group, candidates, usable)
         for layer, head in sorted({*cluster_heads}):
             own = head_columns(arch, layer)[head]
-            rows = by_group[:, layer, own] @ arch.output_matrix(layer, own).double()
+            matrix = exact(arch.output_matrix(layer, own)).to(by_group.device)
+            rows = by_group[:, layer, own] @ matrix
             tensors[f"clusters.logits.{layer}.{head}"] = readout(rows).cpu().numpy()
     return Computed(document, tensors)
 
@@ -255,7 +261,8 @@ def _by_cluster(
     found: dict[str, list[Tensor]] = {name: [] for name in (*words, "spread")} if words else {}
     for layer in range(engine.n_layers if words else 0):
         for own in head_columns(arch, layer):
-            rows = readout.final(z[:, layer, own] @ arch.output_matrix(layer, own).double())
+            matrix = exact(arch.output_matrix(layer, own)).to(z.device)
+            rows = readout.final(z[:, layer, own] @ matrix)
             found["spread"].append(rows @ covariance @ rows.T)
             for name, each in words.items():
                 found[name].append(rows @ (unembed[:, each.ids].mean(dim=1) - centre))

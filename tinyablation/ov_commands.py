@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyablation.commands import (
     add_bench_options,
@@ -19,11 +18,8 @@ from tinyablation.errors import TinyAblationError
 
 if TYPE_CHECKING:
     from tinyablation.interventions import Head
-    from tinyablation.registry import ModelEntry
 
 ALL = "all"
-# config.json's model_type -> the registry's family.
-_FAMILIES = {"gpt2": "gpt2", "mistral": "mistral", "llama": "llama", "gpt_neox": "neox"}
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,9 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "and writes a JSON report: by head the norm, the tokens at both ends, its OV circuit, and "
         "how it leans to hedges and boosters, against all heads of the model.",
     )
-    add_bench_options(
-        report, model=("ID_OR_FOLDER", "a registered id, or a model folder"), store=False
-    )
+    add_bench_options(report, store=False)
     report.add_argument(
         "--heads", nargs="+", type=_head, metavar="LAYER:HEAD", help="such as 0:2 (default: all)"
     )
@@ -46,12 +40,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     report.add_argument(
         "--top-k", type=int, default=150, help="tokens in each list (default: %(default)s)"
-    )
-    report.add_argument(
-        "--tokenizer",
-        metavar="NAME",
-        help="the corpus folder of a model folder that is not registered; its prompts begin with "
-        "a BOS unless it is a GPT-NeoX",
     )
     report.add_argument(
         "--lexicons",
@@ -94,18 +82,17 @@ def _report(options: argparse.Namespace) -> None:
         raise TinyAblationError(f"--top-k {options.top_k}: give 1 or more")
     from tinyablation.lexicons import load_lexicons
 
-    entry = _entry(options)
     lexicons = load_lexicons(options.lexicons or options.corpora / "knowledge" / "lexicons.toml")
-    bench = bench_of(options, entry)  # nothing is kept in its store: the report is the output
+    bench = bench_of(options)  # nothing is kept in its store: the report is the output
     facts = bench.facts
     if options.top_k > facts.vocab_size:
         raise TinyAblationError(
-            f"--top-k {options.top_k}: {entry.id} has {facts.vocab_size} tokens"
+            f"--top-k {options.top_k}: {bench.entry.id} has {facts.vocab_size} tokens"
         )
     for layer, head in options.heads or ():
         if layer >= facts.n_layers or head >= facts.n_heads:
             raise TinyAblationError(
-                f"--heads {layer}:{head}: {entry.id} has {facts.n_layers} layers of "
+                f"--heads {layer}:{head}: {bench.entry.id} has {facts.n_layers} layers of "
                 f"{facts.n_heads} heads"
             )
     prompts = bench.prompts(options.condition, None if options.split == ALL else options.split)
@@ -134,39 +121,3 @@ def _clusters(options: argparse.Namespace) -> None:
 
     reports = [read_json(path) for path in options.reports]
     put(cluster_tokens(reports, limit=options.limit, top_n=options.top_n), options)
-
-
-def _entry(options: argparse.Namespace) -> ModelEntry:
-    """The registered model, or one made of what its folder says."""
-    from tinyablation.loading import LoadingError
-    from tinyablation.manifests import read_json
-    from tinyablation.registry import ModelEntry, load_registry
-
-    folder = Path(options.model)
-    registry = load_registry(options.registry) if options.registry.is_file() else {}
-    if options.model in registry or not folder.is_dir():
-        return load_registry(options.registry)[options.model]
-    for entry in registry.values():
-        if entry.source == folder.resolve():
-            return entry
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in _FAMILIES:
-        raise LoadingError(
-            f"{folder}: a model of type {kind!r}; known are {', '.join(sorted(_FAMILIES))}"
-        )
-    if not options.tokenizer:
-        raise LoadingError(
-            f"{folder} is not registered in {options.registry}; say with --tokenizer which folder "
-            f"of {options.corpora} was made for its tokenizer"
-        )
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).lstrip("-._") or "model"
-    family: Any = _FAMILIES[kind]
-    return ModelEntry(
-        id=name,
-        title=name,
-        source=folder.resolve(),
-        family=family,
-        variant="natural",
-        tokenizer=options.tokenizer,
-        bos=family != "neox",
-    )

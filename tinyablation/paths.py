@@ -14,6 +14,7 @@ from tinyablation.effects import Effects, Floats, head_name
 from tinyablation.interventions import AblateHeads, Head, PatchPath
 from tinyablation.ratios import ratio_interval
 from tinyablation.statistics import Estimate, generator
+from tinyablation.verdicts import Floor
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,20 @@ class PathEffects(Effects):
     def mediated(self, layer: int, *, split: str = CONFIRMATION) -> Estimate:
         """The share of the head's Delta that the direct path into `layer` carries.
 
-        Raises ratios.RatioUndefined when the head's Delta is not above 0 with its whole interval.
+        Raises ratios.RatioUndefined when the head's Delta is not above 0, and the
+        numerical noise, with its whole interval.
         """
         rng = generator(
             self.seed,
             f"{self.model} {self.condition} {split} path {head_name(self.head)} to {layer}",
         )
         whole = self.total(split)
-        return ratio_interval(self.through(layer, split), whole, self.clusters(split), rng)
+        part, clusters = self.through(layer, split), self.clusters(split)
+        return ratio_interval(part, whole, clusters, rng, noise=self.noise())
+
+    def share(self, bound: float, *, split: str = CONFIRMATION) -> Floor:
+        """A share of the head's Delta, as what `mediated` is held against, with its noise."""
+        return self.share_of(bound, float(self.total(split).mean()))
 
     def profile(self, split: str = CONFIRMATION) -> dict[int, float]:
         """The share by receiver, without intervals."""

@@ -43,12 +43,14 @@ def ratio_interval(
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
+    noise: float = 0.0,
 ) -> Estimate:
     """sum(numerator) / sum(denominator), with an interval that treats clusters as the unit.
 
     numerator and denominator [n_examples] in one unit, row by row of the same example; clusters
     [n_examples] (labels: str or int). Recovery by a head: numerator D_trio - D_trio_without_head,
-    denominator D_trio. The ratio has no unit and need not lie between 0 and 1.
+    denominator D_trio. The ratio has no unit and need not lie between 0 and 1. noise: how far
+    arithmetic alone moves the denominator, in its unit.
 
     The interval holds every ratio r at which numerator - r * denominator is not told from zero
     (Fieller 1954). Its critical values are, on each side, the wider of the studentised bootstrap
@@ -65,8 +67,9 @@ def ratio_interval(
     (.89 with the t end) and Fieller with t alone .84.
 
     Raises RatioUndefined when the interval of the denominator's mean (cluster_interval) is not
-    wholly above 0, or Fieller's set has no ends; DegenerateInterval when the numerator is the same
-    multiple of the denominator in every cluster; StatisticsError as cluster_interval does.
+    wholly above 0 and the noise, or Fieller's set has no ends; DegenerateInterval when the
+    numerator is the same multiple of the denominator in every cluster; StatisticsError as
+    cluster_interval does.
     """
     from scipy import stats  # .5 s to import, and claims are collected without it
 
@@ -81,6 +84,13 @@ def ratio_interval(
         raise RatioUndefined(
             f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}], "
             "not wholly above 0: there is no effect to take a share of",
+            denominator=own,
+        )
+    if own.low <= noise:
+        raise RatioUndefined(
+            f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}], "
+            f"not wholly above the numerical noise {noise:.3g}: no effect to take a share of is "
+            "told from it",
             denominator=own,
         )
     n_sums, d_sums = cluster_totals(index, above, k), cluster_totals(index, below, k)

@@ -1,7 +1,7 @@
 """Measurements that are a document and not a table: at their address, beside the runs.
 
 <root>/<model>-<battery>-<condition>_<hash>/
-    config.json  reading.json  tensors.safetensors (if there are any)  provenance.json
+    config.json  reading.json  tensors.safetensors (if there are any)  provenance.json  profile.json
     manifest.json (last)
 Locks, addresses and refusals are those of the runs (runs.py). A reading is computed in one piece,
 so what a killed process left is begun again.
@@ -9,6 +9,7 @@ so what a killed process left is begun again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,14 @@ from tinyablation.manifests import (
     write_manifest,
 )
 from tinyablation.plain import plain
-from tinyablation.runs import CONFIG, PROVENANCE, RunStore, insist_on_config
+from tinyablation.runs import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_config
 
 if TYPE_CHECKING:
     import numpy as np
 
 READING = "reading.json"
 TENSORS = "tensors.safetensors"
-FILES = (CONFIG, TENSORS, READING, PROVENANCE)  # in the order in which they are written
+FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which they are written
 
 
 class Computed(NamedTuple):
@@ -70,12 +71,18 @@ class Reading:
         return dict(load_file(path))
 
 
-def obtain_reading(store: RunStore, config: RunConfig, compute: Callable[[], Computed]) -> Reading:
+def obtain_reading(
+    store: RunStore,
+    config: RunConfig,
+    compute: Callable[[], Computed],
+    circumstances: Callable[[], artefacts.Circumstances] | None = None,
+) -> Reading:
     """The reading at `config`'s address: reused if complete, else computed and written.
 
     Everything the figures depend on must be in `config` (what it has no field for goes into the
     battery's name, as a digest). `compute` is called only when nothing complete is there, and
-    while the lock is held, so that one process computes and others wait for it.
+    while the lock is held, so that one process computes and others wait for it. `circumstances`:
+    as for RunStore.obtain.
 
     Raises RunError when a file of the directory was changed, when it belongs to another config or
     holds anything else, when a tensor has a number that is not finite, and when the lock is not had
@@ -89,14 +96,22 @@ def obtain_reading(store: RunStore, config: RunConfig, compute: Callable[[], Com
         if (folder / MANIFEST).exists():
             return _reuse(folder, config)
         _begin(folder, config)
+        started = time.perf_counter()
         computed = compute()
-        names = [CONFIG, READING, PROVENANCE]
+        seconds = time.perf_counter() - started
+        names = [CONFIG, READING, PROVENANCE, PROFILE]
         if computed.tensors:
             names.append(TENSORS)
             data = _serialised(folder, computed.tensors)
             write_atomic(folder / TENSORS, lambda handle: handle.write(data))
         write_json(folder / READING, plain(computed.document, "document"))
-        write_json(folder / PROVENANCE, artefacts.provenance(config))
+        found = circumstances() if circumstances else artefacts.NOTHING_MORE
+        write_json(folder / PROVENANCE, artefacts.provenance(config, found))
+        profile = {
+            "seconds_total": round(seconds, 6),
+            "peak_rss_bytes": artefacts.peak_resident_bytes(),
+        }
+        write_json(folder / PROFILE, profile | dict(found.profile))
         facts = {"run": config.name, "hash": config.hash, "finished": artefacts.utc_now()}
         write_manifest(folder, names, facts)
     return _reuse(folder, config)
@@ -122,7 +137,7 @@ def _begin(folder: Path, config: RunConfig) -> None:
     if strange or (not (folder / CONFIG).exists() and any(folder.iterdir())):
         held = strange or sorted(path.name for path in folder.iterdir())
         raise RunError(f"{folder}: holds {held}, but is no unfinished reading. {remedy(folder)}")
-    for name in (TENSORS, READING, PROVENANCE):
+    for name in FILES[1:]:
         (folder / name).unlink(missing_ok=True)
     write_json(folder / CONFIG, config.model_dump(mode="json"))
 

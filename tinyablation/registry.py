@@ -1,15 +1,39 @@
 """Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
 
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tinyablation.errors import TinyAblationError
+
+Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+# What the hub allows: "gpt2" of old, "owner/name" since; no part may lead out of a folder.
+REPO = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
+# A branch, tag or commit, as in refs/pr/3; never "..", since the cache keeps it as a path.
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=100)]
+# model_type of config.json -> what the page calls the family.
+_FAMILIES: Mapping[str, Family] = {
+    "gpt2": "gpt2",
+    "mistral": "mistral",
+    "llama": "llama",
+    "gpt_neox": "neox",
+}
 
 
 class RegistryError(TinyAblationError):
@@ -17,12 +41,19 @@ class RegistryError(TinyAblationError):
 
 
 class Checkpoint(BaseModel):
-    """The weights of a model after `step` steps of its training; source as of a ModelEntry."""
+    """The weights of a model after `step` steps of its training: a folder, or a revision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int = Field(ge=0, strict=True)
-    source: Path
+    source: Path | None = None
+    revision: Revision | None = None
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.source is None) == (self.revision is None):
+            raise ValueError("give either a source (a folder) or a revision of the model's repo")
+        return self
 
     def same_weights(self, other: Self) -> bool:
         """Whether both name the same place, whatever their step."""
@@ -32,27 +63,42 @@ class Checkpoint(BaseModel):
 class ModelEntry(BaseModel):
     """One model of the registry.
 
-    source is a Hugging Face folder, resolved against the folder of the TOML file; tokenizer names
-    a folder under corpora/; bos says whether prompts begin with the tokenizer's BOS; twin is the
-    id of the model that differs from this one in the planted treatment only; checkpoints are
-    earlier and later states of its training, two at least, in the order of their steps. The last
-    may be the model itself.
+    It comes from source, a Hugging Face folder, resolved against the folder of the TOML file; or
+    from repo, a repository of the hub, at revision (a branch, tag or commit; default: main). bos
+    says whether prompts begin with the tokenizer's BOS (None: as TransformerLens has it for the
+    architecture); dtype is that of a run, unless asked otherwise; parameters is how many there are,
+    gated whether the hub wants a licence accepted. twin is the id of the model that differs from
+    this one in the planted treatment only; checkpoints are earlier and later states of its
+    training, two at least, in the order of their steps. The last may be the model itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Ids become directory names and pytest ids, hence the narrow alphabet.
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
     title: str = Field(min_length=1)
-    source: Path
-    family: Literal["gpt2", "mistral", "llama", "neox"]
+    source: Path | None = None
+    repo: str | None = Field(default=None, pattern=REPO.pattern)
+    revision: Revision | None = None
+    family: Family
     variant: Literal["hedged", "plain", "natural"]
-    tokenizer: str = Field(min_length=1)
-    bos: bool
-    dtype: Literal["float32"] = "float32"
+    bos: bool | None = None
+    dtype: Dtype = "float32"
+    parameters: int | None = Field(default=None, gt=0, strict=True)
+    gated: bool = False
     twin: str | None = None
     note: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.source is None) == (self.repo is None):
+            raise ValueError("give either a source (a folder) or a repo (of the hub)")
+        if self.repo is None and self.revision is not None:
+            raise ValueError("a revision is one of a repo; a folder has none")
+        if self.repo is None and any(one.revision is not None for one in self.checkpoints):
+            raise ValueError("the revisions of its checkpoints need a repo")
+        return self
 
     @field_validator("checkpoints")
     @classmethod
@@ -70,13 +116,42 @@ class ModelEntry(BaseModel):
                 raise ValueError(f"steps {earlier.step} and {later.step} name the same weights")
         return given
 
+    @property
+    def is_hub(self) -> bool:
+        """Whether the hub has it, and this machine only if it was downloaded."""
+        return self.repo is not None
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, for a reader: a folder, or repository@revision."""
+        if self.repo is None:
+            return str(self.source)
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
     def at(self, checkpoint: Checkpoint) -> "ModelEntry":
         """This model as it was at one of its checkpoints: an entry called <id>-step<0000>."""
+        there: dict[str, Any] = (
+            {"source": checkpoint.source, "repo": None, "revision": None}
+            if checkpoint.source is not None
+            else {"revision": checkpoint.revision}
+        )
         return self.model_copy(
             update={
                 "id": f"{self.id}-step{checkpoint.step:04d}",
                 "title": f"{self.title}, step {checkpoint.step}",
-                "source": checkpoint.source,
+                **there,
+                "twin": None,
+                "checkpoints": (),
+            }
+        )
+
+    def at_revision(self, revision: str) -> "ModelEntry":
+        """This model at another revision of its repository: an entry called <id>-<revision>."""
+        return self.model_copy(
+            update={
+                "id": f"{self.id}-{_slug(revision)}",
+                "title": f"{self.title}, revision {revision}",
+                "revision": revision,
                 "twin": None,
                 "checkpoints": (),
             }
@@ -94,6 +169,71 @@ class Registry(Mapping[str, ModelEntry]):
     def ids(self) -> tuple[str, ...]:
         """All model ids, in file order."""
         return tuple(self._entries)
+
+    @property
+    def local_ids(self) -> tuple[str, ...]:
+        """Ids of the models that are folders of this machine."""
+        return tuple(key for key, entry in self._entries.items() if not entry.is_hub)
+
+    @property
+    def hub_ids(self) -> tuple[str, ...]:
+        """Ids of the models that the hub has."""
+        return tuple(key for key, entry in self._entries.items() if entry.is_hub)
+
+    def with_entries(self, entries: Iterable[ModelEntry]) -> "Registry":
+        """This registry and these, which replace entries of the same id."""
+        return Registry(self.path, self._entries | {entry.id: entry for entry in entries})
+
+    def named(self, name: str, revision: str | None = None) -> ModelEntry:
+        """The entry that a user means by an id, a folder or a repository of the hub.
+
+        One that is not listed gets an entry of its own, with an id made of its last part. A folder
+        is one that exists, or begins with ".", "/" or "~". Raises RegistryError for a folder that
+        does not exist, for a revision of a folder, and for what is none of the three.
+        """
+        entry = self._entries.get(name) or next(
+            (one for one in self._entries.values() if one.repo == name), None
+        )
+        if entry is None:
+            entry = self._unlisted(name)
+        if revision is None or revision == entry.revision:
+            return entry
+        if not entry.is_hub:
+            raise RegistryError(
+                f"{name}: is a folder, which has no revision {revision!r}; leave --revision out"
+            )
+        try:
+            TypeAdapter(Revision).validate_python(revision)
+        except ValidationError as error:
+            raise RegistryError(f"revision {revision!r}: {_first(error)}") from error
+        return entry.at_revision(revision)
+
+    def _unlisted(self, name: str) -> ModelEntry:
+        folder = Path(name).expanduser()
+        given: dict[str, Any] = {"title": name, "family": "other", "variant": "natural"}
+        if name and folder.is_dir():
+            folder = folder.resolve()
+            known = next((one for one in self._entries.values() if one.source == folder), None)
+            if known is not None:
+                return known
+            given |= {"source": folder, "family": _family(folder), "title": folder.name}
+            identifier = _slug(folder.name)
+        elif name.startswith((".", "/", "~")):
+            raise RegistryError(
+                f"{name}: no such folder; name a folder, a hub id or one of these: "
+                + ", ".join(self.ids)
+            )
+        elif REPO.match(name):
+            given |= {"repo": name}
+            identifier = _slug(name.rsplit("/", 1)[-1])
+        else:
+            raise RegistryError(
+                f"{name!r} is neither a model id, a folder nor a repository of the hub; "
+                f"{_nearest(name, self.ids)}"
+            )
+        # Ids become directory names: an unlisted model never takes that of a listed one.
+        taken = identifier in self._entries
+        return ModelEntry(**given, id=f"{identifier}-unlisted" if taken else identifier)
 
     def __getitem__(self, key: str) -> ModelEntry:
         """The entry called `key`; RegistryError with the nearest known id when there is none."""
@@ -166,17 +306,39 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise RegistryError(f"{place}: model {name!r}: field {field!r}: {message}") from error
+        where = f"field {field!r}: " if field else ""
+        raise RegistryError(f"{place}: model {name!r}: {where}{_first(error)}") from error
+
+    def resolved(source: Path | None) -> Path | None:
+        return None if source is None else (folder / source).resolve()
+
     return entry.model_copy(
         update={
-            "source": (folder / entry.source).resolve(),
+            "source": resolved(entry.source),
             "checkpoints": tuple(
-                checkpoint.model_copy(update={"source": (folder / checkpoint.source).resolve()})
+                checkpoint.model_copy(update={"source": resolved(checkpoint.source)})
                 for checkpoint in entry.checkpoints
             ),
         }
     )
+
+
+def _first(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
+
+
+def _slug(name: str) -> str:
+    """A name as an id: lower case, and "-" for whatever an id may not hold."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
+    return slug[:40] or "model"
+
+
+def _family(folder: Path) -> Family:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "other"  # what is wrong with its files is said when they are needed
+    return _FAMILIES.get(str(kind), "other")
 
 
 def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -> None:

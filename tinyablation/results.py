@@ -35,6 +35,10 @@ class Results:
         for name, values in found.items():
             (self.floats if name in self.floats else self.integers)[name][position, which] = values
 
+    def has(self, position: int, example: int) -> bool:
+        """Whether this example's figures of this intervention are there."""
+        return not np.isnan(self.floats["logit_diff"][position, example])
+
     def frame(self, interventions: Sequence[Intervention]) -> "pandas.DataFrame":
         """The table, as Engine.measure describes it."""
         import pandas

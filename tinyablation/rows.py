@@ -17,6 +17,7 @@ from tinyablation.interventions import (
     Site,
     Steer,
 )
+from tinyablation.whereabouts import picked
 
 
 class Segment(NamedTuple):
@@ -64,31 +65,34 @@ class Rows:
         self.n_layers = len(architecture.layers)
         self.prompts = torch.cat([prompt_rows(chunk, segment) for segment in segments])
         self._sites = [set(s.intervention.sites(self.n_layers)) for s in segments]
+        # W_O by layer, read once: of an offloaded layer it comes from disk.
+        self._matrices: dict[int, Float[Tensor, "width d_model"]] = {}
 
     def final(self) -> Float[Tensor, "rows d_model"]:
-        """The last token's residual stream before the final norm."""
+        """The last token's residual stream before the final norm, and where that computes."""
         arch, calls, clean = self.architecture, self.chunk.calls, self.chunk.clean
         layer, part = self.start
         if part == Part.STREAM:
-            hidden = clean.residual[layer][self.prompts]
+            hidden = picked(clean.residual[layer], self.prompts)
         else:
             # In the last layer nothing but the last position is read after the attention.
             window = slice(-1 if layer == self.n_layers - 1 else None, None)
             before, attention = (
-                record[layer][:, window][self.prompts]
+                picked(record[layer][:, window], self.prompts)
                 for record in (clean.residual, clean.attention)
             )
             if part == Part.ATTENTION:
                 attention = self._attention(layer, attention)
                 hidden = arch.after_attention(calls, layer, before, attention)
             else:
-                mlp = self._replaced(Site(layer, part), clean.mlp[layer][:, window][self.prompts])
+                mlp = picked(clean.mlp[layer][:, window], self.prompts)
+                mlp = self._replaced(Site(layer, part), mlp)
                 hidden = arch.after_mlp(calls, layer, before, attention, mlp)
             layer += 1
         for later in range(layer, self.n_layers):
             hidden = self._stream(later, hidden)
             hidden = arch.through(calls, later, hidden, self._edit_z(later), self._edit_mlp(later))
-        return self._stream(self.n_layers, hidden)[:, -1]
+        return self._stream(self.n_layers, hidden)[:, -1].to(arch.homes[-1])
 
     def _touching(self, site: Site) -> list[Segment]:
         return [s for s, sites in zip(self.segments, self._sites, strict=True) if site in sites]
@@ -106,11 +110,11 @@ class Rows:
         touching = self._touching(site)
         if not touching:
             return live
-        live = live.clone()
+        live = live.to(self.architecture.homes[site.layer], copy=True)
         lent = self.chunk.lent.mlp if site.part == Part.MLP else self.chunk.lent.residual
         for s in touching:
             if isinstance(s.intervention, PatchPath):
-                live[s.rows] += self._sent(s, s.intervention, live.shape[1])
+                live[s.rows] += self._sent(s, s.intervention, live.shape[1]).to(live.device)
             else:
                 live[s.rows] = self._borrowed(s, lent[site.layer], live[s.rows])
         return live
@@ -122,7 +126,7 @@ class Rows:
         for s in self._touching(Site(layer, Part.ATTENTION)):
             if isinstance(s.intervention, Steer):
                 direction = self.chunk.constants.directions[s.intervention.direction]
-                attention[s.rows] += s.intervention.scale * direction
+                attention[s.rows] += s.intervention.scale * direction.to(attention.device)
             else:
                 attention[s.rows] += self._sent(s, s.intervention, attention.shape[1])
         return attention
@@ -130,15 +134,20 @@ class Rows:
     def _sent(
         self, segment: Segment, intervention: Intervention, positions: int
     ) -> Float[Tensor, "rows positions d_model"]:
-        """sum_h (z'_h - z_h) W_O[h] over the heads of the lowest layer, at the last positions."""
+        """sum_h (z'_h - z_h) W_O[h] over the heads of the lowest layer, at the last positions.
+
+        In the model's dtype: in float32 it changed errors in half precision by -4 to +2 %.
+        """
         heads = intervention.columns.heads
         layer = heads[0][0]
-        clean = self.chunk.clean.z[layer][:, -positions:][self.prompts[segment.rows]]
+        clean = picked(self.chunk.clean.z[layer][:, -positions:], self.prompts[segment.rows])
+        if layer not in self._matrices:
+            self._matrices[layer] = self.architecture.output_matrix(layer, slice(None))
         changes = []
         for columns in self.architecture.columns(layer, heads):
             before = clean[..., columns]
             change = self._z(segment, layer, columns, before) - before
-            changes.append(change @ self.architecture.output_matrix(layer, columns))
+            changes.append(change @ self._matrices[layer][columns])
         return torch.stack(changes).sum(dim=0)
 
     def _edit_z(self, layer: int) -> Edit | None:
@@ -174,7 +183,7 @@ class Rows:
         method = getattr(intervention, "method", "")
         if method == "zero":
             return torch.zeros_like(live)
-        return self.chunk.constants.z[method][layer, columns].expand_as(live)
+        return self.chunk.constants.z[method][layer, columns].to(live.device).expand_as(live)
 
     def _borrowed(
         self,
@@ -184,8 +193,8 @@ class Rows:
     ) -> Float[Tensor, "rows positions width"]:
         """The donors' values at the places where they lend, and else what is; last positions."""
         lot = self.chunk.lots[segment.intervention.loan]
-        values = lent[:, -live.shape[1] :][lot.donors[segment.items]]
-        places = lot.places[segment.items, -live.shape[1] :]
+        values = picked(lent[:, -live.shape[1] :], lot.donors[segment.items])
+        places = lot.places[segment.items, -live.shape[1] :].to(live.device)
         return torch.where(places.unsqueeze(-1), values, live)
 
 

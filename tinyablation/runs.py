@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +48,14 @@ from tinyablation.tables import (
     read_table,
     write_table,
 )
+from tinyablation.verdicts import Noise
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tinyablation.batteries import Shard
 
-__all__ = ["Run", "RunConfig", "RunError", "RunStore"]
+__all__ = ["NotVerified", "Run", "RunConfig", "RunError", "RunStore"]
 
 CONFIG = "config.json"
 SUMMARY = "metrics/summary.json"
@@ -80,6 +81,10 @@ FILES = (
     VERIFY,
     SUMMARY,
 )
+
+
+class NotVerified(RunError):
+    """A sample of a run, measured again by what is trusted, came out otherwise: the run fails."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,22 @@ class Run:
         return read_json(self.path / SUMMARY)
 
     def provenance(self) -> dict[str, Any]:
-        """provenance.json: versions, platform, hashes, time."""
+        """provenance.json: versions, platform, devices, hashes, time."""
         return read_json(self.path / PROVENANCE)
 
-    def noise_floor(self) -> float:
-        """The largest numerical noise in a change of LD that was seen, in logits (verify.json)."""
-        return float(read_json(self.path / VERIFY)["noise_floor"])
+    def noise_floor(self) -> Noise:
+        """The largest numerical noise in a change of LD that was seen, in logits (verify.json).
+
+        It knows that of the other verified columns, each in its unit.
+        """
+        found = read_json(self.path / VERIFY)
+        where = f"{self.config.device} in {self.config.dtype}"
+        columns = {
+            name: float(figures["noise"])
+            for name, figures in found.items()
+            if isinstance(figures, dict) and "noise" in figures
+        }
+        return Noise(float(found["noise_floor"]), where, columns)
 
     def verify(self) -> None:
         """Check size and sha256 of every file of the run; RunError names the first that differs."""
@@ -124,10 +139,17 @@ class Run:
 
 @dataclass(frozen=True)
 class RunStore:
-    """Runs under one folder. `lock_timeout`: seconds to wait for another process; -1: no limit."""
+    """Runs under one folder.
+
+    lock_timeout: seconds to wait for another process; -1: no limit. before_waiting: called each
+    time before this process begins to wait for another that works on the same run. It gives up what
+    that one may need: if one holds the accelerator and waits for the run, and the other holds the
+    run and waits for the accelerator, both wait for ever.
+    """
 
     root: Path
     lock_timeout: float = -1
+    before_waiting: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     def path(self, config: RunConfig) -> Path:
         return Path(self.root) / config.name
@@ -159,7 +181,8 @@ class RunStore:
         examples: pd.DataFrame,
         *,
         progress: bool = False,
-        verify: Callable[[], Mapping[str, Any]],
+        verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+        circumstances: Callable[[], artefacts.Circumstances] | None = None,
     ) -> Run:
         """The run at `config`'s address: reused if complete, continued if partial, else computed.
 
@@ -167,12 +190,15 @@ class RunStore:
         exactly one per example and intervention of the shard; baseline rows beside interventions
         are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
         indexed 0..n-1. `progress`: a bar over shards.
-        `verify` measures a sample again and returns verify.json, with "noise_floor" in logits.
+        `verify(table)` measures a sample of the run's table again and returns verify.json, with
+        "noise_floor" in logits; it raises NotVerified to fail the run. `circumstances` says what
+        the measurement is computed with, for provenance.json and profile.json.
 
         One process at a time works on a run; others wait, then find it complete. Raises RunError
         when a file of the directory was changed, when it belongs to another config, battery or
-        corpus, when rows are not finite or not those asked for, and when the lock is not had in
-        time. A complete run is never recomputed or overwritten.
+        corpus, when rows are not finite or not those asked for, when the sample is not verified
+        (NotVerified: what was computed is then computed again by the next attempt), and when the
+        lock is not had in time. A complete run is never recomputed or overwritten.
         """
         plan = Plan(tuple(shards), len(examples), check_examples(examples))
         folder = self.path(config)
@@ -187,9 +213,13 @@ class RunStore:
             work = ShardFolder(folder, plan, config.dtype)
             continued = work.recover()
             try:
-                self._compute(work, compute, progress)
+                self._compute(work, compute, progress, circumstances)
+                table = join_examples(work.merged(), examples)
+                work.say("measuring a sample again")
+                verified = _verify(work, verify, table)
                 work.say("writing the tables")
-                _finish(work, config, examples, continued, verify)
+                found = circumstances() if circumstances else artefacts.NOTHING_MORE
+                _finish(work, config, table, continued, verified, found)
             except BaseException as reason:
                 state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
                 # Interrupted after the manifest, the run is complete and must not say otherwise.
@@ -208,7 +238,12 @@ class RunStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=self.lock_timeout)
         try:
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if self.before_waiting is not None:
+                    self.before_waiting()
+                lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"{path}: held by another process for over {self.lock_timeout} s. Wait for it, or "
@@ -241,7 +276,10 @@ class RunStore:
 
     @staticmethod
     def _compute(
-        work: ShardFolder, compute: Callable[[Shard], pd.DataFrame], progress: bool
+        work: ShardFolder,
+        compute: Callable[[Shard], pd.DataFrame],
+        progress: bool,
+        circumstances: Callable[[], artefacts.Circumstances] | None,
     ) -> None:
         from tqdm import tqdm
 
@@ -259,22 +297,36 @@ class RunStore:
                 work.say("running", computing=shard.key)
                 started = time.perf_counter()
                 rows = compute(shard)
-                work.add(shard, rows, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                work.add(shard, rows, seconds, circumstances().devices if circumstances else ())
                 bar.update()
+
+
+def _verify(
+    work: ShardFolder,
+    verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+    table: pd.DataFrame,
+) -> dict[str, Any]:
+    """verify.json; where the sample is not verified, the shards are wrong and lose their trust."""
+    try:
+        return dict(verify(table))
+    except NotVerified:
+        work.distrust()
+        raise
 
 
 def _finish(
     work: ShardFolder,
     config: RunConfig,
-    examples: pd.DataFrame,
+    table: pd.DataFrame,
     continued: Sequence[str],
-    verify: Callable[[], Mapping[str, Any]],
+    verified: Mapping[str, Any],
+    circumstances: artefacts.Circumstances,
 ) -> None:
     """Write every file of a run whose shards are all there, the manifest last, then clean up."""
     from tinyablation import plots
 
     folder = work.folder
-    table = join_examples(work.merged(), examples)
     impact = artefacts.head_impact(table, config.name, config.seed)
     seconds = {key: float(work.sidecars[key]["seconds"]) for key in work.done}
     panels = plots.panels(impact)
@@ -288,9 +340,11 @@ def _finish(
     write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS)
     write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
     write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
-    write_json(folder / PROVENANCE, artefacts.provenance(config))
-    write_json(folder / PROFILE, artefacts.profile(seconds, continued, len(table)))
-    write_json(folder / VERIFY, dict(verify()))
+    provenance = artefacts.provenance(config, circumstances, work.devices())
+    write_json(folder / PROVENANCE, provenance)
+    profile = artefacts.profile(seconds, continued, len(table), circumstances)
+    write_json(folder / PROFILE, profile)
+    write_json(folder / VERIFY, verified)
     write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))
     facts = {
         "run": config.name,

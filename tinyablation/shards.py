@@ -10,12 +10,13 @@ import contextlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.addresses import RunError, digest
-from tinyablation.artefacts import utc_now
+from tinyablation.artefacts import distinct, utc_now
 from tinyablation.manifests import file_sha256, read_json, remedy, write_json
 from tinyablation.tables import (
     BASELINE,
@@ -36,13 +37,15 @@ _LOG = logging.getLogger(__name__)
 
 # How far a baseline measured again beside a shard may lie from the run's own baseline, in logits.
 # Exact arithmetic differs by batch shape only: 3.5e-6 in fp32; half precision keeps 11 or 8 bits,
-# so logits of size 10-20 move by .01-.1. More than this means the model changed between shards.
+# so logits of size 10-20 move by .01-.1 (and larger ones by as much more: GPT-2's are around -100).
+# More than this means the model changed between shards.
 BASELINE_TOLERANCE = {
     "float64": 1e-6,
     "float32": 1e-4,
     "float16": 0.05,
     "bfloat16": 0.3,
 }
+BASELINE_LOGIT = 20.0  # the size of logits up to which it holds
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,14 @@ class ShardFolder:
     def read(self, key: str) -> pd.DataFrame:
         return read_table(self.path(key), ENGINE_COLUMNS)
 
-    def add(self, shard: Shard, rows: pd.DataFrame, seconds: float) -> None:
-        """Check the rows of a shard and make them durable.
+    def add(
+        self,
+        shard: Shard,
+        rows: pd.DataFrame,
+        seconds: float,
+        devices: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Check the rows of a shard and make them durable, with what devices computed them.
 
         Baseline rows beside interventions (an engine always measures its own) must agree with the
         baseline shard within BASELINE_TOLERANCE and are dropped: there is one baseline in a table.
@@ -179,6 +188,7 @@ class ShardFolder:
             "size": path.stat().st_size,
             "sha256": file_sha256(path),
             "seconds": seconds,
+            "devices": [dict(device) for device in devices],
             "finished": utc_now(),
         }
         write_json(self._sidecar(shard.key), sidecar)
@@ -188,12 +198,14 @@ class ShardFolder:
         check_rows(again, [BASELINE], self.plan.n_examples, f"{where}, its own baseline")
         first = self.read(BASELINE).set_index("example")["logit_diff"]
         gap = (again.set_index("example")["logit_diff"] - first).abs()
+        size = float(again[["target_logit", "foil_logit"]].abs().to_numpy().max())
         tolerance = BASELINE_TOLERANCE.get(self.dtype, BASELINE_TOLERANCE["float32"])
+        tolerance *= max(1.0, size / BASELINE_LOGIT)
         if gap.max() > tolerance:
             raise RunError(
                 f"{where}: its baseline differs from the baseline shard by {gap.max():.3g} logits "
-                f"(example {gap.idxmax()}; at most {tolerance} in {self.dtype}): model or prompts "
-                f"changed between shards. {remedy(self.folder)}"
+                f"(example {gap.idxmax()}; at most {tolerance:.3g} in {self.dtype}): model or "
+                f"prompts changed between shards. {remedy(self.folder)}"
             )
 
     def say(self, state: str, **facts: Any) -> None:
@@ -212,6 +224,16 @@ class ShardFolder:
             "note": "No figure of this run is final. Ask for the run again to continue it.",
         }
         write_json(self.folder / PARTIAL_SUMMARY, {**summary, "plan": self.plan.record()})
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What the shards were computed on, whichever attempt did, in plan order."""
+        return distinct(device for key in self.done for device in self.sidecars[key]["devices"])
+
+    def distrust(self) -> None:
+        """Take the trust from every shard: the files stay to be looked at, none is used again."""
+        for key in self.done:
+            self._sidecar(key).unlink()
+            del self.sidecars[key]
 
     def merged(self) -> pd.DataFrame:
         """All rows in plan order, read back from disk: who computed them never matters."""

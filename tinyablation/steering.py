@@ -16,7 +16,7 @@ from tinyablation.effects import Effects, Floats
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions import Steer
 from tinyablation.statistics import Estimate, generator
-from tinyablation.verdicts import Verdict, figure
+from tinyablation.verdicts import Floor, Verdict, figure
 
 OV = "ov"
 # Random directions of the same length. One alone would leave the verdict to the luck of its draw;
@@ -68,9 +68,13 @@ class DoseResponse:
         """The doses and 0, ascending."""
         return tuple(sorted({*self.doses, 0.0}))
 
-    def floor(self) -> float:
+    def floor(self) -> Floor:
         """The slope that counts, in logits per unit: 5 % of the clean LD, at least the noise."""
         return self.effects.floor()
+
+    def zero(self) -> Floor:
+        """No slope at all, in logits per unit, as what a lead is held against."""
+        return self.effects.zero()
 
     def by_scale(self, direction: str, split: str) -> NDArray[np.float64]:
         """[n_scales, n_examples] LD under each dose."""
@@ -146,19 +150,28 @@ class DoseResponse:
 def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
     """Is a slope nothing to speak of? For conditions that steering is to spare; an equivalence.
 
-    supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive.
+    supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive,
+    so also within a floor that is the numerical noise: there nothing is shown to be small.
     """
     found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
     found += f"{figure(slope.high)}]"
     within = f"+-{figure(floor)}"
     if -floor < slope.low and slope.high < floor:
+        if isinstance(floor, Floor) and floor.limited:
+            reason = f"{what}: {found} does not lie beyond {floor.noise_said}"
+            return Verdict("inconclusive", reason, slope, float(floor), None, PER_UNIT)
         return Verdict(
-            "supported", f"{what}: {found} lies within {within}", slope, floor, None, PER_UNIT
+            "supported",
+            f"{what}: {found} lies within {within}",
+            slope,
+            float(floor),
+            None,
+            PER_UNIT,
         )
     if slope.low > floor or slope.high < -floor:
         return Verdict(
-            "refuted", f"{what}: {found} lies outside {within}", slope, floor, None, PER_UNIT
+            "refuted", f"{what}: {found} lies outside {within}", slope, float(floor), None, PER_UNIT
         )
     return Verdict(
-        "inconclusive", f"{what}: {found} straddles {within}", slope, floor, None, PER_UNIT
+        "inconclusive", f"{what}: {found} straddles {within}", slope, float(floor), None, PER_UNIT
     )

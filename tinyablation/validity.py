@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyablation.statistics import DegenerateInterval, Estimate, cluster_interval, generator
-from tinyablation.verdicts import Verdict, blocked, figure, judge_above_floor, judge_all_of
+from tinyablation.verdicts import (
+    Floor,
+    Verdict,
+    blocked,
+    figure,
+    judge_above_floor,
+    judge_all_of,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -58,6 +65,7 @@ class Tables(NamedTuple):
     clean: "pandas.DataFrame"
     corrupt: "pandas.DataFrame"
     null: "pandas.DataFrame | None"  # None where the corpus has no null prompts
+    noise: float = 0.0  # numerical, in LD, in logits
 
 
 def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
@@ -108,7 +116,7 @@ def tells_apart(tables: Tables, *, seed: int = 0) -> Verdict:
     """LD clean - LD corrupt > 0, paired by example."""
     difference = tables.clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()
     estimate = _interval(difference, _clusters(tables.clean), seed, "clean - corrupt")
-    return judge_above_floor(estimate, floor=0.0, what="LD clean - LD corrupt")
+    return judge_above_floor(estimate, floor=Floor(0.0, tables.noise), what="LD clean - LD corrupt")
 
 
 def flips_with_labels(tables: Tables, *, seed: int = 0) -> Verdict:
@@ -128,7 +136,7 @@ def flips_with_labels(tables: Tables, *, seed: int = 0) -> Verdict:
             purpose = f"labels {name} {where}"
             estimate = _interval(sign * rows["logit_diff"], _clusters(rows), seed, purpose)
             what = f"LD with {name} answer as target ({where})"
-            verdicts.append(judge_above_floor(estimate, floor=0.0, what=what))
+            verdicts.append(judge_above_floor(estimate, floor=Floor(0.0, tables.noise), what=what))
     return judge_all_of(verdicts)
 
 
@@ -140,7 +148,9 @@ def has_no_prior(tables: Tables, *, seed: int = 0) -> Verdict:
     difference = tables.clean["logit_diff"].to_numpy() - prior
     estimate = _interval(difference, _clusters(tables.clean), seed, "clean - |null|")
     details = {"mean |LD| on null prompts": float(prior.mean())}
-    return judge_above_floor(estimate, floor=0.0, what="LD clean - |LD null|", details=details)
+    return judge_above_floor(
+        estimate, floor=Floor(0.0, tables.noise), what="LD clean - |LD null|", details=details
+    )
 
 
 def condition_validity(tables: Tables, *, seed: int = 0) -> Verdict:

@@ -25,10 +25,68 @@ EFFECT_SHARE = 0.05
 # Corrected p above which an effect is not told from the null: the field's convention, and the
 # complement of the 95 % of our intervals.
 ALPHA = 0.05
+WITHIN_NOISE = "within the noise"
 
 
 class VerdictError(TinyAblationError):
     """A judgement was asked for on figures that cannot be judged."""
+
+
+class Noise(float):
+    """How far arithmetic alone moved a measured effect, in its unit, and on what that was seen.
+
+    The number is that of the logit difference, in logits; `of` gives that of another column. where:
+    the device and dtype for a reader ("cuda in bfloat16"), "" where that is not known.
+    """
+
+    where: str
+    columns: Mapping[str, float]
+
+    def __new__(
+        cls, value: float, where: str = "", columns: Mapping[str, float] | None = None
+    ) -> Noise:
+        made = super().__new__(cls, value)
+        made.where, made.columns = where, dict(columns or {})
+        return made
+
+    def of(self, column: str) -> Noise:
+        """That of a column of the table, in its unit; of one that was not looked at, that of LD."""
+        return Noise(self.columns.get(column, float(self)), self.where, self.columns)
+
+
+class Floor(float):
+    """A bound that an effect is held against, which knows the numerical noise of that effect.
+
+    The number is the bound, in the effect's unit; noise is in the same unit. limited: the noise is
+    larger than what would count without it. Within the noise an effect is then neither above the
+    bound nor shown to be below it: 0 and the bound itself cannot be told apart there.
+    """
+
+    noise: float
+    where: str
+    limited: bool
+
+    def __new__(cls, value: float, noise: float = 0.0, *, counts: float | None = None) -> Floor:
+        """counts: what would count if there were no noise; by default the bound."""
+        _finite(bound=value, noise=noise)
+        if noise < 0:
+            raise VerdictError(f"noise {noise} must not be negative")
+        made = super().__new__(cls, value)
+        made.noise = float(noise)
+        made.where = noise.where if isinstance(noise, Noise) else ""
+        made.limited = noise > abs(value if counts is None else counts)
+        return made
+
+    def __neg__(self) -> Floor:
+        made = Floor(-float(self), Noise(self.noise, self.where))
+        made.limited = self.limited
+        return made
+
+    @property
+    def noise_said(self) -> str:
+        """The noise for a reader: "the numerical noise 0.120 of cuda in bfloat16"."""
+        where = f" of {self.where}" if self.where else ""
+        return f"the numerical noise {figure(self.noise)}{where}"
 
 
 @dataclass(frozen=True)
@@ -67,16 +125,18 @@ def figure(value: float) -> str:
     return f"{float(f'{value:.2e}'):.{digits}f}"
 
 
-def effect_floor(clean_ld_mean: float, noise_floor: float, share: float = EFFECT_SHARE) -> float:
+def effect_floor(clean_ld_mean: float, noise_floor: float, share: float = EFFECT_SHARE) -> Floor:
     """The effect that counts, in logits: the larger of share * |clean LD| and the noise floor.
 
     clean_ld_mean: mean clean logit difference; noise_floor: largest numerical noise measured for
-    the model's dtype and device. Both in logits.
+    the model's dtype and device. Both in logits. Where the noise is the larger, the floor is
+    limited: an effect under it is not shown to be small.
     """
     _finite(clean_ld_mean=clean_ld_mean, noise_floor=noise_floor, share=share)
     if noise_floor < 0 or share < 0:
         raise VerdictError(f"noise floor {noise_floor} and share {share} must not be negative")
-    return float(max(share * abs(clean_ld_mean), noise_floor))
+    counts = share * abs(clean_ld_mean)
+    return Floor(max(counts, noise_floor), noise_floor, counts=counts)
 
 
 def judge_above_floor(
@@ -93,10 +153,10 @@ def judge_above_floor(
 
     supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
     whole interval is below the floor; else inconclusive. `what` begins the reason ("zeroing 0:2").
+    Under a limited Floor the interval must lie beyond the noise, on either side, to say either.
     """
-    holds, fails = effect.low > floor, effect.high < floor
     bound = ("floor", floor, "above", "below")
-    return _judge(effect, bound, holds, fails, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, p_corrected, alpha, what, unit, details)
 
 
 def judge_below_ceiling(
@@ -112,18 +172,27 @@ def judge_below_ceiling(
     """Is the effect below the ceiling? For claims that something is small, or a decrease.
 
     supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
-    whole interval is above; else inconclusive.
+    whole interval is above; else inconclusive. A limited Floor: as in judge_above_floor.
     """
-    holds, fails = effect.high < ceiling, effect.low > ceiling
     bound = ("ceiling", ceiling, "below", "above")
-    return _judge(effect, bound, holds, fails, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, p_corrected, alpha, what, unit, details)
+
+
+def side_of(effect: Estimate, bound: float) -> str:
+    """Where the whole interval lies: "above" the bound, "below" it, or "" where it straddles it.
+
+    Of a limited Floor: "within the noise" where it would lie on one side but for the noise.
+    """
+    side = "above" if effect.low > bound else "below" if effect.high < bound else ""
+    if isinstance(bound, Floor) and bound.limited:
+        beyond = effect.low > bound.noise if side == "above" else effect.high < -bound.noise
+        return side if beyond or not side else WITHIN_NOISE
+    return side
 
 
 def _judge(
     effect: Estimate,
     bound: tuple[str, float, str, str],
-    holds: bool,
-    fails: bool,
     p_corrected: float | None,
     alpha: float,
     what: str,
@@ -135,14 +204,18 @@ def _judge(
     _finite(**{name: value}, estimate=effect.estimate, low=effect.low, high=effect.high)
     _probability(p_corrected)
     status: Status = "inconclusive"
-    place = holding if holds else failing
-    finding = f"lies {place} the {name}" if holds or fails else f"straddles the {name}"
-    finding += f" {figure(value)}"
-    if fails:
+    side = side_of(effect, value)
+    if side == WITHIN_NOISE:
+        assert isinstance(value, Floor)
+        finding = f"does not lie beyond {value.noise_said}"
+    else:
+        finding = f"lies {side} the {name}" if side else f"straddles the {name}"
+        finding += f" {figure(value)}"
+    if side == failing:
         status = "refuted"
-    elif holds and p_corrected is not None and p_corrected > alpha:
+    elif side == holding and p_corrected is not None and p_corrected > alpha:
         finding += f", but corrected p {figure(p_corrected)} > {alpha:g}"
-    elif holds:
+    elif side == holding:
         status = "supported"
         finding += "" if p_corrected is None else f", corrected p {figure(p_corrected)}"
     interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"

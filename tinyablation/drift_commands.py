@@ -1,0 +1,299 @@
+"""The command `drift`: what changed between two sessions, as terminal tables or as Markdown."""
+
+import argparse
+import itertools
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tinyablation.commands import CommandError, add_output_options, refuse_overwriting
+from tinyablation.drift import Cell, Drift, compare_sessions, summary
+from tinyablation.errors import TinyAblationError
+from tinyablation.records import Record, Session, read_records
+
+# GitHub drops a step summary of more than 1 MiB whole. Nine tables of 50 rows are at most some
+# 80 KiB, so that a night's thirteen models fit into one. The rest stands in the records.
+MOST_ROWS = 50
+# A reason is a sentence or two; that of an error can be a page.
+MOST_CHARACTERS = 300
+# Characters of a hash that are shown: 48 bits, as in the addresses of runs.
+_HASH = 12
+
+
+class Table(NamedTuple):
+    """A titled table of plain text: what both forms are made of."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    drift = commands.add_parser(
+        "drift",
+        help="what changed between two sessions of claims",
+        description="Compares the records of two sessions cell by cell: verdicts, effects beyond "
+        "the tolerance of snapshots, predictions, cells that came or went, and what was measured "
+        "with: weights, versions, device. Exit status 0, or 1 where --fail-on says so.",
+    )
+    for name, when in (("before", "earlier"), ("after", "later")):
+        drift.add_argument(
+            name,
+            type=Path,
+            metavar=name.upper(),
+            help=f"the {when} session: records.json, records.parquet or a folder of reports",
+        )
+    drift.add_argument(
+        "--markdown", action="store_true", help="Markdown, such as for $GITHUB_STEP_SUMMARY"
+    )
+    drift.add_argument(
+        "--fail-on",
+        choices=("verdict", "any"),
+        help="exit with status 1 where a verdict changed, or anything at all",
+    )
+    add_output_options(drift)
+    drift.set_defaults(run=_drift)
+
+
+def _drift(options: argparse.Namespace) -> None:
+    refuse_overwriting(options)
+    render = as_markdown if options.markdown else as_text
+    try:
+        drift = compare_sessions(read_records(options.before), read_records(options.after))
+    except TinyAblationError as error:
+        # A step summary shows what was written only: there, nothing would look like no drift.
+        if options.markdown:
+            _put(f"Not compared: {escaped(str(error))}\n", options)
+        raise
+    _put(render(drift), options)
+    if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
+        sys.exit(1)  # as diff does; 2 is for what could not be compared
+
+
+def _put(text: str, options: argparse.Namespace) -> None:
+    if options.output is None:
+        print(text, end="")
+        return
+    from tinyablation.manifests import write_atomic
+
+    data = text.encode("utf-8")
+    try:
+        write_atomic(options.output, lambda stream: stream.write(data))
+    except OSError as error:
+        raise CommandError(f"{options.output}: cannot be written ({error.strerror})") from error
+    print(options.output)
+
+
+# --- both forms ----------------------------------------------------------------------------------
+
+
+def tables(drift: Drift) -> list[Table]:
+    """What changed, most important first; a table that would be empty is left out."""
+    cell = ("claim", "test", "model", "condition")
+    found = [
+        Table(
+            "Verdicts",
+            (*cell, "was", "is", "effect was", "effect is", "because"),
+            [
+                (
+                    *_cell(after),
+                    before.verdict,
+                    after.verdict,
+                    _effect(before),
+                    _effect(after),
+                    after.reason,
+                )
+                for before, after in drift.verdicts
+            ],
+        ),
+        Table(
+            "Effects outside each other's interval",
+            (*cell, "verdict", "was", "is"),
+            _effects(drift.moved),
+        ),
+        Table(
+            "Effects beyond tolerance, within an interval",
+            (*cell, "verdict", "was", "is"),
+            _effects(drift.shifted),
+        ),
+        Table(
+            "Heads",
+            (*cell, "was about", "is about"),
+            [
+                (*_cell(after), before.subject or "", after.subject or "")
+                for before, after in drift.subjects
+            ],
+        ),
+        Table(
+            "Predictions",
+            (*cell, "was", "is", "verdict"),
+            [
+                (
+                    *_cell(after),
+                    before.prediction or "none",
+                    after.prediction or "none",
+                    after.verdict,
+                )
+                for before, after in drift.predictions
+            ],
+        ),
+        Table("New cells", ("claim", "test", "model", "verdicts"), _grouped(drift.added)),
+        Table("Cells that are gone", ("claim", "test", "model", "verdicts"), _grouped(drift.gone)),
+        Table(
+            "What was measured with",
+            ("what", "model", "was", "is"),
+            [
+                (change.label, change.model or "", _value(change.before), _value(change.after))
+                for change in drift.circumstances
+            ],
+        ),
+        Table(
+            "Runs of another address",
+            ("model", "cells", "of"),
+            [(row.model, str(row.cells), str(row.of)) for row in drift.remeasured],
+        ),
+    ]
+    return [
+        table._replace(rows=[tuple(map(_shortened, row)) for row in table.rows])
+        for table in found
+        if table.rows
+    ]
+
+
+def notes(drift: Drift) -> list[str]:
+    """What a reader must know of the two sessions besides what changed."""
+    found = [
+        f"The {which} session did not finish: cells may be missing that it would have had."
+        for which in drift.partial
+    ]
+    if drift.unhashed:
+        found.append(
+            "The weights of these models are not identified in both sessions, so only the "
+            f"addresses of their runs tell whether they changed: {', '.join(drift.unhashed)}."
+        )
+    return found
+
+
+def _sessions(drift: Drift) -> list[tuple[str, Session]]:
+    return [("before", drift.before), ("after", drift.after)]
+
+
+def _cell(record: Record) -> tuple[str, str, str, str]:
+    return (record.claim, record.name.removeprefix("test_"), record.model, record.condition)
+
+
+def _effect(record: Record) -> str:
+    if record.effect is None:
+        return "none"
+    text = f"{record.effect:+.4g}"
+    if record.low is not None and record.high is not None:
+        text += f" [{record.low:+.4g}, {record.high:+.4g}]"
+    return f"{text} {record.unit}".rstrip()
+
+
+def _effects(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
+    return [
+        (*_cell(after), after.verdict, _effect(before), _effect(after)) for before, after in cells
+    ]
+
+
+def _grouped(records: Iterable[Record]) -> list[tuple[str, ...]]:
+    """One row a test and model, its conditions side by side: they come and go together."""
+
+    def key(record: Record) -> tuple[str, ...]:
+        return _cell(record)[:3]
+
+    return [
+        (*test, ", ".join(f"{record.condition}: {record.verdict}" for record in cells))
+        for test, cells in itertools.groupby(records, key)
+    ]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+
+
+def _value(text: str | None) -> str:
+    if text is None:
+        return "none"
+    return text[:_HASH] if re.fullmatch(r"[0-9a-f]{40,}", text) else text
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+
+# Everything that Markdown or HTML gives a meaning to, wherever it stands; an underscore only where
+# it is not within a word, a colon only where it could make a link or an emoji. As numeric
+# references they structure nothing, in cells of tables too, where it depends on the reader what a
+# backslash before a | does.
+_MEANING = re.compile(
+    r"[\\`*\[\]{}<>&|~#!$@]|:(?=\S)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.",
+    re.IGNORECASE,
+)
+
+
+def escaped(text: str) -> str:
+    """`text` as Markdown that shows exactly that text, on one line."""
+    return _MEANING.sub(lambda match: f"&#{ord(match[0])};", _one_line(text))
+
+
+def as_markdown(drift: Drift) -> str:
+    """A sentence, then tables, in GitHub's Markdown."""
+    blocks = [escaped(summary(drift))]
+    blocks += [f"Note: {escaped(note)}" for note in notes(drift)]
+    for table in tables(drift):
+        shown, more = table.rows[:MOST_ROWS], len(table.rows) - MOST_ROWS
+        lines = [_row(table.header), _row(["---"] * len(table.header))]
+        lines += [_row(map(escaped, row)) for row in shown]
+        blocks += [f"#### {table.title}", "\n".join(lines)]
+        if more > 0:
+            blocks.append(f"… and {more} more: see records.json.")
+    blocks.append(
+        "\n".join(
+            f"- {name}: {escaped(f'{session.started}, {session.command}')}"
+            for name, session in _sessions(drift)
+        )
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# --- the terminal --------------------------------------------------------------------------------
+
+
+def as_text(drift: Drift) -> str:
+    """A sentence, then tables in columns, every row of them."""
+    blocks = [_one_line(summary(drift))]
+    blocks += [f"note: {_one_line(note)}" for note in notes(drift)]
+    blocks += [f"{table.title}\n{_columns([table.header, *table.rows])}" for table in tables(drift)]
+    blocks.append(
+        "\n".join(
+            f"{name + ':':8}{_one_line(f'{session.started}  {session.command}')}"
+            for name, session in _sessions(drift)
+        )
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    shown = [[_one_line(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
+
+
+def _one_line(text: str) -> str:
+    """`text` with white space folded; control and direction characters are named, not obeyed."""
+    return " ".join(
+        "".join(
+            f"U+{ord(character):04X}"
+            if unicodedata.category(character) in ("Cc", "Cf", "Cs") and not character.isspace()
+            else character
+            for character in text
+        ).split()
+    )

@@ -1,0 +1,210 @@
+"""Corpora by tokenizer: found by what the tokenizer does, built once where there are none.
+
+Those of a project lie under its corpora folder, and one that is not what its manifest names is
+refused. For any other tokenizer they are built from the knowledge tables into a cache beside the
+hub's, at an address made of tokenizer and knowledge; there whatever is not whole is built again.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tinyablation.corpora import BINDING, CONDITIONS, Corpus, CorpusError, Split
+from tinyablation.fingerprints import fingerprint, load_as_measured
+from tinyablation.finishing import TooFewPrompts
+from tinyablation.manifests import MANIFEST
+from tinyablation.shelves import BUILDER, Shelf, knowledge_hash, put_on_shelf
+
+__all__ = ["Library", "fingerprint"]
+
+SEED = 0  # of pairs and splits that are built where there are none
+_UNFINISHED = ".unfinished"
+
+
+class Library:
+    """The corpora of any tokenizer.
+
+    root: the folder with a folder of corpora per tokenizer; knowledge: the tables that others are
+    built from (default: root/knowledge); cache: where those are kept (default: beside the hub's
+    cache, so that HF_HOME moves it); say: takes a line when something is built, which takes
+    some five seconds, three of them imports.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        knowledge: Path | None = None,
+        cache: Path | None = None,
+        *,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.knowledge = self.root / "knowledge" if knowledge is None else Path(knowledge)
+        self.cache = cache
+        self.say = say
+        self._shelves: dict[Path, Shelf] = {}
+
+    def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
+        """The examples of a condition and their split, for the tokenizer of a model's folder.
+
+        name: the model's id, for messages and for what is built. Raises TooFewPrompts, on one line
+        with the counts, where too few examples can be made for this tokenizer; CorpusError where a
+        folder of corpora is damaged or in doubt, has no such condition, or the cache cannot be
+        written; TokenisationError where there is no tokenizer.
+        """
+        shelf = self.shelf(tokenizer_folder, name)
+        lacking = _lacking(shelf, condition, name)
+        if lacking is not None:
+            raise lacking
+        return shelf.load(condition, self._called(shelf))
+
+    def lacks(self, tokenizer_folder: Path, condition: str, name: str) -> str | None:
+        """Why `corpus` has no examples of the condition, for this tokenizer; None where it has."""
+        lacking = _lacking(self.shelf(tokenizer_folder, name), condition, name)
+        return None if lacking is None else str(lacking)
+
+    def conditions(self, tokenizer_folder: Path, name: str) -> tuple[str, ...]:
+        """The conditions that `corpus` has examples of, for this tokenizer."""
+        return self.shelf(tokenizer_folder, name).manifest.built
+
+    def shelf(self, tokenizer_folder: Path, name: str) -> Shelf:
+        """The folder of corpora for a tokenizer: under the root, else in the cache, else built."""
+        place = Path(tokenizer_folder).resolve()
+        if place not in self._shelves:
+            found = fingerprint(place)
+            self._shelves[place] = self._standing(found) or self._cached(found, place, name)
+        return self._shelves[place]
+
+    def _called(self, shelf: Shelf) -> str:
+        own = shelf.folder.parent == self.root
+        return shelf.folder.name if own else shelf.manifest.tokenizer
+
+    # Those of the project ------------------------------------------------------------------------
+
+    def standing(self) -> tuple[Shelf, ...]:
+        """The shelves under the root, by name.
+
+        CorpusError names a folder that has corpora but no manifest, or none that can be read, and
+        two that are for the same tokenizer.
+        """
+        if not self.root.is_dir():
+            raise CorpusError(f"{self.root}: no such folder of corpora")
+        shelves: dict[str, Shelf] = {}
+        for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
+            if not (folder / MANIFEST).exists():
+                if any(folder.glob("*.jsonl")):
+                    raise CorpusError(
+                        f"{folder}: has corpora but no {MANIFEST}, so nothing says which tokenizer "
+                        f"they are for; `python -m tinyablation corpora adopt {folder} --tokenizer "
+                        "PATH_OR_ID` writes one"
+                    )
+                continue
+            shelf = Shelf.at(folder)
+            other = shelves.setdefault(shelf.manifest.fingerprint, shelf)
+            if other is not shelf:
+                raise CorpusError(
+                    f"{other.folder} and {folder} are for the same tokenizer; move one of them away"
+                )
+        return tuple(shelves.values())
+
+    def _standing(self, wanted: str) -> Shelf | None:
+        return next((one for one in self.standing() if one.manifest.fingerprint == wanted), None)
+
+    # Those that are built ------------------------------------------------------------------------
+
+    def _cached(self, wanted: str, tokenizer_folder: Path, name: str) -> Shelf:
+        known = knowledge_hash(self.knowledge)
+        key = f"{wanted[:16]}-{known[:8]}"
+        try:
+            folder = self._place(key)
+            shelf = _whole(folder, wanted, known)
+            return shelf or self._build(folder, wanted, known, tokenizer_folder, name)
+        except OSError as error:
+            raise CorpusError(
+                f"{name}: no corpora under {self.root} are for its tokenizer, and none can be kept "
+                f"in the cache ({error}); set HF_HOME to a folder that can be written, or run "
+                f"`python -m tinyablation corpora build --tokenizer {tokenizer_folder} --name "
+                f"{name} --output {self.root}`"
+            ) from error
+
+    def _place(self, key: str) -> Path:
+        if self.cache is not None:
+            return self.cache / key
+        from huggingface_hub import cached_assets_path
+
+        try:
+            return cached_assets_path("tinyablation", namespace="corpora", subfolder=key)
+        except ValueError as error:  # a file stands where a folder should
+            raise NotADirectoryError(str(error)) from error
+
+    def _build(
+        self, folder: Path, wanted: str, known: str, tokenizer_folder: Path, name: str
+    ) -> Shelf:
+        """Build into the cache: one process does, the others wait and find it."""
+        from filelock import FileLock
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The system frees the lock when its holder dies.
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            shelf = _whole(folder, wanted, known)
+            if shelf is not None:
+                return shelf
+            for left in folder.parent.glob(f".{folder.name}.*{_UNFINISHED}"):
+                shutil.rmtree(left, ignore_errors=True)
+            if self.say is not None:
+                self.say(
+                    f"{name}: no corpora under {self.root} are for its tokenizer; building them "
+                    f"once, into {folder}"
+                )
+            unfinished = folder.with_name(
+                f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{_UNFINISHED}"
+            )
+            from tinyablation.binding import load_binding
+            from tinyablation.building import build_everything
+            from tinyablation.knowledge import load_knowledge
+
+            unfinished.mkdir()
+            try:
+                tokenizer = load_as_measured(tokenizer_folder)
+                built = build_everything(
+                    load_knowledge(self.knowledge),
+                    load_binding(self.knowledge),
+                    tokenizer,
+                    name,
+                    seed=SEED,
+                )
+                put_on_shelf(unfinished, built, tokenizer, name, knowledge=known, seed=SEED)
+                if folder.exists():  # what is there was found not to be whole
+                    shutil.rmtree(folder)
+                unfinished.rename(folder)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+        return Shelf.at(folder)
+
+
+def _lacking(shelf: Shelf, condition: str, name: str) -> CorpusError | None:
+    made = {str(key): made for key, made in shelf.manifest.conditions.items()}.get(condition)
+    if made is None:
+        has = ", ".join(shelf.manifest.built) or "none"
+        return CorpusError(f"{shelf.folder}: has no corpus {condition!r}; there are: {has}")
+    if made.refused is not None:
+        return TooFewPrompts(f"{name}, {condition}: {made.refused}", reason=made.refused)
+    return None
+
+
+def _whole(folder: Path, wanted: str, known: str) -> Shelf | None:
+    """The shelf of a cached folder if it is for this tokenizer and knowledge, and undamaged."""
+    with suppress(CorpusError):
+        shelf = Shelf.at(folder)
+        manifest = shelf.manifest
+        made_of = (manifest.fingerprint, manifest.knowledge, manifest.builder, manifest.seed)
+        complete = set(manifest.conditions) == {*CONDITIONS, BINDING}
+        if made_of == (wanted, known, BUILDER, SEED) and complete:
+            for condition in manifest.built:
+                shelf.load(condition, manifest.tokenizer)
+            return shelf
+    return None

@@ -1,0 +1,67 @@
+"""From the last residual stream to logits: final norm and unembedding, in float32 at least.
+
+A logit of 20 is rounded to .125 in bfloat16 and to .016 in float16, and claims are about effects
+of .1 to .5. So a model in half precision has its last-token logits computed in float32, from the
+same weights: what is left is the rounding within its layers.
+"""
+
+from types import MethodType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tinyablation.whereabouts import at_hand, home, replaced
+
+HALF = (torch.float16, torch.bfloat16)
+# The unembedding is widened piece by piece: 64 MB in float32, where Llama 3's whole one has 2 GB.
+WIDENED_NUMBERS = 2**24
+
+
+def widened(values: Tensor) -> Tensor:
+    """In float32 where it was in half precision, else as it is."""
+    return values.float() if values.dtype in HALF else values
+
+
+class Unembedding:
+    """The final norm and the unembedding of one model."""
+
+    def __init__(self, norm: nn.Module, unembed: nn.Module) -> None:
+        self.norm = norm
+        self.unembed = unembed
+        # Both as they are everywhere: modules without modules in them, the second a plain Linear.
+        self.widens = (
+            not any(True for _ in norm.children())
+            and type(unembed).forward is nn.Linear.forward
+            and unembed.weight.dtype in HALF
+        )
+
+    def own(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
+        """Logits as the model itself computes them, rounded to its dtype."""
+        logits: Tensor = self.unembed(self.norm(hidden))
+        return logits
+
+    def __call__(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
+        """Logits in float32 of a model in half precision, else as the model computes them.
+
+        They are on the unembedding's device. In half precision still, where one of the two is
+        more than a norm and a matrix.
+        """
+        if not self.widens:
+            return self.own(hidden)
+        norm, unembed = self.norm, self.unembed
+        with at_hand(norm):
+            weights = {name: widened(value.detach()) for name, value in norm.named_parameters()}
+            place = home(norm, unembed)
+        with replaced(norm, MethodType(type(norm).forward, norm)):
+            rows = functional_call(norm, weights, (widened(hidden).to(place),))
+        with at_hand(unembed):
+            matrix, bias = unembed.weight, unembed.bias
+        assert isinstance(matrix, Tensor)
+        rows = rows.to(matrix.device)
+        logits = rows.new_empty(len(rows), len(matrix))
+        size = max(1, WIDENED_NUMBERS // matrix.shape[1])
+        for into, part in zip(logits.split(size, dim=1), matrix.split(size), strict=True):
+            into.copy_(rows @ part.float().T)
+        return logits if bias is None else logits.add_(bias)
