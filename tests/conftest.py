@@ -1,5 +1,8 @@
 """Tiny random models of the four families, saved as Hugging Face folders and loaded from there."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder with gpt2/, gpt-neox/, mistral/ and llama2/, each with the model's real "
         "tokenizer.json: tests that need them are skipped without it",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before anything imports huggingface_hub, which reads it once: no test fills a user's caches.
+    if not hasattr(config, "workerinput"):  # workers inherit the controller's
+        folder = tempfile.mkdtemp(prefix="tinyablation-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["HF_HOME"] = folder
 
 
 @pytest.fixture(scope="session")

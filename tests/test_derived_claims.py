@@ -3,6 +3,7 @@
 Run: pytest tests/test_derived_claims.py
 """
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +20,13 @@ from tests import synthetic_sweeps
 from tests.synthetic_effects import TRIO, make_coalitions, noise
 from tests.synthetic_sweeps import make_sweep
 from tests.test_courses import made_up
+from tinyablation.fingerprints import load_as_measured
 from tinyablation.loading import WeightsMissing
 from tinyablation.measuring import Bench
 from tinyablation.plain import plain
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
+from tinyablation.shelves import adopt
 from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.sweeps import Sweep
 
@@ -319,8 +322,15 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
 
 
 def test_no_binding_corpus_is_blocked(tmp_path):
-    with pytest.raises(Blocked, match="no corpus 'binding' was built for the tokenizer tiny"):
-        given(derived.binding, bench(tmp_path / "store", corpora=tmp_path), judge)
+    corpora = tmp_path / "corpora"
+    shutil.copytree(ROOT / "corpora" / "knowledge", corpora / "knowledge")
+    shutil.copytree(ROOT / "corpora" / "tiny", corpora / "tiny")
+    for name in ("binding.jsonl", "binding.split.json", "manifest.json"):
+        (corpora / "tiny" / name).unlink()
+    tokenizer = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
+    adopt(corpora / "tiny", load_as_measured(tokenizer))
+    with pytest.raises(Blocked, match="binding"):
+        given(derived.binding, bench(tmp_path / "store", corpora=corpora), judge)
 
 
 def test_a_model_that_does_not_bind_is_blocked_at_little_cost(tmp_path):

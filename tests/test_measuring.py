@@ -202,12 +202,23 @@ def test_provenance_and_profile_say_what_computed(corpora, tmp_path):
     assert set(profile["seconds_by_shard"]) == {"baseline"}
 
 
+class Turn:
+    """One that nobody else waits for."""
+
+    def release(self):
+        pass
+
+
 def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="float16")
     other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
     table = made.sweep("facts").table
     other.run("facts", "baseline")
     reference = made.reference
+    made.make_way()
+    assert "model" in made.__dict__  # on a CPU nobody waits for it
+    for each in (made, other):
+        each._lodging.turn = Turn()
     made.make_way()
     for each in (made, other):
         assert "model" not in each.__dict__ and "engine" not in each.__dict__
@@ -221,6 +232,7 @@ def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
 def test_a_bench_that_waits_for_anothers_run_gives_its_model_up(corpora, tmp_path):
     made = bench(tmp_path, corpora)
     made.engine  # noqa: B018 - loads the model
+    made._lodging.turn = Turn()  # as if on an accelerator
     name = made.config("facts", "baseline").name
     free, runs = threading.Event(), []
     with RunStore(tmp_path).lock(name):

@@ -20,6 +20,7 @@ from claims import test_validity as validity
 from fixtures.readings import Steered
 from tests import test_steering as made_up_steering
 from tests.synthetic_effects import (
+    LAYERS,
     LEADER,
     TRIO,
     make_coalitions,
@@ -89,8 +90,9 @@ def course(change):
 
 
 def asymmetry(more):
-    one = {(2, "last"): 0.5}
-    return make_patches({(2, "last"): 0.5 + more}, one)
+    # Neither position is flat over layers, whichever is chosen.
+    one = {(n, where): 0.2 * n for n in range(LAYERS) for where in ("last", "subject")}
+    return make_patches(one | {(2, "last"): 0.4 + more}, one)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,8 @@ def stopping(verdict, **given):
 
 class Bench:
     def __init__(self, name="made-up", protocol="corrected", validity=None):
-        self.entry, self.protocol, self._validity = SimpleNamespace(id=name), protocol, validity
+        self.entry = SimpleNamespace(id=name, is_hub=name.startswith("hub-"))
+        self.protocol, self._validity = protocol, validity
 
     def validity(self, condition):
         if isinstance(self._validity, Exception):
@@ -177,6 +178,8 @@ def request_of(monkeypatch):
     """Subjects by model, in place of claims/subjects.toml."""
     subjects = {"other": Subject(suppressor="0:2", source="planted")}
     monkeypatch.setattr(readings, "_subject_of", lambda request, model: subjects.get(model))
+    monkeypatch.setattr(readings, "roster", lambda config: SimpleNamespace(named=("hub-named",)))
+    return SimpleNamespace(config=None)
 
 
 def test_the_published_protocol_blocks_all():
@@ -194,6 +197,7 @@ def test_the_published_protocol_blocks_all():
     ("bench", "reason"),
     [
         (None, "compared with no other model"),
+        (Bench("hub-other"), "compared with hub-other, which this session does not name"),
         (Bench("unnamed"), "names no head for the reference unnamed"),
         (Bench("other", validity={"facts": refuted("it cannot tell")}), "other: it cannot tell"),
         (Bench("other", validity=WeightsMissing("no weights")), "the reference: no weights"),
@@ -201,7 +205,7 @@ def test_the_published_protocol_blocks_all():
 )
 def test_a_reference_that_says_nothing_blocks(bench, reason, request_of):
     with pytest.raises(Stopped, match=reason):
-        call(readings.reference, None, Bench(), bench, "facts", stopping)
+        call(readings.reference, request_of, Bench(), bench, "facts", stopping)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def _streams(
                         f"model {engine.name!r}: the residual stream after layer {layer} is not "
                         f"finite with {heads_label(heads) or 'nothing'} zeroed; measure in float32"
                     )
-                yield place, part, hidden.double().cpu().numpy()
+                yield place, part, hidden.cpu().double().numpy()
 
 
 def _check_sets(

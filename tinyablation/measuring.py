@@ -3,13 +3,11 @@
 A `Bench` holds one model. It is loaded only when something has to be measured: a run found complete
 in the store is read without touching torch.
 
-One place loads the model (`Bench.model`) and one drops it (`Bench.drop_model`). What runs on an
-accelerator, or in less than float32, is verified by a second bench of the same model on the CPU in
-float32 (`Bench.reference`).
+What runs on an accelerator, or in less than float32, is verified by a second bench of the same
+model on the CPU in float32 (`Bench.reference`).
 """
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
-from tinyablation.artefacts import Circumstances, environment_fingerprint
 from tinyablation.batteries import (
     EVERYTHING,
     AnyBattery,
@@ -29,9 +26,10 @@ from tinyablation.batteries import (
     battery,
 )
 from tinyablation.head_sets import HeadSets, Subsets
+from tinyablation.holding import HeldModel
 from tinyablation.interventions import AblationMethod, Head
 from tinyablation.library import Library
-from tinyablation.loading import ModelFacts, describe
+from tinyablation.lodging import ALONE, Sharing
 from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE, Measurement
 from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right
 from tinyablation.registry import ModelEntry
@@ -45,14 +43,11 @@ if TYPE_CHECKING:
     from tinyablation.coalitions import Coalitions
     from tinyablation.corpora import Corpus, Example, Split
     from tinyablation.effects import Effects
-    from tinyablation.engine import Engine
-    from tinyablation.loading import LoadedModel
     from tinyablation.patches import Patches
     from tinyablation.paths import PathEffects
     from tinyablation.readings import Computed, Reading
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
-    from tinyablation.turns import Turn, Turns
     from tinyablation.validity import Tables
     from tinyablation.verdicts import Verdict
 
@@ -60,14 +55,14 @@ T = TypeVar("T")
 Directions = Callable[[], Mapping[str, "Tensor"]]
 
 
-class Bench:
+class Bench(HeldModel):
     """Measures one model on the corpora of its tokenizer, into a store.
 
     corpora: the folder with a folder of corpora per tokenizer; battery: that of `sweep`; device: a
     torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
     CPU, its own choice when None; protocol: "corrected", or "published" to measure the way the
-    study did (see protocols); share: of the fact clusters of each split, drawn by the seed; turns:
-    how this process shares its accelerator with others, None where it is alone.
+    study did (see protocols); share: of the fact clusters of each split, drawn by the seed;
+    sharing: how this process shares the machine with others.
     """
 
     def __init__(
@@ -84,75 +79,31 @@ class Bench:
         progress: bool = False,
         protocol: str = CORRECTED,
         share: float = 1.0,
-        turns: "Turns | None" = None,
+        sharing: Sharing = ALONE,
     ) -> None:
-        self.entry = entry
+        super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
         self.protocol = protocol
         self.battery = "folded" if protocol == PUBLISHED else battery
         self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
-        self.threads = threads
         # Whoever waits for another process's run gives its accelerator up first.
         self.store = replace(store, before_waiting=self.make_way)
         self.seed = seed
         self.share = share
-        self.device = device
-        self.dtype: str = dtype or entry.dtype
         self.progress = progress
         self.corpora = corpora
         self.library = Library(corpora, say=_say if progress else None)
-        self.turns = turns
-        self._turn: Turn | None = None
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
-        self._loading_seconds: float | None = None
         self._read: dict[str, tuple[Corpus, Split]] = {}
         self._kept: dict[tuple[object, ...], object] = {}
 
-    @cached_property
-    def facts(self) -> ModelFacts:
-        """What the model's files say; raises WeightsMissing where there are none."""
-        return describe(self.entry)
-
-    @cached_property
-    def model(self) -> "LoadedModel":
-        """The model in memory, loaded when it is first asked for."""
-        import torch
-
-        from tinyablation.devices import reset_peak
-        from tinyablation.loading import load_model
-
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        reset_peak(self.device)
-        started = time.perf_counter()
-        loaded = load_model(self.entry, device=self.device, dtype=self.dtype, facts=self.facts)
-        self._loading_seconds = time.perf_counter() - started
-        return loaded
-
-    @cached_property
-    def engine(self) -> "Engine":
-        from tinyablation.engine import Engine
-
-        return Engine(self.model)
-
-    def drop_model(self) -> None:
-        """Give the model's memory back; it is loaded again when it is next needed."""
-        held = [self.__dict__.pop(name, None) for name in ("engine", "model")]
-        if any(each is not None for each in held):
-            import gc
-
-            from tinyablation.devices import empty_cache
-
-            held.clear()
-            gc.collect()  # what refers to itself would keep its memory until some later time
-            empty_cache(self.device)
-        if self._turn is not None:
-            self._turn.release()
-            self._turn = None
-
     def make_way(self) -> None:
-        """Drop the models of this bench and of all made from it, or it from; tables are kept."""
+        """Give up what this bench, and all made from it or it from, hold of accelerators.
+
+        Tables are kept. Models on the CPU stay, since nobody waits for their memory.
+        """
         for bench in list(self._benches):
-            bench.drop_model()
+            if bench.holds_turn:
+                bench.drop_model()
 
     def release(self) -> None:
         """Forget the model, the one that verifies it, and all tables."""
@@ -163,29 +114,27 @@ class Bench:
         self._kept.clear()
 
     def like(self, entry: ModelEntry) -> "Bench":
-        """The same bench for another model: same corpora, store, device, dtype, seed, protocol."""
-        return self._made(entry, self.device, self.dtype)
+        """The same bench for another model: same corpora, store, device, seed and protocol.
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether nothing but the order of its sums needs to be checked: float32 on a CPU."""
-        return (self.device, self.dtype) == (TRUSTED_DEVICE, TRUSTED_DTYPE)
+        The dtype is the same if one was asked for, else the other model's own.
+        """
+        return self._made(entry, self.device, self._asked_dtype)
 
     @cached_property
     def reference(self) -> "Bench":
         """This model on the CPU in float32, which verifies what others measure; itself, if it is.
 
-        It measures samples only and holds nothing of an accelerator, so it makes way for nobody.
+        It holds nothing of an accelerator, so it takes no turns and makes way for nobody.
         """
         if self.is_trusted:
             return self
         made = self._made(self.entry, TRUSTED_DEVICE, TRUSTED_DTYPE)
-        made.turns, made.library, made._read = None, self.library, self._read
+        made._read = self._read
         made.__dict__["facts"] = self.facts
         self._benches.discard(made)
         return made
 
-    def _made(self, entry: ModelEntry, device: str, dtype: str) -> "Bench":
+    def _made(self, entry: ModelEntry, device: str, dtype: str | None) -> "Bench":
         made = Bench(
             entry,
             corpora=self.corpora,
@@ -198,7 +147,7 @@ class Bench:
             progress=self.progress,
             protocol=self.protocol,
             share=self.share,
-            turns=self.turns,
+            sharing=self.sharing,
         )
         made.library = self.library
         made._benches = self._benches
@@ -333,53 +282,6 @@ class Bench:
 
         config = self.config(condition, name, sample)
         return obtain_reading(self.store, config, compute, self.circumstances)
-
-    def circumstances(self) -> Circumstances:
-        """What this bench computes with, for provenance.json and profile.json.
-
-        The peak of device memory and the halvings of batches count from when the model was loaded.
-        """
-        from tinyablation.devices import peak_bytes
-
-        facts, model = self.facts, self.model.model
-        placed = [str(where) for where in getattr(model, "hf_device_map", {}).values()]
-        provenance = {
-            "repo": self.entry.repo,
-            "revision": self.entry.revision,
-            "commit": facts.commit,
-            "architecture": facts.architecture,
-            "model_type": facts.model_type,
-            "weight_bytes": facts.weight_bytes,
-            "weights_dtype": self._weights_dtype,
-            "attention": str(model.config._attn_implementation),
-            "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
-            "environment": self._environment,
-        }
-        seconds = self._loading_seconds
-        profile = {
-            "loading_seconds": None if seconds is None else round(seconds, 6),
-            "peak_device_bytes": peak_bytes(self.device),
-            "batch_halvings": self.engine.room.halvings,
-        }
-        return Circumstances((self._device_facts,), provenance, profile)
-
-    @cached_property
-    def _device_facts(self) -> Mapping[str, object]:
-        # Asked once: the driver is asked for in another process, which takes a second or two.
-        from tinyablation.devices import describe_device
-
-        return describe_device(self.device)
-
-    @cached_property
-    def _environment(self) -> str:
-        return environment_fingerprint()
-
-    @cached_property
-    def _weights_dtype(self) -> str | None:
-        from tinyablation.copies import file_dtype
-        from tinyablation.folders import weight_files
-
-        return file_dtype(weight_files(self.facts.folder, self.entry.id))
 
     # --- measured, as claims ask for it ----------------------------------------------------------
 

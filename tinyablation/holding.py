@@ -1,0 +1,165 @@
+"""One model, in memory only while it is needed: where it is loaded and dropped, and what it is.
+
+What is found without torch (`facts`) and what takes the model (`model`, `engine`) are kept apart,
+so that complete measurements are read without loading anything.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tinyablation.artefacts import Circumstances, environment_fingerprint
+from tinyablation.loading import ModelFacts, describe
+from tinyablation.lodging import ALONE, Sharing
+from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE
+from tinyablation.registry import ModelEntry
+
+if TYPE_CHECKING:
+    from tinyablation.engine import Engine
+    from tinyablation.loading import LoadedModel
+    from tinyablation.lodging import Lodging
+
+
+class HeldModel:
+    """A model of the registry on one device, in one dtype.
+
+    `model` is the one place that loads it, `drop_model` the one that gives its memory back.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        *,
+        device: str,
+        dtype: str | None,
+        threads: int | None,
+        sharing: Sharing = ALONE,
+    ) -> None:
+        self.entry = entry
+        self.device = device
+        self.dtype: str = dtype or entry.dtype
+        self.threads = threads
+        self.sharing = sharing
+        self._asked_dtype = dtype
+        self._lodging: Lodging | None = None
+        self._loading_seconds: float | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nothing but the order of its sums needs to be checked: float32 on a CPU."""
+        return (self.device, self.dtype) == (TRUSTED_DEVICE, TRUSTED_DTYPE)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What the model's files say; raises WeightsMissing where there are none."""
+        return describe(self.entry)
+
+    @cached_property
+    def model(self) -> "LoadedModel":
+        """The model in memory, loaded when it is first asked for, in its turn."""
+        import torch
+
+        from tinyablation.devices import choose_device, reset_peak
+        from tinyablation.lodging import lodge
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        choose_device(self.device)  # one that is not there is said so, not by its driver
+        started = time.perf_counter()
+        lodging = lodge(
+            self.entry,
+            self.facts,
+            device=self.device,
+            dtype=self.dtype,
+            sharing=self.sharing,
+            give_way=self.make_way,
+        )
+        self._lodging = lodging
+        self._loading_seconds = time.perf_counter() - started
+        for device in lodging.devices:  # what measuring takes; the weights count while they are
+            reset_peak(device)
+        return lodging.loaded
+
+    @cached_property
+    def engine(self) -> "Engine":
+        from tinyablation.engine import Engine
+
+        return Engine(self.model)
+
+    def drop_model(self) -> None:
+        """Give the model's memory back; it is loaded again when it is next needed."""
+        held = [self.__dict__.pop(name, None) for name in ("engine", "model")]
+        if any(each is not None for each in held):
+            import gc
+
+            from tinyablation.devices import empty_cache
+
+            held.clear()
+            lodging, self._lodging = self._lodging, None
+            devices, turn = ((), None) if lodging is None else (lodging.devices, lodging.turn)
+            del lodging
+            gc.collect()  # what refers to itself would keep its memory until some later time
+            for device in devices:
+                empty_cache(device)
+            if turn is not None:  # only now is the memory another's
+                turn.release()
+
+    @property
+    def holds_turn(self) -> bool:
+        """Whether the model is on an accelerator that others may be waiting for."""
+        return self._lodging is not None and self._lodging.turn is not None
+
+    def make_way(self) -> None:
+        """Give back what this process holds of an accelerator, before it waits for others."""
+        if self.holds_turn:
+            self.drop_model()
+
+    def circumstances(self) -> Circumstances:
+        """What this bench computes with, for provenance.json and profile.json.
+
+        The peak of device memory and the halvings of batches count from when the model was loaded.
+        """
+        from tinyablation.devices import peak_bytes
+
+        facts, model = self.facts, self.model.model
+        placed = [str(where) for where in getattr(model, "hf_device_map", {}).values()]
+        provenance = {
+            "repo": self.entry.repo,
+            "revision": self.entry.revision,
+            "commit": facts.commit,
+            "architecture": facts.architecture,
+            "model_type": facts.model_type,
+            "weight_bytes": facts.weight_bytes,
+            "weights_dtype": self._weights_dtype,
+            "attention": str(model.config._attn_implementation),
+            "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
+            "environment": self._environment,
+        }
+        seconds = self._loading_seconds
+        devices = () if self._lodging is None else self._lodging.devices
+        peaks = [peak for device in devices if (peak := peak_bytes(device)) is not None]
+        profile = {
+            "loading_seconds": None if seconds is None else round(seconds, 6),
+            "peak_device_bytes": sum(peaks) if peaks else None,
+            "batch_halvings": self.engine.room.halvings,
+        }
+        return Circumstances((self._device_facts,), provenance, profile)
+
+    @cached_property
+    def _device_facts(self) -> Mapping[str, object]:
+        # Asked once: the driver is asked for in another process, which takes a second or two.
+        from tinyablation.devices import describe_device
+
+        return describe_device(self.device)
+
+    @cached_property
+    def _environment(self) -> str:
+        return environment_fingerprint()
+
+    @cached_property
+    def _weights_dtype(self) -> str | None:
+        from tinyablation.copies import file_dtype
+        from tinyablation.folders import weight_files
+
+        return file_dtype(weight_files(self.facts.folder, self.entry.id))
