@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims test accept organisms corpora bench clean
+.PHONY: claims test slow accept organisms corpora bench clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -17,7 +17,11 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests -n $(WORKERS)
+	$(BIN)/pytest tests -m "not slow" -n $(WORKERS)
+
+# What drives whole sessions, servers and processes: hub, turns, copies, which models run.
+slow: $(READY)
+	$(BIN)/pytest tests -m slow -n $(WORKERS)
 
 # Writes snapshots of cells that have none yet; a figure that drifted must be looked at by a person.
 accept: $(READY)

@@ -73,8 +73,26 @@ def test_rows_in_parts_are_the_same(engines: Any, monkeypatch: Any) -> None:
         assert (one - other).abs().max() < TOLERANCE
 
 
-def test_attention_that_is_not_linear_over_one_token_is_refused(tiny_entry: Any) -> None:
-    engine = Engine(load_model(tiny_entry("llama")))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_rounds_the_circuits_and_refuses_none(
+    family: str, dtype: str, engines: Any, tiny_entry: Any
+) -> None:
+    half = Engine(load_model(tiny_entry(family), dtype=dtype)).architecture
+    whole = engines[family].architecture
+    rounding = circuits.ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps
+    for found, expected in zip(value_matrices(half), value_matrices(whole), strict=True):
+        assert (found - expected).abs().max() <= rounding * expected.abs().max()
+    gain = norm_map(whole.final_norm, D_MODEL, "norm").gain
+    found = norm_map(half.final_norm, D_MODEL, "norm").gain
+    assert (found - gain).abs().max() <= rounding * gain.abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_that_is_not_linear_over_one_token_is_refused(
+    tiny_entry: Any, dtype: str
+) -> None:
+    engine = Engine(load_model(tiny_entry("llama"), dtype=dtype))
     output = engine.architecture.layers[1].output
     with (
         circuits.hooked(output.register_forward_pre_hook(lambda _, args: (args[0] ** 2,))),

@@ -21,6 +21,8 @@ import pytest
 
 from tests.loopback_hub import TOKEN, LoopbackHub, files_of, make_checkpoint
 
+pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
+
 ROOT = Path(__file__).parent.parent
 ORGANISM = ROOT / "fixtures" / "organisms" / "tiny-mistral"
 REPO = "mistralai/Mistral-7B-v0.1"

@@ -32,6 +32,8 @@ from tinyablation.copies import (
 from tinyablation.errors import LoadingError
 from tinyablation.folders import WEIGHTS_INDEX, files_hash, tokenizer_files, weight_files
 
+pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
+
 LONGEST_SECONDS = 60.0
 
 

@@ -20,6 +20,8 @@ from tests.small_tokenizers import byte_level, save_tokenizer
 from tinyablation.folders import weight_files
 from tinyablation.hub import conversion_command
 
+pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
+
 ROOT = Path(__file__).parents[1]
 LOADED = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
 CHUNK = 10 * 2**20  # bytes that the client keeps at once: a download is resumed at a multiple

@@ -195,7 +195,7 @@ def test_a_model_that_the_cpu_cannot_hold_cannot_be_verified(tmp_path, monkeypat
         raise AssertionError("measured, although it cannot be verified")
 
     monkeypatch.setattr(made.engine, "measure", measured)
-    monkeypatch.setattr("tinyablation.loading.load_model", refuse)
+    monkeypatch.setattr("tinyablation.lodging.load_model", refuse)
     with pytest.raises(Unavailable, match=r"again on the CPU in float32.*28\.0 GB of cpu"):
         made.run("facts", "zero")
     assert made.store.status(made.config("facts", "zero")) == "partial"

@@ -21,6 +21,8 @@ from tinyablation.devices import Memory
 from tinyablation.errors import LoadingError, TooLarge
 from tinyablation.turns import Turns, default_folder
 
+pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
+
 GB = 10**9
 # How long a test waits for what must happen, before it says that it did not.
 LONGEST_SECONDS = 30.0

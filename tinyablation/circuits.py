@@ -27,6 +27,9 @@ ROW_NUMBERS = 2**24
 PROBE = 1e4
 # float32 sums in another order, relative to the largest figure (2e-6 seen).
 LINEAR_TOLERANCE = 1e-3
+# In half precision every figure is rounded to 2^-8 (bfloat16) or 2^-11 (float16) of itself, a few
+# times over; what is not linear at all is off by as much as it is large.
+ROUNDINGS = 8
 
 
 class NormMap(NamedTuple):
@@ -90,13 +93,19 @@ def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]
         values = z[2:] - z[0]
         expected = d_model**0.5 * values.mean(dim=0)
         scale = max(expected.abs().max().item(), values.abs().max().item(), z[0].abs().max().item())
-        if not (z[1] - z[0] - expected).abs().max().item() <= LINEAR_TOLERANCE * scale:
+        allowed = linear_tolerance(arch.model.dtype) * scale
+        if not (z[1] - z[0] - expected).abs().max().item() <= allowed:
             raise EngineError(
                 f"model {arch.name!r}, layer {index}: over one token its attention is not "
                 "linear in its input, so W_V cannot be read off it"
             )
         found.append(values)
     return found
+
+
+def linear_tolerance(dtype: torch.dtype) -> float:
+    """How far from linear a module may look in this dtype, relative to its largest figure."""
+    return max(LINEAR_TOLERANCE, ROUNDINGS * torch.finfo(dtype).eps)
 
 
 @torch.no_grad()
@@ -106,14 +115,16 @@ def norm_map(norm: nn.Module, d_model: int, name: str) -> NormMap:
     LayerNorm makes sqrt(d - 1) of a unit vector's own component and something of the others,
     RMSNorm sqrt(d) and nothing. Raises EngineError, naming `name`, for a norm that is neither.
     """
-    unit = torch.eye(d_model, dtype=next(norm.parameters()).dtype, device=home(norm))
+    dtype = next(norm.parameters()).dtype
+    allowed = linear_tolerance(dtype)
+    unit = torch.eye(d_model, dtype=dtype, device=home(norm))
     odd = (exact(norm(PROBE * unit)) - exact(norm(-PROBE * unit))) / 2
     own = odd.diagonal()
-    centred = bool((odd - own.diag()).abs().max() > LINEAR_TOLERANCE * own.abs().max() / d_model)
+    centred = bool((odd - own.diag()).abs().max() > allowed * own.abs().max() / d_model)
     scale = (d_model - centred) ** 0.5
     found = NormMap(centred, own / scale)
     factor = d_model / scale if centred else scale
-    if not (found(exact(unit)) * factor - odd).abs().max() <= LINEAR_TOLERANCE * odd.abs().max():
+    if not (found(exact(unit)) * factor - odd).abs().max() <= allowed * odd.abs().max():
         raise EngineError(
             f"{name} is neither a LayerNorm nor an RMSNorm; its logits have no meaning"
         )
