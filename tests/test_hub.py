@@ -140,6 +140,27 @@ def test_a_model_comes_whole_and_nothing_else_comes(
     assert {r.token for r in hub.requests if r.path.startswith("/api/")} == {hub.token}
 
 
+def test_an_unsupported_model_is_refused_before_its_weights_come(
+    hub: LoopbackHub, single: Path, tmp_path: Path
+) -> None:
+    config = json.loads((single / "config.json").read_text())
+    named = json.dumps(config | {"architectures": ["BertForSequenceClassification"]}).encode()
+    hub.add("a/bert", {**files_of(single), "config.json": named})
+    program = (
+        "from tinyablation.loading import describe; from tinyablation.registry import ModelEntry; "
+        "describe(ModelEntry(id='m', title='M', repo='a/bert', family='other', variant='natural'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=hub.environment(tmp_path) | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert "model 'm': architecture BertForSequenceClassification is not supported" in done.stderr
+    assert "GPT2LMHeadModel" in done.stderr and hub.asked("GET", "config.json")
+    assert not hub.asked("GET", "model.safetensors")
+
+
 def test_what_is_there_is_found_again_without_the_network(
     hub: LoopbackHub, single: Path, sharded: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,13 +48,21 @@ class Fetched(NamedTuple):
     commit: str
 
 
-def fetch(name: str, repo: str, revision: str | None = None, *, gated: bool = False) -> Fetched:
+def fetch(
+    name: str,
+    repo: str,
+    revision: str | None = None,
+    *,
+    gated: bool = False,
+    check: Callable[[Path], object] | None = None,
+) -> Fetched:
     """A repository's model as a folder on this machine, at a branch, tag or commit (None: main).
 
     A complete snapshot in the hub's cache is taken as it is, without any network. Else what is
     missing is downloaded, with the hub's progress bars; processes that want the same repository
     wait for one another. name: what the model is called in messages. gated: its licence has to be
-    accepted first, as far as is known.
+    accepted first, as far as is known. check: is given the folder when config.json is there and the
+    weights are not yet, to refuse a model before it is downloaded.
 
     Raises WeightsMissing, in one line that says what to do, when it cannot be had (offline, no
     access, no such repository or revision, connection, disk), and PickledWeights, with the command
@@ -74,7 +82,7 @@ def fetch(name: str, repo: str, revision: str | None = None, *, gated: bool = Fa
         # One process downloads, the others find what it brought: with eight of them the space on
         # the disk is reckoned once, and the hub is asked once.
         with FileLock(locks / f"{repo.replace('/', '--')}.lock"):
-            return _cached(request) or _download(request)
+            return _cached(request) or _download(request, check)
 
 
 def conversion_command(source: str, revision: str | None, folder: Path) -> str:
@@ -203,7 +211,7 @@ def _offline(request: _Request) -> WeightsMissing:
 # The download.
 
 
-def _download(request: _Request) -> Fetched:
+def _download(request: _Request, check: Callable[[Path], object] | None) -> Fetched:
     from huggingface_hub import constants, hf_hub_download, snapshot_download
 
     commit, sizes = _listed(request)
@@ -223,6 +231,8 @@ def _download(request: _Request) -> Fetched:
         folder = Path(first).parent
         if folder.name != commit:
             raise request.missing(f"{request.what} was changed while it was asked for; run again")
+        if check is not None:
+            check(folder)
         if WEIGHTS_INDEX in wanted:
             index = hf_hub_download(
                 request.repo, WEIGHTS_INDEX, revision=commit, etag_timeout=timeout

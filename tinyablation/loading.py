@@ -84,7 +84,15 @@ def locate(entry: ModelEntry) -> tuple[Path, str | None]:
     if entry.repo is not None:
         from tinyablation.hub import fetch
 
-        found = fetch(entry.id, entry.repo, entry.revision, gated=entry.gated)
+        found = fetch(
+            entry.id,
+            entry.repo,
+            entry.revision,
+            gated=entry.gated,
+            check=lambda folder: check_architecture(
+                read_config(folder, entry.id), folder, entry.id
+            ),
+        )
         return found.folder, found.commit
     assert entry.source is not None
     # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
