@@ -161,6 +161,44 @@ def test_an_unsupported_model_is_refused_before_its_weights_come(
     assert not hub.asked("GET", "model.safetensors")
 
 
+REAL = {"gpt2": "gpt2", "neox": "gpt-neox", "mistral": "mistral", "llama": "llama2"}
+# Fetches a model, reads a prompt of the corpora that its tokenizer picks, and says what it is.
+READ = """
+import json, sys
+from pathlib import Path
+from tinyablation.library import Library
+from tinyablation.loading import load_model
+from tinyablation.registry import ModelEntry
+from tinyablation.tokenisation import encode_examples
+entry = ModelEntry(id="m", title="M", repo=sys.argv[1], family="other", variant="natural")
+loaded = load_model(entry)
+corpus, _ = Library(Path("corpora")).corpus(loaded.facts.folder, "facts", "m")
+first = encode_examples(loaded.tokenizer, corpus.examples[:1], loaded.bos_id)[0]
+print(json.dumps([corpus.tokenizer, loaded.facts.architecture, loaded.bos_id is not None,
+                  loaded.tokenizer.decode([first.target]).strip() in corpus.examples[0].target]))
+"""
+
+
+@pytest.mark.parametrize(("architecture", "corpora"), REAL.items())
+def test_real_tokenizers_come_with_their_models_and_pick_their_corpora(
+    hub: LoopbackHub, real_tokenizers: Path, architecture: str, corpora: str, tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "made", architecture, real_tokenizers / corpora)
+    hub.add("a/real", folder)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, "a/real"],
+        env=hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    name, built, has_bos, answers = found
+    assert (name, has_bos, answers) == (corpora, architecture != "neox", True)
+    assert built == json.loads((folder / "config.json").read_text())["architectures"][0]
+
+
 def test_what_is_there_is_found_again_without_the_network(
     hub: LoopbackHub, single: Path, sharded: Path, tmp_path: Path
 ) -> None:
