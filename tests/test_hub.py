@@ -457,7 +457,7 @@ def test_trouble_with_the_connection_and_the_disk(
     line(busy, "asked too often")
     line(down, f"{hub.url} answered 503", "run again")
     line(silent, f"connection to {hub.url} failed", "no answer in time", "run again")
-    line(huge, "1000000.00 GB more in", str(tmp_path), "free", "HF_HOME")
+    line(huge, "1000000.0 GB more in", str(tmp_path), "free", "HF_HOME")
     line(xet, "a/xet", "run again", "HF_HUB_DISABLE_XET=1")
     assert hub.asked("GET", ".safetensors") == []
     one = {"repo": "a/one"}

@@ -141,18 +141,24 @@ def file_hash(path: Path, *, text: bool = False) -> str:
         return _digest(path)
     seen = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     note = _note_of(path)
-    try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        if {key: kept[key] for key in seen} == seen:
-            return str(kept["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no note of it, or none that can be read: hash it
+    known = _noted(note, seen)
+    if known is not None:
+        return known
     found = _digest(path)
     from tinyablation.manifests import write_json
 
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
         write_json(note, {**seen, "sha256": found})
     return found
+
+
+def _noted(note: Path, seen: dict[str, int]) -> str | None:
+    """The hash that a note has of a file as it was seen; None without a note that can be read."""
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        return str(kept["sha256"]) if {key: kept[key] for key in seen} == seen else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _note_of(path: Path) -> Path:

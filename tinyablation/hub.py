@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tinyablation.devices import gigabytes
 from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
 from tinyablation.folders import (
     CONFIG,
@@ -323,13 +324,9 @@ def _check_space(request: _Request, sizes: Mapping[str, int], commit: str) -> No
     free = shutil.disk_usage(disk).free
     if needed > free:
         raise request.missing(
-            f"{request.what} takes {_gigabytes(needed)} more in {cache}, whose disk has "
-            f"{_gigabytes(free)} free; make room, or set HF_HOME to a folder on a larger disk"
+            f"{request.what} takes {gigabytes(needed)} more in {cache}, whose disk has "
+            f"{gigabytes(free)} free; make room, or set HF_HOME to a folder on a larger disk"
         )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 # What went wrong.
