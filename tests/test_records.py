@@ -193,7 +193,10 @@ def _damaged(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(schema_version=99), "newer schema 99, this program reads 2"),
+        (
+            lambda c: c.update(schema_version=99),
+            f"newer schema 99, this program reads {SCHEMA_VERSION}",
+        ),
         (lambda c: c.update(schema_version=1), "older schema 1"),
         (lambda c: c.pop("schema_version"), r"json: has no schema_version"),
         (lambda c: c.update(schema_version="1"), "has no schema_version"),

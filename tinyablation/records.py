@@ -16,11 +16,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
+from tinyablation.error_rates import ErrorRates
 from tinyablation.panels import Panel
 from tinyablation.plain import Count, Number, Plain, RecordError, plain
+from tinyablation.robustness import BackendCheck, Boundary, Multiplicity, Multiverse, NoiseRow
 
 # 2: protocols, panels, and published figures with unit, interval and quantity.
-SCHEMA_VERSION = 2
+# 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
+SCHEMA_VERSION = 3
 CONDITIONS = ("facts", "negation", "counterfactual", "logic")
 ALL_CONDITIONS = "all"  # the condition of a claim that spans all of them
 
@@ -116,6 +119,24 @@ class Record(Plain):
     panels: list[Panel] = Field(default=[], description="token tables and curves of this claim")
     runs: list[str] = Field(default=[], description="run directories measured or reused")
     drift: str | None = Field(default=None, description="how figures differ from their snapshot")
+    p_value: Number | None = Field(
+        default=None, ge=0, le=1, description="p of the whole claim, for the session's ledger"
+    )
+    p_adjusted: Number | None = Field(
+        default=None, ge=0, le=1, description="p_value, adjusted over all tests of the session"
+    )
+    prediction_changed: str | None = Field(
+        default=None, description="how the prediction was changed after its measurement existed"
+    )
+    multiverse: Multiverse | None = Field(
+        default=None, description="the verdict under other analyses"
+    )
+    boundary: Boundary | None = Field(
+        default=None, description="prompts on which the supported claim fails"
+    )
+    backends: list[BackendCheck] = Field(
+        default=[], description="the effect measured on a sample without the engine"
+    )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 
 
@@ -153,6 +174,9 @@ class Session(Plain):
     complete: bool
     protocol: ProtocolName = "corrected"
     models: list[SessionModel] = Field(default=[])
+    multiplicity: Multiplicity | None = None
+    error_rates: ErrorRates | None = None
+    noise: list[NoiseRow] = Field(default=[])
 
     @field_validator("started", "finished")
     @classmethod
@@ -206,16 +230,29 @@ def claim_order(claim: str) -> tuple[Any, ...]:
     return (not claim.upper().startswith("V"), numbered)
 
 
-_NESTED = ("published", "details", "heatmap", "largest", "panels", "runs")
+_NESTED = (
+    "published",
+    "details",
+    "heatmap",
+    "largest",
+    "panels",
+    "runs",
+    "multiverse",
+    "boundary",
+    "backends",
+)
+
+
+_NUMBERS = ("effect", "low", "high", "floor", "p_corrected", "p_value", "p_adjusted")
 
 
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
     Both are complete before either replaces an older one, and each replaces it in one step. Records
-    are written in their canonical order. In the Parquet file, published, details, heatmap, largest,
-    panels and runs are JSON text, each column says what it holds in its metadata, and the table's
-    metadata holds schema_version and session (JSON).
+    are written in their canonical order. In the Parquet file, what is nested (_NESTED) is JSON
+    text, each column says what it holds in its metadata, and the table's metadata holds
+    schema_version and session (JSON).
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = plain(file, "records")
@@ -290,7 +327,7 @@ def _to_parquet(content: dict[str, Any]) -> bytes:
     import pyarrow.parquet
 
     kinds = {"n_examples": pyarrow.int64(), "n_clusters": pyarrow.int64()}
-    for name in ("effect", "low", "high", "floor", "p_corrected", "duration_s"):
+    for name in (*_NUMBERS, "duration_s"):
         kinds[name] = pyarrow.float64()
     fields = [
         pyarrow.field(
