@@ -12,6 +12,7 @@ import pydantic
 from pydantic import Field
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.panels import CurvePanel, Series
 from tinyablation.plain import Count, Number, Plain
 
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -52,10 +53,12 @@ def clopper_pearson(k: int, n: int, *, confidence: float = CONFIDENCE) -> Bounds
 class FalsePositives(Plain):
     """How often one claim came out supported where nothing had been planted.
 
-    kind: which null models ("fresh seed", "random weights", "sham plant"); n cells were judged, of
-    n_models models trained from n_bases independent seeds; k of the cells were supported. low and
-    high: Clopper-Pearson over cells, two-sided 95 %; high_models: the same upper end over models,
-    where a model counts as false if any of its cells does. blocked: further cells, not judged.
+    kind: which null models; n cells (model x condition) passed the validity gate, of n_models
+    models made from n_bases independent seeds, and k of the cells came out supported. low and high:
+    Clopper-Pearson over cells, two-sided 95 %; high_models: the same upper end over models, where a
+    model counts as false if any of its cells does. blocked: how many of the n the claim itself
+    refused to judge (there was no effect to take a share of). invalid: further cells, which the
+    gate had blocked.
     """
 
     claim: str
@@ -70,6 +73,7 @@ class FalsePositives(Plain):
     high_models: Share
     n_bases: Count
     blocked: Count = 0
+    invalid: Count = 0
 
     @property
     def meets_goal(self) -> bool:
@@ -79,12 +83,15 @@ class FalsePositives(Plain):
 class PowerPoint(Plain):
     """How often one claim found a plant of one dose: found of n cells, with its exact interval.
 
-    dose: the plant's true effect as a share of the clean LD.
+    dose: the plant's true effect as a share of the clean LD, over every example of the condition;
+    n_bases: independent seeds that they come from. condition: "all" for all of them together.
     """
 
     claim: str
     test: str
+    condition: str
     dose: Number
+    n_bases: Count
     n: Count
     found: Count
     share: Share
@@ -119,6 +126,10 @@ class Simulated(Plain):
     verdict: str
 
 
+EVERY_NULL = "all nulls"  # the kind that holds every other
+ALL_CONDITIONS = "all"
+
+
 class ErrorRates(Plain):
     """The table that ships with the project. made: UTC date; engine: its version when made."""
 
@@ -132,6 +143,54 @@ class ErrorRates(Plain):
 
     def of_test(self, test: str) -> Sequence[FalsePositives]:
         return [row for row in self.false_positives if row.test == test]
+
+
+def said_of_goals(table: ErrorRates) -> list[str]:
+    """One sentence a claim on each goal: met, or by how much not."""
+    said = []
+    for row in table.false_positives:
+        if row.kind == EVERY_NULL:
+            short = f"missed by {row.high - FALSE_POSITIVE_GOAL:.3f}"
+            said.append(
+                f"{row.claim} ({_words(row.test)}): {row.k} of {row.n} nulls supported, upper "
+                f"bound {row.high:.3f}; goal {FALSE_POSITIVE_GOAL:g} "
+                f"{'met' if row.meets_goal else short}"
+            )
+    for point in table.power:
+        if point.condition == ALL_CONDITIONS and point.dose == POWER_DOSE:
+            missing = POWER_GOAL - point.share
+            said.append(
+                f"{point.claim} ({_words(point.test)}): {point.found} of {point.n} plants of "
+                f"{POWER_DOSE:.0%} found; goal {POWER_GOAL:g} "
+                f"{'met' if missing <= 0 else f'missed by {missing:.2f}'}"
+            )
+    return said
+
+
+def power_panel(table: ErrorRates) -> CurvePanel | None:
+    """The share found by dose, a line a claim with exact intervals; None without plants."""
+    lines = []
+    for test in dict.fromkeys(point.test for point in table.power):
+        curve = sorted(
+            (p for p in table.power if (p.test, p.condition) == (test, ALL_CONDITIONS)),
+            key=lambda point: point.dose,
+        )
+        lines.append(
+            Series.of(
+                f"{curve[0].claim} {_words(test)}",
+                [100 * point.dose for point in curve],
+                [(point.share, point.low, point.high) for point in curve],
+            )
+        )
+    if not lines:
+        return None
+    return CurvePanel(
+        title="Power", x="true effect, % of the clean LD", y="share found", series=lines
+    )
+
+
+def _words(test: str) -> str:
+    return test.removeprefix("test_").replace("_", " ")
 
 
 def read_error_rates(path: Path) -> ErrorRates:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from tinyablation import charts
+from tinyablation import charts, curves
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
+from tinyablation.error_rates import power_panel, said_of_goals
 from tinyablation.errors import TinyAblationError
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS, Record, RecordFile, SessionModel
 from tinyablation.sections import sections
@@ -171,6 +172,12 @@ def _comparison(file: RecordFile, other: RecordFile | None) -> Comparison | None
     return comparison if comparison.tests or comparison.other_weights else None
 
 
+def _power(file: RecordFile) -> Markup:
+    rates = file.session.error_rates
+    panel = power_panel(rates) if rates else None
+    return curves.curve(panel, "power") if panel else Markup("")
+
+
 def _source(name: str) -> str:
     return (resources.files("tinyablation") / "templates" / name).read_text(encoding="utf-8")
 
@@ -255,6 +262,10 @@ def render(file: RecordFile, other: RecordFile | None = None, *, runs: str = "ru
             if registered
             else _answer_published(verdicts),
             duration=duration(file.session.duration_s),
+            alpha=file.session.multiplicity.alpha if file.session.multiplicity else None,
+            changed=sum(cell.record.prediction_changed is not None for cell in cells),
+            power_drawing=_power(file),
+            goals=said_of_goals(file.session.error_rates) if file.session.error_rates else [],
             steps=charts.HEAT_STEPS,
             style=Markup(_source("claims.css")),
             script=Markup(script),
