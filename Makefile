@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims test slow accept organisms corpora bench clean
+.PHONY: claims test slow mutations calibrate robustness accept organisms corpora bench clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -17,11 +17,23 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests -m "not slow" -n $(WORKERS)
+	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
 # What drives whole sessions, servers and processes: hub, turns, copies, which models run.
 slow: $(READY)
 	$(BIN)/pytest tests -m slow -n $(WORKERS)
+
+# Each verdict by other analyses, and prompts on which supported claims fail; the page shows both.
+robustness: $(READY)
+	$(BIN)/pytest claims -n $(WORKERS) --robustness
+
+# Puts every pitfall back, one at a time, and expects the test named after it to fail.
+mutations: $(READY)
+	$(BIN)/pytest tests/pitfalls -m mutation -n $(WORKERS)
+
+# How often the suite is wrong: error rates, power, its statistics. Some hours of one core, resumable.
+calibrate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m fixtures.calibration --workers $(WORKERS)
 
 # Writes snapshots of cells that have none yet; a figure that drifted must be looked at by a person.
 accept: $(READY)

@@ -243,6 +243,35 @@ class OneHead:
         return [Shard(BASELINE, ()), Shard("head", (AblateHeads((self.head,)),))]
 
 
+@dataclass(frozen=True)
+class InEveryMethod:
+    """Head sets ablated in several ways: batteries that differ in nothing but their method.
+
+    Each set comes in all ways before the next, so that ways which are the same by arithmetic (zero
+    and zero_folded in a model without biases) share a shard, and are measured once.
+    """
+
+    batteries: tuple[AnyBattery, ...]
+    sample: Sample = EVERYTHING
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    describe = "head sets ablated in several ways"
+
+    @property
+    def name(self) -> str:
+        return f"{self.batteries[0].name}-methods"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        by_method = [
+            [each for shard in battery.shards(n_layers, n_heads) for each in shard.interventions]
+            for battery in self.batteries
+        ]
+        return [
+            Shard(BASELINE, ()),
+            *cut("sets", [each for ways in zip(*by_method, strict=True) for each in ways]),
+        ]
+
+
 def one_head(head: Head) -> OneHead:
     """The battery that zeroes this head only."""
     return OneHead((int(head[0]), int(head[1])))
@@ -302,6 +331,11 @@ BATTERIES: dict[str, Battery] = {
             "single-heads",
             ("zero", "zero_folded", "mean", "resample"),
             "every single head of every layer, ablated in four ways",
+        ),
+        Battery(
+            "other-methods",
+            ("zero_folded", "mean", "resample"),
+            "every single head of every layer, ablated in the three ways that zero leaves out",
         ),
     )
 }
