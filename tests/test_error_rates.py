@@ -1,4 +1,4 @@
-"""Exact bounds, the goals in words, and the table as a file. Run: pytest tests/test_error_rates.py"""
+"""Exact bounds, the goals in words, the table as a file. Run: pytest tests/test_error_rates.py"""
 
 import pytest
 from hypothesis import given

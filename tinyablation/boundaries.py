@@ -26,13 +26,13 @@ from tinyablation.statistics import generator
 if TYPE_CHECKING:
     from tinyablation.engine import Engine
 
-# Sentences in the sample. 1,000 tell a share of 15 % to within 2.2 % (two standard errors), and each
-# of ten prefixes' own to within 7 %. Two rows each, so 2,000 rows: .6 to 2 s in an embedded model on
-# one core, and under 1 % of what the sweep of a model of 1,024 heads takes.
+# Sentences in the sample. 1,000 tell a share of 15 % to within 2.2 % (two standard errors), and
+# each of ten prefixes' own to within 7 %. Two rows each make 2,000: .8 to 2 s in an embedded model
+# on one core, and under 1 % of what the sweep of a model of 1,024 heads takes.
 N_GRAMMAR = 1000
 MOST_FOUND = 5
 # What Hypothesis draws from the whole grammar where the sample shows no failure; each alone, so 10
-# to 17 ms in an embedded model. It also bounds the draws from a failure on: one of some three will do.
+# to 17 ms in an embedded model. It also bounds the draws around a failure: one in three will do.
 DRAWS = 100
 # Choices with more options than this (subjects, foils) have no `parts`: a share of some ten prompts
 # says little, and a hundred of them are no summary.
@@ -42,8 +42,8 @@ MOST_OPTIONS = 16
 _KEPT = st.sampled_from((False, *[True] * 9))
 
 
-# Nothing is kept between searches, and nothing depends on a person's profile; a big model's batch may
-# take any time. Explaining a failure would measure hundreds of prompts more.
+# Nothing is kept between searches, and nothing depends on a person's profile; a big model's batch
+# may take any time. Explaining a failure would measure hundreds of prompts more.
 SEARCH = settings(
     max_examples=DRAWS,
     derandomize=True,
@@ -273,13 +273,13 @@ def sentences(draw: st.DrawFn, grammar: Grammar, start: Sentence | None = None) 
     kept = () if start is None else start.indices
     place = iter(range(len(kept)))
 
-    def choose(name: str, count: int) -> int:
-        anew: int = draw(st.integers(0, count - 1))
+    def choose(name: str, labels: Sequence[str]) -> int:
+        anew: int = draw(st.integers(0, len(labels) - 1))
         if not kept:
             return anew
         own = kept[next(place)]
         # Another relation may have fewer subjects than the one that was kept.
-        return own if draw(_KEPT) and own < count else anew
+        return own if draw(_KEPT) and own < len(labels) else anew
 
     return grammar.derive(choose)
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Indices = tuple[int, ...]
-# Given a choice's name and how many options it has: the index of the one taken.
-Choose = Callable[[str, int], int]
+# Given a choice's name and the labels of its options: the index of the one taken.
+Choose = Callable[[str, Sequence[str]], int]
 
 # Draws for each sentence that a sample is to have, before it is left smaller: a grammar of some
 # thousand sentences gives out repeats, one of the embedded models' 40,000 and more hardly any.
@@ -73,8 +73,9 @@ class _Derivation:
 
     def take(self, name: str, options: Mapping[str, T]) -> T:
         """The value of the option taken; IndexError where there is no option of that index."""
-        index = self.choose(name, len(options))
-        label = list(options)[index]
+        labels = list(options)
+        index = self.choose(name, labels)
+        label = labels[index]
         self.indices.append(index)
         self.choices[name] = label
         return options[label]
@@ -135,7 +136,7 @@ class Grammar(ABC):
 
         That is where the text holds an answer, an answer is not one token after it, or it is longer
         than the model takes. `size` counts these too. IndexError, where `choose` gives an index
-        that is not below the number it was given.
+        past the last option.
         """
         derivation = _Derivation(choose)
         template = Template(
@@ -166,9 +167,25 @@ class Grammar(ABC):
         """The sentence of these options; None where an index is none of its choice's options."""
         taken = iter(indices)
         try:
-            return self.derive(lambda name, count: next(taken))
+            return self.derive(lambda name, labels: next(taken))
         except IndexError:
             return None
+
+    def named(self, choices: Mapping[str, str]) -> Sentence | None:
+        """The sentence of these labels, as a Counterexample has them; None as in `derive`.
+
+        GrammarError where a choice is missing, or has no such option after those before it.
+        """
+
+        def choose(name: str, labels: Sequence[str]) -> int:
+            if choices.get(name) not in labels:
+                raise GrammarError(
+                    f"{self.condition}: {name!r} cannot be {choices.get(name)!r} here; it is one "
+                    f"of {', '.join(labels)}"
+                )
+            return labels.index(choices[name])
+
+        return self.derive(choose)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Sentence]:
         """At most n different sentences, drawn choice by choice.
@@ -180,7 +197,7 @@ class Grammar(ABC):
         for _ in range(TRIES * n):
             if len(found) == n:
                 break
-            sentence = self.derive(lambda name, count: int(rng.integers(count)))
+            sentence = self.derive(lambda name, labels: int(rng.integers(len(labels))))
             if sentence is not None:
                 found.setdefault(sentence.indices, sentence)
         return list(found.values())

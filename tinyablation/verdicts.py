@@ -93,7 +93,9 @@ class Floor(float):
 class Verdict:
     """A judgement with the figures it rests on; effect and floor in `unit`.
 
-    details holds further plain values; records.plain is the gate that checks them.
+    p_value is that of the claim as a whole, for the ledger of a session (multiplicity.py): of
+    everything that has to hold, the largest. None where some part of it is no test. details holds
+    further plain values; records.plain is the gate that checks them.
     """
 
     status: Status
@@ -103,6 +105,7 @@ class Verdict:
     p_corrected: float | None = None
     unit: str = "logits"
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    p_value: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -111,6 +114,7 @@ class Verdict:
             raise VerdictError(f"a verdict {self.status!r} needs its reason")
         _finite(floor=self.floor)
         _probability(self.p_corrected)
+        _probability(self.p_value)
         if self.effect is not None:
             _finite(effect=self.effect.estimate, low=self.effect.low, high=self.effect.high)
 
@@ -227,7 +231,39 @@ def _judge(
         None if p_corrected is None else float(p_corrected),
         unit,
         dict(details or {}),
+        _of_all(
+            [p_beyond(effect, value, holding), *([] if p_corrected is None else [p_corrected])]
+        ),
     )
+
+
+def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
+    """One-sided p of "the effect lies above (or below) the bound", from its interval.
+
+    The interval inverted under Student's t on n_clusters - 1: the standard error is that of the
+    side which faces the bound, so that p is at most .025 exactly where that end of a 95 % interval
+    clears the bound. 1 where the noise of a limited Floor may have made the effect; None for an
+    interval of no width, which has no error to invert.
+    """
+    from scipy import stats  # .5 s to import, and claims are collected without it
+
+    if side_of(effect, bound) == WITHIN_NOISE:
+        return 1.0
+    sign = 1.0 if holding == "above" else -1.0
+    distance = sign * (effect.estimate - bound)
+    # Above the bound the lower end faces it; an estimate on the wrong side has the other end.
+    facing = effect.low if sign * distance > 0 else effect.high
+    half = abs(effect.estimate - facing)
+    if half == 0 or effect.n_clusters < 2:
+        return None
+    student = stats.t(effect.n_clusters - 1)
+    return float(student.sf(distance / half * student.ppf(0.975)))
+
+
+def _of_all(parts: Sequence[float | None]) -> float | None:
+    """p of a claim that needs all of them: the largest (intersection-union, Berger 1982)."""
+    known = [p for p in parts if p is not None]
+    return max(known) if known and len(known) == len(parts) else None
 
 
 def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) -> Verdict:
@@ -235,7 +271,8 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
 
     All supported: supported; else any refuted: refuted; else any blocked: blocked; else
     inconclusive. The figures are those of `show`, if given; else of the verdict that decides: the
-    first of that status, or, when all are supported, the one nearest to its floor.
+    first of that status, or, when all are supported, the one nearest to its floor. p_value is the
+    largest of all.
     """
     if not verdicts:
         raise VerdictError("no verdicts to combine: n = 0 supports nothing")
@@ -254,6 +291,7 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
         chosen.p_corrected,
         chosen.unit,
         chosen.details,
+        _of_all([verdict.p_value for verdict in verdicts]),
     )
 
 
@@ -287,6 +325,6 @@ def _finite(**figures: float | None) -> None:
             raise VerdictError(f"{name} is {value}; it must be finite")
 
 
-def _probability(p_corrected: float | None) -> None:
-    if p_corrected is not None and not 0 <= p_corrected <= 1:
-        raise VerdictError(f"p_corrected is {p_corrected}; it lies between 0 and 1")
+def _probability(p: float | None) -> None:
+    if p is not None and not 0 <= p <= 1:
+        raise VerdictError(f"p_corrected or p_value is {p}; it lies between 0 and 1")
