@@ -1,5 +1,8 @@
 """A longer search than the everyday one: pytest tests/metamorphic --hypothesis-profile=thorough"""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # Ten times the examples (see searching.rounds), other ones in every run: some five minutes of one
