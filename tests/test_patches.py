@@ -3,6 +3,9 @@
 Run: pytest tests/test_patches.py
 """
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from tests.synthetic_effects import LAYERS, make_patches
@@ -40,6 +43,23 @@ def test_equal_directions_are_not_asymmetric():
     candidates = residual_patches(LAYERS)
     patch, sign = patches.most_asymmetric(candidates)
     assert patches.p_asymmetry(patch, candidates, sign) > 0.05
+
+
+@pytest.mark.parametrize("machine", [1, 2, 3])
+def test_rounding_is_no_asymmetry_and_moves_no_p(machine):
+    """Whole streams give the donor's logits both ways, to an order of sums that differs by CPU."""
+    candidates = residual_patches(LAYERS, positions=("last", "all"))
+    patch = PatchResidual(2, positions="last")
+    exact = make_patches(MORE, LAST)
+    table = exact.forward.table
+    whole = table["intervention"].str.contains(":all") & (table["donor"] == "pair")
+    rounding = np.random.default_rng(machine).normal(2e-6, 1e-6, len(table)) * whole
+    rounded = replace(exact.forward, table=table.assign(logit_diff=table["logit_diff"] + rounding))
+    elsewhere = replace(exact, forward=rounded, _cache={})
+    for each in (patch, PatchResidual(1, positions="all")):
+        p = elsewhere.p_asymmetry(each, candidates, 1)
+        assert p == exact.p_asymmetry(each, candidates, 1)
+    assert p == 1
 
 
 def test_an_asymmetry_that_the_twin_has_too_is_none_beyond_it():

@@ -61,7 +61,7 @@ class Patches:
     def __post_init__(self) -> None:
         for split in (DISCOVERY, CONFIRMATION):
             same_examples(self.forward, self.reverse, split)
-        allowed = max(SHAM_TOLERANCE, SHAM_NOISES * self.noise())
+        allowed = self.resolution()
         if self.sham() > allowed:
             raise EffectsError(
                 f"{self.model}, {self.condition}: a prompt's own activations, put back, move LD by "
@@ -91,6 +91,10 @@ class Patches:
     def noise(self) -> Noise:
         """The numerical noise in a change of LD, that of the noisier direction, in logits."""
         return max(self.forward.noise(), self.reverse.noise())
+
+    def resolution(self) -> float:
+        """What a patch that does nothing may move LD by in this arithmetic, in logits."""
+        return max(SHAM_TOLERANCE, SHAM_NOISES * self.noise())
 
     def bound(self, share: float, *, split: str = CONFIRMATION) -> Floor:
         """A share of LD clean - LD corrupt, as what a recovery is held against, with its noise."""
@@ -192,6 +196,10 @@ class Patches:
     def _difference(self, patch: Intervention, split: str) -> Floats:
         forward, reverse = (self.moved(direction, patch, split) for direction in DIRECTIONS)
         difference: Floats = forward - reverse
+        # Where both directions must do the same (the last stream at the last token) only the order
+        # of the sums differs, by machine and thread. max-T divides each patch by its own spread:
+        # it would make of that rounding an effect as large as any.
+        difference[np.abs(difference) <= self.resolution()] = 0.0
         return difference
 
     def _ratio(self, values: Floats, split: str, purpose: str) -> Estimate:
