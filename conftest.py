@@ -15,6 +15,7 @@ pytest_plugins = [
     "fixtures.multiverse",
     "fixtures.boundary",
     "fixtures.robustness",
+    "fixtures.backends",
     "fixtures.judging",
     "fixtures.availability",
     "fixtures.report",

@@ -16,6 +16,7 @@ from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE
 from tinyablation.registry import ModelEntry
 
 if TYPE_CHECKING:
+    from tinyablation.backends import BridgeHooks, PlainHooks
     from tinyablation.engine import Engine
     from tinyablation.loading import LoadedModel
     from tinyablation.lodging import Lodging
@@ -87,9 +88,24 @@ class HeldModel:
 
         return Engine(self.model)
 
+    @cached_property
+    def plain_hooks(self) -> "PlainHooks":
+        """The same model hooked without the engine; BackendError where it cannot be."""
+        from tinyablation.backends import PlainHooks
+
+        return PlainHooks(self.model)
+
+    @cached_property
+    def bridge_hooks(self) -> "BridgeHooks":
+        """A TransformerBridge over the same weights; BackendError where there can be none."""
+        from tinyablation.backends import BridgeHooks
+
+        return BridgeHooks(self.model)
+
     def drop_model(self) -> None:
         """Give the model's memory back; it is loaded again when it is next needed."""
-        held = [self.__dict__.pop(name, None) for name in ("engine", "model")]
+        names = ("bridge_hooks", "plain_hooks", "engine", "model")
+        held = [self.__dict__.pop(name, None) for name in names]
         if any(each is not None for each in held):
             import gc
 

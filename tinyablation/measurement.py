@@ -1,10 +1,11 @@
 """What fills the shards of one run: prompts, donors and positions, handed to the engine.
 
-Also its check: a sample of every run is measured again, each prompt alone, and compared (verify);
-what was measured on an accelerator or in less than float32 is measured again on the CPU in float32.
+Also its check: a sample of every run is measured again, in other batches and each prompt alone, and
+compared (verify); what was measured on an accelerator or in less than float32 is measured again on
+the CPU in float32, and a few changes are measured without the engine (agreement.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tinyablation.batteries import AnyBattery, Shard, Side
 from tinyablation.corpora import CorpusError
 from tinyablation.errors import TooLarge, Unavailable
 from tinyablation.interventions import Intervention
+from tinyablation.noise import spread
 from tinyablation.protocols import PUBLISHED, ProtocolError
 from tinyablation.runs import NotVerified
 from tinyablation.tables import BASELINE
@@ -19,9 +21,12 @@ from tinyablation.tables import BASELINE
 if TYPE_CHECKING:
     import numpy as np
     import pandas
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from tinyablation.backends import Case
     from tinyablation.corpora import Example
+    from tinyablation.examples import Ids
     from tinyablation.measuring import Bench
     from tinyablation.spans import Span
     from tinyablation.tokenisation import Prompt
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 # device and dtype that are to be trusted by it get four times as many.
 GRAIN_SAMPLE = (4, 4)  # examples, interventions
 TRUST_SAMPLE = (8, 8)
+# Examples of one length measured together: eight times the rows of a prompt alone, in halves too,
+# at a fourth of what a prompt alone of each length costs (passes over few rows take alike).
+BATCH = 16
 VERIFIED_METRICS = ("logit_diff", "target_probability", "kl", "entropy")
 # How far a figure may lie from the same on the CPU in float32, by dtype: as a share of the largest
 # of the sample, and of 1 at least. The largest seen in LD, on the CPU (four embedded families, four
@@ -172,56 +180,79 @@ class Measurement:
     def verify(self, shards: Sequence[Shard], table: "pandas.DataFrame") -> dict[str, Any]:
         """verify.json: a sample of the run's table against the same measured again.
 
-        Each prompt is measured alone: on the same device, if that is the CPU in float32; else on
-        the CPU in float32, with the same engine, interventions, donors and directions (means over
-        prompts are made there, too). The sample: examples of all lengths, the shortest and the
-        longest among them, and interventions at equal distances in the battery's order, which is by
-        layer, the first and the last among them.
+        Each prompt of the sample is measured alone: on the same device, and, where that is not the
+        CPU in float32, on that, too, with the same engine, interventions, donors and directions
+        (means over prompts are made there, too). The sample: examples of all lengths, the shortest
+        and the longest among them, and interventions at equal distances in the battery's order,
+        which is by layer, the first and the last among them. Beside it a batch, for the engine
+        computes prompts of one length together: examples of the commonest length, under the same
+        interventions, measured twice, and half of them once.
 
-        By metric: main (the run's, mean over the sample), verify (the other's), abs_diff (between
-        the two), largest (between any two figures) and noise (between any two changes against the
-        unhooked model; between any two figures where nothing but that was measured). noise_floor is
-        the noise of LD, in logits: by arithmetic it is 0, and what differs is rounding, so that an
-        effect which is not larger cannot be told from it. It is the largest of some dozens of
-        single figures: neither a bound on the worst of all, nor the error of a mean over many
-        examples, which is smaller as far as rounding is independent between them.
+        By metric: main (the run's, mean over the sample), verify (of each prompt alone, on the CPU
+        in float32), abs_diff (between the two), largest (between any two figures) and noise, the
+        largest of: repeat (between the same batch twice), shape (between the run's batches and the
+        batch, half of it, or a prompt alone) and reference (between the run and the CPU in float32;
+        null where it is that itself). These three are between changes against the unhooked
+        model; between figures where nothing but that was measured. noise_floor is the noise of LD,
+        in logits: by arithmetic it is 0, and what differs is rounding, so that an effect which is
+        not larger cannot be told from it. It is the largest of some dozens of single figures:
+        neither a bound on the worst of all, nor the error of a mean over many examples, which is
+        smaller as far as rounding is independent between them.
+
+        backends, backends_not_made: see agreement.agreement.
 
         Raises NotVerified where a figure is further off than its tolerance, Unavailable where the
         CPU cannot hold the model in float32.
         """
         import numpy as np
 
+        from tinyablation.agreement import agreement
+
         bench, trusted = self.bench, self.bench.is_trusted
         n_examples, n_interventions = GRAIN_SAMPLE if trusted else TRUST_SAMPLE
-        every = [item for shard in shards for item in shard.interventions if _stands_alone(item)]
-        some = [every[index] for index in _spread(len(every), n_interventions)]
+        every = [item for shard in shards for item in shard.interventions]
+        alone = [item for item in every if _stands_alone(item)]
+        some = [alone[index] for index in _spread(len(alone), n_interventions)]
         by_length = sorted(range(len(self.prompts)), key=lambda row: len(self.prompts[row].ids))
         rows = sorted(by_length[index] for index in _spread(len(by_length), n_examples))
-        again = self if trusted else self._on_the_reference()
-        alone = [again._measure(some, [row]) for row in rows]
         labels = [BASELINE, *(item.label for item in some)]
-        kept = table[table["intervention"].isin(labels) & table["example"].isin(rows)]
-        own = kept.set_index(["intervention", "example"])
+        batch = self._of_one_length(BATCH)
+        half = batch[: max(1, len(batch) // 2)]
+        own = table[table["intervention"].isin(labels)].set_index(["intervention", "example"])
+        once, twice = (self._sampled(some, [batch]) for _ in range(2))
+        halved = self._sampled(some, [half])
+        singly = self._sampled(some, [[row] for row in rows])
+        again = self if trusted else self._on_the_reference()
+        checked = singly if trusted else again._sampled(some, [[row] for row in rows])
         document: dict[str, Any] = {}
         for metric in VERIFIED_METRICS:
             # [intervention, example], the unhooked model first.
-            main = np.array(
-                [[float(own.at[(label, row), metric]) for row in rows] for label in labels]
+            wide = own[metric].unstack("example").loc[labels].astype(float)
+            main, check = wide[rows].to_numpy(), checked[metric]
+            shapes = (
+                (main, singly[metric]),
+                (wide[batch].to_numpy(), once[metric]),
+                (wide[half].to_numpy(), halved[metric], once[metric][:, : len(half)]),
             )
-            check = np.stack([part[metric].to_numpy(dtype=float) for part in alone], axis=1)
-            off = np.abs(main - check)
-            change = np.abs((main - main[:1]) - (check - check[:1]))
+            changes = bool(some)
+            noises = {
+                "repeat": spread((once[metric], twice[metric]), of_changes=changes),
+                "shape": max(spread(ways, of_changes=changes) for ways in shapes),
+                "reference": None if trusted else spread((main, check), of_changes=changes),
+            }
             document[metric] = {
                 "main": float(main.mean()),
                 "verify": float(check.mean()),
                 "abs_diff": float(abs(main.mean() - check.mean())),
-                "largest": float(off.max()),
-                "noise": float(change.max() if some else off.max()),
+                "largest": float(np.abs(main - check).max()),
+                "noise": max(value for value in noises.values() if value is not None),
+                **noises,
             }
             if not trusted:
                 self._insist(metric, labels, rows, main, check)
         document["noise_floor"] = document["logit_diff"]["noise"]
         document["examples"] = rows
+        document["batch"] = batch
         document["interventions"] = labels
         document["measured"] = {"device": bench.device, "dtype": bench.dtype}
         document["reference"] = {"device": again.bench.device, "dtype": again.bench.dtype}
@@ -233,7 +264,71 @@ class Measurement:
                 f"measured on {bench.device} in {bench.dtype}; each prompt alone, on the "
                 f"{again.bench.device} in {again.bench.dtype}"
             )
-        return document
+        return document | agreement(self, every, table)
+
+    def _of_one_length(self, most: int) -> list[int]:
+        """At most so many examples of the commonest token length, at equal distances."""
+        by_length: dict[int, list[int]] = {}
+        for row, prompt in enumerate(self.prompts):
+            by_length.setdefault(len(prompt.ids), []).append(row)
+        same = max(by_length.values(), key=len)
+        return [same[index] for index in _spread(len(same), most)]
+
+    def _sampled(
+        self, interventions: Sequence[Intervention], batches: Sequence[Sequence[int]]
+    ) -> "dict[str, NDArray[np.float64]]":
+        """By verified metric, [interventions + 1, examples]: these examples, batch by batch."""
+        import numpy as np
+
+        tables = [self._measure(interventions, batch) for batch in batches]
+        return {
+            metric: np.concatenate(
+                [
+                    table[metric].to_numpy(dtype=float).reshape(len(interventions) + 1, -1)
+                    for table in tables
+                ],
+                axis=1,
+            )
+            for metric in VERIFIED_METRICS
+        }
+
+    def comparable_rows(self) -> list[int]:
+        """The examples whose answers differ in their first token, which is what LD is read from."""
+        if not self.has_spans:
+            return list(range(len(self.prompts)))
+        spans: Any = self.prompts
+        return [row for row, span in enumerate(spans) if span.target[0] != span.foil[0]]
+
+    def cases(self, rows: Sequence[int], borrowing: Collection[str]) -> "list[Case]":
+        """These examples, each with the ids of its donors; drawn ones are those of the engine.
+
+        borrowing: the interventions' Loan.donor.
+        """
+        from tinyablation.backends import Case
+        from tinyablation.donors import draw_donors
+
+        pool = [example.cluster_id for example in self.pool]
+
+        def drawn(row: int, lenders: "Sequence[Prompt | Span] | None", **options: Any) -> "Ids":
+            ids, cluster = self.prompts[row].ids, self.examples[row].cluster_id
+            every = [lender.ids for lender in lenders or ()]
+            return draw_donors([ids], [cluster], every, pool, self.bench.seed, **options)[0]
+
+        found = []
+        for row in rows:
+            prompt: Any = self.prompts[row]
+            answers = (prompt.target, prompt.foil)
+            target, foil = (each[0] for each in answers) if self.has_spans else answers
+            lenders: dict[str, Ids] = {"self": prompt.ids}
+            if self.pairs is not None:
+                lenders["pair"] = self.pairs[row].ids
+            if "resample" in borrowing:
+                lenders["resample"] = drawn(row, self.reference)
+            if "other" in borrowing:
+                lenders["other"] = drawn(row, self.others, purpose="other", longer=False)
+            subject = () if self.subjects is None else self.subjects[row]
+            found.append(Case(prompt.ids, target, foil, lenders, subject))
+        return found
 
     def _insist_on_reference(self) -> "Bench":
         """The bench that verifies, its model loaded."""
