@@ -25,6 +25,9 @@ EFFECT_SHARE = 0.05
 # Corrected p above which an effect is not told from the null: the field's convention, and the
 # complement of the 95 % of our intervals.
 ALPHA = 0.05
+# Margins this close are equally near to a floor: 1e-5 logits is the most that batch shape was seen to
+# move one figure by (float32), and margins are of means.
+AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
 
 
@@ -271,7 +274,8 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
 
     All supported: supported; else any refuted: refuted; else any blocked: blocked; else
     inconclusive. The figures are those of `show`, if given; else of the verdict that decides: the
-    first of that status, or, when all are supported, the one nearest to its floor. p_value is the
+    first of that status, or, when all are supported, the one nearest to its floor (of several as
+    near, the first: which of them rounding puts lower is the machine's choice). p_value is the
     largest of all.
     """
     if not verdicts:
@@ -279,7 +283,8 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
     order: tuple[Status, ...] = ("refuted", "blocked", "inconclusive", "supported")
     status = min((verdict.status for verdict in verdicts), key=order.index)
     deciding = [verdict for verdict in verdicts if verdict.status == status]
-    chosen = show or (min(deciding, key=_margin) if status == "supported" else deciding[0])
+    nearest = min(map(_margin, deciding)) + AS_NEAR if status == "supported" else math.inf
+    chosen = show or next(verdict for verdict in deciding if _margin(verdict) <= nearest)
     reason = "; ".join(dict.fromkeys(verdict.reason for verdict in deciding))
     if len(deciding) < len(verdicts):
         reason = f"{len(deciding)} of {len(verdicts)} {status}: {reason}"
