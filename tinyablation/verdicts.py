@@ -25,8 +25,8 @@ EFFECT_SHARE = 0.05
 # Corrected p above which an effect is not told from the null: the field's convention, and the
 # complement of the 95 % of our intervals.
 ALPHA = 0.05
-# Margins this close are equally near to a floor: 1e-5 logits is the most that batch shape was seen to
-# move one figure by (float32), and margins are of means.
+# Margins this close are equally near to a floor: in float32 batch shape was seen to move a figure
+# by 1e-5 logits at most, and margins are of means.
 AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
 
