@@ -16,6 +16,7 @@ pytest_plugins = [
     "fixtures.boundary",
     "fixtures.robustness",
     "fixtures.backends",
+    "fixtures.screening",
     "fixtures.judging",
     "fixtures.availability",
     "fixtures.report",

@@ -25,16 +25,18 @@ def test_a_middle_head_binds(binding, judge):
       noise, with p <= .05 corrected over all heads (max-T). Blocked where the model does not bind.
     Refuted if: the interval lies above that.
     """
-    layers = middle_half(1 + binding.heads[-1][0])
+    layers = middle_half(binding.n_layers)
     means = binding.mean_deltas("discovery")
     head = min((own for own in binding.heads if own[0] in layers), key=means.__getitem__)
+    ceiling = -binding.floor()
+    verdict = judge_below_ceiling(
+        binding.effect(head),
+        ceiling=ceiling,
+        p_corrected=binding.p_corrected(head, alternative="less"),
+        what=f"zeroing {head_name(head)}",
+    )
     judge(
-        judge_below_ceiling(
-            binding.effect(head),
-            ceiling=-binding.floor(),
-            p_corrected=binding.p_corrected(head, alternative="less"),
-            what=f"zeroing {head_name(head)}",
-        ),
+        binding.for_some_head(verdict, ceiling, alternative="less", layers=layers),
         subject=head_name(head),
         details={
             "layers searched": [layers[0], layers[-1]],
@@ -61,17 +63,19 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
     Refuted if: the interval lies below that floor.
     """
     sweep = corrected_sweep
-    layers = last_quarter(1 + sweep.heads[-1][0])
+    layers = last_quarter(sweep.n_layers)
     means = sweep.mean_deltas("discovery", column="entropy")
     late = sorted((own for own in sweep.heads if own[0] in layers), key=means.__getitem__)[::-1]
+    floor = sweep.floor(column="entropy", share=ENTROPY_SHARE)
+    verdict = judge_above_floor(
+        sweep.effect(late[0], column="entropy"),
+        floor=floor,
+        p_corrected=sweep.p_corrected(late[0], column="entropy"),
+        what=f"change of entropy with {head_name(late[0])} zeroed",
+        unit="nats",
+    )
     judge(
-        judge_above_floor(
-            sweep.effect(late[0], column="entropy"),
-            floor=sweep.floor(column="entropy", share=ENTROPY_SHARE),
-            p_corrected=sweep.p_corrected(late[0], column="entropy"),
-            what=f"change of entropy with {head_name(late[0])} zeroed",
-            unit="nats",
-        ),
+        sweep.for_some_head(verdict, floor, layers=layers, column="entropy"),
         subject=head_name(late[0]),
         details={
             "layers searched": [layers[0], layers[-1]],

@@ -28,8 +28,9 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """
     head = sweep.top_suppressor(among=sweep.layer(0))
     rival = sweep.top_suppressor(among=[other for other in sweep.heads if other[0] != 0])
+    verdict = _suppresses_and_leads(sweep, head, rival)
     judge(
-        _suppresses_and_leads(sweep, head, rival),
+        sweep.for_every_head(verdict, head, layers=range(1, sweep.n_layers)),
         subject=head_name(head),
         details={
             "rival elsewhere": head_name(rival),
@@ -239,7 +240,7 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
         what=f"lead of {head_name(head)} over {head_name(rival)}",
     )
     judge(
-        verdict,
+        sweep.for_every_head(verdict, head),
         subject=head_name(head),
         details={
             "best other head": head_name(rival),

@@ -21,8 +21,8 @@ from tinyablation.interventions import AblateHeads, ScaleHeads
 EVERY_HEAD = [(layer, head) for layer in range(N_LAYERS) for head in range(N_HEADS)]
 PROMPTS = make_prompts([6, 9, 6, 4, 9, 11])
 PAIRS = make_prompts([6, 9, 6, 4, 9, 11], seed=1)
-# A central difference is off by some STEP ** 2 of a third derivative, and by rounding / STEP: also in
-# float64, for RMSNorm and rotary embeddings compute in float32 there too.
+# A central difference is off by some STEP ** 2 of a third derivative, and by rounding / STEP; in
+# float64 too, for RMSNorm and rotary embeddings compute in float32 there as well.
 STEP = 5e-3
 DIFFERENCE_TOLERANCE = 2e-3
 # The same derivative by another way of summing, with those float32 steps in it.
@@ -60,10 +60,10 @@ def gated(engine: Engine, become: Any) -> np.ndarray:
         handles = []
         for layer, modules in enumerate(engine.architecture.layers):
 
-            def gate(_: Any, args: Any, layer: int = layer) -> Any:
+            def gate(_: Any, args: Any, own: Any = gates[layer], row: int = row, at: int = layer):
                 z = args[0].unflatten(-1, (N_HEADS, -1))
-                other = become(row, layer).reshape(-1, N_HEADS, z.shape[-1])
-                return ((z + gates[layer, :, None] * (other - z)).flatten(-2),)
+                other = become(row, at).reshape(-1, N_HEADS, z.shape[-1])
+                return ((z + own[:, None] * (other - z)).flatten(-2),)
 
             handles.append(modules.output.register_forward_pre_hook(gate))
         logits = engine.loaded.model(torch.tensor([prompt.ids])).logits[0, -1]

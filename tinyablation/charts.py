@@ -139,11 +139,15 @@ class HeatTable(NamedTuple):
 def heat_table(heatmap: Heatmap, subject: str | None) -> HeatTable:
     """Shades on a diverging scale, symmetric about zero; the subject's heads are outlined."""
     chosen = {head.strip() for head in (subject or "").replace("+", ",").split(",")}
-    extent = max((abs(value) for row in heatmap.values for value in row), default=0.0)
+    known = [value for row in heatmap.values for value in row if value is not None]
+    extent = max(map(abs, known), default=0.0)
     rows = []
     for layer, values in enumerate(heatmap.values):
         cells = []
         for head, value in enumerate(values):
+            if value is None:
+                cells.append(HeatCell("", "", f"{layer}:{head} not measured"))
+                continue
             step = round(value / extent * HEAT_STEPS) if extent else 0
             shade = f"{'p' if step > 0 else 'n'}{abs(step)}" if step else ""
             name = f"{layer}:{head}"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tinyablation.patches import Patches
     from tinyablation.paths import PathEffects
     from tinyablation.readings import Computed, Reading
+    from tinyablation.screening import Screening
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
     from tinyablation.validity import Tables
@@ -62,7 +63,8 @@ class Bench(HeldModel):
     torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
     CPU, its own choice when None; protocol: "corrected", or "published" to measure the way the
     study did (see protocols); share: of the fact clusters of each split, drawn by the seed;
-    sharing: how this process shares the machine with others.
+    sharing: how this process shares the machine with others; screening: how sweeps choose the heads
+    they measure, None for all.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Bench(HeldModel):
         protocol: str = CORRECTED,
         share: float = 1.0,
         sharing: Sharing = ALONE,
+        screening: "Screening | None" = None,
     ) -> None:
         super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
+        self.screening = screening
         self.protocol = protocol
         self.battery = "folded" if protocol == PUBLISHED else battery
         self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
@@ -148,6 +152,7 @@ class Bench(HeldModel):
             protocol=self.protocol,
             share=self.share,
             sharing=self.sharing,
+            screening=self.screening,
         )
         made.library = self.library
         made._benches = self._benches
@@ -286,14 +291,25 @@ class Bench(HeldModel):
     # --- measured, as claims ask for it ----------------------------------------------------------
 
     def sweep(self, condition: str) -> "Sweep":
-        """All single heads under one condition."""
+        """All single heads under one condition, or those that a screening chooses."""
         from tinyablation.sweeps import Sweep
 
         def make() -> Sweep:
+            if self.screening is not None:
+                return self._screened(condition, self.screening)
             run = self.run(condition, self.battery)
             return Sweep(*self._measured(condition, run), method=self.method)
 
         return self._keep(("sweep", condition), make)
+
+    def _screened(self, condition: str, screening: "Screening") -> "Sweep":
+        from tinyablation.screened_sweeps import ScreenedSweep
+        from tinyablation.screening import ScreenedHeads, obtain_plan
+
+        plan = obtain_plan(self, condition, screening)
+        run = self.run(condition, ScreenedHeads(plan.measured, plan.name))
+        made = ScreenedSweep(*self._measured(condition, run), method=self.method, plan=plan)
+        return replace(made, runs=(*made.runs, plan.reading))
 
     def methods(self, condition: str) -> "Sweep":
         """The heads of layer 0 under every ablation method, on a part of the examples."""

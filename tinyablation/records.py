@@ -19,7 +19,14 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from tinyablation.error_rates import ErrorRates
 from tinyablation.panels import Panel
 from tinyablation.plain import Count, Number, Plain, RecordError, plain
-from tinyablation.robustness import BackendCheck, Boundary, Multiplicity, Multiverse, NoiseRow
+from tinyablation.robustness import (
+    BackendCheck,
+    Boundary,
+    Multiplicity,
+    Multiverse,
+    NoiseRow,
+    Screened,
+)
 
 # 2: protocols, panels, and published figures with unit, interval and quantity.
 # 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
@@ -54,9 +61,9 @@ class PublishedFigure(Plain):
 
 
 class Heatmap(Plain):
-    """Mean change of the logit difference by head: `values[layer][head]`."""
+    """Mean change of the logit difference by head: `values[layer][head]`; None: not measured."""
 
-    values: list[list[Number]]
+    values: list[list[Number | None]]
     title: str
 
     @model_validator(mode="after")
@@ -136,6 +143,9 @@ class Record(Plain):
     )
     backends: list[BackendCheck] = Field(
         default=[], description="the effect measured on a sample without the engine"
+    )
+    screened: list[Screened] = Field(
+        default=[], description="sweeps it rests on that measured some heads only"
     )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 
@@ -240,6 +250,7 @@ _NESTED = (
     "multiverse",
     "boundary",
     "backends",
+    "screened",
 )
 
 

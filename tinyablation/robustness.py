@@ -119,3 +119,44 @@ class NoiseRow(Plain):
     repeat: Number
     shape: Number
     reference: Number | None = None
+
+
+class Unmeasured(Plain):
+    """Of the heads that a screening passed over, those with an effect: in a sample, and at most.
+
+    n: heads not measured; found of the `sampled` that were drawn and measured have the effect, so
+    that at most `most` of the n have it (exact, one-sided).
+    """
+
+    n: Count
+    sampled: Count
+    found: Count
+    most: Count
+
+    @property
+    def share(self) -> float:
+        """`most` as a share of the heads not measured; 0 where all were."""
+        return self.most / self.n if self.n else 0.0
+
+
+class Screened(Plain):
+    """That a sweep was screened: how many heads were measured, and what the others may hide.
+
+    asked: as on the command line. measured: of n_heads; by_layer of them in layers measured whole,
+    by_score for their score, by_chance drawn from the rest. An effect counts above the floor, in
+    logits, on the confirmation split: raising LD, or lowering it. agreement: Spearman's correlation
+    of score and exact effect over those drawn; None for fewer than three.
+    """
+
+    asked: str
+    condition: str
+    n_heads: Count
+    measured: Count
+    by_layer: Count
+    by_score: Count
+    by_chance: Count
+    confidence: Probability
+    floor: Number
+    raising: Unmeasured
+    lowering: Unmeasured
+    agreement: Number | None = None

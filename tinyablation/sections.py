@@ -18,6 +18,7 @@ from tinyablation.replication import (
     measured,
     sign_agreement,
 )
+from tinyablation.robustness import Screened
 from tinyablation.text import detail, sentence_of, slug
 
 _SIGNS = ("same sign", "opposite sign", "not told from zero")  # of sign_agreement, as printed
@@ -41,7 +42,28 @@ def standing(record: Record) -> str:
 def rerun_command(record: Record) -> str:
     """The shell command that repeats one cell."""
     option = "" if record.protocol == "corrected" else f" --protocol {record.protocol}"
+    if record.screened:
+        option += f" --screen {shlex.quote(record.screened[0].asked)}"
     return f"pytest {shlex.quote(record.test)}{option}"
+
+
+def said_of_screening(screened: Screened) -> str:
+    """That a sweep was screened, for a reader: what was measured, and what the rest may hide."""
+    bounds = (
+        f"at most {hidden.most} ({hidden.share:.1%}) {verb} LD by the floor or more "
+        f"({hidden.found} of those drawn by chance do)"
+        for verb, hidden in (("raise", screened.raising), ("lower", screened.lowering))
+    )
+    said = (
+        f"{screened.condition}: {screened.measured} of {screened.n_heads} heads measured "
+        f"({screened.by_layer} in whole layers, {screened.by_score} by score, "
+        f"{screened.by_chance} drawn from the rest by chance). Of the {screened.raising.n} others "
+        f"{' and '.join(bounds)}; bounds of {screened.confidence:.0%}."
+    )
+    if screened.agreement is None:
+        return said
+    rho = charts.number(screened.agreement, signed=True)
+    return f"{said} Rank correlation of score and exact effect over those drawn: {rho}."
 
 
 class PanelView(NamedTuple):
@@ -140,7 +162,10 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, other: Rec
         label=label,
         heat=charts.heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=charts.forest_row(record, axes[record.unit]),
-        figures=[(name.replace("_", " "), detail(item)) for name, item in record.details.items()],
+        figures=[
+            *(("screened sweep", said_of_screening(each)) for each in record.screened),
+            *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
+        ],
         command=rerun_command(record),
         said=said,
         panels=[

@@ -5,7 +5,7 @@ at one, `effect` and `p_corrected` at the other. Delta = ablated - clean of the 
 paired by example; a suppressor has Delta > 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,10 +25,12 @@ from tinyablation.statistics import (
     generator,
     max_t_sign_flip,
 )
-from tinyablation.verdicts import ALPHA
+from tinyablation.verdicts import ALPHA, Verdict
 
 if TYPE_CHECKING:
     import pandas
+
+    from tinyablation.robustness import Screened
 
 EXTREMES = 5  # prompts shown with the largest effects, each way
 
@@ -53,6 +55,16 @@ class Sweep(Effects):
     def heads(self) -> tuple[Head, ...]:
         pairs = self.single[["layer", "head"]].drop_duplicates()
         return tuple(sorted(zip(pairs["layer"].tolist(), pairs["head"].tolist(), strict=True)))
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return 1 + self.heads[-1][0]
+
+    @property
+    def screened(self) -> "Screened | None":
+        """How the heads were chosen; None where all were measured (see screened_sweeps)."""
+        return None
 
     def layer(self, number: int) -> tuple[Head, ...]:
         return tuple(head for head in self.heads if head[0] == number)
@@ -206,6 +218,30 @@ class Sweep(Effects):
             "kl_nats": float(rows["kl"].mean()),
             "entropy_change_nats": float(rows["entropy"].mean() - clean["entropy"].mean()),
         }
+
+    def for_every_head(
+        self, verdict: Verdict, head: Head, *, layers: Collection[int] | None = None
+    ) -> Verdict:
+        """The verdict on a claim that no other head (of these layers) does as well as this one.
+
+        Here as it is: every head was measured.
+        """
+        return verdict
+
+    def for_some_head(
+        self,
+        verdict: Verdict,
+        bound: float,
+        *,
+        alternative: Alternative = "greater",
+        layers: Collection[int] | None = None,
+        column: str = "logit_diff",
+    ) -> Verdict:
+        """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
+
+        Here as it is: every head was measured.
+        """
+        return verdict
 
     def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
         """Mean Delta by layer and head, as records.Heatmap wants it."""
