@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95  # of every bound on what was missed: that of our intervals
 METHOD = "zero"  # the ablation that scores are the first order of, and that is measured
 SCORES_VERSION = 1  # part of the address: raised whenever a score could change
-_AMOUNT = re.compile(r"(\d{1,6})|(\d{1,3}(?:\.\d+)?)%")
+_AMOUNT = re.compile(r"([0-9]{1,6})|([0-9]{1,3}(?:\.[0-9]+)?)%")
 
 
 class ScreeningError(TinyAblationError):
@@ -298,6 +298,8 @@ def most_in_population(
         )
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
+    if not sample:
+        return population
     possible = np.arange(found, population - (sample - found) + 1)
     as_few = stats.hypergeom.cdf(found, population, possible, sample)
     return int(possible[as_few > 1 - confidence][-1])
