@@ -174,8 +174,8 @@ def test_the_bound_of_a_large_population_is_that_of_clopper_and_pearson():
     for sample, found in ((64, 0), (64, 3), (20, 19)):
         share = most_in_population(200_000, sample, found) / 200_000
         assert share == pytest.approx(stats.beta.ppf(0.95, found + 1, sample - found), abs=0.001)
-    # What README and the docstrings say of 64 heads drawn, none found: 4.6 % of the rest at most.
-    assert most_in_population(200_000, 64, 0) / 200_000 == pytest.approx(0.046, abs=5e-4)
+    # 64 heads drawn, none found: README's 5 % of those not drawn, in a model of some 1,000 heads.
+    assert most_in_population(900, 64, 0) / (900 - 64) == pytest.approx(0.0467, abs=5e-4)
 
 
 def test_a_bound_without_a_sample_is_the_population():
