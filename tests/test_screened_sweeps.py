@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from claims import test_binders as binders
 from claims import test_h1_suppressors as h1
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.effects import EffectsError
@@ -192,3 +193,22 @@ def test_the_bound_holds_for_samples_of_a_sweep():
         missed = sum(head in effects for head in REST if head not in sample)
         covered.append(hidden.most >= missed)
     assert len(covered) == 56 and np.mean(covered) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("claim", "effects", "full_status", "status"),
+    [
+        (binders.test_a_middle_head_binds, {(1, 0): -1.0}, "supported", "supported"),
+        (binders.test_a_middle_head_binds, {(1, 3): -1.0}, "supported", "inconclusive"),
+        (binders.test_a_middle_head_binds, {}, "refuted", "inconclusive"),
+        (binders.test_a_late_head_sharpens, {}, "refuted", "inconclusive"),
+    ],
+)
+def test_claims_that_some_head_does(claim, effects, full_status, status):
+    """What a full sweep supports or refutes is never turned round, only left open."""
+    sweep, full = screened(effects)
+    assert judged(claim, full)[0].status == full_status
+    verdict, given = judged(claim, sweep)
+    assert verdict.status == status
+    measured = tuple(int(number) for number in given["subject"].split(":"))
+    assert measured in sweep.heads
