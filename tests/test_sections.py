@@ -3,8 +3,9 @@
 import pytest
 
 from tests.fake_sessions import fake_session, one_record
+from tinyablation.charts import heat_table
 from tinyablation.records import Record
-from tinyablation.sections import rerun_command, sections, standing
+from tinyablation.sections import rerun_command, said_of_screening, sections, standing
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,38 @@ def test_figures_of_an_unknown_condition_come_last():
     file = fake_session().model_copy(update={"records": [record]})
     rows = sections(file)[0].published
     assert [row.figure.condition for row in rows] == ["facts", "all", "elsewhere"]
+
+
+def test_a_head_that_was_not_measured_has_an_empty_cell():
+    heat = {"values": [[1.0, None], [-0.5, 0.0]], "title": "t"}
+    record = Record.model_validate(one_record().model_dump() | {"heatmap": heat})
+    ((measured, missing), _) = heat_table(record.heatmap, "0:0").rows
+    assert (missing.text, missing.shade, missing.tooltip) == ("", "", "0:1 not measured")
+    assert "subject" in measured.shade and heat_table(record.heatmap, None).extent == 1.0
+
+
+def test_a_screened_sweep_is_said_in_words_with_its_bounds():
+    hidden = {"n": 800, "sampled": 64, "found": 1, "most": 57}
+    screened = {
+        "asked": "64:5%",
+        "condition": "facts",
+        "n_heads": 1024,
+        "measured": 224,
+        "by_layer": 32,
+        "by_score": 128,
+        "by_chance": 64,
+        "confidence": 0.95,
+        "floor": 0.2,
+        "raising": hidden,
+        "lowering": hidden | {"found": 0, "most": 38},
+        "agreement": 0.5,
+    }
+    record = Record.model_validate(one_record(test="a[b]").model_dump() | {"screened": [screened]})
+    said = said_of_screening(record.screened[0])
+    assert "facts: 224 of 1024 heads measured (32 in whole layers, 128 by score, 64 drawn" in said
+    assert "Of the 800 others at most 57 (7.1%) raise LD by the floor or more (1 of those" in said
+    assert "at most 38 (4.8%) lower LD" in said and "bounds of 95%" in said
+    assert said.endswith("over those drawn: +0.500.")
+    assert rerun_command(record) == "pytest 'a[b]' --screen 64:5%"
+    file = fake_session().model_copy(update={"records": [record]})
+    assert ("screened sweep", said) in sections(file)[0].cells[0].figures

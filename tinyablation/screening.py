@@ -16,7 +16,7 @@ worth: that bound is exact, and needs no assumption about them.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -236,7 +236,7 @@ def obtain_plan(bench: "Bench", condition: str, screening: Screening) -> Plan:
         return Computed(made.document() | {"scores": scored.name})
 
     reading = bench.reading(condition, f"plan-{made.name}", kept, on)
-    return Plan(made.asked, made.whole, made.top, made.sample, made.scores, reading.name)
+    return replace(made, reading=reading.name)
 
 
 def _scores(bench: "Bench", condition: str) -> "Computed":
