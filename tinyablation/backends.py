@@ -175,7 +175,7 @@ class PlainHooks:
         path = f"blocks.{layer}" + ("" if part == "block" else f".{part}")
         try:
             module: nn.Module = self._component(path)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, IndexError) as error:
             raise BackendError(f"the model has no {path}: {error}") from error
         if part == "mlp" and module is self._component(f"blocks.{layer}"):
             raise BackendError(f"the model has no {path} that is a module of its own")
