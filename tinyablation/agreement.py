@@ -98,9 +98,8 @@ def _compare(
     deltas: "NDArray[np.float64]",
 ) -> dict[str, Any]:
     """deltas: [interventions, examples], the engine's."""
-    import torch
-
     from tinyablation.backends import BACKENDS, BackendError
+    from tinyablation.room import ran_out
 
     checks: list[BackendCheck] = []
     not_made: dict[str, str] = {}
@@ -110,7 +109,9 @@ def _compare(
             check = _ask(measured, backend, run, cases, sample, deltas, allowed)
         except BackendError as error:
             not_made[name] = str(error)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             not_made[name] = f"{measured.bench.device} ran out of memory"
         else:
             if isinstance(check, str):
