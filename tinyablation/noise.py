@@ -35,7 +35,9 @@ def noise_rows(documents: Iterable[Mapping[str, Any]]) -> list[NoiseRow]:
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for document in documents:
         where, figures = document.get("measured"), document.get("logit_diff")
-        if isinstance(where, Mapping) and isinstance(figures, Mapping) and "repeat" in figures:
+        if not isinstance(where, Mapping) or not {"device", "dtype"} <= where.keys():
+            continue
+        if isinstance(figures, Mapping) and {"repeat", "shape"} <= figures.keys():
             key = str(where["device"]), str(where["dtype"])
             found.setdefault(key, []).append(figures)
     rows = []
