@@ -17,6 +17,7 @@ pytest_plugins = [
     "fixtures.robustness",
     "fixtures.backends",
     "fixtures.screening",
+    "fixtures.registered",
     "fixtures.judging",
     "fixtures.availability",
     "fixtures.report",

@@ -38,6 +38,7 @@ CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # what a cell id holds, and fnmatch's own signs
 _HEAD = re.compile(r"([0-9]+):([0-9]+)")
 _REGISTERED = "registered"
+CHANGED = "changed after"  # how the reason of a prediction begins that is younger than its figures
 
 Cell = tuple[str, str, str | None]  # claim, model, condition
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,6 +56,11 @@ class Prediction(NamedTuple):
 
     verdict: Status
     reason: str = ""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether its reason says that it is not what was registered before the measurement."""
+        return self.reason.startswith(CHANGED)
 
 
 class Predictions(NamedTuple):
