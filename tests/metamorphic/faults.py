@@ -1,4 +1,4 @@
-"""Faults to put into the code, each a function of a MonkeyPatch. Not tests: see test_faults.py."""
+"""Faults to put into the code, each a function of a MonkeyPatch. Not tests: test_faults.py has those."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -40,8 +40,8 @@ def at_the_last_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "measure", padding)
 
 
-def without(name: str) -> Fault:
-    """The model's forward does not hear of this argument."""
+def without(*names: str) -> Fault:
+    """The model's forward does not hear of these arguments."""
 
     def fault(patch: pytest.MonkeyPatch) -> None:
         import transformers as hf
@@ -50,8 +50,8 @@ def without(name: str) -> Fault:
             forward = kind.forward
 
             def deaf(self: Any, *args: Any, _forward: Any = forward, **given: Any) -> Any:
-                given.pop(name, None)
-                return _forward(self, *args, **given)
+                kept = {name: value for name, value in given.items() if name not in names}
+                return _forward(self, *args, **kept)
 
             patch.setattr(kind, "forward", deaf)
 
@@ -188,21 +188,9 @@ def size_of_ld(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine_module, "figures", unsigned)
 
 
-def bos_not_patched(patch: pytest.MonkeyPatch) -> None:
-    """All positions, but for the first."""
-    lot_of = CleanPasses._lot
-
-    def lot(self: CleanPasses, *args: Any) -> Any:
-        made = lot_of(self, *args)
-        made.places[:, 0] = False
-        return made
-
-    patch.setattr(CleanPasses, "_lot", lot)
-
-
 def bos_averaged(patch: pytest.MonkeyPatch) -> None:
     """The mean counts BOS, where heads look when they look nowhere."""
-    patch.setattr(LoadedModel, "bos_id", None)
+    patch.setattr(LoadedModel, "bos_id", property(lambda self: None), raising=False)
 
 
 def folded_constant(patch: pytest.MonkeyPatch) -> None:
