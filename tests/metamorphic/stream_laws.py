@@ -17,7 +17,7 @@ from tinyablation.interventions import AblateHeads, Head, PatchPath, PathMethod
 from tinyablation.ov import head_outputs
 from tinyablation.rows import Rows
 
-# Sums of fp32 streams of some units, in another order. STREAM_REASON
+# Sums of fp32 streams of some units, in another order: between 3e-6 and 4e-6 was the most.
 STREAM_ROUNDING = 1e-5
 LAST = N_LAYERS - 1
 
