@@ -4,6 +4,7 @@ Run: pytest tests/test_measurement.py
 """
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tinyablation.measuring import Bench
 from tinyablation.protocols import PUBLISHED, ProtocolError
 from tinyablation.registry import load_registry
 from tinyablation.runs import NotVerified, RunStore
+from tinyablation.statistics import Estimate
 from tinyablation.tables import PER_EXAMPLE_COLUMNS
+from tinyablation.verdicts import judge_above_floor
 
 ROOT = Path(__file__).parent.parent
 
@@ -218,6 +221,53 @@ def test_a_defect_of_the_batched_engine_shows_in_the_noise_floor(tmp_path, monke
 
     monkeypatch.setattr(made.engine, "measure", mixed)
     assert made.run("facts", "zero").noise_floor() > 0.1
+
+
+def again(table, call):
+    """The second time that the same is measured, it is something else."""
+    return 0.4 * (call > 1)
+
+
+def shaped(table, call):
+    """What a row is depends on how many there are."""
+    return 0.4 * (table["example"].nunique() == 1)
+
+
+def coarse(table, call):
+    """What this device computes is off everywhere, and the CPU in float32 is not."""
+    return 0.4
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "off"),
+    [("repeat", None, again), ("shape", None, shaped), ("reference", "bfloat16", coarse)],
+)
+def test_whichever_noise_is_the_largest_decides_what_is_inconclusive(
+    tmp_path, monkeypatch, kind, dtype, off
+):
+    made = bench(tmp_path, dtype=dtype)
+    own, calls = made.engine.measure, Counter()
+
+    def noisy(prompts, interventions, **options):
+        table = own(prompts, interventions, **options)
+        what = (tuple(prompts), tuple(interventions))
+        calls[what] += 1
+        late = table["method"] != "none"
+        table.loc[late, "logit_diff"] += off(table, calls[what])
+        return table
+
+    monkeypatch.setattr(made.engine, "measure", noisy)
+    run = made.run("facts", "zero")
+    found = json.loads((run.path / "verify.json").read_text())["logit_diff"]
+    kinds = {name: found[name] or 0.0 for name in ("repeat", "shape", "reference")}
+    assert max(kinds, key=kinds.get) == kind and found["noise"] == found[kind] > 0.3
+    assert sorted(kinds.values())[1] < 0.1  # and no other kind is near it
+    floor = made.effects("facts", "zero").floor()
+    assert run.noise_floor() == found["noise"] and float(floor) >= found["noise"]
+    within, beyond = (Estimate(x, x - 0.01, x + 0.01, 16, 8) for x in (0.28, 1.5))
+    refused = judge_above_floor(within, floor=floor, what="it")
+    assert refused.status == "inconclusive" and "numerical noise" in refused.reason
+    assert judge_above_floor(beyond, floor=floor, what="it").status == "supported"
 
 
 def test_answers_of_several_tokens_are_measured_as_spans(tmp_path):

@@ -1,4 +1,4 @@
-"""Effects below the numerical noise are inconclusive, in every claim that compares one.
+"""Noise by its kinds; effects below it are inconclusive, in every claim that compares one.
 
 Run: pytest tests/test_noise.py
 """
@@ -7,6 +7,7 @@ from dataclasses import replace
 from inspect import signature
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from claims import test_binders as binders
@@ -32,7 +33,9 @@ from tests.test_claims_can_fail import tables
 from tests.test_courses import made_up as made_up_course
 from tinyablation.effects import head_name
 from tinyablation.expectations import Subject
+from tinyablation.noise import noise_rows, spread
 from tinyablation.ratios import RatioUndefined
+from tinyablation.robustness import NoiseRow
 from tinyablation.verdicts import Noise
 
 NAMED = Subject(
@@ -204,3 +207,51 @@ def test_noise_of_another_column_is_its_own():
     made = noisy(entropic(0.1), Noise(3.0, "cuda in bfloat16", {"entropy": 0.001}))
     verdict = judged(geometry.test_zeroing_the_trio_raises_entropy_slightly, coalitions=made)
     assert verdict.status == "supported", verdict.reason
+
+
+# --- how noise is summed up ----------------------------------------------------------------------
+
+
+def test_the_spread_is_between_changes_or_between_figures():
+    """[interventions, examples], the unhooked model first: it is 2 off, and so is all the rest."""
+    one = np.array([[1.0, 5.0], [3.0, 5.5]])
+    other = one + 2.0
+    assert spread((one, other), of_changes=True) == 0.0
+    assert spread((one, other), of_changes=False) == 2.0
+    third = one + np.array([[0.0, 0.0], [0.0, -0.25]])
+    assert spread((one, other, third), of_changes=True) == 0.25
+    assert spread((one[:1], third[:1]), of_changes=False) == 0.0
+
+
+def verified(device, dtype, repeat, shape, reference, **more):
+    figures = {"repeat": repeat, "shape": shape, "reference": reference}
+    return {"measured": {"device": device, "dtype": dtype}, "logit_diff": figures} | more
+
+
+def test_noise_is_the_largest_of_each_kind_by_device_and_dtype():
+    documents = [
+        verified("cuda", "bfloat16", 0.0, 0.02, 0.09),
+        verified("cpu", "float32", 0.0, 2e-6, None),
+        verified("cuda", "bfloat16", 0.01, 0.01, 0.03),
+        verified("cpu", "bfloat16", 0.0, 0.01, 0.05),
+    ]
+    assert noise_rows(documents) == [
+        NoiseRow(device="cpu", dtype="bfloat16", runs=1, repeat=0.0, shape=0.01, reference=0.05),
+        NoiseRow(device="cpu", dtype="float32", runs=1, repeat=0.0, shape=2e-6),
+        NoiseRow(device="cuda", dtype="bfloat16", runs=2, repeat=0.01, shape=0.02, reference=0.09),
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"measured": {"device": "cpu", "dtype": "float32"}},
+        {"measured": {"device": "cpu", "dtype": "float32"}, "logit_diff": {"noise": 0.1}},
+        {"measured": {"device": "cpu"}, "logit_diff": {"repeat": 0.0, "shape": 0.0}},
+        {"measured": "cpu", "logit_diff": {"repeat": 0.0, "shape": 0.0}},
+    ],
+)
+def test_documents_that_do_not_say_are_left_out(document):
+    """Readings have no logit differences; runs of before have one kind of noise."""
+    assert noise_rows([document]) == []
