@@ -3,6 +3,7 @@
 tests/pitfalls/mutants.toml puts each of them back, and tests/pitfalls/test_mutations.py sees red.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from tests.bridging import make_prompts, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
+from tests.metamorphic.faults import next_head
 from tinyablation.batteries import one_head
 from tinyablation.engine import EngineError
 from tinyablation.head_sets import Subsets
@@ -25,6 +27,7 @@ from tinyablation.measuring import Bench
 from tinyablation.metrics import distribution, divergence
 from tinyablation.patches import is_flat
 from tinyablation.registry import load_registry
+from tinyablation.robustness import BackendCheck
 from tinyablation.runs import RunStore
 from tinyablation.statistics import Estimate
 from tinyablation.verdicts import effect_floor, judge_above_floor
@@ -199,3 +202,19 @@ def test_p20_an_effect_within_the_noise_of_its_device_supports_nothing():
     assert verdict.status == "supported"
     noisy = judge_above_floor(effect, floor=effect_floor(1.0, 0.12), what="it")
     assert noisy.status == "inconclusive"
+
+
+def test_p20_what_plain_hooks_do_not_confirm_is_seen(tmp_path, monkeypatch):
+    """Two other ways to hook say what the engine says, and neither what a wrong engine says."""
+    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-mistral"]
+
+    def checks(folder):
+        store = RunStore(tmp_path / folder)
+        made = Bench(entry, corpora=ROOT / "corpora", store=store, share=0.1)
+        document = json.loads((made.run("facts", "zero").path / "verify.json").read_text())
+        assert document["backends_not_made"] == {} and document["noise_floor"] < SAME
+        return [BackendCheck.model_validate(found) for found in document["backends"]]
+
+    assert [check.agrees for check in checks("right")] == [True, True]
+    next_head(monkeypatch)  # grouped queries: a neighbour that shares keys and values
+    assert [check.agrees for check in checks("wrong")] == [False, False]
