@@ -91,6 +91,7 @@ def alone(bridges: Any) -> dict[str, Alone]:
     return {family: Alone(bridges[family, False]) for family in FAMILIES}
 
 
+@pytest.mark.slow  # some 3,000 passes by hooks: make slow
 @either
 @pytest.mark.parametrize("kind", KINDS)
 @every_family

@@ -25,6 +25,7 @@ STUDIED = {
 OUTPUT = (
     "reports/claims.html",
     "reports/pytest.html",
+    "reports/predictions/",
     "reports/published/",
     "reports/runs/",
     "corpora/<name>/",
