@@ -106,7 +106,7 @@ class Dispatch:
 
         A job that died with its worker is run again, RETRIES times at most: then JobLost names the
         shard, the worker and the reason. An error inside a job is raised as it was, and what else
-        is under way for it is called off. ExecutorError where the workers' store is not this one.
+        waits for a worker is called off. ExecutorError where the workers' store is not this one.
         """
         pending = self._pending[config.name]
         try:

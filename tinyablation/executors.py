@@ -31,7 +31,19 @@ POLL_SECONDS = 0.5
 
 
 class ExecutorError(TinyAblationError):
-    """An executor that is no such thing, is not installed, or does not answer."""
+    """An executor cannot be used; the message says what to do."""
+
+
+class UnknownExecutor(ExecutorError):
+    """A URL that names no executor, or an option that it has not."""
+
+
+class NotInstalled(ExecutorError):
+    """The package behind an executor is not installed here."""
+
+
+class Unreachable(ExecutorError):
+    """No scheduler answers."""
 
 
 class Lost(Exception):
@@ -89,36 +101,36 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """The address that a URL gives; ExecutorError names what is wrong, and the nearest known."""
+    """The address that a URL gives; UnknownExecutor names what is wrong, and the nearest known."""
     scheme = url.split("://", 1)[0]
     if scheme not in _KNOWN:
-        raise ExecutorError(
+        raise UnknownExecutor(
             f"executor {url!r}: {_nearest(scheme, _KNOWN)}; give local, dask://HOST:PORT, "
             "slurm://PARTITION or submitit-local://"
         )
     if scheme == LOCAL:
         if url != LOCAL:
-            raise ExecutorError(f"executor {url!r}: local takes nothing more; give local")
+            raise UnknownExecutor(f"executor {url!r}: local takes nothing more; give local")
         return Address(LOCAL)
     parts = urlsplit(url)
     place = parts.netloc
     if parts.path.strip("/") or parts.fragment or parts.username or "://" not in url:
-        raise ExecutorError(
+        raise UnknownExecutor(
             f"executor {url!r}: give {scheme}://{place or 'PLACE'}?OPTION=VALUE&..., no more"
         )
     if scheme == "dask" and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", place):
-        raise ExecutorError(
+        raise UnknownExecutor(
             f"executor {url!r}: give the scheduler's host and port, dask://HOST:8786"
         )
     if scheme == "slurm" and not re.fullmatch(r"[\w.,-]+", place):
-        raise ExecutorError(f"executor {url!r}: give the partition, slurm://PARTITION")
+        raise UnknownExecutor(f"executor {url!r}: give the partition, slurm://PARTITION")
     if scheme == "submitit-local" and place:
-        raise ExecutorError(f"executor {url!r}: it is of this machine; give submitit-local://")
+        raise UnknownExecutor(f"executor {url!r}: it is of this machine; give submitit-local://")
     known = _KNOWN[scheme]
     given = dict(known)
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in known:
-            raise ExecutorError(
+            raise UnknownExecutor(
                 f"executor {url!r}: {_nearest(key, known)}; {scheme}:// takes {', '.join(known)}"
             )
         given[key] = _value(url, key, value, known[key])
@@ -128,11 +140,13 @@ def parse(url: str) -> Address:
 def _value(url: str, key: str, value: str, default: int | str) -> int | str:
     if isinstance(default, str):
         if not re.fullmatch(r"[\w.,&|*:-]+", value):
-            raise ExecutorError(f"executor {url!r}: {key}={value!r} is no name")
+            raise UnknownExecutor(f"executor {url!r}: {key}={value!r} is no name")
         return value
     least = 1 if key in ("shards", "time") else 0
     if not value.isdecimal() or int(value) < least:
-        raise ExecutorError(f"executor {url!r}: {key}={value!r}; give a whole number from {least}")
+        raise UnknownExecutor(
+            f"executor {url!r}: {key}={value!r}; give a whole number from {least}"
+        )
     return int(value)
 
 
@@ -146,8 +160,8 @@ def _nearest(word: str, known: Mapping[str, Any]) -> str:
 def opened(address: Address, logs: Path) -> Iterator[Executor]:
     """The executor at an address that is not local, until the block ends; its jobs end with it.
 
-    logs: a folder that all machines see, for what submitit and its jobs write. Raises ExecutorError
-    where the package is not installed, or nothing answers.
+    logs: a folder that all machines see, for what submitit and its jobs write. Raises NotInstalled
+    where the package is not, and Unreachable where nothing answers.
     """
     if address.scheme == "dask":
         with _dask(address) as executor:
@@ -161,8 +175,8 @@ def opened(address: Address, logs: Path) -> Iterator[Executor]:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _not_installed(package: str, error: ImportError) -> ExecutorError:
-    return ExecutorError(
+def _not_installed(package: str, error: ImportError) -> NotInstalled:
+    return NotInstalled(
         f"{package} is not installed here ({error}): pip install -c constraints.txt "
         "-e '.[cluster]', on the workers too"
     )
@@ -180,7 +194,7 @@ def _dask(address: Address) -> Iterator[Executor]:
     try:
         client = Client(f"tcp://{address.place}", timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ExecutorError(
+        raise Unreachable(
             f"no dask scheduler answers at {address.place} ({error}): start one with `dask "
             "scheduler`, workers with `dask worker HOST:PORT --nthreads 1`, and give its address"
         ) from error
@@ -204,7 +218,7 @@ class DaskJobs(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self._client.status != "running":
-            raise ExecutorError(
+            raise Unreachable(
                 f"the dask scheduler at {self._client.scheduler.address} is gone; start it again, "
                 "and run this again: what was measured is kept"
             )
@@ -252,7 +266,7 @@ def _submitit(address: Address, logs: Path) -> Any:
     try:
         slurm = submitit.SlurmExecutor(folder=logs)
     except RuntimeError as error:
-        raise ExecutorError(
+        raise Unreachable(
             f"there is no Slurm here ({error}): run this where sbatch and srun are, as on a login "
             "node, or give another executor"
         ) from error
@@ -318,8 +332,9 @@ class SubmittedJobs(Executor):
                 for job in self._running.values():
                     with contextlib.suppress(Exception):  # it may be gone by now
                         job.cancel(check=False)
-        if wait and self._watcher is not None:
-            self._watcher.join()
+        watcher = self._watcher
+        if wait and watcher is not None:
+            watcher.join()
 
     def _watch(self) -> None:
         while True:

@@ -6,6 +6,7 @@ the run has here goes with it, so that a machine with other weights, corpora or 
 refuses instead of measuring something else.
 """
 
+import importlib
 import os
 import socket
 import threading
@@ -115,23 +116,23 @@ class Failure(BaseModel):
 
     def rebuilt(self, about: str, worker: str) -> TinyAblationError:
         """The error as it was raised, with a note of where; JobError for one of another kind."""
-        found: TinyAblationError | None = None
-        for kind in _subclasses(TinyAblationError):
-            if f"{kind.__module__}:{kind.__qualname__}" == self.kind:
-                found = kind(self.message)
-        if found is None:
-            line = f"{about}: {self.message}"
-            found = JobError(line if not self.trace else f"{line}\n{self.trace}")
+        kind = _error_class(self.kind)
+        line = self.message if not self.trace else f"{self.message}\n{self.trace}"
+        found = JobError(f"{about}: {line}") if kind is None else kind(self.message)
         found.add_note(f"raised by worker {worker}, in job {about}")
         return found
 
 
-def _subclasses(kind: type[TinyAblationError]) -> list[type[TinyAblationError]]:
-    import importlib
-
-    module = kind.__module__
-    importlib.import_module(module)
-    return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
+def _error_class(name: str) -> type[TinyAblationError] | None:
+    """The error class of this package that is called so; None where there is none."""
+    module, _, attribute = name.partition(":")
+    if module.split(".")[0] != "tinyablation":
+        return None
+    try:
+        kind = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return None
+    return kind if isinstance(kind, type) and issubclass(kind, TinyAblationError) else None
 
 
 def worker_name() -> str:
