@@ -19,6 +19,7 @@ import pytest
 from tests import lossy_jobs
 from tests.lossy_jobs import BATTERY, SHARD, marker
 from tests.small_corpora import put_corpora
+from tinyablation.__main__ import main
 from tinyablation.dispatch import Dispatch, JobLost, dispatching
 from tinyablation.executors import ExecutorError, parse
 from tinyablation.measuring import Bench
@@ -178,6 +179,21 @@ def test_a_submitit_job_that_dies_is_run_again(corpora, alone, tmp_path, monkeyp
     assert marker(store).exists()
 
 
+def test_the_command_measures_elsewhere_too(corpora, tmp_path, monkeypatch, capsys):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    store = tmp_path / "runs"
+    options = ["--model", "tiny-llama", "--condition", "facts", "--corpora", str(corpora)]
+    options += ["--registry", str(ROOT / "fixtures" / "models.toml"), "--runs", str(store)]
+    options += ["--battery", "baseline", "--seeds", "0", "1", "--share", "0.5"]
+    assert main(["measure", *options, "--executor", "submitit-local://"]) == 0
+    found = [Path(line) for line in capsys.readouterr().out.split()]
+    assert len(found) == 2 and all((path / "manifest.json").exists() for path in found)
+    assert len(list((store / ".jobs").glob("*_result.pkl"))) >= 2  # other processes did it
+    assert main(["measure", *options, "--executor", "submitit-loca://"]) == 2
+    assert "did you mean 'submitit-local'?" in capsys.readouterr().err
+
+
 def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_path, monkeypatch):
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -192,19 +208,88 @@ def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_pat
     assert made.store.status(made._plan("facts", BATTERY).config) == "partial"
 
 
+SBATCH = """#!{python}
+# Runs a job at once, in the background, as one of its own: no Slurm is needed to submit to it.
+import os, subprocess, sys
+from pathlib import Path
+jobs = Path(__file__).parent / "jobs"
+jobs.mkdir(exist_ok=True)
+number = 100 + len(list(jobs.iterdir()))
+variables = dict(JOB_ID=number, NTASKS=1, PROCID=0, LOCALID=0, NODEID=0, JOB_NUM_NODES=1)
+environment = os.environ | {{f"SLURM_{{name}}": str(value) for name, value in variables.items()}}
+environment["SLURM_JOB_NODELIST"] = "node-1"
+silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+job = subprocess.Popen(["bash", sys.argv[-1]], env=environment, **silent)
+(jobs / str(number)).write_text(str(job.pid))
+print(f"Submitted batch job {{number}}")
+"""
+SRUN = """#!/bin/sh
+while [ "${1#--}" != "$1" ]; do
+    [ "$1" = --unbuffered ] || shift
+    shift
+done
+exec "$@"
+"""
+SACCT = """#!{python}
+import os, re, sys
+from pathlib import Path
+print("JobID|State|NodeList")
+for job in sorted((Path(__file__).parent / "jobs").iterdir()):
+    try:
+        alive = "\\nState:\\tZ" not in Path("/proc", job.read_text(), "status").read_text()
+    except OSError:
+        alive = False
+    print(f"{{job.name}}|{{'RUNNING' if alive else 'NODE_FAIL'}}|node-1")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc")
+def test_a_slurm_job_whose_node_fails_is_submitted_again(corpora, alone, tmp_path, monkeypatch):
+    """Slurm's commands, pretended: submitit submits to them, and the jobs are real processes."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+        path = commands / name
+        path.write_text(text.format(python=sys.executable) if "{python}" in text else text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
+    monkeypatch.setattr("tinyablation.executors.ASK_SECONDS", 1)
+    store, said = tmp_path / "runs", []
+    with dispatching(parse("slurm://gpu?cpus=1&shards=1&jobs=2"), store, say=said.append) as sent:
+        sent.call = lossy_jobs.dying
+        made = bench(store, corpora, sent)
+        run = made.run("facts", BATTERY)
+    assert tables(run) == alone and "model" not in made.__dict__
+    assert len(said) == 1 and f"shard {SHARD}: lost with job 10" in said[0]
+    assert "NODE_FAIL" in said[0]
+    # One job a shard, one that was lost; --jobs at a time.
+    assert len(list((commands / "jobs").iterdir())) == 4
+
+
 # --- a session -----------------------------------------------------------------------------------
 
 
 def test_a_session_with_an_executor_only_judges(dask, tmp_path):
     """`pytest claims --executor` on real cells: the workers measure, and no torch comes here."""
     url, _ = dask
-    command = [sys.executable, "-m", "pytest", "claims", "--executor", url]
+    (tmp_path / "seen.py").write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "def pytest_sessionfinish():\n"
+        "    Path(os.environ['SEEN']).write_text(str('torch' in sys.modules))\n"
+    )
+    environment = ENVIRONMENT | {"SEEN": str(tmp_path / "seen.txt")}
+    environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    command = [sys.executable, "-m", "pytest", "claims", "--executor", url, "-p", "seen"]
     command += ["--reports", str(tmp_path / "reports"), "-p", "no:cacheprovider"]
     command += ["-k", "tiny-llama and not plain and facts", "--claim", "V,H1.1"]
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=4 * PATIENCE,
@@ -214,5 +299,5 @@ def test_a_session_with_an_executor_only_judges(dask, tmp_path):
     runs = [path for path in (tmp_path / "reports" / "runs").glob("tiny-llama-*") if path.is_dir()]
     batteries = {path.name.split("-")[2] for path in runs}
     assert {"zero", "corrupt", "null"} <= batteries
-    for path in runs:
-        assert (path / "manifest.json").exists()
+    assert all((path / "manifest.json").exists() for path in runs)
+    assert (tmp_path / "seen.txt").read_text() == "False"

@@ -140,7 +140,7 @@ class Submitted:
         self.call, self.arguments = call, arguments
         self.finished, self.cancelled = threading.Event(), False
 
-    def done(self) -> bool:
+    def done(self, force_check: bool) -> bool:
         return self.finished.is_set()
 
     def result(self) -> Any:

@@ -27,6 +27,7 @@ OUTPUT = (
     "reports/pytest.html",
     "reports/published/",
     "reports/runs/",
+    "reports/runs/.jobs/",
     "corpora/<name>/",
 )
 

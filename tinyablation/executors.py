@@ -24,10 +24,12 @@ from urllib.parse import parse_qsl, urlsplit
 from tinyablation.errors import TinyAblationError
 
 LOCAL = "local"
-# Seconds: what a scheduler of the own network answers in, and how often submitted jobs are looked
-# at (Slurm itself is asked every one to two minutes).
+# Seconds: what a scheduler of the own network answers in; how often submitted jobs are looked at;
+# and how often Slurm is asked for them: submitit by itself asks ever less often, each ten minutes
+# in the end, and so long a node that died would not be missed.
 CONNECT_SECONDS = 10
 POLL_SECONDS = 0.5
+ASK_SECONDS = 60
 
 
 class ExecutorError(TinyAblationError):
@@ -337,6 +339,7 @@ class SubmittedJobs(Executor):
             watcher.join()
 
     def _watch(self) -> None:
+        asked = time.monotonic()
         while True:
             with self._lock:
                 self._submit_waiting()
@@ -346,9 +349,12 @@ class SubmittedJobs(Executor):
                     return
                 if self._closed:
                     return
+            asking = time.monotonic() - asked > ASK_SECONDS
             for future, job in running.items():
-                if job.done():
+                if job.done(force_check=asking):
                     self._settle(future, job)
+            if asking:
+                asked = time.monotonic()
             time.sleep(POLL_SECONDS)
 
     def _submit_waiting(self) -> None:
