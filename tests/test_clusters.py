@@ -179,10 +179,10 @@ def test_a_submitit_job_that_dies_is_run_again(corpora, alone, tmp_path, monkeyp
     assert marker(store).exists()
 
 
-def test_the_command_measures_elsewhere_too(corpora, tmp_path, monkeypatch, capsys):
+def test_the_command_measures_elsewhere_too(tmp_path, monkeypatch, capsys):
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    store = tmp_path / "runs"
+    store, corpora = tmp_path / "runs", put_corpora(tmp_path / "corpora", rows=(32, 32))
     options = ["--model", "tiny-llama", "--condition", "facts", "--corpora", str(corpora)]
     options += ["--registry", str(ROOT / "fixtures" / "models.toml"), "--runs", str(store)]
     options += ["--battery", "baseline", "--seeds", "0", "1", "--share", "0.5"]

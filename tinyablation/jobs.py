@@ -169,12 +169,15 @@ DESK = Desk()
 
 
 def make_bench(facts: BenchFacts) -> "Bench":
-    """A bench on this machine, which takes turns on its accelerator with others of this user."""
+    """A bench on this machine.
+
+    It takes no turns on an accelerator: between two jobs it keeps its model there, and another
+    worker would wait for a turn that nobody gives up.
+    """
     from tinyablation.devices import choose_device
     from tinyablation.lodging import Sharing
     from tinyablation.measuring import Bench
     from tinyablation.runs import RunStore
-    from tinyablation.turns import Turns
 
     for what, folder in (("corpora", facts.corpora), ("store", facts.store)):
         if not folder.is_dir():
@@ -182,19 +185,17 @@ def make_bench(facts: BenchFacts) -> "Bench":
                 f"worker {worker_name()} sees no folder {folder}: the {what} must lie where all "
                 "machines see them, under the same path"
             )
-    device = choose_device(facts.device)
-    turns = None if device == "cpu" else Turns()
     return Bench(
         facts.entry,
         corpora=facts.corpora,
         store=RunStore(facts.store),
         battery=facts.battery,
         seed=facts.seed,
-        device=device,
+        device=choose_device(facts.device),
         dtype=facts.dtype,
         protocol=facts.protocol,
         share=facts.share,
-        sharing=Sharing(turns, owner=worker_name()),
+        sharing=Sharing(owner=worker_name()),
     )
 
 
