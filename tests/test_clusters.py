@@ -24,6 +24,7 @@ from tinyablation.dispatch import Dispatch, JobLost, dispatching
 from tinyablation.executors import ExecutorError, parse
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
+from tinyablation.run_plans import plan_run
 from tinyablation.runs import TABLES, Run, RunStore
 
 pytestmark = [
@@ -137,7 +138,7 @@ def test_a_dask_worker_killed_in_the_middle_of_a_shard_loses_nothing(
         made = bench(store, corpora, elsewhere)
         assert elsewhere.device("auto") == "cpu"
         made.ahead("facts", BATTERY)
-        folder = made.store.path(made._plan("facts", BATTERY).config)
+        folder = made.store.path(plan_run(made, "facts", BATTERY).config)
         lost = killed(store)
         assert lost in {process.pid for process in processes.begun[1:]}
         assert not (folder / "shards" / f"{SHARD}.json").exists()
@@ -205,7 +206,7 @@ def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_pat
         made = bench(store, corpora, elsewhere)
         with pytest.raises(JobLost, match=rf"shard {SHARD}: lost with job \d+, after 2 attempt"):
             made.run("facts", BATTERY)
-    assert made.store.status(made._plan("facts", BATTERY).config) == "partial"
+    assert made.store.status(plan_run(made, "facts", BATTERY).config) == "partial"
 
 
 SBATCH = """#!{python}

@@ -19,6 +19,7 @@ from tinyablation.head_readings import Direction, SteeringDirections
 from tinyablation.jobs import DESK, Failure, Job, Receipt, run_job
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
+from tinyablation.run_plans import plan_run
 from tinyablation.runs import TABLES, RunStore
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,7 @@ def test_shards_travel_and_the_session_loads_nothing(corpora, tmp_path, alone):
 
 def test_several_shards_a_job_and_only_what_is_missing(corpora, tmp_path):
     made = bench(tmp_path / "runs", corpora)
-    plan = made._plan("facts", "single-heads")
+    plan = plan_run(made, "facts", "single-heads")
     made.advance("facts", plan.battery, ["baseline"])
     executor = Inline()
     bench(tmp_path / "runs", corpora, Dispatch(executor, shards=4)).run("facts", "single-heads")

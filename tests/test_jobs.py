@@ -71,9 +71,10 @@ def test_a_worker_computes_the_shards_of_its_job_and_the_last_one_finishes(corpo
     alone = here.run("facts", "zero")
     there = bench(tmp_path / "there", corpora)
     keys = ["L00-L03", "baseline"]
-    for key in keys:
+    for last, key in enumerate(keys):
         receipt = done(job_of(there, shards=(key,)))
         assert receipt.error is None and receipt.run == alone.name and receipt.device == "cpu"
+        assert receipt.complete == bool(last)
         assert set(receipt.shards) == {key} and receipt.seconds >= receipt.shards[key] > 0
         assert receipt.worker == jobs.worker_name()
     run = there.store.open(alone.name)

@@ -110,8 +110,8 @@ class Dispatch:
         """
         pending = self._pending[config.name]
         try:
-            self._collect(pending)
-            if bench.store.status(config) != "complete":
+            done = self._collect(pending)
+            if not done and bench.store.status(config) != "complete":
                 # A shard was lost after the others ended, or came from a run that was cut short.
                 pending.sent = [_Sent(pending.whole, self._submit(pending.whole))]
                 self._collect(pending)
@@ -131,9 +131,11 @@ class Dispatch:
     def _submit(self, job: Job) -> Future[str]:
         return self.executor.submit(self.call, job.model_dump_json())
 
-    def _collect(self, pending: _Pending) -> None:
+    def _collect(self, pending: _Pending) -> bool:
+        """Wait for all jobs sent; whether one of them found all complete at its end."""
         from tqdm import tqdm
 
+        complete = False
         name = pending.whole.config.name
         with tqdm(total=pending.total, desc=name, unit="shard", disable=not self.progress) as bar:
             left = list(pending.sent)
@@ -146,8 +148,10 @@ class Dispatch:
                     if receipt.error is not None:
                         raise receipt.error.rebuilt(one.job.about, receipt.worker)
                     left.remove(one)
+                    complete = complete or receipt.complete
                     bar.set_postfix_str(receipt.worker, refresh=False)
                     bar.update(min(len(one.job.shards) or 1, pending.total - bar.n))
+        return complete
 
     def _receipt(self, one: _Sent) -> Receipt | None:
         """The receipt of a job that is done; None where it was lost and is sent again."""

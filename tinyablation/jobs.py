@@ -86,7 +86,8 @@ class Job(BaseModel):
 
 class Receipt(BaseModel):
     """What a worker did: the seconds of each shard that it computed, in how many seconds in all,
-    who it is, on what kind of device. error: why it could not."""
+    who it is, on what device. complete: whether the run or reading was, at its end; error: why
+    nothing came of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,6 +96,7 @@ class Receipt(BaseModel):
     seconds: float = 0.0
     worker: str
     device: str = ""
+    complete: bool = False
     error: "Failure | None" = None
 
 
@@ -209,9 +211,15 @@ def run_job(text: str) -> str:
         with DESK.lock:
             bench = DESK.take(job.bench)
             shards = _do(job, bench)
-            device = bench.device
-        seconds = round(time.perf_counter() - began, 6)
-        receipt = Receipt(run=run, shards=shards, seconds=seconds, worker=worker, device=device)
+            complete = bench.store.status(job.config) == "complete"
+        receipt = Receipt(
+            run=run,
+            shards=shards,
+            seconds=round(time.perf_counter() - began, 6),
+            worker=worker,
+            device=bench.device,
+            complete=complete,
+        )
     except Exception as error:
         if type(error).__module__.split(".")[0] == "submitit":
             raise  # its signals, raised wherever the job stands: the time is up

@@ -11,9 +11,9 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
 from tinyablation.batteries import (
@@ -22,18 +22,17 @@ from tinyablation.batteries import (
     Patching,
     Paths,
     Sample,
-    Shard,
     Side,
-    battery,
 )
 from tinyablation.head_sets import HeadSets, Subsets
 from tinyablation.holding import HeldModel
 from tinyablation.interventions import AblationMethod, Head
 from tinyablation.library import Library
 from tinyablation.lodging import ALONE, Sharing
-from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE, Measurement
+from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE
 from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right
 from tinyablation.registry import ModelEntry
+from tinyablation.run_plans import RunPlan, plan_run
 from tinyablation.runs import Run, RunStore
 from tinyablation.samples import thin
 
@@ -258,7 +257,7 @@ class Bench(HeldModel):
 
         directions: makes the vectors that the battery steers along; called only when measuring.
         """
-        plan = self._plan(condition, wanted, directions)
+        plan = plan_run(self, condition, wanted, directions)
         if self.elsewhere is not None and self._begin(plan):
             self.elsewhere.complete(self, plan.config)
         return self.store.obtain(
@@ -276,7 +275,7 @@ class Bench(HeldModel):
         asked for and waited for. Nothing where this process measures."""
         if self.elsewhere is not None:
             for each in wanted:
-                self._begin(self._plan(condition, each))
+                self._begin(plan_run(self, condition, each))
 
     def advance(
         self,
@@ -290,7 +289,7 @@ class Bench(HeldModel):
 
         Returns the seconds of each that was computed here (see RunStore.advance).
         """
-        plan = self._plan(condition, wanted, directions)
+        plan = plan_run(self, condition, wanted, directions)
         return self.store.advance(
             plan.config,
             plan.shards,
@@ -301,26 +300,7 @@ class Bench(HeldModel):
             circumstances=self.circumstances,
         )
 
-    def _plan(
-        self, condition: str, wanted: str | AnyBattery, directions: Directions | None = None
-    ) -> "_Plan":
-        chosen = battery(wanted) if isinstance(wanted, str) else wanted
-        corpus, _ = self.corpus(condition)
-        sample = chosen.sample
-        rows = self.rows(
-            condition, sample.split, aligned=bool(chosen.donor), per_cluster=sample.per_cluster
-        )
-        made = None if directions is None else partial(directions, self)
-        return _Plan(
-            self.config(condition, chosen.name, sample),
-            chosen,
-            chosen.shards(self.facts.n_layers, self.facts.n_heads),
-            Measurement(self, chosen, condition, [corpus.examples[row] for row in rows], made),
-            _examples_frame(corpus, rows, chosen.side),
-            directions,
-        )
-
-    def _begin(self, plan: "_Plan") -> bool:
+    def _begin(self, plan: RunPlan) -> bool:
         """Send what is missing of a run; whether there is something to wait for."""
         assert self.elsewhere is not None
         under_way = self.elsewhere.is_under_way(plan.config)
@@ -495,38 +475,5 @@ class Bench(HeldModel):
         return found
 
 
-class _Plan(NamedTuple):
-    """A run before it is measured: its address, its shards, and who measures them on what."""
-
-    config: RunConfig
-    battery: AnyBattery
-    shards: list[Shard]
-    measure: Measurement
-    examples: "pandas.DataFrame"
-    directions: Directions | None
-
-    def verify(self, table: "pandas.DataFrame") -> dict[str, Any]:
-        return self.measure.verify(self.shards, table)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _examples_frame(corpus: "Corpus", rows: Mapping[int, str], side: Side) -> "pandas.DataFrame":
-    """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
-    import pandas
-
-    return pandas.DataFrame(
-        {
-            "split": name,
-            "fact_id": example.fact_id,
-            "cluster_id": example.cluster_id,
-            "template_id": example.template_id,
-            "cell": example.cell,
-            "clean": getattr(example, side),
-            "target": example.target,
-            "foil": example.foil,
-        }
-        for example, name in ((corpus.examples[row], name) for row, name in rows.items())
-    )
