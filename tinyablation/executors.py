@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ LOCAL = "local"
 CONNECT_SECONDS = 10
 POLL_SECONDS = 0.5
 ASK_SECONDS = 60
+CANCEL_SECONDS = 10  # until jobs that were called off are given up: local ones take a second
 
 
 class ExecutorError(TinyAblationError):
@@ -331,12 +332,22 @@ class SubmittedJobs(Executor):
                 for waiting in self._waiting:
                     waiting.future.cancel()
                 self._waiting.clear()
-                for job in self._running.values():
-                    with contextlib.suppress(Exception):  # it may be gone by now
-                        job.cancel(check=False)
+                cancelled = list(self._running.values())
+            self._cancel(cancelled)
         watcher = self._watcher
         if wait and watcher is not None:
             watcher.join()
+
+    @staticmethod
+    def _cancel(jobs: Sequence[Any]) -> None:
+        """Call jobs off, and see that those of this machine are gone."""
+        for job in jobs:
+            with contextlib.suppress(Exception):  # it may be gone by now
+                job.cancel(check=False)
+        deadline = time.monotonic() + CANCEL_SECONDS
+        for job in jobs:
+            while not job.done(force_check=False) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     def _watch(self) -> None:
         asked = time.monotonic()
