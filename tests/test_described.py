@@ -9,6 +9,7 @@ from tinyablation.batteries import BATTERIES, InEveryMethod, Patching, Paths, St
 from tinyablation.described import DescriptionError, describe, rebuild
 from tinyablation.head_readings import Direction, SteeringDirections, Written
 from tinyablation.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.screening import KeptPlan, Plan, ScreenedHeads
 from tinyablation.stepnorms import TripleNorms
 
 TRIO = ((0, 7), (0, 0), (0, 5))
@@ -26,6 +27,8 @@ EVERY = (
     Direction((0, 7)),
     SteeringDirections((0, 7), "facts"),
     TripleNorms(TRIO),
+    ScreenedHeads(TRIO, "0123abcd"),
+    KeptPlan(Plan("1:1", (0,), ((1, 0),), ((1, 1),), ((0.5, -0.25), (0.125, 0.0))), "scores"),
 )
 
 

@@ -21,6 +21,7 @@ from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.run_plans import plan_run
 from tinyablation.runs import TABLES, RunStore
+from tinyablation.screening import Screening, parse_screening
 
 ROOT = Path(__file__).parent.parent
 SHARDS = ["baseline", "L00-L02", "L03"]  # of battery single-heads
@@ -61,10 +62,17 @@ def alone(corpora, tmp_path_factory):
     return bench(tmp_path_factory.mktemp("alone"), corpora).run("facts", "single-heads")
 
 
-def bench(store: Path, corpora: Path, elsewhere: Dispatch | None = None) -> Bench:
+def bench(
+    store: Path,
+    corpora: Path,
+    elsewhere: Dispatch | None = None,
+    screening: Screening | None = None,
+) -> Bench:
     entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"]
     store.mkdir(exist_ok=True)
-    return Bench(entry, corpora=corpora, store=RunStore(store), elsewhere=elsewhere)
+    return Bench(
+        entry, corpora=corpora, store=RunStore(store), elsewhere=elsewhere, screening=screening
+    )
 
 
 def test_shards_travel_and_the_session_loads_nothing(corpora, tmp_path, alone):
@@ -119,6 +127,17 @@ def test_readings_and_steering_travel_too(corpora, tmp_path):
     assert {job.kind for job in executor.jobs} == {"reading", "run"}
     assert "model" not in made.__dict__
     assert made.elsewhere._pending == {}
+
+
+def test_a_screened_sweep_travels_with_its_scores(corpora, tmp_path):
+    executor = Inline()
+    made = bench(tmp_path / "runs", corpora, Dispatch(executor), parse_screening("2:2"))
+    assert made.gate("facts") == ("corrupt", "null")
+    sweep = made.sweep("facts")
+    assert 8 < len(sweep.heads) < 32 and "model" not in made.__dict__
+    assert [job.kind for job in executor.jobs[:2]] == ["reading", "reading"]
+    alone = bench(tmp_path / "alone", corpora, screening=parse_screening("2:2")).sweep("facts")
+    assert alone.heads == sweep.heads and alone.runs == sweep.runs
 
 
 def test_what_cannot_be_described_is_measured_here(corpora, tmp_path):

@@ -426,10 +426,12 @@ class Bench(HeldModel):
         return self._keep(("effects", condition, name), make)
 
     def gate(self, condition: str) -> tuple[str, ...]:
-        """The batteries that say whether a condition is valid for the model."""
+        """The batteries that say whether a condition is valid for the model, as far as they are
+        known beforehand: which heads a screened sweep measures is not."""
         corpus, _ = self.corpus(condition)
         has_null = all(example.null for example in corpus.examples)
-        return (self.battery, "corrupt", *(["null"] if has_null else []))
+        sweep = [self.battery] if self.screening is None else []
+        return (*sweep, "corrupt", *(["null"] if has_null else []))
 
     def unhooked(self, condition: str) -> "Tables":
         """The model without interventions on the clean, corrupt and null prompts of a condition."""
