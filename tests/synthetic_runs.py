@@ -1,7 +1,8 @@
 """Synthetic runs for the tests of run directories: a model of 4 layers x 3 heads, no torch.
 
-As a script (`python synthetic_runs.py ROOT LOG SECONDS`) it obtains the run in a process of its
-own, appending each shard it computes to LOG and sleeping SECONDS in each.
+As a script (`python synthetic_runs.py ROOT LOG SECONDS [KEY...]`) it obtains the run in a process
+of its own, or has only the shards of those KEYs computed, appending each shard that it computes to
+LOG and sleeping SECONDS in each.
 """
 
 import hashlib
@@ -159,14 +160,18 @@ def without_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyablation.plots.draw_png", lambda *_: b"no picture")
 
 
-def main(root: str, log: str, seconds: str) -> None:
+def main(root: str, log: str, seconds: str, *keys: str) -> None:
     def slow(shard: Shard) -> pd.DataFrame:
         with open(log, "a", encoding="utf-8") as handle:
             handle.write(f"{shard.key}\n")
         time.sleep(float(seconds))
         return compute(shard)
 
-    print(obtain(Path(root), with_=slow).name)
+    if keys:
+        store, config = RunStore(Path(root)), make_config()
+        store.advance(config, SHARDS, keys, slow, make_examples(), verify=verify)
+    else:
+        print(obtain(Path(root), with_=slow).name)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_means_donors_and_directions_are_verified_too(tmp_path):
     made.run("facts", Patching("reverse"))
     vector = torch.linspace(-1, 1, made.facts.d_model)
     steering = Steering(0, "made", ("up",))
-    run = made.run("facts", steering, directions=lambda: {"up": vector})
+    run = made.run("facts", steering, directions=lambda bench: {"up": vector})
     found = json.loads((run.path / "verify.json").read_text())
     assert len(found["interventions"]) > 3 and 0 < found["noise_floor"] < 0.03
 

@@ -28,6 +28,7 @@ OUTPUT = (
     "reports/predictions/",
     "reports/published/",
     "reports/runs/",
+    "reports/runs/.jobs/",
     "corpora/<name>/",
 )
 

@@ -9,6 +9,7 @@ from tinyablation.commands import add_commands
 from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
 from tinyablation.ov_commands import add_commands as add_ov_commands
+from tinyablation.planning import add_commands as add_planning_commands
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add_commands(commands)
     add_ov_commands(commands)
     add_drift_commands(commands)
+    add_planning_commands(commands)
     return top
 
 

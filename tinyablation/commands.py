@@ -6,6 +6,7 @@ Thin: each builds a bench or opens runs, asks the library, and writes JSON.
 import argparse
 import difflib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from tinyablation.corpora import CONFIRMATION
 from tinyablation.errors import TinyAblationError
 
 if TYPE_CHECKING:
+    from tinyablation.dispatch import Dispatch
     from tinyablation.interventions import Head
     from tinyablation.measuring import Bench
     from tinyablation.registry import ModelEntry
@@ -106,8 +108,10 @@ def entry_of(options: argparse.Namespace) -> "ModelEntry":
     return entry
 
 
-def bench_of(options: argparse.Namespace) -> "Bench":
-    """The bench that add_bench_options describe."""
+def bench_of(
+    options: argparse.Namespace, *, device: str = "", elsewhere: "Dispatch | None" = None
+) -> "Bench":
+    """The bench that add_bench_options describe; device: another than --device comes to here."""
     if options.seed < 0:
         raise CommandError(f"seed {options.seed}: give 0 or more")
     from tinyablation.devices import choose_device
@@ -119,9 +123,10 @@ def bench_of(options: argparse.Namespace) -> "Bench":
         corpora=options.corpora,
         store=RunStore(options.runs),
         seed=options.seed,
-        device=choose_device(options.device),
+        device=device or choose_device(options.device),
         dtype=options.dtype,
         progress=True,
+        elsewhere=elsewhere,
     )
 
 
@@ -216,6 +221,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     measure.add_argument(
         "--share", type=float, default=1.0, help="of the fact clusters (default: %(default)s)"
     )
+    measure.add_argument(
+        "--executor",
+        default="local",
+        metavar="URL",
+        help="who measures: local, dask://HOST:PORT, slurm://PARTITION?OPTIONS or "
+        "submitit-local:// (default: %(default)s)",
+    )
     measure.set_defaults(run=measure_battery)
 
 
@@ -288,12 +300,26 @@ def summarise_seeds(options: argparse.Namespace) -> None:
 
 def measure_battery(options: argparse.Namespace) -> None:
     """Measure, or find, one run a seed, and say where each is."""
-    for seed in options.seeds or [options.seed]:
-        options.seed = seed
-        bench = bench_of(options)
-        bench.share = options.share
-        print(bench.run(options.condition, options.battery).path)
-        bench.release()
+    from tinyablation.dispatch import device_of, dispatching
+    from tinyablation.executors import parse
+
+    address = parse(options.executor)
+    with dispatching(address, options.runs, progress=True, say=_say) as elsewhere:
+        device = "" if elsewhere is None else device_of(address, elsewhere, options.device)
+        benches = []
+        for seed in options.seeds or [options.seed]:
+            options.seed = seed
+            bench = bench_of(options, device=device, elsewhere=elsewhere)
+            bench.share = options.share
+            bench.ahead(options.condition, options.battery)
+            benches.append(bench)
+        for bench in benches:
+            print(bench.run(options.condition, options.battery).path)
+            bench.release()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def open_runs(directories: Sequence[Path]) -> tuple["RunStore", list["Run"]]:

@@ -222,8 +222,10 @@ def course(bench: "Bench", head: Head, condition: str) -> Course:
             f"model {bench.entry.id!r} has no checkpoints; list them in the registry to follow it"
         )
     sweeps = []
-    for checkpoint in bench.entry.checkpoints:
-        then = bench.like(bench.entry.at(checkpoint))
+    benches = [bench.like(bench.entry.at(checkpoint)) for checkpoint in bench.entry.checkpoints]
+    for then in benches:
+        then.ahead(condition, one_head(head))
+    for then in benches:
         found = then.effects(condition, one_head(head))
         then.release()
         sweeps.append(

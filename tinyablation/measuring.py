@@ -9,7 +9,7 @@ model on the CPU in float32 (`Bench.reference`).
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,16 +23,16 @@ from tinyablation.batteries import (
     Paths,
     Sample,
     Side,
-    battery,
 )
 from tinyablation.head_sets import HeadSets, Subsets
 from tinyablation.holding import HeldModel
 from tinyablation.interventions import AblationMethod, Head
 from tinyablation.library import Library
 from tinyablation.lodging import ALONE, Sharing
-from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE, Measurement
+from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE
 from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_right
 from tinyablation.registry import ModelEntry
+from tinyablation.run_plans import RunPlan, plan_run
 from tinyablation.runs import Run, RunStore
 from tinyablation.samples import thin
 
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 
     from tinyablation.coalitions import Coalitions
     from tinyablation.corpora import Corpus, Example, Split
+    from tinyablation.dispatch import Dispatch
     from tinyablation.effects import Effects
     from tinyablation.patches import Patches
     from tinyablation.paths import PathEffects
-    from tinyablation.readings import Computed, Reading
+    from tinyablation.readings import AnyReading, Reading
     from tinyablation.screening import Screening
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from tinyablation.verdicts import Verdict
 
 T = TypeVar("T")
-Directions = Callable[[], Mapping[str, "Tensor"]]
+Directions = Callable[["Bench"], Mapping[str, "Tensor"]]
 
 
 class Bench(HeldModel):
@@ -64,7 +65,8 @@ class Bench(HeldModel):
     CPU, its own choice when None; protocol: "corrected", or "published" to measure the way the
     study did (see protocols); share: of the fact clusters of each split, drawn by the seed;
     sharing: how this process shares the machine with others; screening: how sweeps choose the heads
-    they measure, None for all.
+    they measure, None for all; elsewhere: who measures what is missing, so that this process loads
+    no model; None: this process does.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Bench(HeldModel):
         share: float = 1.0,
         sharing: Sharing = ALONE,
         screening: "Screening | None" = None,
+        elsewhere: "Dispatch | None" = None,
     ) -> None:
         super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
         self.screening = screening
@@ -94,6 +97,7 @@ class Bench(HeldModel):
         self.seed = seed
         self.share = share
         self.progress = progress
+        self.elsewhere = elsewhere
         self.corpora = corpora
         self.library = Library(corpora, say=_say if progress else None)
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
@@ -153,6 +157,7 @@ class Bench(HeldModel):
             share=self.share,
             sharing=self.sharing,
             screening=self.screening,
+            elsewhere=self.elsewhere,
         )
         made.library = self.library
         made._benches = self._benches
@@ -250,43 +255,81 @@ class Bench(HeldModel):
     ) -> Run:
         """The run of one battery under one condition: reused, continued or measured now.
 
-        directions: makes the vectors that the battery steers along; asked for only when measuring.
+        directions: makes the vectors that the battery steers along; called only when measuring.
         """
-        chosen = battery(wanted) if isinstance(wanted, str) else wanted
-        corpus, _ = self.corpus(condition)
-        sample = chosen.sample
-        rows = self.rows(
-            condition, sample.split, aligned=bool(chosen.donor), per_cluster=sample.per_cluster
-        )
-        shards = chosen.shards(self.facts.n_layers, self.facts.n_heads)
-        measure = Measurement(
-            self, chosen, condition, [corpus.examples[row] for row in rows], directions
-        )
+        plan = plan_run(self, condition, wanted, directions)
+        if self.elsewhere is not None and self._begin(plan):
+            self.elsewhere.complete(self, plan.config)
         return self.store.obtain(
-            self.config(condition, chosen.name, sample),
-            shards,
-            measure,
-            _examples_frame(corpus, rows, chosen.side),
+            plan.config,
+            plan.shards,
+            plan.measure,
+            plan.examples,
             progress=self.progress,
-            verify=lambda table: measure.verify(shards, table),
+            verify=plan.verify,
             circumstances=self.circumstances,
         )
 
-    def reading(
+    def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
+        """Where others measure, have these batteries measured at the same time, before each is
+        asked for and waited for. Nothing where this process measures."""
+        if self.elsewhere is not None:
+            for each in wanted:
+                self._begin(plan_run(self, condition, each))
+
+    def advance(
         self,
         condition: str,
-        name: str,
-        compute: Callable[[], "Computed"],
-        sample: Sample = EVERYTHING,
-    ) -> "Reading":
-        """A measurement that is a document, at its address: reused, or computed now.
+        wanted: AnyBattery,
+        shards: Sequence[str],
+        *,
+        directions: Directions | None = None,
+    ) -> dict[str, float]:
+        """Compute the shards of these keys only, and finish the run if they were the last.
 
-        sample: what it is computed on, which is part of the address.
+        Returns the seconds of each that was computed here (see RunStore.advance).
         """
+        plan = plan_run(self, condition, wanted, directions)
+        return self.store.advance(
+            plan.config,
+            plan.shards,
+            shards,
+            plan.measure,
+            plan.examples,
+            verify=plan.verify,
+            circumstances=self.circumstances,
+        )
+
+    def _begin(self, plan: RunPlan) -> bool:
+        """Send what is missing of a run; whether there is something to wait for."""
+        assert self.elsewhere is not None
+        under_way = self.elsewhere.is_under_way(plan.config)
+        if self.store.status(plan.config) == "complete" and not under_way:
+            return False
+        return self.elsewhere.begin(
+            self,
+            "run",
+            plan.config,
+            what=plan.battery,
+            directions=plan.directions,
+            missing=self.store.missing(plan.config, plan.shards),
+        )
+
+    def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
+        """A measurement that is a document, at its address: reused, or computed now."""
         from tinyablation.readings import obtain_reading
 
-        config = self.config(condition, name, sample)
-        return obtain_reading(self.store, config, compute, self.circumstances)
+        config = self.config(condition, wanted.name(self), wanted.sample)
+        missing = self.store.status(config) != "complete"
+        if (
+            missing
+            and self.elsewhere is not None
+            and self.elsewhere.begin(self, "reading", config, what=wanted)
+        ):
+            self.elsewhere.complete(self, config)
+        return obtain_reading(
+            self.store, config, lambda: wanted.compute(self, condition), self.circumstances
+        )
 
     # --- measured, as claims ask for it ----------------------------------------------------------
 
@@ -347,6 +390,7 @@ class Bench(HeldModel):
         from tinyablation.patches import Patches
 
         def make() -> Patches:
+            self.ahead(condition, Patching("forward"), Patching("reverse"))
             forward, reverse = (
                 Effects(*self._measured(condition, self.run(condition, Patching(direction))))
                 for direction in ("forward", "reverse")
@@ -381,15 +425,23 @@ class Bench(HeldModel):
 
         return self._keep(("effects", condition, name), make)
 
+    def gate(self, condition: str) -> tuple[str, ...]:
+        """The batteries that say whether a condition is valid for the model, as far as they are
+        known beforehand: which heads a screened sweep measures is not."""
+        corpus, _ = self.corpus(condition)
+        has_null = all(example.null for example in corpus.examples)
+        sweep = [self.battery] if self.screening is None else []
+        return (*sweep, "corrupt", *(["null"] if has_null else []))
+
     def unhooked(self, condition: str) -> "Tables":
         """The model without interventions on the clean, corrupt and null prompts of a condition."""
         from tinyablation.validity import Tables
 
         def make() -> Tables:
-            corpus, _ = self.corpus(condition)
-            has_null = all(example.null for example in corpus.examples)
+            gate = self.gate(condition)
+            self.ahead(condition, *gate)
             clean, corrupt = self.sweep(condition), self.run(condition, "corrupt")
-            null = self.run(condition, "null") if has_null else None
+            null = self.run(condition, "null") if "null" in gate else None
             noises = [clean.noise(), *(run.noise_floor() for run in (corrupt, null) if run)]
             return Tables(
                 clean.baseline(), corrupt.table(), null.table() if null else None, max(noises)
@@ -427,22 +479,3 @@ class Bench(HeldModel):
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _examples_frame(corpus: "Corpus", rows: Mapping[int, str], side: Side) -> "pandas.DataFrame":
-    """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
-    import pandas
-
-    return pandas.DataFrame(
-        {
-            "split": name,
-            "fact_id": example.fact_id,
-            "cluster_id": example.cluster_id,
-            "template_id": example.template_id,
-            "cell": example.cell,
-            "clean": getattr(example, side),
-            "target": example.target,
-            "foil": example.foil,
-        }
-        for example, name in ((corpus.examples[row], name) for row, name in rows.items())
-    )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyablation import artefacts
 from tinyablation.addresses import RunConfig, RunError
@@ -34,6 +34,9 @@ from tinyablation.runs import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_c
 if TYPE_CHECKING:
     import numpy as np
 
+    from tinyablation.batteries import Sample
+    from tinyablation.measuring import Bench
+
 READING = "reading.json"
 TENSORS = "tensors.safetensors"
 FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which they are written
@@ -44,6 +47,15 @@ class Computed(NamedTuple):
 
     document: dict[str, Any]
     tensors: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+class AnyReading(Protocol):
+    """What a bench needs of a reading: its name in the address, its sample, and how it is made."""
+
+    @property
+    def sample(self) -> Sample: ...
+    def name(self, bench: Bench) -> str: ...
+    def compute(self, bench: Bench, condition: str) -> Computed: ...
 
 
 @dataclass(frozen=True)

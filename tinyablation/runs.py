@@ -5,13 +5,12 @@
     artifacts/impact_heatmap.{png,html}  provenance.json  profile.json  verify.json
     manifest.json (last)
     and, only while incomplete: partial_summary.json  shards/
-<root>/.locks/<name>.lock
+Locks: see locks.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ from pydantic import ValidationError
 
 from tinyablation import artefacts
 from tinyablation.addresses import RunConfig, RunError
+from tinyablation.filling import fill
+from tinyablation.locks import RunLocks
 from tinyablation.manifests import (
     MANIFEST,
     check_manifest,
@@ -38,6 +39,7 @@ from tinyablation.shards import (
     has_partial,
     insist_on_plan,
     remove_partial,
+    sidecar_path,
 )
 from tinyablation.tables import (
     HEAD_IMPACT_COLUMNS,
@@ -194,65 +196,77 @@ class RunStore:
         "noise_floor" in logits; it raises NotVerified to fail the run. `circumstances` says what
         the measurement is computed with, for provenance.json and profile.json.
 
-        One process at a time works on a run; others wait, then find it complete. Raises RunError
-        when a file of the directory was changed, when it belongs to another config, battery or
-        corpus, when rows are not finite or not those asked for, when the sample is not verified
-        (NotVerified: what was computed is then computed again by the next attempt), and when the
-        lock is not had in time. A complete run is never recomputed or overwritten.
+        Several processes may work on a run, each on shards of its own; who finds all of them done
+        verifies and writes the tables, while the others wait.
+
+        Raises RunError when a file of the directory was changed, when it belongs to another config,
+        battery or corpus, when rows are not finite or not those asked for, when the sample is not
+        verified (NotVerified: what was computed is then computed again by the next attempt), and
+        when a lock is not had in time. A complete run is never recomputed or overwritten.
         """
+        finishing = _Finishing(verify, circumstances)
         plan = Plan(tuple(shards), len(examples), check_examples(examples))
+        begun = self._begin(config, plan)
+        if isinstance(begun, Run):
+            return begun
+        locks, continued = self._locks(config.name), begun.recover()
+        with _said(begun, locks):
+            while True:
+                fill(begun, locks, shards, compute, circumstances, progress=progress)
+                with locks.whole():
+                    if begun.is_complete or len(begun.recover()) == len(shards):
+                        self._finish(begun, config, examples, continued, finishing)
+                        return self._reuse(config, plan)
+                # What was there when it was waited for is not any more: it was not verified.
+
+    def advance(
+        self,
+        config: RunConfig,
+        shards: Sequence[Shard],
+        keys: Sequence[str],
+        compute: Callable[[Shard], pd.DataFrame],
+        examples: pd.DataFrame,
+        *,
+        verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+        circumstances: Callable[[], artefacts.Circumstances] | None = None,
+    ) -> dict[str, float]:
+        """Have the shards called `keys` computed, and finish the run if they were the last.
+
+        Returns the seconds of each shard that was computed here. Arguments and errors are those of
+        `obtain`; where another process is about to finish the run, it is left to it.
+        """
+        finishing = _Finishing(verify, circumstances)
+        plan = Plan(tuple(shards), len(examples), check_examples(examples))
+        begun = self._begin(config, plan)
+        if isinstance(begun, Run):
+            return {}
+        locks, missing = self._locks(config.name), self.missing(config, shards)
+        wanted = [shard for shard in shards if shard.key in keys]
+        with _said(begun, locks):
+            own = fill(begun, locks, wanted, compute, circumstances)
+            seconds = {key: float(begun.sidecars[key]["seconds"]) for key in own}
+            if not self.missing(config, shards):
+                continued = [shard.key for shard in shards if shard.key not in missing]
+                with locks.whole_if_free() as held:
+                    if held and (begun.is_complete or len(begun.recover()) == len(shards)):
+                        self._finish(begun, config, examples, continued, finishing)
+        return seconds
+
+    def missing(self, config: RunConfig, shards: Sequence[Shard]) -> list[str]:
+        """Keys of the shards that are not there yet, from the names of files only."""
         folder = self.path(config)
-        if (folder / MANIFEST).exists() and not has_partial(folder):
-            return self._reuse(config, plan)
-        with self.lock(config.name):
-            if (folder / MANIFEST).exists():
-                run = self._reuse(config, plan)
-                remove_partial(folder)  # its writer was killed between manifest and clean-up
-                return run
-            self._begin(folder, config, plan)
-            work = ShardFolder(folder, plan, config.dtype)
-            continued = work.recover()
-            try:
-                self._compute(work, compute, progress, circumstances)
-                table = join_examples(work.merged(), examples)
-                work.say("measuring a sample again")
-                verified = _verify(work, verify, table)
-                work.say("writing the tables")
-                found = circumstances() if circumstances else artefacts.NOTHING_MORE
-                _finish(work, config, table, continued, verified, found)
-            except BaseException as reason:
-                state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
-                # Interrupted after the manifest, the run is complete and must not say otherwise.
-                with contextlib.suppress(OSError):
-                    if not (folder / MANIFEST).exists():
-                        work.say(state, reason=f"{type(reason).__name__}: {reason}"[:500])
-                raise
-            return self._reuse(config, plan)
+        if (folder / MANIFEST).exists():
+            return []
+        return [shard.key for shard in shards if not sidecar_path(folder, shard.key).exists()]
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of a run directory. The system frees it when its holder dies."""
-        from filelock import FileLock, Timeout
-
-        path = Path(self.root) / ".locks" / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=self.lock_timeout)
-        try:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if self.before_waiting is not None:
-                    self.before_waiting()
-                lock.acquire()
-        except Timeout as error:
-            raise RunError(
-                f"{path}: held by another process for over {self.lock_timeout} s. Wait for it, or "
-                "end it; the run then continues where it stood."
-            ) from error
-        try:
+        with self._locks(name).whole():
             yield
-        finally:
-            lock.release()
+
+    def _locks(self, name: str) -> RunLocks:
+        return RunLocks(Path(self.root), name, self.lock_timeout, self.before_waiting)
 
     def _reuse(self, config: RunConfig, plan: Plan) -> Run:
         folder = self.path(config)
@@ -261,45 +275,73 @@ class RunStore:
         plan.insist(manifest.get("plan", {}), folder / MANIFEST)
         return Run(folder, config)
 
-    @staticmethod
-    def _begin(folder: Path, config: RunConfig, plan: Plan) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        if (folder / CONFIG).exists():
-            insist_on_config(folder, config)
-        elif any(folder.iterdir()):
-            strange = sorted(path.name for path in folder.iterdir())
-            raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
-        else:
-            write_json(folder / CONFIG, config.model_dump(mode="json"))
-        insist_on_plan(folder, plan)
+    def _begin(self, config: RunConfig, plan: Plan) -> ShardFolder | Run:
+        """The folder of shards to fill, begun if need be; the run where it is complete."""
+        folder = self.path(config)
+        if (folder / MANIFEST).exists() and not has_partial(folder):
+            return self._reuse(config, plan)
+        with self._locks(config.name).notes():
+            if (folder / MANIFEST).exists():
+                run = self._reuse(config, plan)
+                remove_partial(folder)  # its writer was killed between manifest and clean-up
+                return run
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / CONFIG).exists():
+                insist_on_config(folder, config)
+            else:
+                remove_leftovers(folder)  # nobody writes here before there is a config
+                if any(folder.iterdir()):
+                    strange = sorted(path.name for path in folder.iterdir())
+                    raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
+                write_json(folder / CONFIG, config.model_dump(mode="json"))
+            insist_on_plan(folder, plan)
+        return ShardFolder(folder, plan, config.dtype)
 
-    @staticmethod
-    def _compute(
+    def _finish(
+        self,
         work: ShardFolder,
-        compute: Callable[[Shard], pd.DataFrame],
-        progress: bool,
-        circumstances: Callable[[], artefacts.Circumstances] | None,
+        config: RunConfig,
+        examples: pd.DataFrame,
+        continued: Sequence[str],
+        finishing: _Finishing,
     ) -> None:
-        from tqdm import tqdm
+        """Verify and write a run whose shards are all there. Call only while holding it whole."""
+        locks = self._locks(config.name)
+        if work.is_complete:
+            return
+        table = join_examples(work.merged(), examples)
+        with locks.notes():
+            work.say("measuring a sample again")
+        verified = _verify(work, finishing.verify, table)
+        with locks.notes():
+            work.say("writing the tables")
+        _write(work, config, table, continued, verified, finishing.found())
+        with locks.notes():
+            remove_partial(work.folder)
+        locks.forget_claims(shard.key for shard in work.plan.shards)
 
-        total = len(work.plan.shards)
-        with tqdm(
-            total=total,
-            initial=len(work.done),
-            desc=work.folder.name,
-            unit="shard",
-            disable=not progress,
-        ) as bar:
-            for shard in work.plan.shards:
-                if shard.key in work.sidecars:
-                    continue
-                work.say("running", computing=shard.key)
-                started = time.perf_counter()
-                rows = compute(shard)
-                seconds = time.perf_counter() - started
-                work.add(shard, rows, seconds, circumstances().devices if circumstances else ())
-                bar.update()
+
+@dataclass(frozen=True)
+class _Finishing:
+    """How a run whose shards are all there is verified, and what is said of how it was computed."""
+
+    verify: Callable[[pd.DataFrame], Mapping[str, Any]]
+    circumstances: Callable[[], artefacts.Circumstances] | None
+
+    def found(self) -> artefacts.Circumstances:
+        return self.circumstances() if self.circumstances else artefacts.NOTHING_MORE
+
+
+@contextlib.contextmanager
+def _said(work: ShardFolder, locks: RunLocks) -> Iterator[None]:
+    """Where filling a run ends with an error, its summary says which."""
+    try:
+        yield
+    except BaseException as reason:
+        state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(OSError), locks.notes():
+            work.say(state, reason=f"{type(reason).__name__}: {reason}"[:500])
+        raise
 
 
 def _verify(
@@ -315,7 +357,7 @@ def _verify(
         raise
 
 
-def _finish(
+def _write(
     work: ShardFolder,
     config: RunConfig,
     table: pd.DataFrame,
@@ -323,10 +365,11 @@ def _finish(
     verified: Mapping[str, Any],
     circumstances: artefacts.Circumstances,
 ) -> None:
-    """Write every file of a run whose shards are all there, the manifest last, then clean up."""
+    """Write every file of a run whose shards are all there, the manifest last."""
     from tinyablation import plots
 
     folder = work.folder
+    remove_leftovers(folder)  # of killed writers: nobody else writes while the run is held whole
     impact = artefacts.head_impact(table, config.name, config.seed)
     seconds = {key: float(work.sidecars[key]["seconds"]) for key in work.done}
     panels = plots.panels(impact)
@@ -353,7 +396,6 @@ def _finish(
         "plan": work.plan.record(),
     }
     write_manifest(folder, FILES, facts)
-    remove_partial(folder)
 
 
 def _read_config(folder: Path) -> RunConfig:

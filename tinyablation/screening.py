@@ -209,6 +209,39 @@ class ScreenedHeads:
         return [Shard(BASELINE, ()), *cut("heads", [AblateHeads((head,)) for head in self.heads])]
 
 
+_ON = Sample(split=DISCOVERY)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The reading of every head's mean score over the discovery split."""
+
+    sample: Sample = _ON
+
+    def name(self, bench: "Bench") -> str:
+        return f"scores-{METHOD}-v{SCORES_VERSION}"
+
+    def compute(self, bench: "Bench", condition: str) -> "Computed":
+        return _scores(bench, condition)
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """The reading that holds a plan; scores: the directory of those that it was made by."""
+
+    plan: Plan
+    scores: str
+    sample: Sample = _ON
+
+    def name(self, bench: "Bench") -> str:
+        return f"plan-{self.plan.name}"
+
+    def compute(self, bench: "Bench", condition: str) -> "Computed":
+        from tinyablation.readings import Computed
+
+        return Computed(self.plan.document() | {"scores": self.scores})
+
+
 def obtain_plan(bench: "Bench", condition: str, screening: Screening) -> Plan:
     """The plan of a condition; its scores and itself are readings, made once.
 
@@ -219,23 +252,11 @@ def obtain_plan(bench: "Bench", condition: str, screening: Screening) -> Plan:
         raise ScreeningError(
             f"a sweep by {bench.method} is not screened: scores are of {METHOD} ablation"
         )
-    on = Sample(split=DISCOVERY)
-    scored = bench.reading(
-        condition,
-        f"scores-{METHOD}-v{SCORES_VERSION}",
-        lambda: _scores(bench, condition),
-        on,
-    )
+    scored = bench.reading(condition, Scores())
     purpose = f"screening {bench.entry.id} {condition}"
     scores = np.array(scored.document()["scores"], dtype=np.float64)
     made = make_plan(scores, screening, bench.entry.id, seed=bench.seed, purpose=purpose)
-
-    def kept() -> "Computed":
-        from tinyablation.readings import Computed
-
-        return Computed(made.document() | {"scores": scored.name})
-
-    reading = bench.reading(condition, f"plan-{made.name}", kept, on)
+    reading = bench.reading(condition, KeptPlan(made, scored.name))
     return replace(made, reading=reading.name)
 
 

@@ -1,7 +1,8 @@
 """The finished shards of a run that is not complete yet, and the file that says what is missing.
 
-Each shard is one Parquet file with a sidecar (size, sha256, rows), written after it: a shard
-without a valid sidecar was not finished and is computed again.
+Each shard is one Parquet file with a sidecar (address, size, sha256, rows), written after it: a
+shard without a valid sidecar was not finished and is computed again. Several processes may fill one
+folder: each shard is written by who has its claim, the summary under the lock for notes (locks.py).
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from tinyablation.addresses import RunError, digest
+from tinyablation.addresses import HASH_DIGITS, RunError, digest
 from tinyablation.artefacts import distinct, utc_now
-from tinyablation.manifests import file_sha256, read_json, remedy, write_json
+from tinyablation.manifests import MANIFEST, file_sha256, read_json, remedy, write_json
 from tinyablation.tables import (
     BASELINE,
     ENGINE_COLUMNS,
@@ -91,6 +93,16 @@ class Plan:
             "shards": {shard.key: digest(self.labels(shard)) for shard in self.shards},
         }
 
+    def address(self, run: str, shard: Shard) -> str:
+        """What names a shard's rows: its run, its interventions and the examples, as 12 digits."""
+        covered = {
+            "run": run,
+            "key": shard.key,
+            "interventions": self.labels(shard),
+            "examples": {"n": self.n_examples, "sha256": self.examples_digest},
+        }
+        return digest(covered)[:HASH_DIGITS]
+
     def insist(self, recorded: dict[str, Any], path: Path) -> None:
         """RunError if the directory was made from other examples or another battery."""
         for name, value in self.record().items():
@@ -103,7 +115,11 @@ class Plan:
 
 @dataclass
 class ShardFolder:
-    """The shards of one incomplete run in `folder`. Use only while holding the run's lock."""
+    """The shards of one incomplete run in `folder`, as this process knows them.
+
+    sidecars: of the shards that it found, or made, and checked. discarded: why a shard that was
+    there could not be trusted, by key.
+    """
 
     folder: Path
     plan: Plan
@@ -115,28 +131,52 @@ class ShardFolder:
         return self.folder / SHARDS / f"{key}.parquet"
 
     def _sidecar(self, key: str) -> Path:
-        return self.folder / SHARDS / f"{key}.json"
+        return sidecar_path(self.folder, key)
 
-    def recover(self) -> list[str]:
-        """Find the shards an earlier attempt finished; return their keys in plan order.
+    @property
+    def is_complete(self) -> bool:
+        """Whether somebody completed the run; its shards are gone then, or are about to go."""
+        return (self.folder / MANIFEST).exists()
+
+    def has(self, shard: Shard) -> bool:
+        """Whether the shard is there and can be trusted; looked at again until it is."""
+        if shard.key in self.sidecars:
+            return True
+        with contextlib.suppress(RunError):  # somebody may be writing it again just now
+            sidecar = read_json(self._sidecar(shard.key))
+            self._trust(shard, sidecar)
+            self.sidecars[shard.key] = sidecar
+        return shard.key in self.sidecars
+
+    def recover_one(self, shard: Shard) -> bool:
+        """Whether the shard is there and can be trusted. Call only while holding its claim.
 
         One that cannot be trusted (truncated, changed, of another schema) is set aside in
         `discarded` with the reason and will be computed again: its run was never complete.
         """
-        for shard in self.plan.shards:
-            if not self._sidecar(shard.key).exists():
-                if self.path(shard.key).exists():
-                    self.discarded[shard.key] = "no sidecar: killed while it was written"
-                continue
+        if self.has(shard):
+            return True
+        reason = "no sidecar: killed while it was written"
+        if self._sidecar(shard.key).exists():
             try:
-                sidecar = read_json(self._sidecar(shard.key))
-                self._trust(shard, sidecar)
+                self._trust(shard, read_json(self._sidecar(shard.key)))
             except RunError as refusal:
-                self.discarded[shard.key] = str(refusal)
-                continue
-            self.sidecars[shard.key] = sidecar
-        for key, reason in self.discarded.items():
-            _LOG.warning("%s: shard %s is computed again: %s", self.folder.name, key, reason)
+                reason = str(refusal)
+        elif not self.path(shard.key).exists():
+            return False
+        self._sidecar(shard.key).unlink(missing_ok=True)
+        self.discarded[shard.key] = reason
+        _LOG.warning("%s: shard %s is computed again: %s", self.folder.name, shard.key, reason)
+        return False
+
+    def recover(self) -> list[str]:
+        """Look at every shard anew; return the keys of those that can be trusted, in plan order."""
+        known, self.sidecars = self.sidecars, {}
+        for shard in self.plan.shards:
+            with contextlib.suppress(RunError):
+                if read_json(self._sidecar(shard.key)) == known.get(shard.key):
+                    self.sidecars[shard.key] = known[shard.key]  # as it was when it was checked
+            self.has(shard)
         return self.done
 
     def _trust(self, shard: Shard, sidecar: dict[str, Any]) -> None:
@@ -145,6 +185,8 @@ class ShardFolder:
             raise RunError(f"{path}: missing")
         if path.stat().st_size != sidecar.get("size") or file_sha256(path) != sidecar.get("sha256"):
             raise RunError(f"{path}: truncated or changed (size or sha256 differs)")
+        if sidecar.get("address") != self.plan.address(self.folder.name, shard):
+            raise RunError(f"{path}: made for other examples or interventions (address differs)")
         rows = len(self.read(shard.key))
         expected = len(self.plan.labels(shard)) * self.plan.n_examples
         if rows != sidecar.get("rows") or rows != expected:
@@ -153,10 +195,6 @@ class ShardFolder:
     @property
     def done(self) -> list[str]:
         return [shard.key for shard in self.plan.shards if shard.key in self.sidecars]
-
-    @property
-    def missing(self) -> list[str]:
-        return [shard.key for shard in self.plan.shards if shard.key not in self.sidecars]
 
     def read(self, key: str) -> pd.DataFrame:
         return read_table(self.path(key), ENGINE_COLUMNS)
@@ -172,11 +210,17 @@ class ShardFolder:
 
         Baseline rows beside interventions (an engine always measures its own) must agree with the
         baseline shard within BASELINE_TOLERANCE and are dropped: there is one baseline in a table.
+        Where another process still computes that, they are compared when the run is merged.
         """
         where = f"{self.folder.name}, shard {shard.key}"
         beside = rows["intervention"] == BASELINE if "intervention" in rows.columns else None
+        later: dict[str, Any] = {}
         if shard.key != BASELINE and beside is not None and beside.any():
-            self._compare_baseline(rows[beside], where)
+            own = _Beside.of(rows[beside], self.plan.n_examples, where)
+            if self.has(self.plan.shards[0]):
+                self._compare_baseline(own, where)
+            else:
+                later = {"baseline": own._asdict()}
             rows = rows[~beside]
         check_rows(rows, self.plan.labels(shard), self.plan.n_examples, where)
         self._sidecar(shard.key).unlink(missing_ok=True)  # of a discarded file
@@ -184,46 +228,66 @@ class ShardFolder:
         write_table(path, rows, ENGINE_COLUMNS)
         sidecar = {
             "key": shard.key,
+            "address": self.plan.address(self.folder.name, shard),
             "rows": len(rows),
             "size": path.stat().st_size,
             "sha256": file_sha256(path),
             "seconds": seconds,
             "devices": [dict(device) for device in devices],
             "finished": utc_now(),
+            **later,
         }
         write_json(self._sidecar(shard.key), sidecar)
         self.sidecars[shard.key] = sidecar
 
-    def _compare_baseline(self, again: pd.DataFrame, where: str) -> None:
-        check_rows(again, [BASELINE], self.plan.n_examples, f"{where}, its own baseline")
-        first = self.read(BASELINE).set_index("example")["logit_diff"]
-        gap = (again.set_index("example")["logit_diff"] - first).abs()
-        size = float(again[["target_logit", "foil_logit"]].abs().to_numpy().max())
+    def _compare_baseline(self, again: _Beside, where: str) -> None:
+        first = self.read(BASELINE).sort_values("example")["logit_diff"].to_numpy()
+        gaps = abs(first - again.logit_diff)
         tolerance = BASELINE_TOLERANCE.get(self.dtype, BASELINE_TOLERANCE["float32"])
-        tolerance *= max(1.0, size / BASELINE_LOGIT)
-        if gap.max() > tolerance:
+        tolerance *= max(1.0, again.largest / BASELINE_LOGIT)
+        if gaps.max() > tolerance:
             raise RunError(
-                f"{where}: its baseline differs from the baseline shard by {gap.max():.3g} logits "
-                f"(example {gap.idxmax()}; at most {tolerance:.3g} in {self.dtype}): model or "
+                f"{where}: its baseline differs from the baseline shard by {gaps.max():.3g} logits "
+                f"(example {gaps.argmax()}; at most {tolerance:.3g} in {self.dtype}): model or "
                 f"prompts changed between shards. {remedy(self.folder)}"
             )
 
-    def say(self, state: str, **facts: Any) -> None:
-        """Write partial_summary.json: what is done, what is missing, how it stands."""
+    def say(self, state: str, computing: str = "", **facts: Any) -> None:
+        """Write partial_summary.json: what is done, what is missing, how it stands.
+
+        It tells of all processes: done is what is there, and `computing` which process is at which
+        shard, this one at the one named. Call only while holding the lock for notes; nothing is
+        written where the run is complete, which must not be said otherwise.
+        """
+        if self.is_complete:
+            return
+        rows: dict[str, int] = {}
+        for shard in self.plan.shards:
+            with contextlib.suppress(RunError, KeyError):
+                rows[shard.key] = int(read_json(self._sidecar(shard.key))["rows"])
+        path = self.folder / PARTIAL_SUMMARY
+        busy = read_json(path).get("computing", {}) if path.exists() else {}
+        me = {"process": os.getpid(), "host": socket.gethostname()}
+        busy = {
+            key: who for key, who in busy.items() if key not in rows and who != me and _lives(who)
+        }
+        if computing:
+            busy[computing] = me
         summary = {
             "complete": False,
             "run": self.folder.name,
             "state": state,
-            "done": self.done,
-            "missing": self.missing,
-            "rows_done": sum(sidecar["rows"] for sidecar in self.sidecars.values()),
+            "done": [shard.key for shard in self.plan.shards if shard.key in rows],
+            "missing": [shard.key for shard in self.plan.shards if shard.key not in rows],
+            "rows_done": sum(rows.values()),
+            "computing": busy,
             "discarded": self.discarded,
-            "process": os.getpid(),
+            **me,
             "updated": utc_now(),
             **facts,
             "note": "No figure of this run is final. Ask for the run again to continue it.",
         }
-        write_json(self.folder / PARTIAL_SUMMARY, {**summary, "plan": self.plan.record()})
+        write_json(path, {**summary, "plan": self.plan.record()})
 
     def devices(self) -> list[dict[str, Any]]:
         """What the shards were computed on, whichever attempt did, in plan order."""
@@ -232,15 +296,47 @@ class ShardFolder:
     def distrust(self) -> None:
         """Take the trust from every shard: the files stay to be looked at, none is used again."""
         for key in self.done:
-            self._sidecar(key).unlink()
+            self._sidecar(key).unlink(missing_ok=True)
             del self.sidecars[key]
 
     def merged(self) -> pd.DataFrame:
-        """All rows in plan order, read back from disk: who computed them never matters."""
+        """All rows in plan order, read back from disk: who computed them, and when, never matters.
+
+        RunError where a shard's own baseline, not compared yet, differs from the baseline shard.
+        """
         import pandas as pd
 
+        for key in self.done:
+            if "baseline" in self.sidecars[key]:
+                again = _Beside(**self.sidecars[key]["baseline"])
+                self._compare_baseline(again, f"{self.folder.name}, shard {key}")
         parts = [self.read(shard.key) for shard in self.plan.shards]
         return pd.concat(parts, ignore_index=True)
+
+
+class _Beside(NamedTuple):
+    """The baseline that was measured beside a shard: LD by example, and the largest logit."""
+
+    logit_diff: list[float]
+    largest: float
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, n_examples: int, where: str) -> Self:
+        check_rows(rows, [BASELINE], n_examples, f"{where}, its own baseline")
+        largest = float(rows[["target_logit", "foil_logit"]].abs().to_numpy().max())
+        return cls(rows.sort_values("example")["logit_diff"].tolist(), largest)
+
+
+def _lives(who: dict[str, Any]) -> bool:
+    """Whether a process may still be there: one of another machine may."""
+    import psutil
+
+    return who["host"] != socket.gethostname() or bool(psutil.pid_exists(who["process"]))
+
+
+def sidecar_path(folder: Path, key: str) -> Path:
+    """The file that says that a shard of an incomplete run is there."""
+    return folder / SHARDS / f"{key}.json"
 
 
 def remove_partial(folder: Path) -> None:

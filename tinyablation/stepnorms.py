@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tinyablation.batteries import Sample
 from tinyablation.coalitions import Coalitions, Heads
 from tinyablation.head_sets import HeadSets
 from tinyablation.interventions import Head, heads_label
@@ -16,6 +17,7 @@ from tinyablation.readings import Computed
 if TYPE_CHECKING:
     import pandas
 
+    from tinyablation.corpora import Example
     from tinyablation.geometry import Geometry
     from tinyablation.measuring import Bench
 
@@ -35,44 +37,65 @@ class StepNorms(Coalitions):
     spread: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TripleNorms:
+    """The reading: step norms with each triple of the trio's layer zeroed, the trio among them."""
+
+    trio: tuple[Head, ...]
+
+    def __post_init__(self) -> None:
+        own = sorted((int(layer), int(head)) for layer, head in self.trio)
+        object.__setattr__(self, "trio", tuple(own))
+
+    @property
+    def sample(self) -> Sample:
+        return HeadSets.sample
+
+    def sets(self, bench: "Bench") -> HeadSets:
+        """The sets of the trio's layer; BatteryError for a trio that is not of one layer."""
+        sets = HeadSets(self.trio[0][0], self.trio, bench.facts.n_heads, seed=bench.seed)
+        sets.sets()
+        return sets
+
+    def name(self, bench: "Bench") -> str:
+        self.sets(bench)
+        return f"geometry-{_name(self.trio)}"
+
+    def compute(self, bench: "Bench", condition: str) -> Computed:
+        from tinyablation.geometry import measure_geometry
+        from tinyablation.tokenisation import Prompt, encode
+
+        sets, model = self.sets(bench), bench.model
+        triples = tuple(heads for heads in sets.sets() if len(heads) == 3)
+        rows, examples = _measured(bench, condition, self.sample)
+        before = () if model.bos_id is None else (model.bos_id,)
+        # The residual stream knows nothing of the answers, which may be of several tokens.
+        prompts = [
+            Prompt((*before, *encode(model.tokenizer, example.clean)), 0, 1) for example in examples
+        ]
+        own = self.trio
+        found = measure_geometry(bench.engine, prompts, triples, sets.layer, vectors_of=[(), own])
+        wide = {name: _wide(found.table, name) for name in (EARLY_STEPS, ALL_STEPS)}
+        document = {
+            "layer": sets.layer,
+            "sets": list(wide[EARLY_STEPS].index),  # the rows of both tensors; "": the clean model
+            "rows": list(rows),  # of the corpus: their columns
+            "spread": _spread(found, own, [example.cluster_id for example in examples]),
+        }
+        return Computed(document, {name: table.to_numpy() for name, table in wide.items()})
+
+
 def stepnorms(bench: "Bench", condition: str, trio: tuple[Head, ...]) -> StepNorms:
     """The triples of the trio's layer, on the examples that its coalitions are measured on.
 
     Reused where the reading is complete. Raises BatteryError for a trio that is not of one layer,
     and what measure_geometry raises.
     """
-    own = tuple(sorted((int(layer), int(head)) for layer, head in trio))
-    sets = HeadSets(own[0][0], own, bench.facts.n_heads, seed=bench.seed)
-    triples = tuple(heads for heads in sets.sets() if len(heads) == 3)
-    sample = sets.sample
-    rows = bench.rows(condition, sample.split, per_cluster=sample.per_cluster)
-    corpus, _ = bench.corpus(condition)
-    examples = [corpus.examples[row] for row in rows]
-    clusters = [example.cluster_id for example in examples]
-
-    def compute() -> Computed:
-        from tinyablation.geometry import measure_geometry
-        from tinyablation.tokenisation import Prompt, encode
-
-        model = bench.model
-        before = () if model.bos_id is None else (model.bos_id,)
-        # The residual stream knows nothing of the answers, which may be of several tokens.
-        prompts = [
-            Prompt((*before, *encode(model.tokenizer, example.clean)), 0, 1) for example in examples
-        ]
-        found = measure_geometry(bench.engine, prompts, triples, sets.layer, vectors_of=[(), own])
-        wide = {name: _wide(found.table, name) for name in (EARLY_STEPS, ALL_STEPS)}
-        labels = list(wide[EARLY_STEPS].index)
-        document = {
-            "layer": sets.layer,
-            "sets": labels,  # the rows of both tensors; "" is the clean model
-            "rows": list(rows),  # of the corpus: their columns
-            "spread": _spread(found, own, clusters),
-        }
-        return Computed(document, {name: table.to_numpy() for name, table in wide.items()})
-
-    reading = bench.reading(condition, f"geometry-{_name(own)}", compute, sample)
+    wanted = TripleNorms(trio)
+    reading = bench.reading(condition, wanted)
     document, tensors = reading.document(), reading.tensors()
+    rows, examples = _measured(bench, condition, wanted.sample)
+    clusters = [example.cluster_id for example in examples]
     import pandas
 
     common = {
@@ -101,6 +124,15 @@ def stepnorms(bench: "Bench", condition: str, trio: tuple[Head, ...]) -> StepNor
         runs=(reading.name,),
         spread=document["spread"],
     )
+
+
+def _measured(
+    bench: "Bench", condition: str, sample: Sample
+) -> tuple[dict[int, str], list["Example"]]:
+    """Row of the corpus -> split, and the examples in that order."""
+    rows = bench.rows(condition, sample.split, per_cluster=sample.per_cluster)
+    corpus, _ = bench.corpus(condition)
+    return rows, [corpus.examples[row] for row in rows]
 
 
 def _name(heads: Heads) -> str:

@@ -1,0 +1,74 @@
+"""A run before it is measured: its address, its shards, and who measures them on which examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tinyablation.addresses import RunConfig
+from tinyablation.batteries import AnyBattery, Shard, Side, battery
+from tinyablation.measurement import Measurement
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.corpora import Corpus
+    from tinyablation.measuring import Bench, Directions
+
+
+class RunPlan(NamedTuple):
+    """What RunStore.obtain needs of a run, and what it was made from."""
+
+    config: RunConfig
+    battery: AnyBattery
+    shards: list[Shard]
+    measure: Measurement
+    examples: pandas.DataFrame
+    directions: Directions | None
+
+    def verify(self, table: pandas.DataFrame) -> dict[str, Any]:
+        return self.measure.verify(self.shards, table)
+
+
+def plan_run(
+    bench: Bench,
+    condition: str,
+    wanted: str | AnyBattery,
+    directions: Directions | None = None,
+) -> RunPlan:
+    """The plan of one battery's run under one condition; no model is loaded for it."""
+    chosen = battery(wanted) if isinstance(wanted, str) else wanted
+    corpus, _ = bench.corpus(condition)
+    sample = chosen.sample
+    rows = bench.rows(
+        condition, sample.split, aligned=bool(chosen.donor), per_cluster=sample.per_cluster
+    )
+    made = None if directions is None else partial(directions, bench)
+    return RunPlan(
+        bench.config(condition, chosen.name, sample),
+        chosen,
+        chosen.shards(bench.facts.n_layers, bench.facts.n_heads),
+        Measurement(bench, chosen, condition, [corpus.examples[row] for row in rows], made),
+        examples_frame(corpus, rows, chosen.side),
+        directions,
+    )
+
+
+def examples_frame(corpus: Corpus, rows: Mapping[int, str], side: Side) -> pandas.DataFrame:
+    """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
+    import pandas
+
+    return pandas.DataFrame(
+        {
+            "split": name,
+            "fact_id": example.fact_id,
+            "cluster_id": example.cluster_id,
+            "template_id": example.template_id,
+            "cell": example.cell,
+            "clean": getattr(example, side),
+            "target": example.target,
+            "foil": example.foil,
+        }
+        for example, name in ((corpus.examples[row], name) for row, name in rows.items())
+    )
