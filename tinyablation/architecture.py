@@ -1,8 +1,9 @@
 """Where things are in a Hugging Face model, by TransformerLens's adapters: no names of our own."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +59,20 @@ class Calls(NamedTuple):
     blocks: tuple[Call, ...]
     attentions: tuple[Call, ...]
     mlps: tuple[Call, ...]  # empty where a layer has no MLP module
+
+
+class Layout(NamedTuple):
+    """How prompts lie in the rows of a pass: one in each, as it stands here, or many (tries.py).
+
+    ends: the positions of their last tokens in a row, as an index; inputs: what the model is told
+    of a row beside its tokens, such as which positions attend to which.
+    """
+
+    ends: slice | Int[Tensor, " prompts"] = slice(-1, None)
+    inputs: Mapping[str, Tensor] = MappingProxyType({})
+
+
+ALONE = Layout()
 
 
 class Kept(NamedTuple):
@@ -155,9 +170,22 @@ class Architecture:
 
         One prompt, so that masks and position embeddings have batch size 1 and broadcast.
         """
-        blocks: list[Call] = []
-        attentions: list[Call] = []
-        mlps: list[Call] = []
+        with self._recording() as kept:
+            logits = self.model(ids, use_cache=False).logits[:, -1]
+        return self._calls(kept), logits
+
+    def recorded(
+        self, ids: Int[Tensor, "1 positions"], kept: Kept, layout: Layout
+    ) -> tuple[Calls, "Clean"]:
+        """A clean pass over one row, and how each layer was called in it."""
+        with self._recording() as calls:
+            clean = self.clean(ids, kept, layout=layout)
+        return self._calls(calls), clean
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
+        """Calls of blocks, attentions and MLPs, in their order, as they are made."""
+        found: tuple[list[Call], list[Call], list[Call]] = ([], [], [])
 
         def keeper(into: list[Call]) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
@@ -166,28 +194,23 @@ class Architecture:
 
             return keep
 
-        with hooked(
-            *(
-                handle
-                for layer in self.layers
-                for handle in (
-                    layer.block.register_forward_hook(keeper(blocks), with_kwargs=True),
-                    layer.attention.register_forward_hook(keeper(attentions), with_kwargs=True),
-                    *(
-                        [layer.mlp.register_forward_hook(keeper(mlps), with_kwargs=True)]
-                        if layer.mlp is not None
-                        else []
-                    ),
-                )
-            )
-        ):
-            logits = self.model(ids, use_cache=False).logits[:, -1]
+        handles = [
+            module.register_forward_hook(keeper(into), with_kwargs=True)
+            for layer in self.layers
+            for module, into in zip((layer.block, layer.attention, layer.mlp), found, strict=True)
+            if module is not None
+        ]
+        with hooked(*handles):
+            yield found
+
+    def _calls(self, found: tuple[list[Call], list[Call], list[Call]]) -> Calls:
+        blocks, attentions, mlps = found
         if not len(blocks) == len(attentions) == len(self.layers):
             raise EngineError(
                 f"model {self.name!r}: a layer was called more or less than once per forward pass"
             )
         whole = len(mlps) == len(self.layers)
-        return Calls(tuple(blocks), tuple(attentions), tuple(mlps) if whole else ()), logits
+        return Calls(tuple(blocks), tuple(attentions), tuple(mlps) if whole else ())
 
     def after_attention(
         self,
@@ -224,11 +247,12 @@ class Architecture:
         hidden: Float[Tensor, "rows positions d_model"],
         edit_z: Edit | None = None,
         edit_mlp: Edit | None = None,
+        ends: slice | Int[Tensor, " prompts"] = ALONE.ends,
     ) -> Float[Tensor, "rows positions d_model"]:
         """The layer's output.
 
         edit_z maps the output projection's input to what it becomes, edit_mlp the MLP's output. The
-        last layer is computed at the last position only, [rows, 1, d_model]: its keys and values
+        last layer is computed where prompts end only, [rows, ends, d_model]: its keys and values
         need all positions, its output projection and MLP do not.
         """
         modules = self.layers[layer]
@@ -236,7 +260,7 @@ class Architecture:
         kept: list[Tensor] = []
 
         def change(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            z = args[0][:, -1:] if last else args[0]
+            z = args[0][:, ends] if last else args[0]
             return (edit_z(z) if edit_z is not None else z, *args[1:])
 
         def stop(_: nn.Module, args: Any, out: Any) -> None:
@@ -255,12 +279,17 @@ class Architecture:
             contextlib.suppress(_Enough),
         ):
             calls.blocks[layer].into(modules.block, hidden)
-        return self.after_attention(calls, layer, hidden[:, -1:], kept[0], edit_mlp)
+        return self.after_attention(calls, layer, hidden[:, ends], kept[0], edit_mlp)
 
     def clean(
-        self, ids: Int[Tensor, "rows positions"], kept: Kept, *, logits: bool = True
+        self,
+        ids: Int[Tensor, "rows positions"],
+        kept: Kept,
+        *,
+        logits: bool = True,
+        layout: Layout = ALONE,
     ) -> "Clean":
-        """One unhooked pass over prompts of one length, recording what these layers saw and did.
+        """One unhooked pass over rows of one length, recording what these layers saw and did.
 
         Each record is where its layer computes. logits: whether they are computed, else empty.
         """
@@ -281,7 +310,7 @@ class Architecture:
             return keep
 
         def stop(_: nn.Module, args: Any, out: Any) -> None:
-            found.residual[len(self.layers)] = _first(out)[:, -1:]
+            found.residual[len(self.layers)] = _first(out)[:, layout.ends]
             raise _Enough
 
         for index, modules in enumerate(self.layers):
@@ -300,10 +329,10 @@ class Architecture:
                 handles.append(modules.mlp.register_forward_hook(out_of(found.mlp, index)))
         handles.append(self.layers[-1].block.register_forward_hook(stop))
         with hooked(*handles), contextlib.suppress(_Enough):
-            self.model(ids, use_cache=False)
+            self.model(ids, use_cache=False, **layout.inputs)
         if not logits:
             return found
-        return found._replace(logits=self.logits(found.residual[len(self.layers)][:, -1]))
+        return found._replace(logits=self.logits(found.residual[len(self.layers)].flatten(0, 1)))
 
     def folded_z(self, calls: Calls, positions: int) -> Float[Tensor, "layers width"]:
         """What z is when the value input is only the bias of the layer's first norm.
@@ -346,14 +375,15 @@ class Architecture:
 class Clean(NamedTuple):
     """A clean pass: by layer, its input, its projection input z, its attention's and MLP's outputs.
 
-    residual[n_layers], what enters the final norm, is always there, at the last position only.
+    residual[n_layers], what enters the final norm, is always there, where prompts end only; logits
+    are those of the prompts, row by row.
     """
 
     residual: dict[int, Float[Tensor, "rows positions d_model"]]
     z: dict[int, Float[Tensor, "rows positions width"]]
     attention: dict[int, Float[Tensor, "rows positions d_model"]]
     mlp: dict[int, Float[Tensor, "rows positions d_model"]]
-    logits: Float[Tensor, "rows vocab"]
+    logits: Float[Tensor, "prompts vocab"]
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """The measurement engine: interventions on activations, exact, batched, on plain HF modules.
 
-The way of the data: prompts are checked and made distinct, grouped by length (there is no padding
-anywhere), passed through the model once, and then every (intervention, prompt) is a row of a batch
-that starts from the clean activations at the earliest site it touches (see rows.Rows). Where that
-is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h) W_O[h];
-where it is the MLP, neither is. At later sites activations are replaced row by row.
+The way of the data: prompts are checked and made distinct, laid in rows of one length (there is no
+padding anywhere), passed through the model once, and then every intervention on a row is a row of a
+batch that starts from the clean activations at the earliest site it touches (see rows.Rows). Where
+that is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h)
+W_O[h]; where it is the MLP, neither is. At later sites activations are replaced row by row.
+
+Interventions that do the same to every prompt find all that begin alike packed in one row
+(tries.py); those that borrow from another prompt, or act at some positions, have a row a prompt.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from tinyablation.activations import in_one_pass
 from tinyablation.addresses import ENGINE_VERSION
 from tinyablation.architecture import Architecture
 from tinyablation.clean import Borrowing, Chunk, CleanPasses, Constants, Item
@@ -55,7 +59,10 @@ if TYPE_CHECKING:
 
 # Bounds of one batch, in numbers, of which Engine.room says what share there is room for.
 BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 MB in an MLP
-LOGIT_NUMBERS = 2**24  # rows x vocabulary: 128 MB in float64
+LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
+# Of which figures are read at once on a CPU: what they are read from then stays in its caches,
+# where a batch of all rows took four times as long (GPT-2's vocabulary: 1.6 ms a row, now .3).
+FIGURE_NUMBERS = 2**18
 
 __all__ = ["ENGINE_VERSION", "Engine", "EngineError", "OutOfMemory"]
 
@@ -177,7 +184,10 @@ class Engine:
             wanted.setdefault(self._canonical(intervention, constants), []).append(position)
         results = Results(len(interventions) + 1, len(prompts))
         total = len(prompts) * len(wanted)
-        with tqdm(total=total, desc=self.name, unit="row", disable=not progress) as bar:
+        with (
+            in_one_pass(self.architecture.model),
+            tqdm(total=total, desc=self.name, unit="row", disable=not progress) as bar,
+        ):
             self._measure_all(
                 examples,
                 Borrowing(lenders, places),
@@ -197,18 +207,25 @@ class Engine:
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
+        def work_on(interventions: list[Intervention]) -> Callable[[Chunk], None]:
+            starts: dict[Site, list[Intervention]] = {}
+            for intervention in interventions:
+                starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
+            return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
+
         measured = [intervention for intervention in wanted if intervention is not None]
-        starts: dict[Site, list[Intervention]] = {}
-        for intervention in measured:
-            starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
+        alike = [intervention for intervention in measured if intervention.loan == Loan()]
+        if alike and self.passes.can_pack(examples.distinct):
+            kept, _ = needs(alike, self.n_layers)
+            most = self.room.of(LOGIT_NUMBERS) // self.loaded.facts.vocab_size
+            self.passes.visit_packs(examples, kept, constants, max(1, most), work_on(alike))
+            measured = [intervention for intervention in measured if intervention not in alike]
+            if not measured:
+                return
         # The baseline's figures are those of the prompts' own rows: the lot without a loan.
         loans = dict.fromkeys([Loan(), *(intervention.loan for intervention in measured)])
         kept, lent = needs(measured, self.n_layers)
-
-        def work(chunk: Chunk) -> None:
-            self._measure_chunk(chunk, examples, starts, wanted, results, bar)
-
-        self.passes.visit(examples, loans, borrowing, kept, lent, constants, work)
+        self.passes.visit(examples, loans, borrowing, kept, lent, constants, work_on(measured))
 
     def _measure_chunk(
         self,
@@ -252,21 +269,29 @@ class Engine:
         examples: Examples,
     ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """By segment, its examples and their figures, from last-token residual streams."""
-        changed = distribution(self.architecture.logits(hidden))
-        rows = torch.cat([prompt_rows(chunk, s) for s in segments])
-        entropy = picked(chunk.distribution.entropy, rows)
-        kl = divergence(picked(chunk.probabilities, rows), entropy, changed)
-        found = []
-        for s in segments:
-            items = chunk.lots[s.intervention.loan].items[s.items]
-            part = Distribution(
-                changed.logits[s.rows],
-                changed.shifted[s.rows],
-                changed.log_sum[s.rows],
-                changed.entropy[s.rows],
-            )
-            found.append(self._figures(part, kl[s.rows], items, examples, s.intervention.label))
-        return found
+        logits = self.architecture.logits(hidden)
+        prompts = torch.cat([prompt_rows(chunk, s) for s in segments])
+        items = [item for s in segments for item in chunk.lots[s.intervention.loan].items[s.items]]
+        which, rows = _examples_of(items)
+        size = len(logits)
+        if logits.device.type == "cpu":
+            size = max(1, FIGURE_NUMBERS // logits.shape[1])
+        parts = []
+        for begin in range(0, len(logits), size):
+            changed = distribution(logits[begin : begin + size])
+            of = prompts[begin : begin + size]
+            clean = picked(chunk.probabilities, of), picked(chunk.distribution.entropy, of)
+            here = slice(*np.searchsorted(rows, [begin, begin + size]))
+            kl = divergence(*clean, changed)
+            parts.append(_read(changed, kl, which[here], rows[here] - begin, examples))
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        ends = np.searchsorted(rows, [s.rows.stop for s in segments])
+        each = []
+        for s, begin, end in zip(segments, [0, *ends], ends, strict=False):
+            own = {name: values[begin:end] for name, values in found.items()}
+            self._insist_finite(which[begin:end], own, s.intervention.label)
+            each.append((which[begin:end], own))
+        return each
 
     def _finals(
         self,
@@ -276,28 +301,31 @@ class Engine:
     ) -> Iterator[tuple[list[Segment], list[Float[Tensor, "rows d_model"]]]]:
         """Last-token residual streams of all rows, some batches of them at a time.
 
-        Batches are gathered before they meet the vocabulary: with 50,000 tokens the unembedding
-        of 40 rows runs at 70 % of the rate that it reaches with 300.
+        The segments' rows are those of the streams: one a prompt. Batches are gathered before they
+        meet the vocabulary: with 50,000 tokens the unembedding of 40 rows runs at 70 % of the rate
+        that it reaches with 300.
         """
         facts = self.loaded.facts
+        each = chunk.prompts_per_row
         limit = max(1, self.room.of(LOGIT_NUMBERS) // facts.vocab_size)
         row = chunk.length * facts.d_model
         segments: list[Segment] = []
         hidden: list[Tensor] = []
         used = 0
         for start in sorted(starts):
-            for batch in self._batches(chunk, starts[start], limit, pending):
+            for batch in self._batches(chunk, starts[start], max(1, limit // each), pending):
                 size = batch[-1].rows.stop
-                if used and used + size > limit:
+                if used and used + size * each > limit:
                     yield segments, hidden
                     segments, hidden, used = [], [], 0
                 what = f"{chunk.length} tokens through the layers"
                 with self.room.trying(BATCH_NUMBERS, size * row, size, what):
                     hidden.append(self._run(chunk, start, batch))
                 segments += [
-                    s._replace(rows=slice(used + s.rows.start, used + s.rows.stop)) for s in batch
+                    s._replace(rows=slice(used + s.rows.start * each, used + s.rows.stop * each))
+                    for s in batch
                 ]
-                used += size
+                used += size * each
         if used:
             yield segments, hidden
 
@@ -310,13 +338,12 @@ class Engine:
         label: str,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Examples and their figures, from one row per item."""
-        which = np.concatenate([item.examples for item in items])
-        row = np.repeat(np.arange(len(items)), [len(item.examples) for item in items])
-        place = [
-            torch.as_tensor(x, device=kl.device)
-            for x in (row, examples.targets[which], examples.foils[which])
-        ]
-        found = figures(ablated, kl, *place)
+        which, rows = _examples_of(items)
+        found = _read(ablated, kl, which, rows, examples)
+        self._insist_finite(which, found, label)
+        return which, found
+
+    def _insist_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
         for name, values in found.items():
             if not np.isfinite(values).all():
                 first = int(which[np.flatnonzero(~np.isfinite(values))[0]])
@@ -324,7 +351,6 @@ class Engine:
                     f"model {self.name!r}: {name} of example {first} under {label} is not finite; "
                     "measure in float32, and check the weights"
                 )
-        return which, found
 
     def _batches(
         self,
@@ -344,6 +370,14 @@ class Engine:
         for intervention in interventions:
             items = chunk.lots[intervention.loan].items
             count = len(items)
+            if chunk.packed:  # one row for all of them
+                if pending(intervention, items[-1]):
+                    batch.append(Segment(intervention, slice(0, count), slice(used, used + 1)))
+                    used += 1
+                if used == size:
+                    yield batch
+                    batch, used = [], 0
+                continue
             begin = next((n for n, item in enumerate(items) if pending(intervention, item)), count)
             while begin < count:
                 taken = min(count - begin, size - used)
@@ -405,3 +439,24 @@ class Engine:
                     f"model {self.name!r}: its MLPs are no modules of their own; {label} cannot be "
                     "measured"
                 )
+
+
+def _examples_of(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """The items' examples, and for each the number of its item."""
+    counts = [len(item.examples) for item in items]
+    return np.concatenate([i.examples for i in items]), np.repeat(np.arange(len(items)), counts)
+
+
+def _read(
+    ablated: Distribution,
+    kl: Float[Tensor, " rows"],
+    which: np.ndarray,
+    rows: np.ndarray,
+    examples: Examples,
+) -> dict[str, np.ndarray]:
+    """The figures of these examples, each read from its row."""
+    place = [
+        torch.as_tensor(x, device=kl.device)
+        for x in (rows, examples.targets[which], examples.foils[which])
+    ]
+    return figures(ablated, kl, *place)

@@ -47,11 +47,11 @@ def distribution(logits: Float[Tensor, "rows vocab"]) -> Distribution:
     makes its row's entropy NaN.
     """
     logits = logits.to(desk_of(logits.device))
-    shifted = logits.double() - logits.amax(dim=-1, keepdim=True).double()
+    shifted = logits.double().sub_(logits.amax(dim=-1, keepdim=True))
     exponentials = shifted.exp()
     total = exponentials.sum(dim=-1)
     log_sum = total.log()
-    entropy = log_sum - torch.linalg.vecdot(exponentials, shifted) / total
+    entropy = log_sum - exponentials.mul_(shifted).sum(dim=-1) / total
     return Distribution(logits, shifted, log_sum, entropy)
 
 

@@ -63,36 +63,43 @@ class Rows:
         self.start = start
         self.segments = segments
         self.n_layers = len(architecture.layers)
-        self.prompts = torch.cat([prompt_rows(chunk, segment) for segment in segments])
+        # The row of the clean pass that each row starts from.
+        self.clean_rows = torch.cat(
+            [chunk.clean_rows(s.intervention.loan, s.items) for s in segments]
+        )
         self._sites = [set(s.intervention.sites(self.n_layers)) for s in segments]
         # W_O by layer, read once: of an offloaded layer it comes from disk.
         self._matrices: dict[int, Float[Tensor, "width d_model"]] = {}
 
-    def final(self) -> Float[Tensor, "rows d_model"]:
-        """The last token's residual stream before the final norm, and where that computes."""
+    def final(self) -> Float[Tensor, "prompt_rows d_model"]:
+        """The residual stream of each row's prompts at their last tokens, before the final norm.
+
+        It is where that computes.
+        """
         arch, calls, clean = self.architecture, self.chunk.calls, self.chunk.clean
         layer, part = self.start
         if part == Part.STREAM:
-            hidden = picked(clean.residual[layer], self.prompts)
+            hidden = picked(clean.residual[layer], self.clean_rows)
         else:
-            # In the last layer nothing but the last position is read after the attention.
-            window = slice(-1 if layer == self.n_layers - 1 else None, None)
-            before, attention = (
-                picked(record[layer][:, window], self.prompts)
-                for record in (clean.residual, clean.attention)
-            )
+            # In the last layer nothing is read after the attention but where prompts end.
+            window = self.chunk.ends if layer == self.n_layers - 1 else slice(None)
+            before = clean.residual[layer][:, window]
+            if not self.chunk.packed:  # else one row for all, which layers add to each
+                before = picked(before, self.clean_rows)
+            attention = picked(clean.attention[layer][:, window], self.clean_rows)
             if part == Part.ATTENTION:
-                attention = self._attention(layer, attention)
+                attention = self._attention(layer, attention, window)
                 hidden = arch.after_attention(calls, layer, before, attention)
             else:
-                mlp = picked(clean.mlp[layer][:, window], self.prompts)
+                mlp = picked(clean.mlp[layer][:, window], self.clean_rows)
                 mlp = self._replaced(Site(layer, part), mlp)
                 hidden = arch.after_mlp(calls, layer, before, attention, mlp)
             layer += 1
         for later in range(layer, self.n_layers):
             hidden = self._stream(later, hidden)
-            hidden = arch.through(calls, later, hidden, self._edit_z(later), self._edit_mlp(later))
-        return self._stream(self.n_layers, hidden)[:, -1].to(arch.homes[-1])
+            edits = self._edit_z(later), self._edit_mlp(later)
+            hidden = arch.through(calls, later, hidden, *edits, self.chunk.ends)
+        return self._stream(self.n_layers, hidden).flatten(0, 1).to(arch.homes[-1])
 
     def _touching(self, site: Site) -> list[Segment]:
         return [s for s, sites in zip(self.segments, self._sites, strict=True) if site in sites]
@@ -114,13 +121,17 @@ class Rows:
         lent = self.chunk.lent.mlp if site.part == Part.MLP else self.chunk.lent.residual
         for s in touching:
             if isinstance(s.intervention, PatchPath):
-                live[s.rows] += self._sent(s, s.intervention, live.shape[1]).to(live.device)
+                window = self.chunk.ends if site.layer == self.n_layers else slice(None)
+                live[s.rows] += self._sent(s, s.intervention, window).to(live.device)
             else:
                 live[s.rows] = self._borrowed(s, lent[site.layer], live[s.rows])
         return live
 
     def _attention(
-        self, layer: int, attention: Float[Tensor, "rows positions d_model"]
+        self,
+        layer: int,
+        attention: Float[Tensor, "rows positions d_model"],
+        window: slice | Int[Tensor, " prompts"],
     ) -> Float[Tensor, "rows positions d_model"]:
         """The attention's output in the layer where rows start, from the clean one (its own)."""
         for s in self._touching(Site(layer, Part.ATTENTION)):
@@ -128,19 +139,22 @@ class Rows:
                 direction = self.chunk.constants.directions[s.intervention.direction]
                 attention[s.rows] += s.intervention.scale * direction.to(attention.device)
             else:
-                attention[s.rows] += self._sent(s, s.intervention, attention.shape[1])
+                attention[s.rows] += self._sent(s, s.intervention, window)
         return attention
 
     def _sent(
-        self, segment: Segment, intervention: Intervention, positions: int
+        self,
+        segment: Segment,
+        intervention: Intervention,
+        window: slice | Int[Tensor, " prompts"],
     ) -> Float[Tensor, "rows positions d_model"]:
-        """sum_h (z'_h - z_h) W_O[h] over the heads of the lowest layer, at the last positions.
+        """sum_h (z'_h - z_h) W_O[h] over the heads of the lowest layer, at these positions.
 
         In the model's dtype: in float32 it changed errors in half precision by -4 to +2 %.
         """
         heads = intervention.columns.heads
         layer = heads[0][0]
-        clean = picked(self.chunk.clean.z[layer][:, -positions:], self.prompts[segment.rows])
+        clean = picked(self.chunk.clean.z[layer][:, window], self.clean_rows[segment.rows])
         if layer not in self._matrices:
             self._matrices[layer] = self.architecture.output_matrix(layer, slice(None))
         changes = []
