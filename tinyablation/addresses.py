@@ -47,7 +47,7 @@ def digest(value: Any) -> str:
 
 
 # The engine whose figures a run holds: raise it whenever a figure could change.
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"
 
 
 ALL_SPLITS = "all"

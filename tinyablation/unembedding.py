@@ -46,7 +46,8 @@ class Unembedding:
         """Logits as the model itself computes them, rounded to its dtype."""
         rows = self.norm(hidden)
         matrix: Any = self.unembed.weight
-        if not self.is_matrix or matrix.is_meta or rows.device.type != "cpu":
+        whole = not self.is_matrix or matrix.is_meta or rows.requires_grad
+        if whole or rows.device.type != "cpu":
             logits: Tensor = self.unembed(rows)
             return logits
         bias: Any = self.unembed.bias
@@ -81,6 +82,7 @@ def _by_pieces(
     """rows @ matrix.T + bias in the rows' dtype, by so many numbers of the matrix at a time."""
     logits = rows.new_empty(len(rows), len(matrix))
     size = max(1, numbers // matrix.shape[1])
-    for into, part in zip(logits.split(size, dim=1), matrix.split(size), strict=True):
-        into.copy_(rows @ part.to(rows.dtype).T)
+    for begin in range(0, len(matrix), size):
+        part = matrix[begin : begin + size]
+        logits[:, begin : begin + size] = rows @ part.to(rows.dtype).T
     return logits if bias is None else logits.add_(bias)
