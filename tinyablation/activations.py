@@ -19,12 +19,14 @@ _gelu: Callable[[Tensor], Tensor] = partial(nn.functional.gelu, approximate="tan
 def in_one_pass(model: nn.Module) -> Iterator[None]:
     """While this lasts, such functions of the model are computed in one pass.
 
-    What has a forward of its own is left alone, as modules have that accelerate moves values for.
+    What somebody gave another forward is left alone. Accelerate's only brings values to where the
+    module's weights are, and these have none.
     """
     from transformers.activations import NewGELUActivation
 
     with contextlib.ExitStack() as stack:
         for module in set(model.modules()):
-            if type(module) is NewGELUActivation and "forward" not in module.__dict__:
+            own = "forward" not in module.__dict__ or hasattr(module, "_hf_hook")
+            if type(module) is NewGELUActivation and own:
                 stack.enter_context(replaced(module, _gelu))
         yield
