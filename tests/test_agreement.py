@@ -121,7 +121,7 @@ def test_patches_paths_and_doses_are_confirmed_with_the_engines_donors(tmp_path)
         (Patching("forward"), {}),
         (Patching("reverse"), {}),
         (Paths((0, 7)), {}),
-        (steering, {"directions": lambda: {"up": vector}}),
+        (steering, {"directions": lambda _: {"up": vector}}),
     ):
         document = verified(made, wanted, **given)
         assert [check.agrees for check in checks_of(document).values()] == [True, True], wanted
