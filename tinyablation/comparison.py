@@ -86,7 +86,10 @@ class Comparison(NamedTuple):
         return sum((test.fates for test in self.tests), Counter())
 
 
-def cell_key(record: Record) -> tuple[str, str, str, str]:
+CellKey = tuple[str, str, str, str]
+
+
+def cell_key(record: Record) -> CellKey:
     """What makes two cells the same."""
     return (record.name, record.claim, record.model, record.condition)
 

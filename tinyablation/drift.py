@@ -172,6 +172,16 @@ def compare_sessions(before: RecordFile, after: RecordFile) -> Drift:
     )
 
 
+def within(before: RecordFile, after: RecordFile) -> RecordFile:
+    """The cells of `before` that `after` has too: for a selection, whose other cells are not gone.
+
+    A test that is new in `after` has none.
+    """
+    keys = set(map(cell_key, after.records))
+    kept = [record for record in before.records if cell_key(record) in keys]
+    return before.model_copy(update={"records": kept})
+
+
 def summary(drift: Drift) -> str:
     """One or two sentences: "3 of 120 cells changed their verdict, 2 effects moved, …"."""
     if drift.nothing:
