@@ -176,6 +176,33 @@ def fake_session(seed=0, complete=True, hostile=True) -> RecordFile:
     )
 
 
+def large_session() -> RecordFile:
+    """1,016 cells as the embedded models have: 36 tests, heatmaps, prompts, and two panels each."""
+    file = fake_session()
+    rng = random.Random(1)
+    content = file.model_dump()
+    again = []
+    for turn in range(3):
+        for record in content["records"]:
+            lines = [
+                {"name": name, "x": list(range(8)), "y": [rng.random() for _ in range(8)]}
+                for name in ("forward", "reverse")
+            ]
+            rows = [
+                {"name": f"0:{head}", "value": v, "low": v - 0.1, "high": v + 0.1}
+                for head, v in enumerate(rng.random() for _ in range(7))
+            ]
+            panels = [
+                {"kind": "curve", "title": "By layer", "x": "layer", "y": "s", "series": lines},
+                {"kind": "forest", "title": "Heads", "unit": "logits", "rows": rows},
+            ]
+            name = f"{record['name']}_{turn}"
+            test = record["test"].replace(record["name"], name)
+            again.append(record | {"name": name, "test": test, "panels": panels})
+    content["records"] = again[:1016]
+    return RecordFile.model_validate(content)
+
+
 def one_record(**changes) -> Record:
     return fake_session().records[0].model_copy(update=changes)
 

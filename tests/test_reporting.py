@@ -268,7 +268,9 @@ def test_published_figures_stand_once_a_claim_and_in_order(session):
     assert html.index("+1.25") < html.index("+4.25")
     page = Page(html)
     assert {value[1:] for _, value in page.links if value.startswith("#")} <= set(page.ids)
-    assert render(file).count("-published") == 2, "the table, and the link to it from the other test"
+    assert render(file).count("-published") == 2, (
+        "the table, and the link to it from the other test"
+    )
 
 
 def test_signs_of_other_models_are_information(session):

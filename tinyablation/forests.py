@@ -14,12 +14,12 @@ from tinyablation.curves import Axis, axis
 from tinyablation.panels import ForestPanel
 from tinyablation.records import Record
 
-WIDTH = 680  # px
 ROW = 16  # px from line to line
 TOP, BOTTOM = 8, 38  # px round the lines
-PLOT_START, PLOT_END = 226, 500  # px of the axis; names to its left, figures to its right
-CONDITION = 122  # px where conditions begin
+PLOT, FIGURES = 270, 180  # px of the axis, and of the figures to its right
+CONDITION, NAMES = 122, 226  # px where conditions begin and end, where lines are grouped
 LONGEST_GROUP, LONGEST_NAME, LONGEST_ALONE = 19, 16, 36  # characters that fit their column
+LETTER = 6.2  # px of a letter, about
 # Markers about (0, 0); the first is a circle, drawn as such.
 _SHAPES = {
     "supported": "",
@@ -92,15 +92,18 @@ def forest(
     ]
     if not ends:
         return Markup("")
-    across = axis([0.0, *ends, *([] if bound is None else [bound])], PLOT_START, PLOT_END)
-    height = TOP + ROW * len(lines) + BOTTOM
+    start = NAMES
+    if not any(line.group for line in lines):
+        start = 16 + round(LETTER * min(LONGEST_ALONE, max(len(line.name) for line in lines)))
+    across = axis([0.0, *ends, *([] if bound is None else [bound])], start, start + PLOT)
+    width, height = start + PLOT + FIGURES, TOP + ROW * len(lines) + BOTTOM
     drawn = _frame(across, unit, len(lines), bound)
     group = ""
     for index, line in enumerate(lines):
         drawn += _line(line, index, across, named=line.group != group)
         group = line.group
     return Markup(
-        f'<svg class="curve forests" role="img" viewBox="0 0 {WIDTH} {height}" '
+        f'<svg class="curve forests" role="img" width="{width}" viewBox="0 0 {width} {height}" '
         f'aria-labelledby="{identifier}-t {identifier}-d"><title id="{identifier}-t">'
         f'{_text(title)}</title><desc id="{identifier}-d">{_described(lines, unit)}</desc>'
         f"{drawn}</svg>"
@@ -120,7 +123,7 @@ def _text(value: str, most: int | None = None) -> Markup:
 def _frame(across: Axis, unit: str, rows: int, bound: float | None) -> str:
     bottom = TOP + ROW * rows + 2
     parts = [
-        f'<path class="ka" d="M{PLOT_START} {bottom}H{PLOT_END}"/>',
+        f'<path class="ka" d="M{_px(across.start)} {bottom}H{_px(across.end)}"/>',
         f'<path class="kz" d="M{_px(across.px(0))} {TOP}V{bottom}"/>',
     ]
     if bound is not None:
@@ -132,7 +135,7 @@ def _frame(across: Axis, unit: str, rows: int, bound: float | None) -> str:
             f'<path class="ka" d="M{x} {bottom}v4"/>'
             f'<text class="kx" x="{x}" y="{bottom + 15}">{tick_text(mark)}</text>'
         )
-    middle = (PLOT_START + PLOT_END) // 2
+    middle = _px((across.start + across.end) / 2)
     parts.append(f'<text class="kx kl" x="{middle}" y="{bottom + 30}">{_text(unit, 60)}</text>')
     return "".join(parts)
 
@@ -141,7 +144,7 @@ def _line(line: Line, index: int, across: Axis, *, named: bool) -> str:
     y = TOP + ROW * index + ROW // 2
     key = f' data-cell="{escape(line.key)}"' if line.key else ""
     kind = f' class="v-{line.verdict}"' if line.verdict else ' class="k0"'
-    parts = [f'<g{key}{kind}><rect class="fh" y="{y - ROW // 2}" width="{WIDTH}" height="{ROW}"/>']
+    parts = [f'<g{key}{kind}><rect class="fh" y="{y - ROW // 2}" width="100%" height="{ROW}"/>']
     if line.group:
         if named:
             group = _text(line.group, LONGEST_GROUP)
@@ -152,7 +155,7 @@ def _line(line: Line, index: int, across: Axis, *, named: bool) -> str:
         name = _text(line.name, LONGEST_ALONE)
         parts.append(f'<text class="fn" x="4" y="{y + 4}">{name}</text>')
     if line.value is None:
-        middle = (PLOT_START + PLOT_END) // 2
+        middle = _px((across.start + across.end) / 2)
         parts.append(f'<text class="kx" x="{middle}" y="{y + 4}">{_text(line.said, 40)}</text>')
         return "".join(parts) + "</g>"
     if line.floor is not None:
@@ -166,7 +169,9 @@ def _line(line: Line, index: int, across: Axis, *, named: bool) -> str:
         parts.append(f'<path class="fs" transform="translate({x} {y})" d="{shape}"/>')
     else:
         parts.append(f'<circle class="fs" cx="{x}" cy="{y}" r="3.6"/>')
-    parts.append(f'<text class="fv" x="{PLOT_END + 10}" y="{y + 4}">{_figures(line)}</text></g>')
+    parts.append(
+        f'<text class="fv" x="{_px(across.end + 10)}" y="{y + 4}">{_figures(line)}</text></g>'
+    )
     return "".join(parts)
 
 

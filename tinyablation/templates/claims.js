@@ -182,9 +182,11 @@
     if (current !== cell.id) { current = cell.id; write("pushState"); }
     show(cell);
   });
-  form.addEventListener("input", (event) => {
-    apply();
-    write(event.target.name === "q" ? "replaceState" : "pushState");
+  form.addEventListener("input", (event) => { // a letter is no step to go back by
+    if (event.target.name === "q") { apply(); write("replaceState"); }
+  });
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "q") { apply(); write("pushState"); }
   });
   form.addEventListener("reset", () => setTimeout(() => { apply(); write("replaceState"); }));
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -270,6 +272,7 @@
   const copied = (drawing) => {
     const copy = drawing.cloneNode(true);
     const [, , width, height] = drawing.getAttribute("viewBox").split(" ");
+    copy.removeAttribute("class");
     copy.setAttribute("xmlns", SVG);
     copy.setAttribute("width", width);
     copy.setAttribute("height", height);
@@ -385,6 +388,9 @@
   theme.hidden = false;
   byId("takes").hidden = false;
   form.hidden = cells.length === 0;
-  (window.requestIdleCallback ?? setTimeout)(loadAll); // so that printing and search find it there
+  (window.requestIdleCallback ?? setTimeout)(async () => { // so that printing finds it there
+    await loadAll();
+    document.body.dataset.unpacked = "yes";
+  });
   restore();
 })();
