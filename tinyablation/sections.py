@@ -370,7 +370,7 @@ def sections(
                 by_place=places,
                 wide=wide,
                 axis=charts.forest_axis(axes[units[0]]) if len(units) == 1 else Markup(""),
-                forest=forests.forest(lines, title, units[0] or "no unit", f"{anchor}-forest")
+                forest=_claim_forest(lines, title, units[0] or "no unit", f"{anchor}-forest")
                 if len(units) == 1
                 else Markup(""),
                 unit=units[0] if len(units) == 1 else "",
@@ -381,6 +381,11 @@ def sections(
             )
         )
     return _with_published(made)
+
+
+def _claim_forest(lines: list[forests.Line], title: str, unit: str, identifier: str) -> Markup:
+    caption = Markup("<figcaption>{}</figcaption>").format(title)
+    return caption + forests.forest(lines, title, unit, identifier)
 
 
 def _with_published(made: list[Section]) -> list[Section]:
