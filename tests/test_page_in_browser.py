@@ -346,7 +346,7 @@ def test_changes_and_conflicts_can_be_found(browser, tmp_path):
     browser.wait_for("#shown", "1 of ")
     merged = merge([before, after])
     browser.open(write_report(merged, tmp_path / "merged.html").as_uri())
-    assert "2 cells in conflict" in browser.text("#merged")
+    assert "1 cell in conflict" in browser.text("#merged")
     browser.choose("v", "x:conflict")
     browser.wait_for("#shown", "2 of 361")
     assert browser.complaints() == []

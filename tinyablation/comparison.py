@@ -94,6 +94,13 @@ def cell_key(record: Record) -> CellKey:
     return (record.name, record.claim, record.model, record.condition)
 
 
+def disputed(file: RecordFile) -> set[CellKey]:
+    """The cells that a merged session holds more than once, for its sources disagree on them."""
+    if not file.session.sources:
+        return set()
+    return {key for key, n in Counter(map(cell_key, file.records)).items() if n > 1}
+
+
 def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
     """The cells of `file` beside those of `other`, which must be of the other protocol.
 

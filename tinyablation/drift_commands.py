@@ -172,6 +172,12 @@ def notes(drift: Drift) -> list[str]:
         f"The {which} session did not finish: cells may be missing that it would have had."
         for which in drift.partial
     ]
+    if drift.disputed:
+        n = len(drift.disputed)
+        found.append(
+            f"Left out: {n} cell{'' if n == 1 else 's'} on which the sources of a merged session "
+            "disagree."
+        )
     if drift.unhashed:
         found.append(
             "The weights of these models are not identified in both sessions, so only the "

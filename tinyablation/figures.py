@@ -5,10 +5,12 @@ the same colours in the light theme and the same markers. Same records, same byt
 """
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyablation.exports import file_name
+from tinyablation.markdown import one_line
 from tinyablation.panels import CurvePanel, ForestPanel, GridPanel, Panel
 from tinyablation.records import Record, RecordFile
 from tinyablation.text import sentence_of
@@ -46,9 +48,11 @@ def figures(file: RecordFile) -> Iterator[tuple[str, bytes]]:
     for record in file.ordered():
         groups.setdefault((record.claim, record.name), []).append(record)
     for (claim, name), records in groups.items():
-        title = f"{claim} {sentence_of(name)}"
+        title = one_line(f"{claim} {sentence_of(name)}")
         stem = (claim, name.removeprefix("test_"))
-        with rc_context(_STYLE):
+        with rc_context(_STYLE), warnings.catch_warnings():
+            # An SVG is drawn with the reader's fonts; a PNG shows a box for what DejaVu lacks.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             if any(record.effect is not None for record in records):
                 yield from _saved(_forest(records, title), file_name(*stem, "forest"))
             for kind, multiples in _multiples(records).items():
@@ -96,20 +100,20 @@ def _forest(records: Sequence[Record], title: str) -> "Figure":
     _named(axes.set_yticks, range(len(records)), names)
     axes.set_ylim(len(records) - 0.4, -0.6)
     units = dict.fromkeys(record.unit for record in records if record.effect is not None)
-    axes.set_xlabel(" / ".join(filter(None, units)) or "effect", parse_math=False)
+    axes.set_xlabel(one_line(" / ".join(filter(None, units))) or "effect", parse_math=False)
     return figure
 
 
 def _named(set_ticks: Any, places: Any, names: Sequence[str]) -> None:
     """Ticks with names that are no formulas: a "$" in a token begins none."""
-    set_ticks(list(places), list(names), parse_math=False)
+    set_ticks(list(places), list(map(one_line, names)), parse_math=False)
 
 
 def _multiples(records: Sequence[Record]) -> dict[str, list[_Multiple]]:
     """What the records of a claim can draw, by kind; tables of tokens are text (tokens.csv)."""
     found: dict[str, list[_Multiple]] = {}
     for record in records:
-        place = f"{record.model}, {record.condition}"
+        place = one_line(f"{record.model}, {record.condition}")
         if record.heatmap is not None:
             values = record.heatmap.values
             grid = GridPanel(
@@ -123,7 +127,7 @@ def _multiples(records: Sequence[Record]) -> dict[str, list[_Multiple]]:
             found.setdefault("heads", []).append(_Multiple(place, grid))
         for panel in record.panels:
             if isinstance(panel, CurvePanel | ForestPanel | GridPanel):
-                title = f"{place}\n{panel.title}"
+                title = f"{place}\n{one_line(panel.title)}"
                 found.setdefault(panel.kind, []).append(_Multiple(title, panel))
     return found
 
@@ -149,7 +153,12 @@ def _grid_of(multiples: Sequence[_Multiple], title: str) -> "Figure":
 
 def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
     for number, line in enumerate(panel.series):
-        style: dict[str, Any] = {"marker": "os^D"[number % 4], "ms": 3, "lw": 1, "label": line.name}
+        style: dict[str, Any] = {
+            "marker": "os^D"[number % 4],
+            "ms": 3,
+            "lw": 1,
+            "label": one_line(line.name),
+        }
         if line.low is None or line.high is None:
             axes.plot(line.x, line.y, **style)
             continue
@@ -158,8 +167,8 @@ def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
         # An estimate may lie outside its own bootstrap interval; a bar has no negative length.
         ends = [[max(0.0, length) for length in lengths] for lengths in (below, above)]
         axes.errorbar(line.x, line.y, yerr=ends, capsize=2, **style)
-    axes.set_xlabel(panel.x, fontsize=6, parse_math=False)
-    axes.set_ylabel(panel.y, fontsize=6, parse_math=False)
+    axes.set_xlabel(one_line(panel.x), fontsize=6, parse_math=False)
+    axes.set_ylabel(one_line(panel.y), fontsize=6, parse_math=False)
     for text in axes.legend(fontsize=5).get_texts():
         text.set_parse_math(False)
 
@@ -174,7 +183,7 @@ def _draw_forest(axes: "Axes", panel: ForestPanel) -> None:
         axes.axvline(panel.bound, color="#5c646c", lw=0.8, ls="--")
     _named(axes.set_yticks, range(len(panel.rows)), [row.name for row in panel.rows])
     axes.set_ylim(len(panel.rows) - 0.4, -0.6)
-    axes.set_xlabel(panel.unit, fontsize=6, parse_math=False)
+    axes.set_xlabel(one_line(panel.unit), fontsize=6, parse_math=False)
 
 
 def _draw_grid(axes: "Axes", panel: GridPanel) -> None:
@@ -191,5 +200,5 @@ def _draw_grid(axes: "Axes", panel: GridPanel) -> None:
     _named(axes.set_yticks, range(len(panel.rows)), panel.rows)
     if max(map(len, panel.columns)) > 4:
         axes.tick_params(axis="x", labelrotation=45)
-    axes.set_xlabel(f"{panel.x}; full shade ±{limit:.3g}", fontsize=6, parse_math=False)
-    axes.set_ylabel(panel.y, fontsize=6, parse_math=False)
+    axes.set_xlabel(f"{one_line(panel.x)}; full shade ±{limit:.3g}", fontsize=6, parse_math=False)
+    axes.set_ylabel(one_line(panel.y), fontsize=6, parse_math=False)

@@ -12,7 +12,6 @@ again, since it is about all cells together.
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -99,13 +98,6 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
         records=records,
     )
     return file.model_copy(update={"records": file.ordered()})
-
-
-def undisputed(file: RecordFile) -> RecordFile:
-    """The session without cells that it holds more than once."""
-    counts = Counter(map(cell_key, file.records))
-    kept = [record for record in file.records if counts[cell_key(record)] == 1]
-    return file.model_copy(update={"records": kept})
 
 
 def agree(one: Record, other: Record) -> bool:

@@ -46,7 +46,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _report(options: argparse.Namespace) -> None:
     from tinyablation.drift import compare_sessions, summary
-    from tinyablation.merging import undisputed
     from tinyablation.reporting import write_report
     from tinyablation.sessions import read_session
 
@@ -56,7 +55,7 @@ def _report(options: argparse.Namespace) -> None:
     if options.baseline is not None:
         baseline, _ = together([read_session(options.baseline)])
         # Refused before anything is written, if they are of different protocols.
-        drift = compare_sessions(undisputed(baseline), undisputed(file))
+        drift = compare_sessions(baseline, file)
     runs = [folder for path in options.sessions for folder in _runs_beside(path)]
     print(write_report(file, options.output, other, baseline=baseline, runs=runs))
     if baseline is not None:
@@ -82,14 +81,12 @@ def together(files: Sequence[RecordFile]) -> tuple[RecordFile, RecordFile | None
 
 def said_of_merging(file: RecordFile) -> list[str]:
     """What a terminal says of a merged session: how many, and how many cells are in conflict."""
-    from tinyablation.merging import undisputed
+    from tinyablation.comparison import disputed
 
     if not file.session.sources:
         return []
-    disputed = {record.test for record in file.records} - {
-        record.test for record in undisputed(file).records
-    }
-    conflicts = f"{len(disputed)} cells in conflict" if disputed else "no cell in conflict"
+    n = len(disputed(file))
+    conflicts = f"{n or 'no'} cell{'s' if n > 1 else ''} in conflict"
     return [f"merged from {len(file.session.sources)} sessions, {conflicts}"]
 
 

@@ -27,12 +27,11 @@ from markupsafe import Markup
 from tinyablation import charts, curves, exports
 from tinyablation.columns import columns_of, competence
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
-from tinyablation.drift import Drift, compare_sessions, summary
+from tinyablation.drift import compare_sessions, summary
 from tinyablation.drift_commands import Table, notes, tables
 from tinyablation.error_rates import power_panel, said_of_goals
 from tinyablation.errors import TinyAblationError
 from tinyablation.manifests import MANIFEST
-from tinyablation.merging import undisputed
 from tinyablation.packs import element
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS, Record, RecordFile, Session, content_of
 from tinyablation.sections import CHANGES, FLAGS, Cell, Section, sections
@@ -188,14 +187,6 @@ class DriftView(NamedTuple):
     tables: list[Table]
 
 
-def _drift(file: RecordFile, baseline: RecordFile | None) -> Drift | None:
-    """Cells that merged sessions disagree on are left out, on either side: they have no one state.
-
-    Raises DriftError where the two cannot be compared.
-    """
-    return None if baseline is None else compare_sessions(undisputed(baseline), undisputed(file))
-
-
 def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
     """The packs of a page: the evidence of each section's cells, and what can be downloaded.
 
@@ -244,7 +235,7 @@ def render(
     DriftError if `baseline` is of another.
     """
     comparison = _comparison(file, other)
-    drift = _drift(file, baseline)
+    drift = None if baseline is None else compare_sessions(baseline, file)
     made = sections(file, comparison, drift)
     cells = [cell for section in made for cell in section.cells]
     context = _page(file, made, cells, comparison)
@@ -304,6 +295,7 @@ def _page(
             name: words for name, words in FLAGS.items() if any(name in c.flags for c in cells)
         },
         "conflicts": [cell for cell in cells if cell.rivals],
+        "n_conflicts": len({cell_key(cell.record) for cell in cells if cell.rivals}),
         "unjudged_as_predicted": sum(
             cell.standing == "as" and cell.record.verdict in ("blocked", "inconclusive")
             for cell in cells
