@@ -2,9 +2,9 @@
 
 Run: pytest tests/test_page_in_browser.py
 
-Needs Debian's chromium and chromium-driver; without them the tests are skipped, but in CI (where
-the environment says CI=true) they fail. The browser resolves no name, and every request that a
-page makes is heard.
+Needs Debian's chromium and chromium-driver, or Chrome with its driver; without them the tests are
+skipped, but in CI (where the environment says CI=true) they fail. The browser resolves no name, and
+every request that a page makes is heard.
 """
 
 import csv
@@ -34,7 +34,8 @@ MOST_BYTES = 5_000_000
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     driver = shutil.which("chromedriver")
     if not (chromium and driver):
         reason = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
