@@ -8,7 +8,7 @@ import pytest
 from tests.fake_sessions import HOSTILE, fake_session, one_record
 from tests.test_reporting import PANELS
 from tinyablation.exporting import ExportError, write_exports
-from tinyablation.figures import figures
+from tinyablation.figures import DOTS, figures
 from tinyablation.records import Record, read_records
 
 FOREST = {
@@ -60,18 +60,19 @@ def test_everything_is_there(folder, small):
 def test_each_figure_is_a_drawing_and_a_picture(folder):
     stems = {path.stem for path in (folder / "figures").iterdir()}
     name = "H1.1_top_suppressor_is_in_layer_zero"
-    assert {f"{name}_{kind}" for kind in ("forest", "heads", "curve", "grid")} <= stems | {
-        f"{name}_forest"
-    }
+    assert {f"{name}_{kind}" for kind in ("effects", "heads", "curve", "forest", "grid")} <= stems
     for stem in stems:
         svg = (folder / "figures" / f"{stem}.svg").read_text(encoding="utf-8")
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-        assert (folder / "figures" / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+        png = (folder / "figures" / f"{stem}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        width = int.from_bytes(png[16:20], "big")
+        assert width >= DOTS * 2.9, "of the size it was made for"
         assert "<script" not in svg and "<img" not in svg
 
 
 def test_text_in_a_figure_is_text_and_no_formula(folder):
-    (path,) = (folder / "figures").glob("*top_suppressor*_forest.svg")
+    (path,) = (folder / "figures").glob("*in_layer_zero_effects.svg")
     assert "tiny-gpt2, facts" in ET.tostring(ET.parse(path).getroot(), "unicode")
 
 

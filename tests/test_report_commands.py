@@ -122,7 +122,7 @@ def test_an_export_has_the_files(two, tmp_path, capsys):
     arguments = ["report", str(two[0]), "-o", str(tmp_path / "c.html")]
     assert main([*arguments, "--export", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "cells.csv").read_text().count("\n") == 4
-    assert list((tmp_path / "out" / "figures").glob("*_forest.svg"))
+    assert list((tmp_path / "out" / "figures").glob("*_effects.svg"))
     assert str(tmp_path / "out") in capsys.readouterr().out
 
 

@@ -229,12 +229,14 @@ def said_of(file: RecordFile) -> list[str]:
         )
     tool = session.versions.get("tinyablation", "")
     said.append(
-        f"Measured on {session.device} under the {session.protocol} protocol, {session.started}"
-        + (f", tinyablation {tool}." if tool else ".")
+        f"Measured on {session.device} under the {session.protocol} protocol, "
+        f"{session.started[:10]}{f', tinyablation {tool}' if tool else ''}."
     )
     if not session.complete:
         said.append("The run is not complete.")
-    said.append("Entries: conditions in which the claim is supported, of those judged.")
+    said.append(
+        "Entries: conditions in which the claim is supported, of those judged (n.j.: none was)."
+    )
     return said
 
 

@@ -5,6 +5,7 @@ the same colours in the light theme and the same markers. Same records, same byt
 """
 
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ COLOURS = {
 }
 MARKERS = {"supported": "o", "refuted": "X", "inconclusive": "D", "blocked": "s", "error": "^"}
 ACROSS = 4  # small multiples beside each other: the conditions of one model
+LETTERS = 44  # that fit above one of them
 DOTS = 110  # of a PNG, per inch
 # Text stays text in an SVG, ids do not depend on the clock: the same figure gives the same bytes.
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tinyablation", "font.size": 8}
@@ -54,7 +56,7 @@ def figures(file: RecordFile) -> Iterator[tuple[str, bytes]]:
             # An SVG is drawn with the reader's fonts; a PNG shows a box for what DejaVu lacks.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             if any(record.effect is not None for record in records):
-                yield from _saved(_forest(records, title), file_name(*stem, "forest"))
+                yield from _saved(_forest(records, title), file_name(*stem, "effects"))
             for kind, multiples in _multiples(records).items():
                 yield from _saved(_grid_of(multiples, title), file_name(*stem, kind))
 
@@ -63,12 +65,12 @@ def _saved(figure: "Figure", stem: str) -> Iterator[tuple[str, bytes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    drawn = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None, "Creator": None})
-    yield f"{stem}.svg", drawn.getvalue()
-    drawn = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(drawn, metadata={"Software": None})
-    yield f"{stem}.png", drawn.getvalue()
+    picture, drawing = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
+    # After the picture: it sets the figure to 72 dots an inch.
+    FigureCanvasSVG(figure).print_svg(drawing, metadata={"Date": None, "Creator": None})
+    yield f"{stem}.svg", drawing.getvalue()
+    yield f"{stem}.png", picture.getvalue()
 
 
 def _new(width: float, height: float, title: str) -> "Figure":
@@ -127,18 +129,22 @@ def _multiples(records: Sequence[Record]) -> dict[str, list[_Multiple]]:
             found.setdefault("heads", []).append(_Multiple(place, grid))
         for panel in record.panels:
             if isinstance(panel, CurvePanel | ForestPanel | GridPanel):
-                title = f"{place}\n{one_line(panel.title)}"
-                found.setdefault(panel.kind, []).append(_Multiple(title, panel))
+                found.setdefault(panel.kind, []).append(_Multiple(place, panel))
     return found
 
 
 def _grid_of(multiples: Sequence[_Multiple], title: str) -> "Figure":
     across = min(ACROSS, len(multiples))
     down = -(-len(multiples) // across)
-    figure = _new(2.9 * across, 0.5 + 2.3 * down, title)
+    said = list(dict.fromkeys(one_line(multiple.panel.title) for multiple in multiples))
+    together = title if len(said) > 1 else f"{title}: {said[0]}"
+    figure = _new(2.9 * across, 0.5 + 2.3 * down, textwrap.fill(together, 32 * across))
     places = figure.subplots(down, across, squeeze=False)
     for place, multiple in zip(places.flat, multiples, strict=False):
-        place.set_title(multiple.title, fontsize=7, parse_math=False)
+        above = multiple.title
+        if len(said) > 1:
+            above += "\n" + textwrap.fill(one_line(multiple.panel.title), LETTERS)
+        place.set_title(above, fontsize=7, parse_math=False)
         place.tick_params(labelsize=6)
         if isinstance(multiple.panel, CurvePanel):
             _draw_curve(place, multiple.panel)
@@ -152,6 +158,8 @@ def _grid_of(multiples: Sequence[_Multiple], title: str) -> "Figure":
 
 
 def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for number, line in enumerate(panel.series):
         style: dict[str, Any] = {
             "marker": "os^D"[number % 4],
@@ -167,6 +175,8 @@ def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
         # An estimate may lie outside its own bootstrap interval; a bar has no negative length.
         ends = [[max(0.0, length) for length in lengths] for lengths in (below, above)]
         axes.errorbar(line.x, line.y, yerr=ends, capsize=2, **style)
+    if all(float(x).is_integer() for line in panel.series for x in line.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(one_line(panel.x), fontsize=6, parse_math=False)
     axes.set_ylabel(one_line(panel.y), fontsize=6, parse_math=False)
     for text in axes.legend(fontsize=5).get_texts():
