@@ -60,7 +60,7 @@ def test_a_grid_has_its_own_names_and_holes():
         ["3"],
     )
     assert [(c.text, c.tooltip) for c in table.rows[0]] == [
-        ("", "3, last none"),
+        ("", "3, last not measured"),
         ("2.00", "3, all +2.000"),
     ]
 
