@@ -189,6 +189,16 @@ def test_links_to_what_is_not_here_or_hidden_are_followed_as_far_as_they_go(page
     assert page.visible(f'[id="cell={CELL}"] summary'), "the link wins over the filter"
 
 
+def test_a_link_to_a_section_shows_it_even_if_it_was_filtered_away(page, address):
+    page.open(f"{address}#models")
+    assert page.text("#shown").startswith("all ")
+    page.choose("k", "V.1")
+    section = page.run("return document.querySelector('section.claim[hidden]').id")
+    page.run("location.hash = arguments[0]", section)
+    page.wait_until(f"!document.getElementById('{section}').hidden")
+    page.wait_for("#shown", "all ")
+
+
 def test_everything_works_by_keyboard_alone(page):
     page.keys("TAB")
     assert page.focused() == "a.skip"

@@ -136,10 +136,10 @@
     }
     if (hash && !hash.includes("=")) {
       const target = byId(hash);
-      if (!target?.closest("[hidden]")) return;
-      form.reset();
+      const covered = target?.closest("[hidden]");
+      if (covered) form.reset();
       await apply();
-      target.scrollIntoView();
+      if (covered) target.scrollIntoView();
       return;
     }
     const wanted = new URLSearchParams(hash);
