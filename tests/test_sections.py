@@ -5,11 +5,11 @@ import pytest
 from tests.fake_sessions import fake_session, one_record
 from tinyablation.charts import heat_table
 from tinyablation.drift import compare_sessions
+from tinyablation.panel_views import panels_of
 from tinyablation.panels import ForestPanel
 from tinyablation.records import Record
 from tinyablation.robustness import Multiplicity, Multiverse
 from tinyablation.sections import (
-    panels_of,
     rerun_command,
     said_of_screening,
     sections,
