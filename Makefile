@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
-# What drives whole sessions, servers and processes: hub, turns, copies, which models run.
+# What drives whole sessions, servers, processes and a browser: hub, turns, copies, the page.
 slow: $(READY)
 	$(BIN)/pytest tests -m slow -n $(WORKERS)
 

@@ -20,6 +20,7 @@ pytest_plugins = [
     "fixtures.registered",
     "fixtures.judging",
     "fixtures.availability",
+    "fixtures.cards",
     "fixtures.report",
     "fixtures.models",
     "fixtures.measurements",

@@ -147,6 +147,8 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
             "named by": subject.source,
             "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
         },
+        heatmap=sweep.heatmap(),
+        largest=sweep.extremes(head),
         runs=sweep.runs,
     )
 
@@ -171,6 +173,7 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
         details={
             "each alone": {head_name(head): list(subsets.effect([head])[:3]) for head in trio},
         },
+        largest=subsets.largest(subsets.deltas(trio), "confirmation", 5),
         runs=subsets.runs,
     )
 
@@ -192,6 +195,8 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
         _suppresses_and_leads(sweep, head, rival),
         subject=head_name(head),
         details={"named by": subject.source},
+        heatmap=sweep.heatmap(),
+        largest=sweep.extremes(head),
         runs=sweep.runs,
     )
 
@@ -216,6 +221,7 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
         ),
         subject=set_name(pair),
         details={"named by": subject.source, "(k + 1) / (n + 1)": coalitions.exceedance(pair)},
+        largest=subsets.largest(subsets.deltas(pair), "confirmation", 5),
         runs=[*subsets.runs, *coalitions.runs],
     )
 
@@ -250,6 +256,7 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
             "effect of the named head": list(sweep.effect(head)[:3]),
         },
         heatmap=sweep.heatmap(),
+        largest=sweep.extremes(head),
         runs=sweep.runs,
     )
 

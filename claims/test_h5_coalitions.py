@@ -7,6 +7,7 @@ both are one measurement, counted once.
 
 import pytest
 
+from tinyablation.coalition_panels import cooperation, heads_together, pair_gains, recoveries
 from tinyablation.coalitions import set_name
 from tinyablation.effects import head_name
 from tinyablation.ratios import RatioUndefined
@@ -51,6 +52,7 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
                 set_name(pair): list(subsets.effect(pair)[:3]) for pair in subsets.pairs_of(trio)
             },
         },
+        panels=[heads_together(subsets, trio), pair_gains(coalitions)],
         largest=subsets.largest(subsets.deltas(trio), "confirmation", 5),
         runs=[*subsets.runs, *coalitions.runs],
     )
@@ -83,6 +85,8 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
             "pairs": {set_name(pair): list(subsets.effect(pair)[:3]) for pair in pairs},
             "trio": list(subsets.effect(subject.trio)[:3]),
         },
+        panels=[heads_together(subsets, subject.trio)],
+        largest=subsets.largest(subsets.deltas(subject.trio), "confirmation", 5),
         runs=subsets.runs,
     )
 
@@ -112,6 +116,8 @@ def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
             "together / sum": _share(subsets, trio),
             "accomplices of the leader": coalitions.accomplices(subject.suppressor),
         },
+        panels=[cooperation(subsets, trio), pair_gains(coalitions)],
+        largest=subsets.largest(subsets.cooperations(trio), "confirmation", 5),
         runs=[*subsets.runs, *coalitions.runs],
     )
 
@@ -136,6 +142,7 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
                 subsets.effect([head for head in subject.trio if head != leader])[:3]
             ),
         },
+        panels=recoveries(subsets, subject.trio, RECOVERY),
         runs=subsets.runs,
     )
 
@@ -159,6 +166,7 @@ def test_partners_recover_little(subsets, subject, judge):
             for head, verdict in zip(partners, verdicts, strict=True)
             if verdict.effect
         },
+        panels=recoveries(subsets, subject.trio, LITTLE),
         runs=subsets.runs,
     )
 
@@ -188,6 +196,9 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
             "best other trio": set_name(rival),
             "triples in the null": len(coalitions.of_size(3)) - 1,
         },
+        largest=coalitions.largest(
+            coalitions.deltas(trio) - coalitions.deltas(rival), "confirmation", 5
+        ),
         runs=coalitions.runs,
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from tinyablation.effects import head_name
 from tinyablation.interventions import PatchResidual
-from tinyablation.panels import CurvePanel, Series
+from tinyablation.panels import CurvePanel, GridPanel, Series
 from tinyablation.patches import ASYMMETRY_FLOOR, is_flat, residual_patches
 from tinyablation.ratios import RatioUndefined
 from tinyablation.verdicts import (
@@ -55,6 +55,19 @@ def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
     """
     centre, sign = patches.most_asymmetric(residual_patches(patches.n_layers))
     verdicts = []
+    profiles = {
+        f"windows of {window}": {
+            direction: patches.profile(
+                direction,
+                lambda layer, window=window: PatchResidual(
+                    layer, window=window, positions=centre.positions
+                ),
+                "confirmation",
+            )
+            for direction in ("forward", "reverse")
+        }
+        for window in WINDOWS
+    }
     for window in WINDOWS:
         candidates = residual_patches(patches.n_layers, (centre.positions,), window)
         patch = PatchResidual(centre.layer, window=window, positions=centre.positions)
@@ -62,19 +75,14 @@ def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
     judge(
         judge_all_of(verdicts),
         subject=f"layer {centre.layer}, {centre.positions}",
-        details={
-            f"windows of {window}": {
-                direction: patches.profile(
-                    direction,
-                    lambda layer, window=window: PatchResidual(
-                        layer, window=window, positions=centre.positions
-                    ),
-                    "confirmation",
-                )
-                for direction in ("forward", "reverse")
+        details=profiles,
+        panels=_shares(
+            {
+                f"{name}, {direction}": profile
+                for name, both in profiles.items()
+                for direction, profile in both.items()
             }
-            for window in WINDOWS
-        },
+        ),
         runs=patches.runs,
     )
 
@@ -166,19 +174,33 @@ def _judge_asymmetry(patches, twin, patch, sign, candidates, judge):
                 "no unplanted twin" if twin is None else twin.mean_asymmetry(patch)
             ),
         },
-        panels=[
-            CurvePanel(
-                title="Share of LD clean - LD corrupt that a patched residual stream moves",
-                x="layer",
-                y="share",
-                series=[
-                    Series(name=name, x=list(range(patches.n_layers)), y=profile)
-                    for name, profile in profiles.items()
-                ],
-            )
-        ],
+        panels=_shares(profiles),
         runs=patches.runs,
     )
+
+
+def _shares(profiles):
+    """The same figures as lines over layers, and as a heatmap."""
+    title = "Share of LD clean - LD corrupt that a patched residual stream moves"
+    layers = range(len(next(iter(profiles.values()))))
+    return [
+        CurvePanel(
+            title=title,
+            x="layer",
+            y="share",
+            series=[
+                Series(name=name, x=list(layers), y=profile) for name, profile in profiles.items()
+            ],
+        ),
+        GridPanel(
+            title=title,
+            x="direction, position",
+            y="layer",
+            columns=list(profiles),
+            rows=[str(layer) for layer in layers],
+            values=[[profile[layer] for profile in profiles.values()] for layer in layers],
+        ),
+    ]
 
 
 def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
@@ -199,5 +221,16 @@ def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
         verdict,
         subject=head_name(paths.head),
         details={"share by receiver": profile} if profile else {},
+        panels=[_receivers(paths)] if profile else [],
         runs=paths.runs,
+    )
+
+
+def _receivers(paths):
+    profile = paths.profile()
+    return CurvePanel(
+        title=f"Share of the effect of {head_name(paths.head)} on its direct path, by receiver",
+        x="layer whose stream receives it",
+        y="share",
+        series=[Series(name="cut path", x=list(profile), y=list(profile.values()))],
     )

@@ -2,9 +2,12 @@
 
 import functools
 import hashlib
+import json
 import random
+import re
 from html.parser import HTMLParser
 
+from tinyablation.packs import packs, unpack
 from tinyablation.records import Record, RecordFile
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -173,8 +176,49 @@ def fake_session(seed=0, complete=True, hostile=True) -> RecordFile:
     )
 
 
+def large_session() -> RecordFile:
+    """1,016 cells as the embedded models have: 36 tests, heatmaps, prompts, and two panels each."""
+    file = fake_session()
+    rng = random.Random(1)
+    content = file.model_dump()
+    again = []
+    for turn in range(3):
+        for record in content["records"]:
+            lines = [
+                {"name": name, "x": list(range(8)), "y": [rng.random() for _ in range(8)]}
+                for name in ("forward", "reverse")
+            ]
+            rows = [
+                {"name": f"0:{head}", "value": v, "low": v - 0.1, "high": v + 0.1}
+                for head, v in enumerate(rng.random() for _ in range(7))
+            ]
+            panels = [
+                {"kind": "curve", "title": "By layer", "x": "layer", "y": "s", "series": lines},
+                {"kind": "forest", "title": "Heads", "unit": "logits", "rows": rows},
+            ]
+            name = f"{record['name']}_{turn}"
+            test = record["test"].replace(record["name"], name)
+            again.append(record | {"name": name, "test": test, "panels": panels})
+    content["records"] = again[:1016]
+    return RecordFile.model_validate(content)
+
+
 def one_record(**changes) -> Record:
     return fake_session().records[0].model_copy(update=changes)
+
+
+BODY = '<div class="body"></div>'
+
+
+def opened(html):
+    """The page as its script leaves it once every cell is open: evidence in place, packs gone."""
+    for name, letters in packs(html).items():
+        if name.startswith("claim-"):
+            for cell, markup in json.loads(unpack(letters))["cells"].items():
+                start = html.index(f'<details id="{cell}"')
+                place = html.index(BODY, start)
+                html = html[:place] + markup + html[place + len(BODY) :]
+    return re.sub(r'<script type="text/plain".*?</script>', "", html)
 
 
 class Page(HTMLParser):
@@ -204,6 +248,10 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         self.within.append("/")
+
+    @property
+    def cells(self):
+        return sum(name == "data-k" for _, name, _ in self.attributes)
 
     @property
     def text(self):

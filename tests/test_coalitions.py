@@ -90,3 +90,12 @@ def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():
         found.effect([(1, 0)])
     with pytest.raises(EffectsError, match="not among"):
         found.recovery(TRIO, (0, 7))
+
+
+def test_gains_are_of_every_pair_and_of_no_head_with_itself():
+    found = make_coalitions(PLANTED, extra={2: 0.3})
+    heads, gains = found.gains()
+    assert heads == tuple((0, n) for n in range(8))
+    for row, one in enumerate(heads):
+        for column, other in enumerate(heads):
+            assert gains[row][column] == (None if one == other else pytest.approx(0.3))

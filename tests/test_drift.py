@@ -20,9 +20,12 @@ from tinyablation.drift import (
     Remeasured,
     compare_sessions,
     summary,
+    within,
 )
 from tinyablation.drift_commands import MOST_ROWS, as_markdown, as_text, escaped, tables
+from tinyablation.merging import merge
 from tinyablation.records import RecordFile, Session, SessionModel, write_records
+from tinyablation.reporting import write_report
 
 ROOT = Path(__file__).parents[1]
 SHA = "5f2b1c" * 10
@@ -538,3 +541,30 @@ def test_comparing_needs_pydantic_and_nothing_else(folders):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 of 1 cell changed its verdict")
+
+
+# --- selections and merged sessions --------------------------------------------------------------
+
+
+def test_what_a_selection_left_out_is_not_gone():
+    before = session(cell("gpt2"), cell("gpt2-xl"))
+    after = session(cell("gpt2"), cell("new"))
+    drift = compare_sessions(within(before, after), after)
+    assert drift.n_common == 1 and not drift.gone
+    assert [record.model for record in drift.added] == ["new"]
+
+
+def test_what_merged_sessions_disagree_on_is_left_out_and_said():
+    merged = merge([session(cell(), cell("b")), session(cell(effect=2.0), device="cpu")])
+    for before, after in ((merged, session(cell(), cell("b"))), (session(cell()), merged)):
+        drift = compare_sessions(before, after)
+        assert drift.disputed == [("test_x", "H1.1", "gpt2", "facts")]
+        assert not drift.verdicts and not drift.gone
+        assert "1 cell on which the sources of a merged session disagree" in as_text(drift)
+
+
+def test_pages_are_compared_as_their_records_are(tmp_path, capsys):
+    before = write_report(session(cell()), tmp_path / "before.html")
+    after = write_report(session(cell(verdict="refuted")), tmp_path / "after.html")
+    assert main(["drift", str(before), str(after)]) == 0
+    assert capsys.readouterr().out.startswith("1 of 1 cell changed its verdict")

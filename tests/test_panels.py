@@ -8,7 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fake_sessions import fake_session, one_record
-from tinyablation.panels import MOST_SERIES, CurvePanel, Series, TokensPanel
+from tinyablation.panels import (
+    MOST_SERIES,
+    CurvePanel,
+    ForestPanel,
+    GridPanel,
+    Series,
+    TokensPanel,
+)
 from tinyablation.plain import RecordError
 from tinyablation.records import Record, read_records, write_records
 
@@ -94,3 +101,33 @@ def test_a_wrong_panel_is_refused(panel, message):
 def test_nan_is_refused_by_name():
     with pytest.raises(RecordError, match=r"y\[1\] is nan"):
         Series(**LINE | {"y": [0.5, float("nan")]})
+
+
+# --- forest plots and grids --------------------------------------------------------------------
+
+GRID = {"title": "g", "x": "head", "y": "layer", "columns": ["0", "1"], "rows": ["0"]}
+
+
+@pytest.mark.parametrize("name", ["records.json", "records.parquet"])
+def test_forests_and_grids_come_back_as_written(tmp_path, name):
+    forest = ForestPanel.of("f", "share", {"0:2": (0.6, 0.5, 0.7), "sum": (0.4,)}, bound=0.6)
+    made = record(forest, GridPanel(**GRID, values=[[0.5, None]]))
+    file = fake_session().model_copy(update={"records": [made]})
+    write_records(file, tmp_path)
+    assert read_records(tmp_path / name) == file
+    assert (forest.rows[1].low, forest.rows[0].high) == (None, 0.7)
+
+
+def test_half_an_interval_is_refused():
+    with pytest.raises(ValueError, match=r"give \(value,\) or"):
+        ForestPanel.of("f", "share", {"a": (1.0, 2.0)})
+    with pytest.raises(ValidationError, match="one end of its interval"):
+        ForestPanel(title="f", unit="u", rows=[{"name": "a", "value": 1.0, "low": 0.5}])
+    with pytest.raises(ValidationError, match=r"interval from 2\.0 to 1\.0"):
+        ForestPanel.of("f", "share", {"a": (1.5, 2.0, 1.0)})
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [[1.0, 2.0, 3.0]], [[1.0, 2.0], [1.0, 2.0]]])
+def test_a_grid_that_is_none_is_refused(values):
+    with pytest.raises(ValidationError, match="1 rows and 2 columns"):
+        GridPanel(**GRID, values=values)

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from pydantic import ValidationError
 
+from tests.fake_sessions import fake_session
 from tinyablation.plain import RecordError
 from tinyablation.records import (
     SCHEMA_VERSION,
@@ -266,3 +267,28 @@ def test_importing_records_is_cheap():
     code = f"import sys, tinyablation.records; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["records.json", "records.parquet"])
+def test_a_report_of_the_schema_before_can_be_read(tmp_path, name):
+    """So that what changed since can be shown; all that was added since may be missing."""
+    file = fake_session()
+    write_records(file, tmp_path)
+    added = (
+        *("p_value", "p_adjusted", "prediction_changed", "source"),
+        *("multiverse", "boundary", "backends", "screened"),
+    )
+    if name.endswith(".json"):
+        content = json.loads((tmp_path / name).read_text())
+        content["schema_version"] = 2
+        for record in content["records"]:
+            for field in added:
+                del record[field]
+        for field in ("multiplicity", "error_rates", "noise", "sources"):
+            del content["session"][field]
+        (tmp_path / name).write_text(json.dumps(content))
+    else:
+        table = pyarrow.parquet.read_table(tmp_path / name).drop_columns(list(added))
+        metadata = {**table.schema.metadata, b"schema_version": b"2"}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / name)
+    assert read_records(tmp_path / name).ordered() == file.ordered()

@@ -4,8 +4,17 @@ import pytest
 
 from tests.fake_sessions import fake_session, one_record
 from tinyablation.charts import heat_table
+from tinyablation.drift import compare_sessions
+from tinyablation.panel_views import panels_of
+from tinyablation.panels import ForestPanel
 from tinyablation.records import Record
-from tinyablation.sections import rerun_command, said_of_screening, sections, standing
+from tinyablation.robustness import Multiplicity, Multiverse
+from tinyablation.sections import (
+    rerun_command,
+    said_of_screening,
+    sections,
+    standing,
+)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +104,51 @@ def test_a_screened_sweep_is_said_in_words_with_its_bounds():
     assert rerun_command(record) == "pytest 'a[b]' --screen 64:5%"
     file = fake_session().model_copy(update={"records": [record]})
     assert ("screened sweep", said) in sections(file)[0].cells[0].figures
+
+
+def test_details_with_intervals_are_drawn_where_a_claim_draws_nothing_itself():
+    details = {"each alone": {"0:1": [0.5, 0.25, 0.75], "0:2": [0.1, 0.0, 0.2]}, "clean": 1.5}
+    (panel,) = panels_of(one_record(details=details, panels=[]))
+    assert (panel.title, [row.name for row in panel.rows]) == ("each alone", ["0:1", "0:2"])
+    assert panels_of(one_record(details={"one": {"0:1": [0.5, 0.25, 0.75]}}, panels=[])) == []
+    for odd in ([0.5, 0.75, 0.25], [0.5, 0.4], "0.5", [True, False, True]):
+        odd_details = {"each": {"0:1": odd, "0:2": [0.1, 0.0, 0.2]}}
+        assert panels_of(one_record(details=odd_details, panels=[])) == []
+    own = ForestPanel.of("own", "u", {"a": (1.0,)})
+    assert panels_of(one_record(details=details, panels=[own])) == [own]
+
+
+def test_flags_say_what_a_reader_may_look_for():
+    multiverse = Multiverse(n=4, agreed=1, least_share=0.8, verdicts={}, by_choice={})
+    record = one_record(
+        verdict="supported", p_adjusted=0.2, drift="moved", multiverse=multiverse, boundary=None
+    )
+    file = fake_session().model_copy(update={"records": [record]})
+    ledger = Multiplicity(alpha=0.05, n=1, supported=1, discoveries=0, lost=1)
+    file = file.model_copy(
+        update={"session": file.session.model_copy(update={"multiplicity": ledger})}
+    )
+    assert sections(file)[0].cells[0].flags == ["fragile", "lost", "drifted"]
+
+
+def test_cells_say_what_changed_since_the_baseline():
+    def session_of(*records):
+        return fake_session().model_copy(update={"records": list(records)})
+
+    fields = {"verdict": "supported", "effect": 1.0, "low": 0.9, "high": 1.1, "unit": "LD"}
+    before = session_of(*(one_record(model=name, **fields) for name in ("a", "b", "c")))
+    after = session_of(
+        one_record(model="a", **fields | {"verdict": "refuted"}),
+        one_record(model="b", **fields | {"effect": 2.0, "low": 1.9, "high": 2.1}),
+        one_record(model="c", **fields | {"effect": 1.05}),
+        one_record(model="d", **fields),
+    )
+    cells = sections(after, drift=compare_sessions(before, after))[0].cells
+    assert {cell.record.model: cell.changes for cell in cells} == {
+        "a": ["flipped"],
+        "b": ["moved"],
+        "c": ["shifted"],
+        "d": ["new"],
+    }
+    first = next(cell for cell in cells if cell.record.model == "a")
+    assert first.before.verdict == "supported" and "verdict changed" in first.label

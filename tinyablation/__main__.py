@@ -10,6 +10,7 @@ from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
 from tinyablation.ov_commands import add_commands as add_ov_commands
 from tinyablation.planning import add_commands as add_planning_commands
+from tinyablation.report_commands import add_commands as add_report_commands
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_ov_commands(commands)
     add_drift_commands(commands)
     add_planning_commands(commands)
+    add_report_commands(commands)
     return top
 
 

@@ -5,11 +5,13 @@ page serves light, dark and print, and the same input gives the same bytes.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
+from tinyablation.panels import GridPanel
 from tinyablation.records import Heatmap, Record
 
 PLOT_WIDTH = 230  # px; a row of the forest plot
@@ -120,7 +122,7 @@ def tick_text(value: float) -> str:
 
 
 class HeatCell(NamedTuple):
-    """One head of a heatmap: its shade as a CSS class, its value as text and as a tooltip."""
+    """One figure of a heatmap: its shade as a CSS class, its value as text and as a tooltip."""
 
     shade: str
     text: str
@@ -128,36 +130,73 @@ class HeatCell(NamedTuple):
 
 
 class HeatTable(NamedTuple):
-    """A heatmap ready to be printed: `rows[layer][head]`; `extent`: value of the full shade."""
+    """A heatmap ready to be printed; `extent`: value of the full shade."""
 
     title: str
+    columns: list[str]
+    names: list[str]  # of the rows
     rows: list[list[HeatCell]]
     extent: float
     printed: bool
+    x: str
+    y: str
 
 
 def heat_table(heatmap: Heatmap, subject: str | None) -> HeatTable:
-    """Shades on a diverging scale, symmetric about zero; the subject's heads are outlined."""
-    chosen = {head.strip() for head in (subject or "").replace("+", ",").split(",")}
-    known = [value for row in heatmap.values for value in row if value is not None]
-    extent = max(map(abs, known), default=0.0)
+    """Layers down, heads across; the subject's heads are outlined."""
+    chosen = set((subject or "").replace("+", " ").replace(",", " ").split())
+    width = max((len(row) for row in heatmap.values), default=0)
+    return _shaded(
+        heatmap.title,
+        [str(head) for head in range(width)],
+        [str(layer) for layer in range(len(heatmap.values))],
+        heatmap.values,
+        ("head", "layer"),
+        lambda layer, head: f"{layer}:{head}",
+        chosen,
+    )
+
+
+def grid_table(panel: GridPanel) -> HeatTable:
+    """A claim's own grid."""
+    return _shaded(
+        panel.title,
+        panel.columns,
+        panel.rows,
+        panel.values,
+        (panel.x, panel.y),
+        lambda row, column: f"{panel.rows[row]}, {panel.columns[column]}",
+        set(),
+    )
+
+
+def _shaded(
+    title: str,
+    columns: list[str],
+    names: list[str],
+    values: Sequence[Sequence[float | None]],
+    axes: tuple[str, str],
+    name_of: Callable[[int, int], str],
+    chosen: Collection[str],
+) -> HeatTable:
+    """Shades on a diverging scale, symmetric about zero."""
+    extent = max((abs(v) for row in values for v in row if v is not None), default=0.0)
     rows = []
-    for layer, values in enumerate(heatmap.values):
+    for down, row in enumerate(values):
         cells = []
-        for head, value in enumerate(values):
+        for across, value in enumerate(row):
+            name = name_of(down, across)
             if value is None:
-                cells.append(HeatCell("", "", f"{layer}:{head} not measured"))
+                cells.append(HeatCell("", "", f"{name} not measured"))
                 continue
             step = round(value / extent * HEAT_STEPS) if extent else 0
             shade = f"{'p' if step > 0 else 'n'}{abs(step)}" if step else ""
-            name = f"{layer}:{head}"
             if name in chosen:
                 shade = f"{shade} subject".strip()
-            tooltip = f"{name} {number(value, signed=True)}"
-            cells.append(HeatCell(shade, _short(value), tooltip))
+            cells.append(HeatCell(shade, _short(value), f"{name} {number(value, signed=True)}"))
         rows.append(cells)
-    printed = max((len(row) for row in rows), default=0) <= PRINTED_HEADS
-    return HeatTable(heatmap.title, rows, extent, printed)
+    printed = len(columns) <= PRINTED_HEADS
+    return HeatTable(title, columns, names, rows, extent, printed, *axes)
 
 
 def _short(value: float) -> str:
@@ -165,4 +204,4 @@ def _short(value: float) -> str:
     text = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
     if float(text) == 0:
         return "0"
-    return text.replace("0.", ".", 1).replace("-", "\N{MINUS SIGN}")
+    return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "\N{MINUS SIGN}")

@@ -75,9 +75,13 @@ class Coalitions(Effects):
 
         Above 0: the heads do more together than alone (super-additive); below: less.
         """
-        alone = np.sum([self.deltas([head], split) for head in heads], axis=0)
-        values = self.deltas(heads, split) - alone
+        values = self.cooperations(heads, split)
         return self.interval(values, split, f"cooperation {set_name(heads)}")
+
+    def cooperations(self, heads: Heads, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] Delta of the set minus the sum of its heads' own, in logits."""
+        alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
+        return self.deltas(heads, split) - alone
 
     def against_sum(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
         """Delta of the set as a multiple of the sum of its heads' own; 1 is additive.
@@ -169,6 +173,20 @@ class Coalitions(Effects):
                 alone = self.mean([head], split) + self.mean([other], split)
                 gains[head_name(other)] = self.mean(pair, split) - alone
         return dict(sorted(gains.items(), key=lambda item: -item[1]))
+
+    def gains(self, split: str = CONFIRMATION) -> tuple[tuple[Head, ...], list[list[float | None]]]:
+        """Heads, and by pair of them the mean Delta of the pair minus both heads' own, in logits.
+
+        None for a head with itself, and for a pair that was not measured.
+        """
+        heads = tuple(head for (head,) in self.of_size(1))
+        pairs = set(self.of_size(2))
+
+        def gain(one: Head, other: Head) -> float | None:
+            pair = (min(one, other), max(one, other))
+            return float(self.cooperations(pair, split).mean()) if pair in pairs else None
+
+        return heads, [[gain(one, other) for other in heads] for one in heads]
 
     def pairs_of(self, trio: Heads) -> tuple[Heads, ...]:
         """The three pairs of a trio."""

@@ -86,9 +86,19 @@ class Comparison(NamedTuple):
         return sum((test.fates for test in self.tests), Counter())
 
 
-def cell_key(record: Record) -> tuple[str, str, str, str]:
+CellKey = tuple[str, str, str, str]
+
+
+def cell_key(record: Record) -> CellKey:
     """What makes two cells the same."""
     return (record.name, record.claim, record.model, record.condition)
+
+
+def disputed(file: RecordFile) -> set[CellKey]:
+    """The cells that a merged session holds more than once, for its sources disagree on them."""
+    if not file.session.sources:
+        return set()
+    return {key for key, n in Counter(map(cell_key, file.records)).items() if n > 1}
 
 
 def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tinyablation.comparison import cell_key
+from tinyablation.comparison import CellKey, cell_key, disputed
 from tinyablation.errors import TinyAblationError
 from tinyablation.plain import plain
 from tinyablation.records import Record, RecordFile, Session, SessionModel
@@ -27,7 +27,9 @@ ABSOLUTE = 1e-4
 # Fields that differ between any two sessions, or are compared in their own way; the rest (device,
 # platform, and whatever a later schema adds) says what a session was measured with.
 _OWN_WAY = frozenset({"versions", "models", "protocol", "predictions_hash"})
-_EPHEMERAL = frozenset({"started", "finished", "command", "complete"})
+_EPHEMERAL = frozenset({"started", "finished", "command", "complete", "sources"})
+# What was found, not what was measured with.
+_FOUND = frozenset({"multiplicity", "error_rates", "noise"})
 # Fields of a model that say how it is shown, or what it was found to do.
 _NOT_WEIGHTS = frozenset({"id", "title", "family", "variant", "note", "competence", "below_floor"})
 
@@ -116,6 +118,7 @@ class Drift:
     circumstances: list[Change]  # versions, device, predictions file, weights of models
     remeasured: list[Remeasured]
     unhashed: list[str]  # models whose weights one of the sessions does not identify
+    disputed: list[CellKey]  # cells left out: merged sessions disagree on them
 
     @property
     def nothing(self) -> bool:
@@ -142,15 +145,17 @@ class Drift:
 def compare_sessions(before: RecordFile, after: RecordFile) -> Drift:
     """The cells and circumstances of `after` against those of `before`.
 
-    Raises DriftError when they are of different protocols, whose figures are different quantities,
-    or when one of them holds a cell twice.
+    Cells that the sources of a merged session disagree on have no one state, and are left out.
+    Raises DriftError when the two are of different protocols, whose figures are different
+    quantities, or when one of them, not being merged, holds a cell twice.
     """
     if before.session.protocol != after.session.protocol:
         raise DriftError(
             f"the sessions cannot be compared: the earlier is of the {before.session.protocol} "
             f"protocol, the later of the {after.session.protocol} one. Give two of the same"
         )
-    old, new = _by_cell(before, "earlier"), _by_cell(after, "later")
+    left_out = disputed(before) | disputed(after)
+    old, new = _by_cell(before, "earlier", left_out), _by_cell(after, "later", left_out)
     common = [Cell(old[key], record) for key, record in new.items() if key in old]
     differing = [cell for cell in common if cell.effect_differs]
     seen = {record.model for record in (*before.records, *after.records)}
@@ -169,7 +174,18 @@ def compare_sessions(before: RecordFile, after: RecordFile) -> Drift:
         circumstances=[*_session_changes(before.session, after.session), *hashed],
         remeasured=_remeasured(common),
         unhashed=unhashed,
+        disputed=sorted(left_out),
     )
+
+
+def within(before: RecordFile, after: RecordFile) -> RecordFile:
+    """The cells of `before` that `after` has too: for a selection, whose other cells are not gone.
+
+    A test that is new in `after` has none.
+    """
+    keys = set(map(cell_key, after.records))
+    kept = [record for record in before.records if cell_key(record) in keys]
+    return before.model_copy(update={"records": kept})
 
 
 def summary(drift: Drift) -> str:
@@ -212,15 +228,16 @@ def summary(drift: Drift) -> str:
     return f"{said} What differs beside: {', '.join(causes)}." if causes else said
 
 
-def _by_cell(file: RecordFile, which: str) -> dict[tuple[str, str, str, str], Record]:
-    twice = [key for key, n in Counter(map(cell_key, file.records)).items() if n > 1]
+def _by_cell(file: RecordFile, which: str, left_out: set[CellKey]) -> dict[CellKey, Record]:
+    found = [record for record in file.ordered() if cell_key(record) not in left_out]
+    twice = [key for key, n in Counter(map(cell_key, found)).items() if n > 1]
     if twice:
         name, claim, model, condition = min(twice)
         raise DriftError(
             f"the sessions cannot be compared: the {which} holds {claim} {name} twice for {model}, "
             f"{condition}"
         )
-    return {cell_key(record): record for record in file.ordered()}
+    return {cell_key(record): record for record in found}
 
 
 def _within(value: float | None, record: Record) -> bool:
@@ -235,7 +252,7 @@ def _both_differ(old: str | None, new: str | None) -> bool:
 
 def _session_changes(before: Session, after: Session) -> list[Change]:
     changes = list(_differences(before.versions, after.versions))
-    fields = sorted(set(type(before).model_fields) - _OWN_WAY - _EPHEMERAL)
+    fields = sorted(set(type(before).model_fields) - _OWN_WAY - _EPHEMERAL - _FOUND)
     changes += _differences(_facts(before, fields), _facts(after, fields))
     predictions = (before.predictions_hash, after.predictions_hash)
     if predictions[0] != predictions[1]:

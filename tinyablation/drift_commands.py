@@ -4,7 +4,6 @@ import argparse
 import itertools
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,9 @@ from typing import NamedTuple
 from tinyablation.commands import CommandError, add_output_options, refuse_overwriting
 from tinyablation.drift import Cell, Drift, compare_sessions, summary
 from tinyablation.errors import TinyAblationError
-from tinyablation.records import Record, Session, read_records
+from tinyablation.markdown import escaped, one_line
+from tinyablation.records import Record, Session
+from tinyablation.sessions import read_session
 
 # GitHub drops a step summary of more than 1 MiB whole. Nine tables of 50 rows are at most some
 # 80 KiB, so that a night's thirteen models fit into one. The rest stands in the records.
@@ -45,7 +46,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             name,
             type=Path,
             metavar=name.upper(),
-            help=f"the {when} session: records.json, records.parquet or a folder of reports",
+            help=f"the {when} session: a folder of reports, records.json, records.parquet, or a "
+            "claims.html",
         )
     drift.add_argument(
         "--markdown", action="store_true", help="Markdown, such as for $GITHUB_STEP_SUMMARY"
@@ -63,7 +65,7 @@ def _drift(options: argparse.Namespace) -> None:
     refuse_overwriting(options)
     render = as_markdown if options.markdown else as_text
     try:
-        drift = compare_sessions(read_records(options.before), read_records(options.after))
+        drift = compare_sessions(read_session(options.before), read_session(options.after))
     except TinyAblationError as error:
         # A step summary shows what was written only: there, nothing would look like no drift.
         if options.markdown:
@@ -170,6 +172,12 @@ def notes(drift: Drift) -> list[str]:
         f"The {which} session did not finish: cells may be missing that it would have had."
         for which in drift.partial
     ]
+    if drift.disputed:
+        n = len(drift.disputed)
+        found.append(
+            f"Left out: {n} cell{'' if n == 1 else 's'} on which the sources of a merged session "
+            "disagree."
+        )
     if drift.unhashed:
         found.append(
             "The weights of these models are not identified in both sessions, so only the "
@@ -225,20 +233,6 @@ def _value(text: str | None) -> str:
 
 # --- Markdown ------------------------------------------------------------------------------------
 
-# Everything that Markdown or HTML gives a meaning to, wherever it stands; an underscore only where
-# it is not within a word, a colon only where it could make a link or an emoji. As numeric
-# references they structure nothing, in cells of tables too, where it depends on the reader what a
-# backslash before a | does.
-_MEANING = re.compile(
-    r"[\\`*\[\]{}<>&|~#!$@]|:(?=\S)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.",
-    re.IGNORECASE,
-)
-
-
-def escaped(text: str) -> str:
-    """`text` as Markdown that shows exactly that text, on one line."""
-    return _MEANING.sub(lambda match: f"&#{ord(match[0])};", _one_line(text))
-
 
 def as_markdown(drift: Drift) -> str:
     """A sentence, then tables, in GitHub's Markdown."""
@@ -269,12 +263,12 @@ def _row(cells: Iterable[str]) -> str:
 
 def as_text(drift: Drift) -> str:
     """A sentence, then tables in columns, every row of them."""
-    blocks = [_one_line(summary(drift))]
-    blocks += [f"note: {_one_line(note)}" for note in notes(drift)]
+    blocks = [one_line(summary(drift))]
+    blocks += [f"note: {one_line(note)}" for note in notes(drift)]
     blocks += [f"{table.title}\n{_columns([table.header, *table.rows])}" for table in tables(drift)]
     blocks.append(
         "\n".join(
-            f"{name + ':':8}{_one_line(f'{session.started}  {session.command}')}"
+            f"{name + ':':8}{one_line(f'{session.started}  {session.command}')}"
             for name, session in _sessions(drift)
         )
     )
@@ -282,18 +276,6 @@ def as_text(drift: Drift) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    shown = [[_one_line(text) for text in row] for row in rows]
+    shown = [[one_line(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
-
-
-def _one_line(text: str) -> str:
-    """`text` with white space folded; control and direction characters are named, not obeyed."""
-    return " ".join(
-        "".join(
-            f"U+{ord(character):04X}"
-            if unicodedata.category(character) in ("Cc", "Cf", "Cs") and not character.isspace()
-            else character
-            for character in text
-        ).split()
-    )

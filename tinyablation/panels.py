@@ -1,15 +1,21 @@
-"""Panels: token tables and curves that a claim shows beside its figures.
+"""Panels: token tables, curves, forest plots and grids that a claim shows beside its figures.
 
     TokensPanel(title="0:2 writes", columns={"top": [{"token": " totally", "logit": 0.31}]})
     CurvePanel(
         title="Recovery by layer", x="layer", y="share",
         series=[Series.of("recovery", [0, 1], [(0.2, 0.1, 0.3), (0.6, 0.5, 0.7)])],
     )
+    ForestPanel.of("Recovery", "share", {"0:2": (0.6, 0.5, 0.7), "0:4": (0.1, 0.0, 0.2)})
+    GridPanel(
+        title="Recovery by layer", x="position", y="layer",
+        columns=["last", "subject"], rows=["0", "1"], values=[[0.1, None], [0.9, 0.2]],
+    )
 
-Plain data only; what they look like is the report's affair (tinyablation/curves.py).
+Plain data only; what they look like is the report's affair (tinyablation/curves.py, forests.py,
+charts.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -99,4 +105,76 @@ class CurvePanel(Plain):
         return self
 
 
-Panel = Annotated[TokensPanel | CurvePanel, Field(discriminator="kind")]
+class ForestRow(Plain):
+    """One line of a forest plot: a figure, with its interval where it has one."""
+
+    name: _Name
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+
+    @model_validator(mode="after")
+    def _has_both_ends(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{self.name!r} has one end of its interval only")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"{self.name!r} has an interval from {self.low} to {self.high}")
+        return self
+
+
+class ForestPanel(Plain):
+    """Figures of one unit below each other, each with its interval: heads, sets, shares.
+
+    unit: of the axis; bound: what they are held against, drawn as a line.
+    """
+
+    kind: Literal["forest"] = "forest"
+    title: _Name
+    unit: _Name
+    rows: Annotated[list[ForestRow], Field(min_length=1)]
+    bound: Number | None = None
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        unit: str,
+        estimates: Mapping[str, Sequence[float]],
+        bound: float | None = None,
+    ) -> Self:
+        """A row per name: (value,) or (estimate, low, high, ...)."""
+        rows = []
+        for name, estimate in estimates.items():
+            if len(estimate) == 2:
+                raise ValueError(f"{name!r}: give (value,) or (estimate, low, high)")
+            low, high = estimate[1:3] if len(estimate) > 2 else (None, None)
+            rows.append(ForestRow(name=name, value=estimate[0], low=low, high=high))
+        return cls(title=title, unit=unit, rows=rows, bound=bound)
+
+
+class GridPanel(Plain):
+    """A figure for every row and column: layers by position, heads by heads. None: there is none.
+
+    x says what the columns are, y what the rows are; full shade is the largest figure, either sign.
+    """
+
+    kind: Literal["grid"] = "grid"
+    title: _Name
+    x: _Name
+    y: _Name
+    columns: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[str], Field(min_length=1)]
+    values: list[list[Number | None]]
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        shape = {len(row) for row in self.values}
+        if len(self.values) != len(self.rows) or shape != {len(self.columns)}:
+            raise ValueError(
+                f"the grid {self.title!r} has {len(self.rows)} rows and {len(self.columns)} "
+                f"columns, and values of {len(self.values)} x {sorted(shape)}"
+            )
+        return self
+
+
+Panel = Annotated[TokensPanel | CurvePanel | ForestPanel | GridPanel, Field(discriminator="kind")]

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -19,6 +18,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from tinyablation.error_rates import ErrorRates
 from tinyablation.panels import Panel
 from tinyablation.plain import Count, Number, Plain, RecordError, plain
+from tinyablation.record_tables import from_json, from_parquet, to_parquet
 from tinyablation.robustness import (
     BackendCheck,
     Boundary,
@@ -31,6 +31,8 @@ from tinyablation.robustness import (
 # 2: protocols, panels, and published figures with unit, interval and quantity.
 # 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
 SCHEMA_VERSION = 3
+# Of the schema before, too: all that 3 added may be missing. So an older report can be a baseline.
+READABLE = (2, SCHEMA_VERSION)
 CONDITIONS = ("facts", "negation", "counterfactual", "logic")
 ALL_CONDITIONS = "all"  # the condition of a claim that spans all of them
 
@@ -125,6 +127,9 @@ class Record(Plain):
     largest: list[Extreme] = Field(default=[], description="prompts with the largest effects")
     panels: list[Panel] = Field(default=[], description="token tables and curves of this claim")
     runs: list[str] = Field(default=[], description="run directories measured or reused")
+    source: str | None = Field(
+        default=None, description="which of the merged sessions it is from; null: not merged"
+    )
     drift: str | None = Field(default=None, description="how figures differ from their snapshot")
     p_value: Number | None = Field(
         default=None, ge=0, le=1, description="p of the whole claim, for the session's ledger"
@@ -171,6 +176,25 @@ class SessionModel(Plain):
     below_floor: list[str] = Field(default=[])
 
 
+class Source(Plain):
+    """One of the sessions that were merged into another. name: what records call it.
+
+    records: cells it had; kept: those of them that are shown as its own (the others agree with a
+    cell of an earlier source).
+    """
+
+    name: str
+    started: str
+    finished: str | None = None
+    command: str
+    versions: dict[str, str]
+    platform: str
+    device: str
+    complete: bool
+    records: Count
+    kept: Count
+
+
 class Session(Plain):
     """Where the records came from. Times are UTC, ISO 8601."""
 
@@ -187,6 +211,7 @@ class Session(Plain):
     multiplicity: Multiplicity | None = None
     error_rates: ErrorRates | None = None
     noise: list[NoiseRow] = Field(default=[])
+    sources: list[Source] = Field(default=[])  # of a merged session; see merging.py
 
     @field_validator("started", "finished")
     @classmethod
@@ -228,6 +253,7 @@ class RecordFile(Plain):
                 conditions.get(record.condition, len(conditions)),
                 record.condition,
                 record.test,
+                record.source or "",
             )
 
         return sorted(self.records, key=key)
@@ -240,7 +266,7 @@ def claim_order(claim: str) -> tuple[Any, ...]:
     return (not claim.upper().startswith("V"), numbered)
 
 
-_NESTED = (
+NESTED = (
     "published",
     "details",
     "heatmap",
@@ -254,22 +280,37 @@ _NESTED = (
 )
 
 
-_NUMBERS = ("effect", "low", "high", "floor", "p_corrected", "p_value", "p_adjusted")
+_NUMBERS = (
+    *("effect", "low", "high", "floor"),
+    *("p_corrected", "p_value", "p_adjusted", "duration_s"),
+)
+_COUNTS = ("n_examples", "n_clusters")
+
+
+def content_of(file: RecordFile) -> dict[str, Any]:
+    """What a records.json holds: plain values, records in their canonical order."""
+    content: dict[str, Any] = plain(file, "records")
+    content["records"] = plain(file.ordered(), "records")
+    return content
 
 
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
     Both are complete before either replaces an older one, and each replaces it in one step. Records
-    are written in their canonical order. In the Parquet file, what is nested (_NESTED) is JSON
+    are written in their canonical order. In the Parquet file, what is nested (NESTED) is JSON
     text, each column says what it holds in its metadata, and the table's metadata holds
     schema_version and session (JSON).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = plain(file, "records")
-    content["records"] = plain(file.ordered(), "records")
+    content = content_of(file)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
-    parts = {"records.json": text.encode("utf-8"), "records.parquet": _to_parquet(content)}
+    descriptions = {
+        name: f"{field.description}{' (JSON)' if name in NESTED else ''}"
+        for name, field in Record.model_fields.items()
+    }
+    table = to_parquet(content, descriptions, nested=NESTED, numbers=_NUMBERS, counts=_COUNTS)
+    parts = {"records.json": text.encode("utf-8"), "records.parquet": table}
     temporary: dict[str, str] = {}
     try:
         for name, payload in parts.items():
@@ -299,15 +340,32 @@ def read_records(path: Path) -> RecordFile:
         path = path / "records.json"
     try:
         data = path.read_bytes()
-        content = _from_parquet(data) if path.suffix == ".parquet" else _from_json(data)
+        is_table = path.suffix == ".parquet"
+        content = from_parquet(data, NESTED) if is_table else from_json(data)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, KeyError) as error:
         raise RecordError(f"{path}: is not a record file: {error}") from error
+    return _validated(content, path)
+
+
+def parse_records(data: bytes, path: Path) -> RecordFile:
+    """The session in the bytes of a records.json; `path` is where they are from, for errors.
+
+    Raises RecordError, as read_records does.
+    """
+    try:
+        content = from_json(data)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: is not a record file: {error}") from error
+    return _validated(content, path)
+
+
+def _validated(content: Any, path: Path) -> RecordFile:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int:
         raise RecordError(f"{path}: has no schema_version: it is not a record file")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         age = "newer" if version > SCHEMA_VERSION else "older"
         raise RecordError(
             f"{path}: is of the {age} schema {version}, this program reads {SCHEMA_VERSION}: "
@@ -322,72 +380,3 @@ def read_records(path: Path) -> RecordFile:
         field = ".".join(map(str, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise RecordError(f"{path}: field {field}: {first['msg']}{more}") from error
-
-
-def _from_json(data: bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, which is no number")
-
-    return json.loads(data.decode("utf-8"), parse_constant=refuse)
-
-
-def _to_parquet(content: dict[str, Any]) -> bytes:
-    import io
-
-    import pyarrow
-    import pyarrow.parquet
-
-    kinds = {"n_examples": pyarrow.int64(), "n_clusters": pyarrow.int64()}
-    for name in (*_NUMBERS, "duration_s"):
-        kinds[name] = pyarrow.float64()
-    fields = [
-        pyarrow.field(
-            name,
-            kinds.get(name, pyarrow.string()),
-            metadata={"description": f"{field.description}{' (JSON)' if name in _NESTED else ''}"},
-        )
-        for name, field in Record.model_fields.items()
-    ]
-    metadata = {
-        "schema_version": str(content["schema_version"]),
-        "session": json.dumps(content["session"], allow_nan=False),
-    }
-    rows = [
-        {
-            name: json.dumps(value, allow_nan=False) if name in _NESTED else value
-            for name, value in record.items()
-        }
-        for record in content["records"]
-    ]
-    table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(fields, metadata=metadata))
-    stream = io.BytesIO()
-    pyarrow.parquet.write_table(table, stream)
-    return stream.getvalue()
-
-
-def _from_parquet(data: bytes) -> Any:
-    import io
-
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
-    metadata = table.schema.metadata or {}
-    if b"schema_version" not in metadata or b"session" not in metadata:
-        raise ValueError("its metadata lacks schema_version or session")
-    version = int(metadata[b"schema_version"])
-    if version != SCHEMA_VERSION:
-        return {"schema_version": version}
-    rows: Sequence[dict[str, Any]] = table.to_pylist()
-    records = [
-        {
-            name: _from_json(value.encode()) if name in _NESTED else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
-    session = _from_json(metadata[b"session"])
-    return {"schema_version": version, "session": session, "records": records}

@@ -3,29 +3,40 @@
 `render` computes nothing about models: it counts, sorts and words what was recorded. Records hold
 text that others wrote (tokens, prompts, messages), so everything is escaped, control characters are
 made visible, and the page forbids itself every request and every script but its own.
+
+What a cell opens (nine tenths of the page), and what can be downloaded, lies in packs (packs.py),
+for the page's script to open: 1,000 cells are too much markup to load at once.
 """
 
 import base64
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from tinyablation import charts, curves
+from tinyablation import charts, curves, exports
+from tinyablation.columns import columns_of, competence
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
+from tinyablation.drift import compare_sessions, summary
+from tinyablation.drift_commands import Table, notes, tables
 from tinyablation.error_rates import power_panel, said_of_goals
 from tinyablation.errors import TinyAblationError
-from tinyablation.records import ALL_CONDITIONS, CONDITIONS, Record, RecordFile, SessionModel
-from tinyablation.sections import sections
-from tinyablation.text import duration, finalize, given, sentence_of, slug, time, visible
+from tinyablation.manifests import MANIFEST
+from tinyablation.packs import element
+from tinyablation.records import ALL_CONDITIONS, CONDITIONS, Record, RecordFile, Session, content_of
+from tinyablation.sections import CHANGES, FLAGS, Cell, Section, sections
+from tinyablation.sessions import RECORDS
+from tinyablation.text import duration, finalize, given, sentence_of, time, visible
 
 TITLE = "Claims about language models, tested"
 
@@ -58,82 +69,13 @@ STANDINGS = {
     "unregistered": "judged without a prediction",
     "error": "broken",
 }
-VARIANTS = {
-    "hedged": (
-        "planted",
-        (
-            "A suppressing head was planted in this model on purpose, by training one layer-0 head "
-            "on hedged text. It is the positive control: what holds here shows that the suite can "
-            "find such a head, and says nothing about models trained by others."
-        ),
-    ),
-    "plain": (
-        "sham",
-        (
-            "The same procedure on unchanged text, so that nothing was planted. It is the negative "
-            "control: no head should pass here."
-        ),
-    ),
-    "natural": ("natural", "Trained by others; nothing was planted by this project."),
-}
-FAMILIES = {"gpt2": "GPT-2", "mistral": "Mistral", "llama": "Llama", "neox": "GPT-NeoX"}
+# Files of a run directory that a reader may want to see: tables, and how they came to be.
+LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
 _LETTERS = {"facts": "F", "negation": "N", "counterfactual": "C", "logic": "L"}
 
 
 class ReportError(TinyAblationError):
     """The report cannot be written; the message names the file."""
-
-
-class ModelColumn(NamedTuple):
-    """A model of the matrix, and where it is described."""
-
-    model: SessionModel
-    anchor: str
-    badge: str
-    meaning: str
-    below: list[str]
-
-
-def _columns(file: RecordFile) -> dict[str, list[ModelColumn]]:
-    """Models by family, families in the order of their first model; unlisted models come last."""
-    models = {model.id: model for model in file.session.models}
-    for name in sorted({record.model for record in file.records} - set(models)):
-        note = "Judged, but not described in the session."
-        models[name] = SessionModel(id=name, title=name, family="", variant="", note=note)
-    families: dict[str, list[ModelColumn]] = {}
-    for model in models.values():
-        badge, meaning = VARIANTS.get(model.variant, (model.variant, ""))
-        column = ModelColumn(model, "model-" + slug(model.id), badge, meaning, model.below_floor)
-        families.setdefault(FAMILIES.get(model.family, model.family or "other"), []).append(column)
-    return families
-
-
-class CompetenceRow(NamedTuple):
-    """One truth cell of one condition: the figure of each model, None where it was not measured."""
-
-    condition: str
-    cell: str
-    figures: list[Any]
-
-
-def _competence(models: Sequence[SessionModel]) -> list[CompetenceRow]:
-    keys = dict.fromkeys(
-        (condition, cell)
-        for model in models
-        for condition, cells in model.competence.items()
-        for cell in cells
-    )
-    known = [key for name in CONDITIONS for key in keys if key[0] == name]
-    rows = []
-    for condition, cell in known + [key for key in keys if key[0] not in CONDITIONS]:
-        names = {f"{condition}{sign}{cell}" for sign in "/:. -"} | {f"{condition}, {cell}"}
-        figures = []
-        for model in models:
-            figure = model.competence.get(condition, {}).get(cell)
-            below = bool(names & set(model.below_floor)) or condition in model.below_floor
-            figures.append(figure and (figure, below))
-        rows.append(CompetenceRow(condition, cell, figures))
-    return rows
 
 
 def _conditions(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -204,81 +146,196 @@ def _environment() -> Environment:
         time=time,
         sentence=sentence_of,
         given=given,
+        basename=lambda path: path.rsplit("/", 1)[-1],
     )
     environment.tests["linkable"] = lambda name: bool(re.fullmatch(r"\w[\w.+-]*", name, re.ASCII))
     return environment
 
 
-def render(file: RecordFile, other: RecordFile | None = None, *, runs: str = "runs") -> str:
+class RunPlace(NamedTuple):
+    """Where a run directory is, seen from the page, and those of its files that are linked."""
+
+    path: str
+    files: list[str]
+
+
+def run_places(names: Iterable[str], folders: Sequence[Path], page: Path) -> dict[str, RunPlace]:
+    """The complete run directories that lie in one of `folders`, by name.
+
+    One that lies in none is left out: records may be read elsewhere than where they were measured.
+    """
+    found = {}
+    for name in sorted(set(names)):
+        for folder in folders:
+            try:
+                content = json.loads((folder / name / MANIFEST).read_bytes())
+                listed = sorted(str(path) for path in content["files"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            path = Path(os.path.relpath(folder / name, page.parent)).as_posix()
+            found[name] = RunPlace(path, [file for file in listed if file.endswith(LINKED)])
+            break
+    return found
+
+
+class DriftView(NamedTuple):
+    """What changed since a baseline, as the page prints it."""
+
+    before: Session
+    summary: str
+    notes: list[str]
+    tables: list[Table]
+
+
+def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
+    """The packs of a page: the evidence of each section's cells, and what can be downloaded.
+
+    evidence: (cell, section) -> markup.
+    """
+    cells = [cell for section in made for cell in section.cells]
+    records, keys = [cell.record for cell in cells], [cell.anchor for cell in cells]
+    rows = {
+        "csv": exports.by_cell(exports.cells_csv(records), keys),
+        "md": exports.by_cell(exports.cells_markdown(records), keys),
+        "tex": exports.by_cell(exports.cells_tex(records), keys),
+    }
+    whole = json.dumps(content_of(file), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    parts = [
+        element(
+            section.anchor,
+            {
+                "cells": {cell.anchor: str(evidence(cell, section)) for cell in section.cells},
+                "forest": str(section.forest),
+            },
+        )
+        for section in made
+    ]
+    parts += [
+        element("rows", rows),
+        element("summary.md", exports.summary_markdown(file)),
+        element("summary.tex", exports.summary_tex(file)),
+        element(RECORDS, whole),
+    ]
+    return Markup("\n".join(parts))
+
+
+def render(
+    file: RecordFile,
+    other: RecordFile | None = None,
+    *,
+    baseline: RecordFile | None = None,
+    runs: str = "runs",
+    places: Mapping[str, RunPlace] = MappingProxyType({}),
+) -> str:
     """The report page: one self-contained HTML document. The same records give the same bytes.
 
-    other: the session of the other protocol, to be shown beside; runs: where the run directories
-    are, seen from the page. Raises ValueError if `other` is of the same protocol.
+    other: the session of the other protocol, to be shown beside; baseline: an earlier session of
+    the same protocol, since which changes are shown; runs: where run directories should be, seen
+    from the page; places: where they are. Raises ValueError if `other` is of the same protocol,
+    DriftError if `baseline` is of another.
     """
     comparison = _comparison(file, other)
-    made = sections(file, comparison)
-    families = _columns(file)
-    columns = [column for group in families.values() for column in group]
+    drift = None if baseline is None else compare_sessions(baseline, file)
+    made = sections(file, comparison, drift)
     cells = [cell for section in made for cell in section.cells]
+    context = _page(file, made, cells, comparison)
+    context |= {
+        "runs": runs,
+        "places": places,
+        "drift": drift and DriftView(drift.before, summary(drift), notes(drift), tables(drift)),
+    }
+    environment = _environment()
+    template = environment.get_template("evidence.html.j2")
+    evidence = template.make_module(context).cell_evidence  # type: ignore[attr-defined]
+    context["packed"] = packed(file, made, evidence)
+    return environment.get_template("claims.html.j2").render(context)
+
+
+def _page(
+    file: RecordFile, made: list[Section], cells: list[Cell], comparison: Comparison | None
+) -> dict[str, Any]:
+    """What the templates print, but for what stands beside the session."""
+    families = columns_of(file)
+    columns = [column for group in families.values() for column in group]
     anchors = {cell_key(cell.record): cell.anchor for cell in cells}
     standings = Counter(cell.standing for cell in cells)
     verdicts: Counter[str] = Counter(cell.record.verdict for cell in cells)
     registered = file.session.protocol == "corrected"
     script = _source("claims.js")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
-    return (
-        _environment()
-        .get_template("claims.html.j2")
-        .render(
-            title=TITLE,
-            file=file,
-            session=file.session,
-            sections=made,
-            comparison=comparison,
-            anchor_of=lambda record: anchors[cell_key(record)],
-            fate_words=FATES,
-            protocol_words=MEANING,
-            registered=registered,
-            runs=runs,
-            families=families,
-            columns=columns,
-            competence=_competence([column.model for column in columns]),
-            conditions=_conditions(file.records),
-            every=ALL_CONDITIONS,
-            total=len(cells),
-            standings=standings,
-            standing_words=STANDINGS,
-            verdicts=verdicts,
-            verdict_words=VERDICTS,
-            outcomes=Counter(cell.record.outcome for cell in cells),
-            outcome_words=OUTCOMES if registered else OUTCOMES_UNREGISTERED,
-            unjudged_as_predicted=sum(
-                cell.standing == "as" and cell.record.verdict in ("blocked", "inconclusive")
-                for cell in cells
-            ),
-            deviations=[cell for cell in cells if cell.standing in ("against", "error")],
-            drifted=[cell for cell in cells if cell.record.drift],
-            answer=_answer(standings, file.session.complete)
-            if registered
-            else _answer_published(verdicts),
-            duration=duration(file.session.duration_s),
-            alpha=file.session.multiplicity.alpha if file.session.multiplicity else None,
-            changed=sum(cell.record.prediction_changed is not None for cell in cells),
-            power_drawing=_power(file),
-            goals=said_of_goals(file.session.error_rates) if file.session.error_rates else [],
-            steps=charts.HEAT_STEPS,
-            style=Markup(_source("claims.css")),
-            script=Markup(script),
-            script_hash=digest,
-        )
+    answer = (
+        _answer(standings, file.session.complete) if registered else _answer_published(verdicts)
     )
+    return {
+        "title": TITLE,
+        "file": file,
+        "session": file.session,
+        "sections": made,
+        "comparison": comparison,
+        "anchor_of": lambda record: anchors[cell_key(record)],
+        "fate_words": FATES,
+        "protocol_words": MEANING,
+        "registered": registered,
+        "families": families,
+        "columns": columns,
+        "hashes": {model.id: model.weight_hash for model in file.session.models},
+        "competence": competence([column.model for column in columns]),
+        "conditions": _conditions(file.records),
+        "every": ALL_CONDITIONS,
+        "total": len(cells),
+        "standings": standings,
+        "standing_words": STANDINGS,
+        "verdicts": verdicts,
+        "verdict_words": VERDICTS,
+        "outcomes": Counter(cell.record.outcome for cell in cells),
+        "outcome_words": OUTCOMES if registered else OUTCOMES_UNREGISTERED,
+        "change_words": CHANGES,
+        "changed_cells": sum(bool(cell.changes) for cell in cells),
+        "flag_words": {
+            name: words for name, words in FLAGS.items() if any(name in c.flags for c in cells)
+        },
+        "conflicts": [cell for cell in cells if cell.rivals],
+        "n_conflicts": len({cell_key(cell.record) for cell in cells if cell.rivals}),
+        "unjudged_as_predicted": sum(
+            cell.standing == "as" and cell.record.verdict in ("blocked", "inconclusive")
+            for cell in cells
+        ),
+        "deviations": [cell for cell in cells if cell.standing in ("against", "error")],
+        "drifted": [cell for cell in cells if cell.record.drift],
+        "answer": answer,
+        "duration": duration(file.session.duration_s),
+        "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
+        "changed": sum(cell.record.prediction_changed is not None for cell in cells),
+        "power_drawing": _power(file),
+        "goals": said_of_goals(file.session.error_rates) if file.session.error_rates else [],
+        "summary": exports.summary_markdown(file),
+        "steps": charts.HEAT_STEPS,
+        "style": Markup(_source("claims.css")),
+        "script": Markup(script),
+        "script_hash": digest,
+    }
 
 
 def write_report(
-    file: RecordFile, path: Path, other: RecordFile | None = None, *, runs: str = "runs"
+    file: RecordFile,
+    path: Path,
+    other: RecordFile | None = None,
+    *,
+    baseline: RecordFile | None = None,
+    runs: Sequence[Path] = (),
 ) -> Path:
-    """Render to `path` in one step: a reader never sees half a page."""
-    page = render(file, other, runs=runs).encode("utf-8")
+    """Render to `path` in one step: a reader never sees half a page.
+
+    runs: folders of run directories, to be linked from the page (default: runs/ beside it).
+    """
+    folders = list(runs) or [path.parent / "runs"]
+    page = render(
+        file,
+        other,
+        baseline=baseline,
+        runs=Path(os.path.relpath(folders[0], path.parent)).as_posix(),
+        places=run_places((name for record in file.records for name in record.runs), folders, path),
+    ).encode("utf-8")
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,14 @@
 
 import shlex
 from collections import Counter
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from tinyablation import charts, curves
-from tinyablation.comparison import Comparison, cell_key
-from tinyablation.panels import CurvePanel, Panel, Token
+from tinyablation import charts, forests
+from tinyablation.comparison import CellKey, Comparison, cell_key
+from tinyablation.drift import Drift
+from tinyablation.panel_views import PanelView, panels_of, view
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS, PublishedFigure, Record, RecordFile
 from tinyablation.replication import (
     Measured,
@@ -21,6 +21,24 @@ from tinyablation.replication import (
 from tinyablation.robustness import Screened
 from tinyablation.text import detail, sentence_of, slug
 
+# Elements of cells have ids such as "cell=H1.1.test_x.tiny-gpt2.facts": the link to one is a query
+# of the page's own script too, which adds what is filtered to it (#cell=...&m=tiny-gpt2).
+CELL = "cell="
+# What a cell can be, against the baseline.
+CHANGES = {
+    "flipped": "verdict changed",
+    "moved": "effect moved beyond its interval",
+    "shifted": "effect shifted within its interval",
+    "new": "not in the baseline",
+}
+# What a reader may look for besides verdicts.
+FLAGS = {
+    "conflict": "merged sessions disagree",
+    "fragile": "fragile under other analyses",
+    "fails": "fails on some prompts",
+    "lost": "supported, but no discovery",
+    "drifted": "figures moved since accepted",
+}
 _SIGNS = ("same sign", "opposite sign", "not told from zero")  # of sign_agreement, as printed
 
 
@@ -66,22 +84,6 @@ def said_of_screening(screened: Screened) -> str:
     return f"{said} Rank correlation of score and exact effect over those drawn: {rho}."
 
 
-class PanelView(NamedTuple):
-    """A panel ready to be printed: a drawing, or rows of tokens under headings."""
-
-    title: str
-    drawing: Markup
-    headings: list[str]
-    rows: list[tuple[Token | None, ...]]
-
-
-def _panel(panel: Panel, anchor: str) -> PanelView:
-    if isinstance(panel, CurvePanel):
-        return PanelView(panel.title, curves.curve(panel, anchor), [], [])
-    rows = list(zip_longest(*panel.columns.values()))
-    return PanelView(panel.title, Markup(""), list(panel.columns), rows)
-
-
 class Cell(NamedTuple):
     """One record with what the page needs to place it."""
 
@@ -97,6 +99,10 @@ class Cell(NamedTuple):
     panels: list[PanelView]
     replications: list[tuple[PublishedFigure, Replication]]
     other: Record | None  # the same cell under the other protocol
+    rivals: list[Record]  # what other merged sessions say of the same cell, and differs
+    before: Record | None  # the same cell in the baseline
+    changes: list[str]  # what is not as in the baseline: keys of CHANGES
+    flags: list[str]  # keys of CHANGES and FLAGS: what the page's filter finds it by
 
     @property
     def published_here(self) -> list[tuple[PublishedFigure, Replication]]:
@@ -132,6 +138,7 @@ class Section(NamedTuple):
     by_place: dict[tuple[str, str], list[Cell]]
     wide: bool
     axis: Markup
+    forest: Markup
     unit: str
     verdicts: Counter[str]
     standings: Counter[str]
@@ -139,7 +146,7 @@ class Section(NamedTuple):
     published_at: str  # the section that has them; "" where the claim has none
 
 
-def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, other: Record | None) -> Cell:
+def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "_Context") -> Cell:
     stands = standing(record)
     said = {
         "as": "as predicted",
@@ -150,10 +157,18 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, other: Rec
     }[stands]
     if record.protocol == "published":  # nothing can be predicted there
         said = "broken" if stands == "error" else ""
-    words = "against its prediction" if stands == "against" else said
+    stance = "against its prediction" if stands == "against" else said
+    key = cell_key(record)
+    rivals = [rival for rival in context.by_key[key] if rival != record]
+    changes = context.changes.get(key, [])
+    words = [
+        stance,
+        *(["sessions disagree"] if rivals else []),
+        *(CHANGES[name] for name in changes),
+    ]
     label = (
         f"{record.claim} {sentence_of(record.name)}, {record.model}, {record.condition}: "
-        f"{record.verdict}{', ' if words else ''}{words}"
+        f"{', '.join(filter(None, (record.verdict, *words)))}"
     )
     return Cell(
         record=record,
@@ -169,16 +184,69 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, other: Rec
         command=rerun_command(record),
         said=said,
         panels=[
-            _panel(panel, f"{anchor}--panel-{number}")
-            for number, panel in enumerate(record.panels, 1)
+            view(panel, f"{anchor}--panel-{number}")
+            for number, panel in enumerate(panels_of(record), 1)
         ],
         replications=[
             (figure, compare(record, figure))
             for figure in record.published
             if (figure.model, figure.condition) == (record.model, record.condition)
         ],
-        other=other,
+        other=context.others.get(key),
+        rivals=rivals,
+        before=context.before.get(key),
+        changes=changes,
+        flags=[*changes, *_flags(record, rivals, context.alpha)],
     )
+
+
+def _flags(record: Record, rivals: list[Record], alpha: float | None) -> list[str]:
+    found = {
+        "conflict": bool(rivals),
+        "fragile": record.multiverse is not None and record.multiverse.fragile,
+        "fails": record.boundary is not None and record.boundary.failed > 0,
+        "lost": record.verdict == "supported"
+        and None not in (alpha, record.p_adjusted)
+        and (record.p_adjusted or 0.0) > (alpha or 0.0),
+        "drifted": bool(record.drift),
+    }
+    return [name for name in FLAGS if found[name]]
+
+
+class _Context(NamedTuple):
+    """What stands beside a cell, by its key."""
+
+    by_key: dict[CellKey, list[Record]]
+    others: dict[CellKey, Record]
+    before: dict[CellKey, Record]
+    changes: dict[CellKey, list[str]]
+    alpha: float | None  # of discoveries, where the session has a ledger
+
+
+def _context(file: RecordFile, comparison: Comparison | None, drift: Drift | None) -> _Context:
+    by_key: dict[CellKey, list[Record]] = {}
+    for record in file.ordered():
+        by_key.setdefault(cell_key(record), []).append(record)
+    others = {}
+    for test in comparison.tests if comparison else ():
+        for pair in test.pairs:
+            published = file.session.protocol == "corrected"
+            others[cell_key(pair.corrected)] = pair.published if published else pair.corrected
+    before: dict[CellKey, Record] = {}
+    changes: dict[CellKey, list[str]] = {}
+    for name, compared in (
+        ("flipped", drift.verdicts if drift else []),
+        ("moved", drift.moved if drift else []),
+        ("shifted", drift.shifted if drift else []),
+    ):
+        for one in compared:
+            key = cell_key(one.after)
+            before[key] = one.before
+            changes.setdefault(key, []).append(name)
+    for record in drift.added if drift else ():
+        changes[cell_key(record)] = ["new"]
+    ledger = file.session.multiplicity
+    return _Context(by_key, others, before, changes, ledger.alpha if ledger else None)
 
 
 def _published(cells: list[Cell]) -> list[PublishedRow]:
@@ -214,13 +282,11 @@ def _published(cells: list[Cell]) -> list[PublishedRow]:
     return rows
 
 
-def sections(file: RecordFile, comparison: Comparison | None = None) -> list[Section]:
+def sections(
+    file: RecordFile, comparison: Comparison | None = None, drift: Drift | None = None
+) -> list[Section]:
     """The sections of a page, in the records' canonical order."""
-    others: dict[tuple[str, str, str, str], Record] = {}
-    for test in comparison.tests if comparison else ():
-        for pair in test.pairs:
-            published = file.session.protocol == "corrected"
-            others[cell_key(pair.corrected)] = pair.published if published else pair.corrected
+    context = _context(file, comparison, drift)
     groups: dict[tuple[str, str, bool], list[Record]] = {}
     for record in file.ordered():
         wide = record.condition == ALL_CONDITIONS
@@ -240,23 +306,29 @@ def sections(file: RecordFile, comparison: Comparison | None = None) -> list[Sec
             _cell(
                 r,
                 axes,
-                unique("cell-" + slug(claim, name, r.model, r.condition)),
-                others.get(cell_key(r)),
+                unique(CELL + slug(claim, name, r.model, r.condition)),
+                context,
             )
             for r in records
         ]
         places: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
             places.setdefault((cell.record.model, cell.record.condition), []).append(cell)
+        anchor = unique("claim-" + slug(claim, name))
+        lines = forests.lines_of(records, [cell.anchor for cell in cells])
+        title = f"{claim} {sentence_of(name)}, by model and condition"
         made.append(
             Section(
-                anchor=unique("claim-" + slug(claim, name)),
+                anchor=anchor,
                 record=records[0],
                 title=sentence_of(name),
                 cells=cells,
                 by_place=places,
                 wide=wide,
                 axis=charts.forest_axis(axes[units[0]]) if len(units) == 1 else Markup(""),
+                forest=_claim_forest(lines, title, units[0] or "no unit", f"{anchor}-forest")
+                if len(units) == 1
+                else Markup(""),
                 unit=units[0] if len(units) == 1 else "",
                 verdicts=Counter(r.verdict for r in records),
                 standings=Counter(cell.standing for cell in cells),
@@ -265,6 +337,11 @@ def sections(file: RecordFile, comparison: Comparison | None = None) -> list[Sec
             )
         )
     return _with_published(made)
+
+
+def _claim_forest(lines: list[forests.Line], title: str, unit: str, identifier: str) -> Markup:
+    caption = Markup("<figcaption>{}</figcaption>").format(title)
+    return caption + forests.forest(lines, title, unit, identifier)
 
 
 def _with_published(made: list[Section]) -> list[Section]:

@@ -1,29 +1,97 @@
 "use strict";
-// The page is complete without this script; it adds the filter and opens the cell a link names.
+// Verdicts, figures and the matrix stand on the page without this script. It opens the packs that
+// hold evidence and downloads, filters, and keeps what is filtered and open in the address:
+// #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=v:supported
 (() => {
-  const form = document.getElementById("filter");
-  const shown = document.getElementById("shown");
+  const byId = (id) => document.getElementById(id);
+  const form = byId("filter");
+  const shown = byId("shown");
   const cells = [...document.querySelectorAll("details[data-k]")];
-  const links = new Map();
+  const links = new Map(); // by cell
   for (const link of document.querySelectorAll(".matrix td a")) {
     links.set(link.getAttribute("href").slice(1), link);
     link.title = link.getAttribute("aria-label"); // a tooltip; written once, not twice, in the page
   }
-  const texts = new Map();
-  const textOf = (cell) => {
-    if (!texts.has(cell)) texts.set(cell, cell.textContent.toLowerCase());
-    return texts.get(cell);
+
+  // --- packs: text in Base64 of raw DEFLATE ------------------------------------------------------
+
+  const unpacked = new Map();
+  const unpack = (name) => {
+    if (!unpacked.has(name)) {
+      const bytes = Uint8Array.from(atob(byId(`pack-${name}`).textContent), (c) => c.charCodeAt(0));
+      const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+      unpacked.set(name, new Response(text).text());
+    }
+    return unpacked.get(name);
+  };
+  const evidence = new Map(); // cell -> markup, escaped where it was made
+  const forests = new Map(); // section -> markup
+  const loading = new Map();
+  const sectionOf = (cell) => cell.closest("section.claim").id;
+  const load = (section) => {
+    if (!loading.has(section)) {
+      loading.set(section, unpack(section).then((text) => {
+        const found = JSON.parse(text);
+        for (const [id, markup] of Object.entries(found.cells)) evidence.set(id, markup);
+        forests.set(section, found.forest);
+      }));
+    }
+    return loading.get(section);
+  };
+  const loadAll = () => Promise.all([...new Set(cells.map(sectionOf))].map(load));
+
+  // --- an open cell ------------------------------------------------------------------------------
+
+  const filled = new Set();
+  const fill = (cell) => { // its evidence is there
+    if (filled.has(cell) || !evidence.has(cell.id)) return;
+    filled.add(cell);
+    const body = cell.querySelector(".body");
+    body.innerHTML = evidence.get(cell.id);
+    const slot = body.querySelector("figure.all");
+    if (slot && !printing) {
+      const section = sectionOf(cell);
+      slot.innerHTML = forests.get(section).replaceAll(`${section}-forest`, `${cell.id}-forest`);
+      slot.querySelector(`[data-cell="${CSS.escape(cell.id)}"]`)?.classList.add("here");
+      slot.hidden = false;
+    }
+    for (const figure of body.querySelectorAll("figure:not([hidden]), table.heat")) offer(figure);
+  };
+  const expand = async (cell) => {
+    await load(sectionOf(cell));
+    fill(cell);
+    cell.open = true;
   };
 
-  const apply = () => {
+  // --- filters -----------------------------------------------------------------------------------
+
+  const fields = [...new Set([...form.elements].map((field) => field.name).filter(Boolean))];
+  const texts = new Map();
+  const escaped = (text) => text.replace(/[&<>"']/g, (c) => (
+    { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;" }[c]));
+  const textOf = (cell) => {
+    if (!texts.has(cell)) {
+      const said = (evidence.get(cell.id) ?? "").replace(/<[^>]*>/g, " ");
+      const row = cell.querySelector("summary").textContent;
+      texts.set(cell, `${escaped(row)} ${cell.dataset.k} ${said}`.toLowerCase());
+    }
+    return texts.get(cell);
+  };
+  let asked = 0;
+  const apply = async () => {
     const want = Object.fromEntries(new FormData(form));
     const [kind, verdict] = want.v ? want.v.split(":") : ["", ""];
-    const words = want.q.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = want.q.toLowerCase().split(/\s+/).filter(Boolean).map(escaped);
+    const turn = ++asked;
+    if (words.length) await loadAll();
+    if (turn !== asked) return; // a later one overtook it
     let count = 0;
     for (const cell of cells) {
       const data = cell.dataset;
       const match = (!want.m || data.m === want.m) && (!want.c || data.c === want.c) &&
-        (!want.k || data.k === want.k) && (!kind || data[kind] === verdict) &&
+        (!want.k || data.k === want.k || data.f === want.k) &&
+        (!kind || data[kind].split(" ").includes(verdict)) &&
+        (!want.d || data.x.split(" ").includes(want.d)) &&
         words.every((word) => textOf(cell).includes(word));
       cell.hidden = !match;
       links.get(cell.id)?.classList.toggle("off", !match);
@@ -33,47 +101,296 @@
       section.hidden = !section.querySelector("details[data-k]:not([hidden])");
     }
     for (const row of document.querySelectorAll(".matrix tr[data-section]")) {
-      row.hidden = document.getElementById(row.dataset.section).hidden;
+      row.hidden = byId(row.dataset.section).hidden;
     }
-    shown.textContent = count === cells.length ? `${count} cells` : `${count} of ${cells.length} cells`;
+    const all = cells.length.toLocaleString("en");
+    shown.textContent = count === cells.length ? `all ${all} cells shown`
+      : `${count.toLocaleString("en")} of ${all} cells shown`;
+    if (!count) shown.textContent += "; Clear shows all";
   };
 
-  const reveal = () => {
-    let id = location.hash.slice(1);
-    try { id = decodeURIComponent(id); } catch { return; }
-    const target = id && document.getElementById(id);
-    if (!target) return;
-    if (target.hidden || target.closest("[hidden]")) { form.reset(); apply(); }
-    if (target.tagName === "DETAILS") {
-      target.open = true;
-      target.querySelector("summary").focus({ preventScroll: true });
+  // --- the address -------------------------------------------------------------------------------
+
+  let current = ""; // the cell that the address names
+  let opener = null; // what had the focus when it was opened
+  const write = (how) => {
+    const state = new URLSearchParams();
+    if (current) state.set("cell", current.slice("cell=".length));
+    for (const name of fields) {
+      if (form.elements[name].value) state.set(name, form.elements[name].value);
     }
-    target.scrollIntoView();
+    history[how](null, "", `#${state}`);
+  };
+  const show = async (cell) => {
+    if (cell.hidden) { form.reset(); await apply(); }
+    current = cell.id;
+    await expand(cell);
+    if (current !== cell.id) return;
+    cell.querySelector("summary").focus({ preventScroll: true });
+    cell.scrollIntoView();
+  };
+  const restore = async () => {
+    let hash = location.hash.slice(1);
+    if (!hash.includes("=")) { // a section, or a link whose "=" a mail program encoded
+      try { hash = decodeURIComponent(hash); } catch { return; }
+    }
+    if (hash && !hash.includes("=")) {
+      const target = byId(hash);
+      const covered = target?.closest("[hidden]");
+      if (covered) form.reset();
+      await apply();
+      if (covered) target.scrollIntoView();
+      return;
+    }
+    const wanted = new URLSearchParams(hash);
+    for (const name of fields) {
+      form.elements[name].value = wanted.get(name) ?? "";
+      if (form.elements[name].selectedIndex === -1) form.elements[name].value = "";
+    }
+    await apply();
+    const cell = wanted.has("cell") ? byId(`cell=${wanted.get("cell")}`) : null;
+    const last = current && current !== cell?.id ? byId(current) : null;
+    current = "";
+    if (last) last.open = false;
+    if (cell) await show(cell);
+    else if (last) (opener ?? links.get(last.id))?.focus();
+    if (wanted.has("cell") && !cell) shown.textContent += "; the cell that was linked is not here";
   };
 
-  form.hidden = cells.length === 0;
-  form.addEventListener("input", apply);
-  form.addEventListener("reset", () => setTimeout(apply));
-  form.addEventListener("submit", (event) => event.preventDefault());
-  addEventListener("hashchange", reveal);
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("a[href^='#']");
-    if (link && link.hash === location.hash) reveal(); // the same link again fires no hashchange
-  });
-
+  let printing = false;
   for (const cell of cells) {
-    cell.addEventListener("toggle", () => { // the address bar then holds a link to what is open
-      if (cell.open && closed === null) history.replaceState(null, "", `#${cell.id}`);
+    cell.addEventListener("toggle", () => {
+      if (printing) return;
+      if (cell.open) {
+        load(sectionOf(cell)).then(() => fill(cell));
+        if (current === cell.id) return;
+        current = cell.id;
+        opener = cell.querySelector("summary");
+        write("pushState");
+      } else if (current === cell.id) {
+        current = "";
+        write("pushState");
+      }
     });
   }
-
-  let closed = null;
-  addEventListener("beforeprint", () => {
-    closed = cells.filter((cell) => !cell.open);
-    for (const cell of closed) cell.open = true;
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href^='#cell=']");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const cell = byId(decodeURIComponent(link.hash.slice(1)));
+    event.preventDefault();
+    opener = link;
+    if (current !== cell.id) { current = cell.id; write("pushState"); }
+    show(cell);
   });
-  addEventListener("afterprint", () => { for (const cell of closed) cell.open = false; closed = null; });
+  form.addEventListener("input", (event) => { // a letter is no step to go back by
+    if (event.target.name === "q") { apply(); write("replaceState"); }
+  });
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "q") { apply(); write("pushState"); }
+  });
+  form.addEventListener("reset", () => setTimeout(() => { apply(); write("replaceState"); }));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("hashchange", restore);
 
-  apply();
-  reveal();
+  // --- the matrix by keyboard: one stop of the tab key, arrows within ------------------------------
+
+  const matrix = document.querySelector(".matrix");
+  const columns = new Map(); // link -> number of its first column
+  for (const row of matrix?.tBodies[0].rows ?? []) {
+    let column = 0;
+    for (const place of row.cells) {
+      for (const link of place.querySelectorAll("td a")) columns.set(link, column);
+      column += place.colSpan;
+    }
+  }
+  const inMatrix = [...columns.keys()];
+  inMatrix.forEach((link, index) => { link.tabIndex = index ? -1 : 0; });
+  const nearest = (row, column) => [...row.querySelectorAll("td a")].sort((one, other) =>
+    Math.abs(columns.get(one) - column) - Math.abs(columns.get(other) - column))[0];
+  matrix?.addEventListener("keydown", (event) => {
+    if (!columns.has(event.target)) return;
+    const rows = [...matrix.tBodies[0].rows].filter((row) => !row.hidden && row.querySelector("td a"));
+    const row = event.target.closest("tr");
+    const within = [...row.querySelectorAll("td a")];
+    const beside = (list, one, step) => list[list.indexOf(one) + step];
+    const down = (step) => {
+      const next = beside(rows, row, step);
+      return next && nearest(next, columns.get(event.target));
+    };
+    const next = {
+      ArrowRight: () => beside(within, event.target, 1),
+      ArrowLeft: () => beside(within, event.target, -1),
+      ArrowDown: () => down(1),
+      ArrowUp: () => down(-1),
+      Home: () => within[0],
+      End: () => within.at(-1),
+    }[event.key]?.();
+    if (next === undefined) return;
+    event.preventDefault();
+    next.focus();
+  });
+  matrix?.addEventListener("focusin", (event) => {
+    if (!columns.has(event.target)) return;
+    for (const link of inMatrix) link.tabIndex = -1;
+    event.target.tabIndex = 0;
+  });
+
+  // --- to take away ------------------------------------------------------------------------------
+
+  const save = (name, content, type) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    byId("taken").textContent = `${name} was made.`;
+  };
+  const types = { csv: "text/csv", md: "text/markdown", tex: "application/x-tex", json: "application/json" };
+  byId("takes").addEventListener("click", async (event) => {
+    const name = event.target.dataset?.take;
+    if (!name) return;
+    const kind = name.split(".").at(-1);
+    if (name === kind) { // rows of the cells shown
+      const table = JSON.parse(await unpack("rows"))[kind];
+      const rows = cells.filter((cell) => !cell.hidden).map((cell) => table.rows[cell.id]);
+      save(`cells.${kind}`, [table.head, ...rows, table.tail].join(""), types[kind]);
+    } else save(name, await unpack(name), types[kind]);
+  });
+  byId("print").addEventListener("click", async () => { await loadAll(); print(); });
+
+  const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
+    "stroke-linejoin", "font-family", "font-size", "font-weight", "text-anchor", "opacity"];
+  const SVG = "http://www.w3.org/2000/svg";
+  const made = (parent, name, attributes, text = "") => {
+    const node = parent.appendChild(document.createElementNS(SVG, name));
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.textContent = text;
+    return node;
+  };
+  const colour = (element, name) => getComputedStyle(element)[name];
+  // A drawing that stands by itself: what classes say becomes attributes.
+  const copied = (drawing) => {
+    const copy = drawing.cloneNode(true);
+    const [, , width, height] = drawing.getAttribute("viewBox").split(" ");
+    copy.removeAttribute("class");
+    copy.setAttribute("xmlns", SVG);
+    copy.setAttribute("width", width);
+    copy.setAttribute("height", height);
+    const all = [...copy.querySelectorAll("*")];
+    [...drawing.querySelectorAll("*")].forEach((element, index) => {
+      const style = getComputedStyle(element);
+      for (const name of KEPT) all[index].setAttribute(name, style.getPropertyValue(name));
+      all[index].removeAttribute("class");
+    });
+    const back = made(copy, "rect", { width, height, fill: colour(document.body, "backgroundColor") });
+    copy.prepend(back);
+    return copy;
+  };
+  // A heatmap is a table; its drawing has the same places and words.
+  const drawn = (table) => {
+    const copy = document.createElementNS(SVG, "svg");
+    const box = table.getBoundingClientRect();
+    const [width, height] = [Math.ceil(box.width) + 8, Math.ceil(box.height) + 8];
+    for (const [key, value] of [["xmlns", SVG], ["width", width], ["height", height],
+      ["viewBox", `0 0 ${width} ${height}`]]) copy.setAttribute(key, value);
+    made(copy, "rect", { width, height, fill: colour(document.body, "backgroundColor") });
+    for (const place of table.querySelectorAll("caption, th, td")) {
+      const at = place.getBoundingClientRect();
+      const [x, y] = [at.left - box.left + 4, at.top - box.top + 4];
+      const style = getComputedStyle(place);
+      if (place.tagName === "TD") {
+        const subject = place.classList.contains("subject");
+        made(copy, "rect", { x: x + 1, y: y + 1, width: at.width - 2, height: at.height - 2,
+          fill: style.backgroundColor, stroke: subject ? style.color : "none", "stroke-width": 2 });
+      }
+      const left = place.tagName === "CAPTION";
+      made(copy, "text", { x: left ? x : x + at.width / 2, y: y + at.height / 2 + 4, fill: style.color,
+        "font-family": style.fontFamily, "font-size": style.fontSize,
+        "text-anchor": left ? "start" : "middle" }, place.textContent);
+    }
+    return copy;
+  };
+  const picture = (text) => new Promise((resolve, reject) => { // the drawing at twice its size
+    const image = new Image();
+    image.onload = () => {
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob(resolve, "image/png");
+    };
+    image.onerror = reject;
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  });
+  function offer(figure) {
+    const title = figure.querySelector("caption, figcaption, title")?.textContent ?? "figure";
+    const cell = figure.closest("details[data-k]")?.id.slice("cell=".length) ?? "";
+    const name = `${cell} ${title}`.replace(/[^\w.-]+/g, "-").slice(0, 90).replace(/-+$/, "");
+    const box = document.createElement("p");
+    box.className = "offer";
+    for (const kind of ["SVG", "PNG"]) {
+      const button = box.appendChild(document.createElement("button"));
+      button.type = "button";
+      button.textContent = kind;
+      button.setAttribute("aria-label", `${title} as ${kind}`);
+      button.addEventListener("click", async () => {
+        const copy = figure.matches("table") ? drawn(figure) : copied(figure.querySelector("svg"));
+        const text = new XMLSerializer().serializeToString(copy);
+        if (kind === "SVG") save(`${name}.svg`, text, "image/svg+xml");
+        else save(`${name}.png`, await picture(text));
+      });
+    }
+    figure.matches("table") ? figure.after(box) : figure.append(box);
+  }
+  for (const figure of document.querySelectorAll("figure:not([hidden])")) offer(figure);
+
+  // --- print, theme, start -----------------------------------------------------------------------
+
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    printing = true;
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const details of closed) {
+      if (details.hidden || details.closest("[hidden]")) continue;
+      fill(details);
+      details.open = true;
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const details of closed) {
+      details.open = false;
+      if (filled.delete(details)) details.querySelector(".body").replaceChildren();
+    }
+    setTimeout(() => { printing = false; }); // after the toggles that this caused
+  });
+
+  const THEMES = { "light dark": "as the system", light: "light", dark: "dark" };
+  const theme = byId("theme");
+  const remembered = (chosen) => { // a page from a disk may have no storage
+    try {
+      if (chosen) localStorage.setItem("tinyablation theme", chosen);
+      return localStorage.getItem("tinyablation theme");
+    } catch { return null; }
+  };
+  const paint = (chosen) => {
+    document.documentElement.style.colorScheme = chosen;
+    theme.textContent = `Theme: ${THEMES[chosen]}`;
+  };
+  theme.addEventListener("click", () => {
+    const names = Object.keys(THEMES);
+    const now = document.documentElement.style.colorScheme || names[0];
+    const next = names[(names.indexOf(now) + 1) % names.length];
+    paint(next);
+    remembered(next);
+  });
+  const last = remembered();
+  if (last in THEMES) paint(last);
+
+  theme.hidden = false;
+  byId("takes").hidden = false;
+  form.hidden = cells.length === 0;
+  (window.requestIdleCallback ?? setTimeout)(async () => { // so that printing finds it there
+    await loadAll();
+    document.body.dataset.unpacked = "yes";
+  });
+  restore();
 })();
