@@ -365,7 +365,7 @@ def test_parts_cost_what_there_is_room_for() -> None:
 def test_spans_are_halved_too(
     place: str, tiny_models: Any, engines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A span's prompts begin alike; packed, they are too few rows to be halved (see test_engine_packs).
+    # A span's prompts begin alike; packed, they are too few rows to be halved.
     monkeypatch.setattr(clean, "LEAST_SHARING", np.inf)
     spans = [
         Span(prompt.ids, (prompt.target, 5, 6)[: 1 + index % 3], (prompt.foil, 9))
