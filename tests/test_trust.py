@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_sessions import HOSTILE, Page, fake_session
+from tests.fake_sessions import HOSTILE, Page, fake_session, opened
 from tinyablation.error_rates import read_error_rates
 from tinyablation.reporting import render
 from tinyablation.robustness import (
@@ -68,7 +68,7 @@ def shown(session_update=None, **changes):
     record = next(each for each in session.records if each.verdict == "supported")
     record = record.model_copy(update=changes)
     about = session.session.model_copy(update=session_update or {})
-    html = render(session.model_copy(update={"session": about, "records": [record]}))
+    html = opened(render(session.model_copy(update={"session": about, "records": [record]})))
     return Page(html), html
 
 
