@@ -111,7 +111,10 @@ def cluster_interval(
     ratios = []
     for count in blocks_of(resamples, k):
         drawn = rng.integers(k, size=(count, k))
-        centre, spread = _ratio(sums[drawn], counts[drawn])
+        # Clusters of one size need not be gathered.
+        even = counts.max() == counts.min()
+        sizes = np.broadcast_to(counts, drawn.shape) if even else counts[drawn]
+        centre, spread = _ratio(sums[drawn], sizes)
         # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
         usable = spread > ROUNDING * error
         ratios.append((centre[usable] - mean) / spread[usable])
@@ -288,7 +291,7 @@ def rank_agreement(
     sums = np.concatenate([other[order] @ one for order in _orders(len(first), permutations, rng)])
     observed = int(one @ other)
     # All orders contain the one observed; the random draw adds it.
-    p = {
+    p: dict[str, float] = {
         "greater": (np.count_nonzero(sums >= observed) + (not exact)) / (len(sums) + (not exact)),
         "less": (np.count_nonzero(sums <= observed) + (not exact)) / (len(sums) + (not exact)),
     }
