@@ -71,6 +71,7 @@ def main() -> None:
 def saving(n_prompts: int, n_layers: int, screen: str) -> dict[str, Any]:
     """A full sweep against scores and a screened sweep, on the same prompts, in seconds."""
     import numpy as np
+
     from benchmarks.engine import VOCABULARY, random_model
     from tinyablation.attribution import head_scores
     from tinyablation.engine import Engine
