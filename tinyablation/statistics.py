@@ -130,8 +130,11 @@ def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     k = sums.shape[-1]
     total = counts.sum(-1)
     ratio = sums.sum(-1) / total
-    residuals = sums - ratio[:, None] * counts
-    return ratio, np.sqrt(k / (k - 1) * (residuals**2).sum(-1)) / total
+    # In place: new memory for each step takes three times as long, .9 ms for 2,000 resamples of 48.
+    squares = ratio[:, None] * counts
+    np.subtract(sums, squares, out=squares)
+    np.square(squares, out=squares)
+    return ratio, np.sqrt(k / (k - 1) * squares.sum(-1)) / total
 
 
 def cluster_statistic_interval(
