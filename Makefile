@@ -48,8 +48,9 @@ organisms: $(READY)
 corpora: $(READY)
 	$(BIN)/python -m tinyablation corpora build --tokenizer fixtures/organisms/tiny-gpt2 --name tiny
 
+# Some make bench ONLY=startup; what there is: .venv/bin/python -m benchmarks --list
 bench: $(READY)
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks $(addprefix --only ,$(ONLY))
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

@@ -1,16 +1,14 @@
 """Memory of four workers on one CPU against one: do they share the weights?
 
-Run: python benchmarks/memory.py [--layers 15] [--workers 4]      (Linux: it reads /proc)
-
-Three loads of a random Llama-like model of some 3 GB in float32, each by one worker process and
-then by several, who load it through tinyablation.loading, run one prompt and wait: a float32
-checkpoint; a float16 one that every worker casts; the same through a converted copy of the weights.
+Linux only: it reads /proc. Three loads of a random Llama-like model of some 3 GB in float32, each
+by one worker process and then by several, who load it through tinyablation.loading, run one prompt
+and wait: a float32 checkpoint; a float16 one that every worker casts; the same through a converted
+copy of the weights.
 """
 
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -18,10 +16,11 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks.record import Recording, parser
+from benchmarks.timing import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,20 +33,19 @@ FIGURES = ("Pss", "Pss_Anon", "Pss_File")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--layers", type=int, default=15, help="of the model: 202 MB each in float32 (default 15)"
-    )
-    parser.add_argument("--workers", type=int, default=4, help="worker processes (default 4)")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--copy", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--layers", type=int, default=15, help="of the model: 202 MB each")
+    options.add_argument("--workers", type=int, default=4, help="worker processes")
+    options.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--copy", action="store_true", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if sys.platform != "linux":
-        parser.error("it reads /proc/PID/smaps_rollup, which only Linux has")
+        options.error("it reads /proc/PID/smaps_rollup, which only Linux has")
     if arguments.worker is not None:
         work(arguments.worker, arguments.copy)
         return
 
+    recording = Recording("memory", arguments.results)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HF_HOME"] = str(folder / "home")  # the copy goes where the checkpoint goes
@@ -66,29 +64,20 @@ def main() -> None:
             )
             ratio = several["total"]["Pss"] / one["total"]["Pss"]
             found[label] = {"1": one, str(arguments.workers): several, "ratio": round(ratio, 3)}
-            print(
-                f"{label}: {one['total']['Pss']:,} MB with 1 worker, {several['total']['Pss']:,} "
-                f"MB with {arguments.workers}: {ratio:.2f}x",
-                flush=True,
+            recording.add(
+                *(f"{label}, {arguments.workers} workers", several["total"]["Pss"], "MB"),
+                *("1 worker", one["total"]["Pss"]),
+                at_most=None if "cast" in label else GOAL,
             )
-
-    shared = [found[label]["ratio"] for label in found if "cast" not in label]
-    result = {
-        "benchmark": "memory",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "unit": "MB (2^20 bytes) of proportional set size, after one forward pass",
-        "layers": arguments.layers,
-        "workers": arguments.workers,
-        "weight_bytes": sizes,
-        "loads": found,
-        "goal": GOAL,
-        "reached": max(shared) <= GOAL,
-        "environment": environment(),
-    }
-    path = Path(__file__).parent / "results" / "memory.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"shared weights: at most {max(shared)}x (goal {GOAL}x), written to {path}")
+    recording.write(
+        {
+            "unit": "MB (2^20 bytes) of proportional set size, after one forward pass",
+            "layers": arguments.layers,
+            "workers": arguments.workers,
+            "weight_bytes": sizes,
+            "loads": found,
+        }
+    )
 
 
 def checkpoint(folder: Path, n_layers: int, dtype: str) -> int:
@@ -134,13 +123,16 @@ def measure(folder: Path, copy: bool, count: int) -> dict[str, Any]:
     Pss counts every page as a share: one that four processes map counts a quarter in each, so the
     sum over processes is what they take together.
     """
-    command = [sys.executable, __file__, "--worker", str(folder), *(["--copy"] if copy else [])]
+    command = [sys.executable, "-m", "benchmarks.memory", "--worker", str(folder)]
+    command += ["--copy"] if copy else []
     with ExitStack() as stack:
         workers = []
         seconds = []
         for _ in range(count):  # one by one: the peak of loading is no subject here
             process = stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
             )
             assert process.stdin is not None and process.stdout is not None
             stack.callback(process.stdin.close)  # on which it ends
@@ -193,18 +185,6 @@ def work(folder: Path, copy: bool) -> None:
     assert torch.isfinite(logits).all() and logits.dtype == torch.float32
     print(json.dumps({"seconds": round(time.perf_counter() - began, 2)}), flush=True)
     sys.stdin.read()
-
-
-def environment() -> dict[str, Any]:
-    from tinyablation.devices import describe_device
-
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "safetensors")},
-        "platform": platform.platform(),
-        "device": describe_device("cpu"),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
 
 
 if __name__ == "__main__":

@@ -1,29 +1,24 @@
 """Screening by attribution patching: what it saves, and what it misses where the truth is known.
 
-Run: python benchmarks/screening.py [--prompts 8] [--screen 8:16]
-
 Saved: a GPT-2-small-sized random model, every head zeroed against scores and the heads they choose.
 Missed: every head of the embedded models zeroed too, in all conditions; is a head whose effect
 counts among the first by its score, and does the bound of a screened sweep cover what it hides?
 """
 
-import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks.record import Recording, parser
+from benchmarks.timing import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-ROOT = Path(__file__).parents[1]
 SEED = 0
 FIRST = (4, 8)  # heads of 32 that recall is given for
 EMBEDDED_SCREEN = "3:6"
@@ -32,52 +27,52 @@ SHAPES = {"gpt2-medium": (24, 16), "mistral-7b": (32, 32), "llama-2-70b": (80, 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=8, help="distinct prompts (default 8)")
-    parser.add_argument("--layers", type=int, default=12, help="layers of the model (default 12)")
-    parser.add_argument("--screen", default="8:16", help="TOP:SAMPLE (default 8:16)")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--prompts", type=int, default=8, help="distinct prompts")
+    options.add_argument("--layers", type=int, default=12, help="layers of the model")
+    options.add_argument("--screen", default="8:16", help="TOP:SAMPLE")
+    arguments = options.parse_args()
 
     import torch
-    import transformers
 
     torch.set_num_threads(1)
+    recording = Recording("screening", arguments.results)
     saved = saving(arguments.prompts, arguments.layers, arguments.screen)
+    # With other work on the machine, CPU time is the steadier of the two.
+    recording.add(
+        f"{saved['heads_measured']} of {saved['heads']} heads and the scores, processor time",
+        saved["scores_cpu_s"] + saved["screened_cpu_s"],
+        "s",
+        "every head",
+        saved["full_cpu_s"],
+        faster=True,
+    )
     cells = embedded()
-    result = {
-        "benchmark": "screening",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "saving": saved,
-        "heads_of_larger_models": {
-            name: heads_of(shape, "64:64") for name, shape in SHAPES.items()
-        },
-        "embedded": summary(cells),
-        "cells": cells,
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "transformer_lens": version("transformer-lens"),
-            "platform": platform.platform(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": round(os.getloadavg()[0], 2),
-            "threads": torch.get_num_threads(),
-        },
-    }
-    path = Path(__file__).parent / "results" / "screening.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    shown = {name: value for name, value in result.items() if name != "cells"}
-    print(json.dumps(shown, indent=2))
-    print(f"written to {path}")
+    known = summary(cells)
+    for what, (found, there) in (
+        ("planted head first by its score", known["planted_head_first"]),
+        ("raising heads that a screen hides", known["raising_hidden_by_screen"]),
+    ):
+        recording.add(what, found, f"of {there}")
+    covered, judged = known["bound_covers"]
+    recording.add("bound covers what is hidden", covered, f"of {judged} cells", at_least=judged)
+    recording.write(
+        {
+            "saving": saved,
+            "heads_of_larger_models": {
+                name: heads_of(shape, "64:64") for name, shape in SHAPES.items()
+            },
+            "embedded": known,
+            "cells": cells,
+        }
+    )
 
 
 def saving(n_prompts: int, n_layers: int, screen: str) -> dict[str, Any]:
     """A full sweep against scores and a screened sweep, on the same prompts, in seconds."""
     import numpy as np
-    from engine import VOCABULARY, random_model
 
+    from benchmarks.engine import VOCABULARY, random_model
     from tinyablation.attribution import head_scores
     from tinyablation.engine import Engine
     from tinyablation.interventions import AblateHeads
@@ -112,7 +107,6 @@ def saving(n_prompts: int, n_layers: int, screen: str) -> dict[str, Any]:
         "scores_s": scoring[0],
         "screened_s": some[0],
         "ratio": round(every[0] / (scoring[0] + some[0]), 3),
-        # With other work on the machine, CPU time is the steadier of the two.
         "full_cpu_s": every[1],
         "scores_cpu_s": scoring[1],
         "screened_cpu_s": some[1],

@@ -385,6 +385,25 @@ def test_rank_agreement_is_spearman_with_an_exact_p():
     assert rank_agreement(a, a[::-1], rng, alternative="greater") == pytest.approx((-1.0, 1.0))
 
 
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+@pytest.mark.parametrize("n", [5, 6, 12])  # of 12 not all orders are taken
+def test_rank_agreement_is_that_of_scipy(n, alternative):
+    rng = generator(n, "as scipy has it")
+    a, b = rng.normal(size=n), rng.integers(4, size=n)
+    rho, p = rank_agreement(
+        a, b, generator(1, "orders"), alternative=alternative, permutations=2500
+    )
+    theirs = stats.pearsonr(
+        stats.rankdata(a),
+        stats.rankdata(b),
+        alternative=alternative,
+        method=stats.PermutationMethod(2500, 2000, rng=generator(1, "orders")),
+    )
+    assert rho == pytest.approx(theirs.statistic, rel=1e-12)
+    assert rho == pytest.approx(stats.spearmanr(a, b).statistic, rel=1e-12)
+    assert p == pytest.approx(theirs.pvalue, rel=1e-12)
+
+
 def test_rank_agreement_of_unrelated_rankings_is_seldom_significant():
     rng, repetitions = generator(0, "unrelated"), 200
     small = sum(

@@ -154,10 +154,13 @@ class Leanings:
             )
         return tuple(self.document["clusters"]["ids"])
 
+    @cached_property
+    def _counts(self) -> Floats:
+        return np.asarray(self.document["clusters"]["n_examples"], dtype=np.float64)
+
     def weights(self, rows: Indices) -> Floats:
         """[n_clusters] shares of the examples, of clusters drawn with repetition."""
-        counts = np.asarray(self.document["clusters"]["n_examples"], dtype=np.float64)
-        drawn = np.bincount(rows, minlength=len(counts)) * counts
+        drawn = np.bincount(rows, minlength=len(self._counts)) * self._counts
         return np.asarray(drawn / drawn.sum())
 
     def logits(self, head: Head) -> Floats:

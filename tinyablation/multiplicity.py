@@ -22,14 +22,18 @@ def adjust(p_values: Sequence[float]) -> list[float]:
     the expected share of false discoveries at or below alpha, however the tests depend on each
     other, as cells of one model do. Raises VerdictError for a p outside 0 to 1.
     """
-    from scipy import stats  # .5 s to import, and claims are collected without it
+    import numpy as np
 
     wrong = [p for p in p_values if not 0 <= p <= 1]
     if wrong:
         raise VerdictError(f"p is {wrong[0]}; it lies between 0 and 1")
     if not len(p_values):
         return []
-    adjusted = stats.false_discovery_control(p_values, method="by")
+    order = np.argsort(p_values)
+    rank = np.arange(1, len(order) + 1)
+    scaled = np.asarray(p_values, dtype=np.float64)[order] * len(order) / rank * (1 / rank).sum()
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(0, 1)
     return [float(p) for p in adjusted]
 
 

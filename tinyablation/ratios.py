@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tinyablation.distributions import student_quantile
 from tinyablation.statistics import (
     ROUNDING,
     DegenerateInterval,
@@ -71,8 +72,6 @@ def ratio_interval(
     numerator is the same multiple of the denominator in every cluster; StatisticsError as
     cluster_interval does.
     """
-    from scipy import stats  # .5 s to import, and claims are collected without it
-
     above = checked_figures(numerator, "numerator", ndim=1)
     below = checked_figures(denominator, "denominator", ndim=1)
     if len(above) != len(below):
@@ -113,7 +112,7 @@ def ratio_interval(
         drawn.append(sample.mean(axis=1)[usable] / spread[usable] * np.sqrt(k))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     left, right = np.quantile(np.concatenate(drawn), tails)
-    student = stats.t.ppf(tails[1], k - 1)
+    student = student_quantile(tails[1], k - 1)
     # Few numerators - r * denominators lie far above zero: that bounds r from below.
     ends = [
         _fieller(n_sums, d_sums, critical)[side]

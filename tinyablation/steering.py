@@ -15,7 +15,7 @@ from tinyablation.corpora import CONFIRMATION, DISCOVERY
 from tinyablation.effects import Effects, Floats
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions import Steer
-from tinyablation.statistics import Estimate, generator
+from tinyablation.statistics import Estimate, generator, spearman
 from tinyablation.verdicts import Floor, Verdict, figure
 
 OV = "ov"
@@ -121,13 +121,10 @@ class DoseResponse:
 
         1: the more, the further, at every step. 0 where no dose moves LD at all.
         """
-        from scipy import stats  # .5 s to import, and claims are collected without it
-
         means = self.by_scale(self.direction, CONFIRMATION).mean(axis=1)
         if np.ptp(means) == 0:
             return 0.0
-        rho = float(stats.spearmanr(self.scales, means).statistic)
-        return rho * self.sign(self.direction)
+        return spearman(self.scales, means) * self.sign(self.direction)
 
     def curve(self, direction: str = OV) -> list[Estimate]:
         """Mean change of LD by scale, confirmation split, in logits."""

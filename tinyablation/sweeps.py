@@ -24,6 +24,7 @@ from tinyablation.statistics import (
     exceedance,
     generator,
     max_t_sign_flip,
+    spearman,
 )
 from tinyablation.verdicts import ALPHA, Verdict
 
@@ -275,15 +276,13 @@ def rank_agreement_interval(
 
     Returns it with its interval (clusters of every sweep resampled) and each pair's own figure.
     """
-    from scipy.stats import spearmanr
-
     columns = [sweeps[0].heads.index(head) for head in heads]
     deltas = [sweep.deltas(split)[:, columns] for sweep in sweeps]
     pairs = [(a, b) for a in range(len(sweeps)) for b in range(a + 1, len(sweeps))]
 
     def agreements(rows: Sequence[NDArray[np.intp]]) -> list[float]:
         means = [table[index].mean(0) for table, index in zip(deltas, rows, strict=True)]
-        return [float(spearmanr(means[a], means[b]).statistic) for a, b in pairs]
+        return [spearman(means[a], means[b]) for a, b in pairs]
 
     everything = [np.arange(len(table)) for table in deltas]
     own = {

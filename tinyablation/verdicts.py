@@ -248,7 +248,7 @@ def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
     clears the bound. 1 where the noise of a limited Floor may have made the effect; None for an
     interval of no width, which has no error to invert.
     """
-    from scipy import stats  # .5 s to import, and claims are collected without it
+    from tinyablation.distributions import student_above, student_quantile
 
     if side_of(effect, bound) == WITHIN_NOISE:
         return 1.0
@@ -259,8 +259,8 @@ def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
     half = abs(effect.estimate - facing)
     if half == 0 or effect.n_clusters < 2:
         return None
-    student = stats.t(effect.n_clusters - 1)
-    return float(student.sf(distance / half * student.ppf(0.975)))
+    freedom = effect.n_clusters - 1
+    return student_above(distance / half * student_quantile(0.975, freedom), freedom)
 
 
 def _of_all(parts: Sequence[float | None]) -> float | None:

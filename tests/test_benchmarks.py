@@ -1,0 +1,254 @@
+"""What benchmarks write, the table of it, and the harness; nothing is timed here.
+
+Run: pytest tests/test_benchmarks.py
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as harness
+from benchmarks import record, timing
+from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
+
+ROOT = Path(__file__).parent.parent
+CPU = {"kind": "cpu", "name": "Some CPU", "usable_cores": 2, "total_memory": 8 * 10**9}
+GPU = {"kind": "cuda", "name": "Some GPU", "total_memory": 80 * 10**9}
+
+
+def result(day=1, devices=(CPU,), **figure):
+    given = {"what": "a thing", "value": 2.0, "unit": "s"} | figure
+    return Result(
+        finished=f"2026-11-{day:02}T12:00:00+00:00",
+        environment={"devices": list(devices)},
+        figures=(Figure(**given),),
+    )
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "standing"),
+    [
+        (None, ""),
+        ({"of": "figure", "at_most": 2.0}, "met"),
+        ({"of": "figure", "at_most": 1.6}, "missed by 25%"),
+        ({"of": "figure", "at_least": 2.5}, "missed by 20%"),
+        ({"of": "ratio", "at_least": 0.5}, "met"),
+        ({"of": "ratio", "at_least": 1.0}, "missed by 50%"),
+    ],
+)
+def test_a_target_is_met_or_missed_by_a_share_of_it(target, standing):
+    figure = Figure(
+        what="a thing",
+        value=2.0,
+        unit="s",
+        peer="another",
+        peer_value=4.0,
+        ratio=0.5,
+        target=target,
+    )
+    assert figure.standing == standing
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"peer": "another"}, "a name, a figure and a ratio"),
+        ({"ratio": 2.0}, "a name, a figure and a ratio"),
+        ({"value": float("nan")}, "finite"),
+        ({"target": Target(of="ratio", at_most=1.0)}, "needs a peer"),
+        ({"goal": 2.0}, "Extra inputs"),
+    ],
+)
+def test_figures_that_are_not_whole_are_refused(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Figure(**({"what": "a thing", "value": 2.0, "unit": "s"} | change))
+
+
+@pytest.mark.parametrize("bounds", [{}, {"at_least": 1.0, "at_most": 2.0}])
+def test_a_target_has_one_bound(bounds):
+    with pytest.raises(ValueError, match="one bound"):
+        Target(of="figure", **bounds)
+
+
+# --- recordings and histories --------------------------------------------------------------------
+
+
+def test_a_recording_is_added_to_the_history(tmp_path, capsys):
+    for value in (4.0, 2.0):
+        recording = Recording("thing", tmp_path)
+        recording.add("slowness", value, "s", "the plain way", 8.0, faster=True, at_least=3.0)
+        recording.add("size", 900.0, "MB", "one", 300.0, at_most=2.0)
+        recording.add("length", 3.0, "s", "another", 1.0, of="figure", at_most=3.0)
+        recording.write({"runs": [1, 2]})
+    first, second = history(tmp_path / "thing.json")
+    assert [figure.ratio for figure in first.figures] == [2.0, 3.0, 3.0]
+    assert [figure.standing for figure in first.figures] == [
+        "missed by 33%",
+        "missed by 50%",
+        "met",
+    ]
+    assert [figure.standing for figure in second.figures] == ["met", "missed by 50%", "met"]
+    assert second.details == {"runs": [1, 2]} and second.command.startswith("python -m benchmarks.")
+    said = capsys.readouterr().out
+    assert "2x faster" in said and "missed by 33%" in said and "thing.json" in said
+
+
+def test_the_environment_names_hardware_versions_threads_and_load(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = record.environment()
+    assert found["devices"][0]["kind"] == "cpu" and found["devices"][0]["total_memory"] > 0
+    assert found["versions"]["torch"] and found["threads"]["OMP_NUM_THREADS"] == "3"
+    assert found["load_average"] == pytest.approx(record.load_average(), abs=5)
+    json.dumps(found, allow_nan=False)
+
+
+def test_histories_that_cannot_be_used_are_refused_before_anything_is_measured(tmp_path):
+    path = tmp_path / "thing.json"
+    assert history(path) == []
+    for text, complaint in (
+        ("{", "cannot be read"),
+        ('{"benchmark": "thing", "ratio": 2}', "no history"),
+        ('{"benchmark": "thing", "results": [{}]}', "field 'finished'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(BenchmarkError, match=complaint):
+            Recording("thing", tmp_path)
+
+
+def test_results_of_another_machine_are_taken_in_once(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    record.keep(here / "thing.json", "thing", [result(2)])
+    record.keep(there / "thing.json", "thing", [result(3, [CPU, GPU]), result(2), result(1)])
+    assert record.take_in(there, here) == 2
+    assert record.take_in(there, here) == 0
+    assert [each.finished[8:10] for each in history(here / "thing.json")] == ["01", "02", "03"]
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_a_figure_under_its_machine():
+    peer = {"peer": "plain loop", "peer_value": 16.0, "ratio": 8.0, "faster": True}
+    target = {"of": "ratio", "at_least": 10.0}
+    text = table(
+        [
+            ("one", result(1, **peer, target=target)),
+            ("two", result(1, [CPU, GPU], value=12345.0, unit="MB")),
+            ("three", "did not run: exit status 1"),
+        ]
+    )
+    lines = text.splitlines()
+    assert lines[1] == "Some CPU, 2 cores, 8.0 GB, 2026-11-01"
+    assert re.split(r" {2,}", lines[4]) == [
+        *("one", "a thing", "2 s", "plain loop: 16 s", "8x faster", ">= 10x", "missed by 20%")
+    ]
+    assert lines[6] == "Some GPU + Some CPU, 2 cores, 8.0 GB, 2026-11-01"
+    assert re.split(r" {2,}", lines[9]) == ["two", "a thing", "12,345 MB"]
+    assert lines[-1].split("  ")[0] == "three" and lines[-1].endswith("exit status 1")
+
+
+# --- the harness ---------------------------------------------------------------------------------
+
+
+def test_the_list_has_every_benchmark_and_nothing_else(capsys):
+    assert harness.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"engine", "memory", "startup", "screening", "workers"} <= set(listed)
+    assert not {"record", "timing", "__main__"} & set(listed)
+    assert all(harness.benchmarks().values()), "a benchmark does not say what it compares"
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in listed if f"| `{name}` |" not in readme] == []
+
+
+def test_an_unknown_benchmark_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        harness.main(["--only", "startpu"])
+    assert "did you mean startup?" in capsys.readouterr().err
+
+
+def test_the_results_that_are_kept_can_be_read():
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert history(path), path
+        assert path.stem in harness.benchmarks()
+
+
+def test_what_is_kept_is_shown_by_machine(tmp_path, capsys):
+    older, newer = result(1, value=3.0), result(2, value=5.0)
+    record.keep(
+        tmp_path / "memory.json", "memory", [older, newer, result(1, [CPU, GPU], value=7.0)]
+    )
+    assert harness.main(["--show", "--only", "memory", "--results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "5 s" in shown and "7 s" in shown and "3 s" not in shown
+    harness.main(["--show", "--only", "workers", "--results", str(tmp_path)])
+    assert "workers" in (said := capsys.readouterr().out) and record.UNMEASURED in said
+
+
+def test_a_benchmark_that_fails_is_a_line_and_an_exit_status(tmp_path, capsys, monkeypatch):
+    def run(command, **_):
+        assert command[1:3] == ["-m", "benchmarks.memory"]
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(harness.subprocess, "run", run)
+    assert harness.main(["--only", "memory", "--results", str(tmp_path)]) == 1
+    assert "did not run: exit status 3" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_wrote_is_in_the_table(tmp_path, capsys, monkeypatch):
+    def run(command, **_):
+        record.keep(tmp_path / "memory.json", "memory", [result(4)])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(harness.subprocess, "run", run)
+    assert harness.main(["--only", "memory", "--results", str(tmp_path)]) == 0
+    assert "2026-11-04" in capsys.readouterr().out
+    # Nothing new was written the second time, since the history has one result as before.
+    assert harness.main(["--only", "memory", "--results", str(tmp_path)]) == 1
+    assert "wrote no result" in capsys.readouterr().out
+
+
+def test_every_benchmark_has_help_without_measuring():
+    for name in ("memory", "screening", "startup", "workers"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "--results DIR" in done.stdout
+
+
+# --- timing --------------------------------------------------------------------------------------
+
+
+def test_commands_are_timed_with_their_processor_seconds():
+    work = "sum(range(10**7))"
+    found = timing.timed(["-c", work])
+    assert found.wall > 0 and found.cpu > 0
+    assert timing.timed(["-c", "raise SystemExit(5)"], expected=(5,)).wall > 0
+    with pytest.raises(BenchmarkError, match=r"(?s)exit status 1.*no such thing"):
+        timing.timed(["-c", "raise ValueError('no such thing')"])
+
+
+def test_commands_run_as_a_user_runs_them(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plain = timing.plain_environment()
+    assert not {"PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS"} & set(plain)
+    assert timing.plain_environment(2)["OMP_NUM_THREADS"] == "2"
+
+
+def test_several_runs_have_a_best_and_a_median():
+    runs = [timing.Seconds(wall, 2 * wall) for wall in (3.0, 1.0, 2.0)]
+    assert timing.summary(runs) == {
+        "wall": {"best": 1.0, "median": 2.0, "all": [3.0, 1.0, 2.0]},
+        "cpu": {"best": 2.0, "median": 4.0, "all": [6.0, 2.0, 4.0]},
+    }
