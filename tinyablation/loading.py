@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from tinyablation.errors import LoadingError, TooLarge, WeightsMissing
 from tinyablation.folders import (
     CONFIG,
+    WEIGHTS_INDEX,
     config_hash,
     file_hash,
     files_hash,
     read_config,
+    read_object,
     tokenizer_files,
     weight_files,
 )
@@ -114,13 +116,15 @@ def describe(entry: ModelEntry) -> ModelFacts:
 
     def figure(*names: str) -> int:
         for name in names:
-            if isinstance(config.get(name), int):
-                return int(config[name])
+            if config.get(name) is not None:
+                return _whole(config[name], name, folder, entry.id)
         raise LoadingError(f"model {entry.id!r}: {folder / CONFIG} has no {names[0]!r}")
 
     window = config.get("sliding_window")
     if config.get("use_sliding_window") is False:
         window = None
+    if window is not None:
+        window = _whole(window, "sliding_window", folder, entry.id)
     architecture = check_architecture(config, folder, entry.id)
     return ModelFacts(
         architecture=architecture,
@@ -130,7 +134,7 @@ def describe(entry: ModelEntry) -> ModelFacts:
         d_model=figure("hidden_size", "n_embd"),
         vocab_size=figure("vocab_size"),
         context=figure("max_position_embeddings", "n_positions"),
-        sliding_window=None if window is None else int(window),
+        sliding_window=window,
         weight_hash=file_hash(weights[0]) if len(weights) == 1 else files_hash(weights),
         config_hash=config_hash(config),
         tokenizer_hash=files_hash(tokenizer, text=True),
@@ -139,6 +143,15 @@ def describe(entry: ModelEntry) -> ModelFacts:
         folder=folder,
         commit=commit,
     )
+
+
+def _whole(value: Any, field: str, folder: Path, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise LoadingError(
+            f"model {name!r}: {folder / CONFIG}: {field!r} is {value!r}, not a whole number of at "
+            "least 1"
+        )
+    return value
 
 
 def check_architecture(config: dict[str, Any], folder: Path, name: str) -> str:
@@ -179,8 +192,10 @@ def default_bos(folder: Path, architecture: str, name: str) -> bool:
         )
         built = build_bridge_config_from_hf(config, architecture, name, torch.float32)
         adapter = ArchitectureAdapterFactory.select_architecture_adapter(built)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise LoadingError(f"model {name!r}: {folder / CONFIG} cannot be used: {error}") from error
+    except Exception as error:  # classes of configs divide, look up and validate as they please
+        raise LoadingError(
+            f"model {name!r}: {folder / CONFIG} cannot be used: {_said(error)}"
+        ) from error
     return bool(adapter.cfg.default_prepend_bos)
 
 
@@ -216,10 +231,13 @@ def load_model(
     folder = facts.folder if folder is None else folder
     place = placement or Placement(device)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=resolved,
             **_device_map(place),
+            # What does not fit is said below, by name, instead of on a log.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             # The engine replays attention with the recorded mask, which eager always gets.
             attn_implementation="eager",
             local_files_only=True,
@@ -229,8 +247,6 @@ def load_model(
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(facts.folder), local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise LoadingError(f"model {entry.id!r}: {folder} does not load: {error}") from error
     except torch.OutOfMemoryError as error:
         raise TooLarge(
             f"model {entry.id!r}: {place.device} ran out of memory while it was loaded; other "
@@ -240,6 +256,10 @@ def load_model(
         raise LoadingError(
             f"model {entry.id!r}: it cannot be loaded to {place.device!r}: {error}"
         ) from error
+    except Exception as error:  # what reads configs, tokenizers and weights raises many kinds
+        raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
+    model, info = loaded
+    _check_whole(entry.id, facts.folder, info)
     bos_id: int | None = None
     if facts.bos:
         if not isinstance(tokenizer.bos_token_id, int):
@@ -250,7 +270,76 @@ def load_model(
         bos_id = tokenizer.bos_token_id
     model = model.eval().requires_grad_(False)
     _check_placed(entry.id, model, place)
+    _check_finite(entry.id, facts.folder, model, resolved)
+    _check_vocabulary(entry.id, facts.folder, model, tokenizer)
     return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(place.device), resolved)
+
+
+def _said(error: Exception) -> str:
+    """An error in one line; one that says only a key, or nothing, with its kind."""
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line}" if isinstance(error, KeyError) or not line else line
+
+
+def _check_whole(name: str, folder: Path, info: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: the rest would be drawn at random, unsaid."""
+    for tensor, held, wanted in sorted(info["mismatched_keys"]):
+        raise LoadingError(
+            f"model {name!r}: tensor {tensor} in {folder} is {list(held)}, and {CONFIG} there "
+            f"makes it {list(wanted)}: they are not of one model; get both again"
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise LoadingError(
+            f"model {name!r}: {folder} has no weights for {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {CONFIG} there "
+            "asks for: they are not of one model, or cut; get both again"
+        )
+
+
+def _check_finite(name: str, folder: Path, model: "PreTrainedModel", dtype: "torch.dtype") -> None:
+    """Refuse weights with NaN or infinity; those on disk show in the model's logits."""
+    import torch
+
+    for tensor, weights in model.named_parameters():
+        if weights.is_meta or not weights.numel():
+            continue
+        # No copy: the extremes are NaN where anything is.
+        if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(weights)):
+            held = _weight_file(folder, tensor, name)
+            raise LoadingError(
+                f"model {name!r}: {held}: tensor {tensor} holds NaN or infinity in {dtype}; get "
+                "the file again, or take a --dtype of wider range"
+            )
+
+
+def _weight_file(folder: Path, tensor: str, name: str) -> Path:
+    """The file of one tensor, or the folder where the index does not say."""
+    files = weight_files(folder, name)
+    if len(files) == 1:
+        return files[0]
+    listed = read_object(folder / WEIGHTS_INDEX, name)["weight_map"]
+    return folder / str(listed[tensor]) if tensor in listed else folder
+
+
+def _check_vocabulary(
+    name: str, folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """Refuse a tokenizer whose words the model has no embedding for: it is another model's.
+
+    Added tokens may lie beyond it: prompts here have none but the BOS, and checkpoints are saved
+    with a padding token that they never learnt.
+    """
+    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    added = tokenizer.get_added_vocab()
+    largest = max(
+        (at for word, at in tokenizer.get_vocab().items() if word not in added), default=0
+    )
+    if largest >= rows:
+        raise LoadingError(
+            f"model {name!r}: the tokenizer in {folder} has token ids up to {largest}, and the "
+            f"model embeds {rows}: it is the tokenizer of other weights; put the right one there"
+        )
 
 
 def _device_map(placement: "Placement") -> dict[str, Any]:
