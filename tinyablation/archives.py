@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -33,6 +34,18 @@ _UNIX = 3
 _MODE = stat.S_IFREG | 0o644
 _ENCRYPTED = 0x1
 # ":" leads to drives and to streams of NTFS, "\\" out of folders there.
+# What zipfile raises of files that are no zip, or were damaged.
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
@@ -92,11 +105,9 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
             manifest = _manifest(path, archive, entries)
             for name, named in manifest["files"].items():
                 _extract(path, archive, entries[name], folder / name, named)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
         raise BundleError(f"{path}: is no whole bundle: {reason}") from error
-    except (NotImplementedError, RuntimeError) as error:  # zipfile's of what it cannot unpack
-        raise BundleError(f"{path}: cannot be unpacked: {error}") from error
     return manifest
 
 
@@ -125,15 +136,25 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     return {entry.filename: entry for entry in entries}
 
 
-def _fault(entry: zipfile.ZipInfo) -> str | None:
-    """Why an entry is not unpacked, if it is not."""
-    name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-    if name != entry.filename or _UNSAFE.search(name):
+def path_fault(name: str) -> str | None:
+    """Why a name is not that of a file within a folder, on any system, if it is not."""
+    if _UNSAFE.search(name):
         return "has characters that no name of a file here has"
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "is no path within a folder"
+    return None
+
+
+def _fault(entry: zipfile.ZipInfo) -> str | None:
+    """Why an entry is not unpacked, if it is not."""
+    name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
+    fault = path_fault(name)
+    if fault is not None or name != entry.filename:
+        return fault or "has two names"
     if kind not in (0, stat.S_IFREG):
         return "is a link, or no file"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that is not read"
     return "is encrypted" if entry.flag_bits & _ENCRYPTED else None
 
 
@@ -161,10 +182,10 @@ def _manifest(
         )
     missing = sorted(set(files) - set(entries))
     if missing:
-        raise BundleError(f"{path}: {missing[0]} is listed in {MANIFEST} but missing")
+        raise BundleError(f"{path}: {missing[0]!r} is listed in {MANIFEST} but missing")
     strange = sorted(set(entries) - set(files) - {MANIFEST})
     if strange:
-        raise BundleError(f"{path}: {strange[0]} is not listed in {MANIFEST}")
+        raise BundleError(f"{path}: {strange[0]!r} is not listed in {MANIFEST}")
     return dict(manifest)
 
 
@@ -173,6 +194,7 @@ def _is_named(entry: Any) -> bool:
         isinstance(entry, dict)
         and type(entry.get("size")) is int
         and isinstance(entry.get("sha256"), str)
+        and re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) is not None
     )
 
 
@@ -201,5 +223,5 @@ def _extract(
         )
     if digest.hexdigest() != named["sha256"]:
         raise BundleError(
-            f"{path}: {name}: expected sha256 {named['sha256'][:64]}, found {digest.hexdigest()}"
+            f"{path}: {name}: expected sha256 {named['sha256']}, found {digest.hexdigest()}"
         )

@@ -87,20 +87,22 @@ def _store_folder(reports: Path) -> Path:
 
 def _verdict(options: argparse.Namespace) -> None:
     from tinyablation.bundles import judge_bundle, line
+    from tinyablation.evidence import printable
 
     found = judge_bundle(options.bundle, options.project)
     if options.json:
-        print(json.dumps(_document(options.bundle, found), indent=2, ensure_ascii=False))
+        print(json.dumps(_document(options.bundle, found), indent=2))
     else:
-        for note in found.notes:
-            print(f"note: {note}")
+        said = [f"note: {note}" for note in found.notes]
         for cell in found.cells:
-            print(cell.recorded.test)
-            print(f"  recorded  {line(cell.recorded)}")
-            print(f"  derived   {line(cell.derived)}")
-            for each in cell.differences:
-                print(f"  differs   {each}")
+            said += [
+                cell.recorded.test,
+                f"  recorded  {line(cell.recorded)}",
+                f"  derived   {line(cell.derived)}",
+                *(f"  differs   {each}" for each in cell.differences),
+            ]
         count = sum(not cell.differences for cell in found.cells)
+        print("\n".join(printable(each) for each in said))
         print(f"{count} of {len(found.cells)} cell(s) come to what is recorded")
     if not found.same:
         sys.exit(1)  # 2 is for what could not be judged

@@ -32,6 +32,7 @@ from tinyablation.evidence import (
     conduct_of,
     gather,
     named_models,
+    printable,
     read_models,
     rederive,
 )
@@ -94,13 +95,12 @@ class _Strict(BaseModel):
 class Facts(_Strict):
     """What a bundle's manifest says beside its files.
 
-    sources: sha256 by path, line ends aside; instruments: that of all modules that judge.
+    instruments: sha256 of all modules that measured and judged.
     """
 
     tests: Annotated[list[str], Field(min_length=1, max_length=10_000)]
     conduct: Conduct
     versions: dict[str, str]
-    sources: dict[str, str]
     instruments: str
 
 
@@ -203,7 +203,7 @@ def write_bundle(
         only = file.model_copy(update={"records": list(records)})
         _write_records(folder / RECORDS, only)
         _write_page(folder, only)
-        sources = _copy_sources(project, folder, tests)
+        _copy_sources(project, folder, tests)
         cells = "\n".join(f"    {line(record)}\n        {record.test}" for record in records)
         text = _README.format(n=len(records), cells=cells)
         (folder / README).write_bytes(text.encode())
@@ -211,7 +211,6 @@ def write_bundle(
             tests=tests,
             conduct=conduct,
             versions=file.session.versions,
-            sources=sources,
             instruments=instruments(project),
         )
         write_archive(path, folder, facts.model_dump(mode="json"))
@@ -272,15 +271,17 @@ def _write_page(folder: Path, file: RecordFile) -> None:
         write_report(file, folder / PAGE)
 
 
-def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> dict[str, str]:
-    found = {}
-    modules = sorted({test.partition("::")[0] for test in tests})
-    for name in (*modules, *(f"claims/{table}" for table in TABLES_OF_CLAIMS)):
+def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
+    for name in _sources(tests):
         target = folder / SOURCES / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(project / name, target)
-        found[name] = file_hash(target, text=True)
-    return found
+
+
+def _sources(tests: Sequence[str]) -> list[str]:
+    """What says how these cells are judged, and what was said of them beforehand."""
+    modules = sorted({test.partition("::")[0] for test in tests})
+    return [*modules, *(f"claims/{table}" for table in TABLES_OF_CLAIMS)]
 
 
 def instruments(project: Path) -> str:
@@ -317,6 +318,7 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
         records = {_test(record.test): record for record in file.records}
         if sorted(records) != sorted(_test(test) for test in facts.tests):
             raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
+        notes = list(_notes(facts, folder / "bundle", project))
         judged = folder / "judged"
         judged.mkdir()
         for name in (RUNS, CORPORA, MODELS):
@@ -327,10 +329,9 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
     cells = [Rederived(record, derived[test]) for test, record in records.items()]
     for cell in cells:
         if cell.derived.verdict == "error":
-            raise EvidenceError(
-                f"{path}: {cell.recorded.test} cannot be judged by it: {cell.derived.reason}"
-            )
-    return Judgement(cells, list(_notes(facts, project)))
+            reason = printable(cell.derived.reason)
+            raise EvidenceError(f"{path}: {cell.recorded.test} cannot be judged by it: {reason}")
+    return Judgement(cells, notes)
 
 
 @contextmanager
@@ -351,14 +352,19 @@ def _facts(path: Path, manifest: Mapping[str, Any]) -> Facts:
         raise BundleError(f"{path}: {MANIFEST}: field {place}: {first['msg']}") from error
 
 
-def _notes(facts: Facts, project: Path) -> Iterator[str]:
+def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
     """How what is installed differs from what judged the cells when they were recorded."""
-    for name, recorded in facts.sources.items():
+    pairs = {name: folder / SOURCES / name for name in _sources(facts.tests)}
+    corpora = sorted(path for path in (folder / CORPORA).rglob("*") if path.is_file())
+    pairs |= {path.relative_to(folder).as_posix(): path for path in corpora}
+    for name, bundled in pairs.items():
         own = project / name
-        if not re.fullmatch(r"claims/\w+\.(py|toml)", name) or not own.is_file():
-            yield f"{name} of the bundle ({recorded[:12]}) is not installed"
-        elif (found := file_hash(own, text=True)) != recorded:
-            yield f"{name} differs: installed is {found[:12]}, bundled {recorded[:12]}"
+        if not bundled.is_file():
+            yield f"{name} is not in the bundle, and cannot be compared"
+        elif own.is_file() and (found := file_hash(own, text=True)) != (
+            theirs := file_hash(bundled, text=True)
+        ):
+            yield f"{name} differs: installed is {found[:12]}, bundled {theirs[:12]}"
     if (found := instruments(project)) != facts.instruments:
         yield f"instruments differ: installed are {found[:12]}, bundled {facts.instruments[:12]}"
 

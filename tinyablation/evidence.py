@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyablation.addresses import Name, RunConfig
+from tinyablation.archives import path_fault
 from tinyablation.corpora import CorpusError
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
 from tinyablation.library import Library
@@ -89,6 +90,13 @@ class Task(_Strict):
     store: Path | None = None
 
 
+def printable(text: str) -> str:
+    """Text that others wrote, without what a terminal would obey; lines are kept."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
+    )
+
+
 # --- what a session reads ------------------------------------------------------------------------
 
 
@@ -115,6 +123,9 @@ class GatheringStore(RunStore):
         folder, own = self.source / config.name, self.path(config)
         if not own.exists() and (folder / MANIFEST).exists():
             for name in (*check_manifest(folder)["files"], MANIFEST):
+                fault = path_fault(name)
+                if fault is not None:
+                    raise EvidenceError(f"{folder / MANIFEST}: {name!r} {fault}")
                 (own / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, own / name)
         return super().status(config)
@@ -341,7 +352,7 @@ def _judged(
     path.unlink()
     at = task.folder / "published" if "--protocol=published" in options else task.folder
     if not (at / "records.json").exists():
-        said = (done.stdout + done.stderr).strip()[-_SAID:]
+        said = printable((done.stdout + done.stderr).strip()[-_SAID:])
         raise EvidenceError(
             f"the claims could not be judged (pytest ended with {done.returncode}):\n{said}"
         )
