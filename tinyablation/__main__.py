@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyablation.bundle_commands import add_commands as add_bundle_commands
 from tinyablation.commands import add_commands
 from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add_drift_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
+    add_bundle_commands(commands)
     return top
 
 

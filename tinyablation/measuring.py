@@ -160,6 +160,7 @@ class Bench(HeldModel):
             elsewhere=self.elsewhere,
         )
         made.library = self.library
+        made.described_by = self.described_by
         made._benches = self._benches
         self._benches.add(made)
         return made
