@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyablation.addresses import RunError
+from tinyablation.manifests import writing
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -45,10 +46,10 @@ class RunLocks:
         lock = self._lock(f"{self.run}.lock")
         try:
             try:
-                lock.acquire(timeout=0)
+                _acquire(lock, 0)
             except Timeout:
                 self.make_way()
-                lock.acquire(timeout=self.timeout)
+                _acquire(lock, self.timeout)
         except Timeout as error:
             raise self.refusal(Path(lock.lock_file)) from error
         try:
@@ -71,8 +72,12 @@ class RunLocks:
     @contextlib.contextmanager
     def notes(self) -> Iterator[None]:
         """Hold what processes tell each other about the run; others need milliseconds for it."""
-        with self._lock(f"{self.run}.notes.lock"):
+        lock = self._lock(f"{self.run}.notes.lock")
+        _acquire(lock, -1)
+        try:
             yield
+        finally:
+            lock.release()
 
     def make_way(self) -> None:
         """Give up what others may need, before waiting for one of them."""
@@ -101,7 +106,7 @@ class RunLocks:
 
         lock = self._lock(name)
         try:
-            lock.acquire(timeout=0)
+            _acquire(lock, 0)
         except Timeout:
             yield False
             return
@@ -114,5 +119,11 @@ class RunLocks:
         from filelock import FileLock
 
         path = self.root / LOCKS / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
+
+
+def _acquire(lock: FileLock, timeout: float) -> None:
+    with writing(Path(lock.lock_file)):
+        lock.acquire(timeout=timeout)

@@ -5,11 +5,12 @@ A directory is complete if and only if its manifest stands, and the manifest is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +21,36 @@ LAYOUT = 1  # raised when files of a run directory change their meaning
 _TEMPORARY = ".tmp"
 
 
+class NotWritten(RunError, OSError):
+    """A file or folder could not be written: the disk is full, or read-only, or not ours.
+
+    An OSError too, for those who can do without the file.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # an OSError's own is made of errno and strerror
+
+
 def remedy(folder: Path) -> str:
     """What to do about a directory that cannot be trusted. It is never done for the user."""
     return f"Move {folder} away or delete it, then run again."
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what could not be written, and why, where the system refuses it (NotWritten)."""
+    try:
+        yield
+    except (TimeoutError, NotWritten):
+        raise
+    except OSError as error:
+        found = NotWritten(
+            f"{path}: cannot be written ({error.strerror or error}). Make room in {path.parent}, "
+            "let it be written, or name another folder; what was finished is kept, and the next "
+            "attempt goes on from there."
+        )
+        found.errno, found.strerror = error.errno, error.strerror
+        raise found from error
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -30,20 +58,22 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     The temporary file lies in the same folder (os.replace is atomic within one file system only)
     and is on disk before it gets its name; whatever goes wrong, no temporary file is left, unless
-    the process is killed (see remove_leftovers).
+    the process is killed (see remove_leftovers). NotWritten where the system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
-    try:
-        with open(temporary, "xb") as handle:
-            write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as handle:
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a file system that became read-only keeps it
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -27,6 +27,7 @@ from tinyablation.manifests import (
     write_atomic,
     write_json,
     write_manifest,
+    writing,
 )
 from tinyablation.plain import plain
 from tinyablation.runs import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_config
@@ -141,7 +142,8 @@ def _reuse(folder: Path, config: RunConfig) -> Reading:
 
 def _begin(folder: Path, config: RunConfig) -> None:
     """An empty directory with its config; what an earlier attempt wrote is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     if (folder / CONFIG).exists():
         insist_on_config(folder, config)

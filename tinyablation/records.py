@@ -302,7 +302,6 @@ def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     text, each column says what it holds in its metadata, and the table's metadata holds
     schema_version and session (JSON).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = content_of(file)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     descriptions = {
@@ -313,6 +312,7 @@ def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     parts = {"records.json": text.encode("utf-8"), "records.parquet": table}
     temporary: dict[str, str] = {}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, payload in parts.items():
             handle, temporary[name] = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
             with os.fdopen(handle, "wb") as stream:

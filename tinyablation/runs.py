@@ -31,6 +31,7 @@ from tinyablation.manifests import (
     write_atomic,
     write_json,
     write_manifest,
+    writing,
 )
 from tinyablation.shards import (
     PARTIAL_SUMMARY,
@@ -285,7 +286,8 @@ class RunStore:
                 run = self._reuse(config, plan)
                 remove_partial(folder)  # its writer was killed between manifest and clean-up
                 return run
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             if (folder / CONFIG).exists():
                 insist_on_config(folder, config)
             else:
