@@ -238,13 +238,17 @@ def path_through_the_clean_mlp(patch: pytest.MonkeyPatch) -> None:
             return final(self)
         clean = self.chunk.clean
         layer = self.start.layer
-        changed = self._attention(layer, clean.attention[layer][:, -1:][self.prompts].clone())
+        changed = self._attention(
+            layer,
+            clean.attention[layer][:, self.chunk.ends][self.clean_rows].clone(),
+            self.chunk.ends,
+        )
         final(self)  # so that the MLP is seen to run
         return (
-            clean.residual[layer + 1][self.prompts]
+            clean.residual[layer + 1][self.clean_rows]
             + changed
-            - clean.attention[layer][:, -1:][self.prompts]
-        )[:, -1]
+            - clean.attention[layer][:, self.chunk.ends][self.clean_rows]
+        ).flatten(0, 1)
 
     patch.setattr(Rows, "final", direct)
 
