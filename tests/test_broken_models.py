@@ -149,6 +149,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a config that is a list": (of_text(CONFIG, lambda text: b"[]"), "holds no JSON object"),
     "a config cut": (of_text(CONFIG, lambda text: text[:40].encode()), "is not valid JSON"),
     "a config in UTF-16": (of_text(CONFIG, lambda text: text.encode("utf-16")), "not valid JSON"),
+    "a config without end": (of_text(CONFIG, lambda text: b"[" * 100_000), "is not valid JSON"),
     "another's tokenizer": (of_text(TOKENIZER, other_vocabulary), "up to 799, and the model embed"),
     "a tokenizer of nothing": (of_text(TOKENIZER, lambda text: b"{}"), "does not load"),
     "a tokenizer cut": (of_text(TOKENIZER, lambda text: text[:500].encode()), "does not load"),

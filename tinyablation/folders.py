@@ -108,7 +108,7 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
         raise LoadingError(
             f"model {name!r}: {path} cannot be read ({error.strerror}); check the file"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoadingError(f"model {name!r}: {path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise LoadingError(f"model {name!r}: {path} holds no JSON object")

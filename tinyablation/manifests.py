@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from tinyablation.addresses import RunError
@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: a JSON object was expected, not {type(value).__name__}")
@@ -148,6 +148,14 @@ def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> di
     files = manifest.get("files")
     if not isinstance(files, dict) or not files:
         raise RunError(f"{folder / MANIFEST}: field 'files' lists no file. {remedy(folder)}")
+    for name, entry in files.items():
+        parts = PurePosixPath(name).parts
+        known = isinstance(entry, dict) and {"size", "sha256"} <= set(entry)
+        if not known or PurePosixPath(name).is_absolute() or ".." in parts:
+            raise RunError(
+                f"{folder / MANIFEST}: field 'files': {name!r} is no file of this directory with "
+                f"its size and sha256. {remedy(folder)}"
+            )
     for name in hashed or ():
         if name not in files:
             raise RunError(f"{folder / MANIFEST}: does not list {name}. {remedy(folder)}")

@@ -117,7 +117,12 @@ def _report(options: argparse.Namespace) -> None:
 def _clusters(options: argparse.Namespace) -> None:
     refuse_overwriting(options)
     from tinyablation.manifests import read_json
-    from tinyablation.ov_comparison import cluster_tokens
+    from tinyablation.ov_comparison import ComparisonError, check_report, cluster_tokens
 
     reports = [read_json(path) for path in options.reports]
+    for path, report in zip(options.reports, reports, strict=True):
+        try:
+            check_report(report)
+        except ComparisonError as error:
+            raise ComparisonError(f"{path}: {error}") from None
     put(cluster_tokens(reports, limit=options.limit, top_n=options.top_n), options)

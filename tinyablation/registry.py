@@ -336,7 +336,7 @@ def _slug(name: str) -> str:
 def _family(folder: Path) -> Family:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "other"  # what is wrong with its files is said when they are needed
     return _FAMILIES.get(str(kind), "other")
 

@@ -166,6 +166,8 @@ class RunStore:
 
     def open(self, name: str) -> Run:
         """The complete run of that directory name, its tables verified; RunError otherwise."""
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise RunError(f"{self.root}: {name!r} is not the name of a run directory in it")
         folder = Path(self.root) / name
         if not (folder / MANIFEST).exists():
             hint = (
