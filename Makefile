@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims test slow mutations calibrate robustness accept organisms corpora bench clean
+.PHONY: claims test slow mutations calibrate robustness reliability accept organisms corpora bench clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -26,6 +26,10 @@ slow: $(READY)
 # Each verdict by other analyses, and prompts on which supported claims fail; the page shows both.
 robustness: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS) --robustness
+
+# Fifty kills, ten thousand damaged lines, damaged models and stores: the README's "Reliability".
+reliability: $(READY)
+	$(BIN)/python -m benchmarks.reliability
 
 # Puts every pitfall back, one at a time, and expects the test named after it to fail.
 mutations: $(READY)

@@ -2,8 +2,14 @@
 
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from tinyablation.corpora import CorpusError, Example, canonical_lines, load_corpus
 
 # What JSON can hold where text or a truth value is wanted, and text that breaks readers.
 VALUES: tuple[Any, ...] = (
@@ -35,6 +41,34 @@ def damaged_lines(rows: Sequence[dict[str, Any]], count: int, seed: int) -> Iter
             way: Callable[[random.Random, dict[str, Any], bytes], bytes] = draws.choice(ways)
             line = way(draws, row, line)
         yield line
+
+
+def read_damaged(folder: Path, rows: Sequence[Example], count: int, seed: int) -> Counter[str]:
+    """Read so many damaged lines, each after a good one: how many were accepted, or refused.
+
+    Raises what is neither an example that comes back as it was read nor a CorpusError with file
+    and line; AssertionError where it is one without.
+    """
+    path, again = folder / "facts.jsonl", folder / "again.jsonl"
+    first = canonical_lines(rows[:1]).encode()
+    found: Counter[str] = Counter()
+    for line in damaged_lines([asdict(row) for row in rows[1:]], count, seed):
+        path.write_bytes(first + line + b"\n")
+        try:
+            corpus = load_corpus(path)
+        except CorpusError as error:
+            # One of its own line ends may have made several lines of it.
+            said = str(error)
+            assert re.match(rf"{re.escape(str(path))}(, line \d+)?: .", said, re.DOTALL), line
+            if "one format" not in said:  # says of the whole file that it mixes two
+                assert ", line 1:" not in said and ", line " in said, (line, said)
+            found["refused"] += 1
+        else:
+            again.write_text(canonical_lines(corpus.examples), encoding="utf-8", newline="")
+            read = load_corpus(again, condition="facts", tokenizer=corpus.tokenizer)
+            assert read.content_hash == corpus.content_hash, line
+            found["accepted"] += 1
+    return found
 
 
 def _place(draws: random.Random, line: bytes) -> int:

@@ -1,8 +1,8 @@
 """Kills real measurements with SIGKILL at random moments, and looks at what is left. Not tests.
 
-As a script (`python -m tests.killing MOMENTS FOLDER`) it prints what it did as JSON. It forks its
-workers from a process that has imported torch but computed nothing, so that a kill costs a second
-or two instead of ten, most of them imports.
+As a script (`python -m tests.killing MOMENTS FOLDER [SEED]`) it prints what it did as JSON. It
+forks its workers from a process that has imported torch but computed nothing, so that a kill costs
+a second or two instead of ten, most of them imports.
 
 Three ways, in turn: the whole of a run by one process, the whole of a run by two, and one of two
 processes, while the other finishes the run alone. Every other run is killed once more while it
@@ -302,4 +302,4 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(kill_at(int(sys.argv[1]), Path(sys.argv[2]))))
+    print(json.dumps(kill_at(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))))

@@ -160,7 +160,7 @@ def test_the_table_has_a_line_a_figure_under_its_machine():
 def test_the_list_has_every_benchmark_and_nothing_else(capsys):
     assert harness.main(["--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"engine", "memory", "startup", "screening", "workers"} <= set(listed)
+    assert {"engine", "memory", "startup", "screening", "workers", "reliability"} <= set(listed)
     assert not {"record", "timing", "__main__"} & set(listed)
     assert all(harness.benchmarks().values()), "a benchmark does not say what it compares"
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Reliability: sweeps killed at random moments, damaged lines, models, files and stores.
+
+Nothing is compared with a peer, and nothing may be lost: the first finished shard that is computed
+again, table that is another to the byte, or line that ends in another error than it should, ends
+the benchmark. The same checks, with fewer kills, are tests (`make slow`).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import BenchmarkError, Recording, parser
+from benchmarks.timing import ROOT
+
+# Inputs that are damaged, each a test: a line of file and cause, and what was there is untouched.
+DAMAGED = {
+    "damaged models refused": "tests/test_broken_models.py",
+    "damaged files, runs and names refused": "tests/test_broken_files.py",
+    "stores in trouble": "tests/test_stores_under_stress.py",
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--kills", type=int, default=50, help="at random moments of cold sweeps")
+    options.add_argument("--lines", type=int, default=10_000, help="damaged lines of a corpus")
+    options.add_argument("--seed", type=int, default=0, help="of moments and damages")
+    arguments = options.parse_args()
+    recording = Recording("reliability", arguments.results)
+    with tempfile.TemporaryDirectory() as folder:
+        killed = kills(arguments.kills, Path(folder) / "kills", arguments.seed)
+        read = damaged_lines(arguments.lines, Path(folder), arguments.seed)
+        tried = {what: passed(file, Path(folder)) for what, file in DAMAGED.items()}
+    recording.add("kills survived", killed["kills"], "kills", at_least=arguments.kills)
+    recording.add("finished shards kept", killed["finished shards kept"], "shards")
+    recording.add("finished shards lost", 0, "shards")
+    recording.add("runs completed to the byte", killed["runs completed to the byte"], "runs")
+    recording.add("damaged lines read or refused", sum(read.values()), "lines")
+    for what, count in tried.items():
+        recording.add(what, count, "cases")
+    recording.write({"kills": killed, "lines": read, "seed": arguments.seed})
+
+
+def kills(moments: int, folder: Path, seed: int) -> dict[str, int]:
+    """What tests/killing.py counted; in a process of its own, as it forks."""
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killing", str(moments), str(folder), str(seed)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise BenchmarkError("a kill cost something: the lines above say what")
+    return dict(json.loads(done.stdout))
+
+
+def damaged_lines(count: int, folder: Path, seed: int) -> dict[str, int]:
+    """How many lines were accepted, and how many refused."""
+    from tests.fuzzing import read_damaged
+    from tinyablation.corpora import load_corpus
+
+    rows = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl").examples[:200]
+    return dict(read_damaged(folder, rows, count, seed))
+
+
+def passed(file: str, folder: Path) -> int:
+    """Run a module of tests; how many passed, if none failed."""
+    report = folder / "junit.xml"
+    command = ["-m", "pytest", file, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"{file}: exit status {done.returncode}")
+    suites: Any = ElementTree.parse(report).getroot().iter("testsuite")
+    return sum(int(suite.get("tests")) - int(suite.get("skipped")) for suite in suites)
+
+
+if __name__ == "__main__":
+    main()
