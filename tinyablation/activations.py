@@ -1,7 +1,7 @@
 """Activation functions that a model spells out in several passes, computed in one.
 
 transformers computes GPT-2's GELU in eight passes over the widest activations of a layer: on a CPU
-a fourth of the time of the two matrices around it, and six times what PyTorch's own takes.
+a third of the time of the two matrices around it, and six times what PyTorch's own takes.
 """
 
 import contextlib
