@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.manifests import MANIFEST, file_sha256, write_atomic
+from tinyablation.manifests import MANIFEST, file_sha256, path_fault, write_atomic
 
 LAYOUT = 1  # raised when files of an archive change their meaning
 # What one archive may hold. The largest evidence foreseen, the vectors of every head of a model of
@@ -33,7 +33,6 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip knows
 _UNIX = 3
 _MODE = stat.S_IFREG | 0o644
 _ENCRYPTED = 0x1
-# ":" leads to drives and to streams of NTFS, "\\" out of folders there.
 # What zipfile raises of files that are no zip, or were damaged.
 _BROKEN = (
     OSError,
@@ -46,7 +45,6 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
 class BundleError(TinyAblationError):
@@ -134,15 +132,6 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             f"{most:,} are unpacked"
         )
     return {entry.filename: entry for entry in entries}
-
-
-def path_fault(name: str) -> str | None:
-    """Why a name is not that of a file within a folder, on any system, if it is not."""
-    if _UNSAFE.search(name):
-        return "has characters that no name of a file here has"
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        return "is no path within a folder"
-    return None
 
 
 def _fault(entry: zipfile.ZipInfo) -> str | None:

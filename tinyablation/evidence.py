@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyablation.addresses import Name, RunConfig
-from tinyablation.archives import path_fault
 from tinyablation.corpora import CorpusError
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
 from tinyablation.library import Library
@@ -123,9 +122,6 @@ class GatheringStore(RunStore):
         folder, own = self.source / config.name, self.path(config)
         if not own.exists() and (folder / MANIFEST).exists():
             for name in (*check_manifest(folder)["files"], MANIFEST):
-                fault = path_fault(name)
-                if fault is not None:
-                    raise EvidenceError(f"{folder / MANIFEST}: {name!r} {fault}")
                 (own / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, own / name)
         return super().status(config)

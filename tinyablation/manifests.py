@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.addresses import RunError
@@ -19,6 +20,8 @@ from tinyablation.addresses import RunError
 MANIFEST = "manifest.json"
 LAYOUT = 1  # raised when files of a run directory change their meaning
 _TEMPORARY = ".tmp"
+# ":" leads to drives and to streams of NTFS, "\\" out of folders there.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
 class NotWritten(RunError, OSError):
@@ -133,6 +136,15 @@ def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) ->
     write_json(folder / MANIFEST, {"layout": LAYOUT, **facts, "files": files})
 
 
+def path_fault(name: str) -> str | None:
+    """Why a name is not that of a file within a folder, on any system, if it is not."""
+    if _UNSAFE.search(name):
+        return "has characters that no name of a file here has"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "is no path within a folder"
+    return None
+
+
 def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> dict[str, Any]:
     """The manifest of a complete directory, after checking its files.
 
@@ -149,12 +161,12 @@ def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> di
     if not isinstance(files, dict) or not files:
         raise RunError(f"{folder / MANIFEST}: field 'files' lists no file. {remedy(folder)}")
     for name, entry in files.items():
-        parts = PurePosixPath(name).parts
-        known = isinstance(entry, dict) and {"size", "sha256"} <= set(entry)
-        if not known or PurePosixPath(name).is_absolute() or ".." in parts:
+        fault = path_fault(name)
+        if fault is None and not (isinstance(entry, dict) and {"size", "sha256"} <= set(entry)):
+            fault = "has no size and sha256"
+        if fault is not None:
             raise RunError(
-                f"{folder / MANIFEST}: field 'files': {name!r} is no file of this directory with "
-                f"its size and sha256. {remedy(folder)}"
+                f"{folder / MANIFEST}: field 'files': {name!r} {fault}. {remedy(folder)}"
             )
     for name in hashed or ():
         if name not in files:
