@@ -131,6 +131,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor is missing": (lacking("1.mlp.up_proj"), r"no weights for \S*layers.1.mlp.up_proj"),
     "a tensor of another shape": (with_weights(narrower), r"q_proj\S* in .* is \[28, 32\], and"),
     "more layers than weights": (configured(num_hidden_layers=5), r"no weights for .* and \d+ mor"),
+    "fewer layers than weights": (configured(num_hidden_layers=2), "weights of more layers .*s.2."),
     "another width": (configured(intermediate_size=65), r"config.json there makes it \[32, 65\]"),
     "a small vocabulary": (configured(vocab_size=10), r"is \[300, 32\], and config.json"),
     "no vocabulary size": (configured(vocab_size=None), "config.json has no 'vocab_size'"),

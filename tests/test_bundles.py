@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.loopback_hub import LoopbackHub
 from tests.test_archives import rewritten
 from tinyablation.manifests import MANIFEST
 
@@ -36,9 +37,12 @@ ABSENT = ("torch", "transformers", "transformer_lens")
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def run(folder: Path, *command: str, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess:
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    settings |= SETTINGS | {"PYTHONPATH": os.pathsep.join(map(str, (*path, folder)))}
+def run(
+    folder: Path, *command: str, path: tuple[Path, ...] = (), **environment: str
+) -> subprocess.CompletedProcess:
+    settings = os.environ | SETTINGS | environment
+    settings = {name: value for name, value in settings.items() if not name.startswith("PYTEST_")}
+    settings["PYTHONPATH"] = os.pathsep.join(map(str, (*path, folder)))
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
@@ -76,9 +80,11 @@ def bundle(reports, tmp_path_factory) -> Callable[..., Path]:
     return make
 
 
-def bundled(reports: Path, path: Path, *options: str) -> subprocess.CompletedProcess:
+def bundled(
+    reports: Path, path: Path, *options: str, **environment: str
+) -> subprocess.CompletedProcess:
     command = ["tinyablation", "bundle", f"--reports={reports}", f"--output={path}"]
-    return run(ROOT, *command, *options)
+    return run(ROOT, *command, *options, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +150,37 @@ def test_the_verdict_comes_out_of_the_tables(bundle, verdict, claim):
     assert "differs" not in done.stdout
     recorded, derived = done.stdout.splitlines()[1:3]
     assert recorded.split()[1:] == derived.split()[1:]
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "published"])
+def test_a_model_of_the_hub_by_either_protocol(verdict, tmp_path, protocol):
+    """Whoever gets the bundle has neither the hub nor the weights."""
+    reports, path = tmp_path / "reports", tmp_path / "evidence.zip"
+    with LoopbackHub() as hub:
+        commit = hub.add("mistralai/Mistral-7B-v0.1", ROOT / "fixtures/organisms/tiny-mistral")
+        measured = run(
+            *(ROOT, "pytest", "claims", "-q", "-p", "no:cacheprovider", f"--reports={reports}"),
+            *("-k", "mistral-7b and facts and layer_zero", "--claim", "H1.1", "--dtype", "float32"),
+            *("--protocol", protocol),
+            **hub.environment(tmp_path / "hf", offline=False),
+        )
+        assert measured.returncode == 0, measured.stdout + measured.stderr
+    reports /= "published" if protocol == "published" else ""
+    done = bundled(reports, path, "--model", "mistral-7b")
+    assert done.returncode == 2 and "mistral-7b is not on this machine" in done.stderr
+    assert not path.exists()
+    done = bundled(reports, path, "--model", "mistral-7b", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    done = verdict(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = json.loads((reports / "records.json").read_text("utf-8"))["records"]
+    assert (record["model"], record["condition"]) == ("mistral-7b", "facts")
+    assert "1 of 1 cell(s) come to what is recorded" in done.stdout
+    assert record["verdict"] in done.stdout.splitlines()[2]
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert not [name for name in names if name.endswith((".safetensors", "tokenizer.json"))]
+        assert commit.encode() in b"".join(archive.read(name) for name in names)
 
 
 def test_several_cells_as_json(bundle, verdict, reports):

@@ -208,6 +208,20 @@ def test_a_claim_may_have_heads_of_its_own(write):
     assert own.reference == subject.reference == "tiny-gpt2"
 
 
+def test_heads_are_those_of_the_model_that_was_loaded(write):
+    subjects = load_subjects(write(SUBJECTS_WITH_ONE_CLAIM), {"tiny-gpt2", "tiny-llama"})
+    subjects.check_shape("tiny-llama", 2, 8)
+    subjects.check_shape("tiny-neox", 1, 1)  # names none
+    # 0:7 stands for one claim only.
+    with pytest.raises(
+        ExpectationError, match=r"file\.toml: model 'tiny-llama' has 2 layers of 7 .* and 0:7 is"
+    ):
+        subjects.check_shape("tiny-llama", 2, 7)
+    text = '[tiny-llama]\nsuppressor = "0:1"\nreceiver = 2\nsource = "planted"\n'
+    with pytest.raises(ExpectationError, match="and 2:0 is none of them"):
+        load_subjects(write(text)).check_shape("tiny-llama", 2, 8)
+
+
 def test_a_reference_is_a_registered_model(write):
     with pytest.raises(ExpectationError, match=r":4: model 'tiny-llama': reference 'tiny-gpt2'"):
         load_subjects(write(SUBJECTS_WITH_ONE_CLAIM), {"tiny-gpt", "tiny-llama"})

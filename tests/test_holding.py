@@ -43,6 +43,20 @@ def test_a_model_is_loaded_in_the_dtype_asked_for_and_dropped_for_good(tiny_entr
     assert holder.engine.loaded.dtype == torch.bfloat16  # and loaded again when it is needed
 
 
+def test_a_narrow_model_computes_in_one_thread(tiny_entry, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        holder = held(tiny_entry("llama"), threads=2)
+        holder.model  # noqa: B018 - is loaded
+        assert torch.get_num_threads() == 1
+        holder.drop_model()
+        monkeypatch.setattr("tinyablation.holding.WIDE", holder.facts.d_model)
+        holder.model  # noqa: B018
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 class Turn:
     def __init__(self, holder):
         self.holder, self.released = holder, 0

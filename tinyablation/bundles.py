@@ -196,9 +196,9 @@ def write_bundle(
         judged.mkdir()
         folder.mkdir()
         derived = gather(project, judged, tests, conduct, store=store, models=named)
+        _insist_described(judged, records)
         for record in records:
             _insist_same(Rederived(record, derived[record.test]))
-        _insist_described(judged, records)
         _collect(judged, folder, project)
         only = file.model_copy(update={"records": list(records)})
         _write_records(folder / RECORDS, only)
@@ -229,7 +229,8 @@ def insist_on_project(project: Path) -> None:
 def _insist_same(cell: Rederived) -> None:
     found = cell.differences
     if found:
-        reason = f" ({cell.derived.reason})" if cell.derived.verdict == "error" else ""
+        other = cell.derived.verdict != cell.recorded.verdict and cell.derived.reason
+        reason = f" ({other})" if other else ""
         raise EvidenceError(
             f"{cell.recorded.test}: the store does not give what is recorded{reason}; run the "
             "claim again, then bundle it:\n" + "\n".join(found)

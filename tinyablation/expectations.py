@@ -224,6 +224,11 @@ class _Heads(BaseModel):
                 raise ValueError(f"{name} must hold the suppressor {self.suppressor}")
         return self
 
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every head named here; one that stands in several places so often."""
+        return (self.suppressor, *self.trio, *self.pair)
+
 
 class Subject(_Heads):
     """The heads that claims about one model speak of, and how they are known.
@@ -260,6 +265,19 @@ class Subjects(NamedTuple):
     def for_model(self, model: str) -> Subject | None:
         """The heads declared for a model; None where there are none."""
         return self.subjects.get(model)
+
+    def check_shape(self, model: str, n_layers: int, n_heads: int) -> None:
+        """ExpectationError if a head or layer named for a model is none of so many."""
+        found = self.subjects.get(model)
+        for each in () if found is None else (found, *found.claims.values()):
+            heads = [*each.heads, *([Head(each.receiver, 0)] if each.receiver else [])]
+            beyond = [head for head in heads if head.layer >= n_layers or head.head >= n_heads]
+            if beyond:
+                raise ExpectationError(
+                    f"{self.path}: model {model!r} has {n_layers} layers of {n_heads} heads, "
+                    f"counted from 0, and {beyond[0]} is none of them; name heads of the model "
+                    "that was loaded, or load the model that is meant"
+                )
 
 
 def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Subjects:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from tinyablation.lodging import Lodging
 
 
+# A model narrower than this computes in one thread on a CPU, however many it may have: its products
+# are too small to be shared out, and one order of sums gives one table for any number of workers.
+WIDE = 512
+
+
 class HeldModel:
     """A model of the registry on one device, in one dtype.
 
@@ -67,7 +72,7 @@ class HeldModel:
         from tinyablation.lodging import lodge
 
         if self.threads is not None:
-            torch.set_num_threads(self.threads)
+            torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
         choose_device(self.device)  # one that is not there is said so, not by its driver
         started = time.perf_counter()
         lodging = lodge(

@@ -1,5 +1,7 @@
 """From a registry entry to a model in memory. Importing this, or `describe`, loads no torch."""
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ __all__ = ["LoadedModel", "LoadingError", "ModelFacts", "WeightsMissing", "descr
 # The architectures that the engine is tested on. Others that TransformerLens has an adapter for are
 # taken as well: the engine refuses those whose logits it does not reproduce.
 TESTED = ("GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM")
+_OF_LAYER = re.compile(r"(\w+)\.\d+\.(.+)")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -259,7 +262,7 @@ def load_model(
     except Exception as error:  # what reads configs, tokenizers and weights raises many kinds
         raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
     model, info = loaded
-    _check_whole(entry.id, facts.folder, info)
+    _check_whole(entry.id, facts.folder, info, model.state_dict().keys())
     bos_id: int | None = None
     if facts.bos:
         if not isinstance(tokenizer.bos_token_id, int):
@@ -281,8 +284,10 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {line}" if isinstance(error, KeyError) or not line else line
 
 
-def _check_whole(name: str, folder: Path, info: dict[str, Any]) -> None:
-    """Refuse weights that do not fill the model: the rest would be drawn at random, unsaid."""
+def _check_whole(name: str, folder: Path, info: dict[str, Any], own: Collection[str]) -> None:
+    """Refuse weights that do not fill the model, for the rest would be drawn at random, unsaid; or
+    of whose layers it takes the first only. own: the names of the model's tensors.
+    """
     for tensor, held, wanted in sorted(info["mismatched_keys"]):
         raise LoadingError(
             f"model {name!r}: tensor {tensor} in {folder} is {list(held)}, and {CONFIG} there "
@@ -294,6 +299,20 @@ def _check_whole(name: str, folder: Path, info: dict[str, Any]) -> None:
             f"model {name!r}: {folder} has no weights for {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {CONFIG} there "
             "asks for: they are not of one model, or cut; get both again"
+        )
+    # Buffers of older versions are left over in many a checkpoint; layers are not. The names that a
+    # layer's tensors have in it, without its prefix: files of a model without its head have none.
+    kinds = {found.groups() for name in own if (found := _OF_LAYER.search(name))}
+    left = sorted(
+        name
+        for name in info["unexpected_keys"]
+        if (found := _OF_LAYER.search(name)) and found.groups() in kinds
+    )
+    if left:
+        raise LoadingError(
+            f"model {name!r}: {folder} has weights of more layers than {CONFIG} there asks for "
+            f"({left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}): they are not of "
+            "one model; get both again"
         )
 
 

@@ -62,11 +62,11 @@ class Bench(HeldModel):
 
     corpora: the folder with a folder of corpora per tokenizer; battery: that of `sweep`; device: a
     torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
-    CPU, its own choice when None; protocol: "corrected", or "published" to measure the way the
-    study did (see protocols); share: of the fact clusters of each split, drawn by the seed;
-    sharing: how this process shares the machine with others; screening: how sweeps choose the heads
-    they measure, None for all; elsewhere: who measures what is missing, so that this process loads
-    no model; None: this process does.
+    CPU, its own choice when None (a narrow model gets one of them, see holding); protocol:
+    "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
+    clusters of each split, drawn by the seed; sharing: how this process shares the machine with
+    others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
+    measures what is missing, so that this process loads no model; None: this process does.
     """
 
     def __init__(

@@ -140,6 +140,8 @@ class Sweep(Effects):
 
     def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
+        self._require(head)
+        self._require(over)
         deltas = self.deltas(split)
         values = deltas[:, self.heads.index(head)] - deltas[:, self.heads.index(over)]
         return self.interval(values, split, f"lead {head_name(head)} {head_name(over)}")
