@@ -53,7 +53,7 @@ def test_the_estimate_is_the_documents():
 def test_a_draw_of_clusters_is_what_its_mean_output_scores():
     """w . words / sqrt(w . spread . w) against standardised logits of the drawn mean."""
     rows = np.random.default_rng(0).integers(CLUSTERS, size=CLUSTERS)
-    weights = PLANTED.weights(rows)
+    (weights,) = PLANTED.weights(rows[None])
     counts = np.array([(rows == place).sum() for place in range(CLUSTERS)]) * COUNTS
     assert weights == pytest.approx(counts / counts.sum())
     drawn = weights @ PLANTED.tensors[f"clusters.logits.{NAMED[0]}.{NAMED[1]}"]

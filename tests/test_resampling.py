@@ -55,6 +55,35 @@ def test_draws_and_intervals_are_those_of_scipy(labels, statistic, count, paired
     assert ends != percentile_ends(found, 0.95)
 
 
+@pytest.mark.parametrize(("count", "paired"), [(1, False), (2, False), (2, True)])
+def test_many_resamples_at_once_are_the_same(count, paired, monkeypatch):
+    """In blocks too; [n, rows] a table in, [n] out."""
+    monkeypatch.setattr("tinyablation.resampling._BLOCK", 7 * 36 * count)
+
+    def spread(rows):
+        return sum(np.ptp(VALUES[place][own], axis=-1) for place, own in enumerate(rows))
+
+    tables = [ClusterRows(EQUAL, CLUSTERS)] * count
+    one, many = (
+        bootstrap(
+            *(spread, tables, generator(1, "draws")),
+            resamples=RESAMPLES,
+            paired=paired,
+            vectorized=vectorized,
+        )
+        for vectorized in (False, True)
+    )
+    np.testing.assert_array_equal(one, many)
+    estimate = spread([table.of(np.arange(CLUSTERS)) for table in tables])
+    ends = [
+        bca_ends(
+            *(spread, tables, one, estimate), confidence=0.95, paired=paired, vectorized=vectorized
+        )
+        for vectorized in (False, True)
+    ]
+    assert ends[0] is not None and ends[0] == ends[1]
+
+
 def test_rows_come_in_the_order_of_the_draw():
     rows = ClusterRows(np.array([1, 0, 1, 2, 0, 1]), 3)
     assert rows.of(np.array([2, 1, 1])).tolist() == [3, 0, 2, 5, 0, 2, 5]

@@ -7,7 +7,7 @@ drawn, and its logits are linear in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,7 +113,7 @@ class Leanings:
         clusters; the estimate is the document's.
         """
         place = self.place(head)
-        return self._interval(lambda rows: float(self._excess(lexicon, rows)[place]), lexicon, head)
+        return self._interval(lambda rows: self._excess(lexicon, rows)[:, place], lexicon, head)
 
     def lead(self, head: Head, lexicon: str) -> Estimate:
         """Its excess minus the largest of the other heads of its layer, of each resample."""
@@ -122,9 +122,9 @@ class Leanings:
         if not others:
             raise LeaningsError(f"{self.model}: layer {head[0]} has one head, which leads nobody")
 
-        def ahead(rows: Indices) -> float:
+        def ahead(rows: Indices) -> Floats:
             excess = self._excess(lexicon, rows)
-            return float(excess[place] - excess[others].max())
+            return np.asarray(excess[:, place] - excess[:, others].max(axis=1))
 
         return self._interval(ahead, f"{lexicon} lead", head)
 
@@ -159,9 +159,12 @@ class Leanings:
         return np.asarray(self.document["clusters"]["n_examples"], dtype=np.float64)
 
     def weights(self, rows: Indices) -> Floats:
-        """[n_clusters] shares of the examples, of clusters drawn with repetition."""
-        drawn = np.bincount(rows, minlength=len(self._counts)) * self._counts
-        return np.asarray(drawn / drawn.sum())
+        """[n, n_clusters] shares of the examples; rows [n, drawn]: clusters with repetition."""
+        size = (len(rows), len(self._counts))
+        cells = rows + size[1] * np.arange(size[0])[:, None]
+        times = np.bincount(cells.ravel(), minlength=size[0] * size[1]).reshape(size)
+        drawn = times * self._counts
+        return np.asarray(drawn / drawn.sum(axis=1, keepdims=True))
 
     def logits(self, head: Head) -> Floats:
         """[n_clusters, vocab] of one head, each minus its mean over the vocabulary."""
@@ -175,20 +178,29 @@ class Leanings:
         return np.asarray(found - found.mean(axis=1, keepdims=True))
 
     def _excess(self, lexicon: str, rows: Indices) -> Floats:
-        """[n_heads] excess on a draw of clusters (lexicons.Enrichment)."""
+        """[n, n_heads] excess by draw of clusters [n, drawn] (lexicons.Enrichment)."""
         weights = self.weights(rows)
-        words = self.tensors[f"clusters.{lexicon}"] @ weights
-        score = words / np.sqrt(self.tensors["clusters.spread"] @ weights @ weights)
-        return np.asarray((score - score.mean()) * (len(score) / (len(score) - 1)))
+        words = weights @ self.tensors[f"clusters.{lexicon}"].T
+        # Head by head: all at once would be heads x draws x clusters, 300 MB for GPT-2 medium.
+        variances = [_forms(weights, spread) for spread in self.tensors["clusters.spread"]]
+        score = words / np.sqrt(np.stack(variances, axis=1))
+        n_heads = score.shape[1]
+        return np.asarray((score - score.mean(axis=1, keepdims=True)) * (n_heads / (n_heads - 1)))
 
-    def _interval(self, statistic: Any, what: str, head: Head) -> Estimate:
+    def _interval(self, statistic: Callable[[Indices], Floats], what: str, head: Head) -> Estimate:
         purpose = f"{self.model} {self.condition} {self.document['split']} {what} {head}"
         found = cluster_statistic_interval(
             lambda drawn: statistic(drawn[0]),
             [self.clusters],
             generator(int(self.document["seed"]), purpose),
+            vectorized=True,
         )
         return _holding_its_estimate(found, int(self.document["n_examples"]))
+
+
+def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
+    """row @ form @ other of each row [n, k] and its other, the row itself if none is given; [n]."""
+    return np.asarray(((rows @ form) * (rows if others is None else others)).sum(axis=1))
 
 
 def _holding_its_estimate(found: Estimate, n: int) -> Estimate:
@@ -237,9 +249,10 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
     )
     products = (first @ first.T, first @ second.T, second @ second.T)
 
-    def cosine(drawn: Sequence[Indices]) -> float:
+    def cosine(drawn: Sequence[Indices]) -> Floats:
         a, b = one.weights(drawn[0]), other.weights(drawn[1])
-        return float(a @ products[1] @ b / np.sqrt((a @ products[0] @ a) * (b @ products[2] @ b)))
+        lengths = _forms(a, products[0]) * _forms(b, products[2])
+        return np.asarray(_forms(a, products[1], b) / np.sqrt(lengths))
 
     purpose = f"{one.model} {head} {other.model} {other_head} {one.condition} likeness"
     drawn = cluster_statistic_interval(
@@ -247,6 +260,7 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
         [one.clusters, other.clusters],
         generator(int(one.document["seed"]), purpose),
         paired=one.clusters == other.clusters,
+        vectorized=True,
     )
     found = _holding_its_estimate(drawn, int(one.document["n_examples"]))
     return Likeness(found, exceedance(found.estimate, null), len(null), raw)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyablation.distributions import student_quantile
+from tinyablation.resampling import blocks_of
 from tinyablation.statistics import (
     ROUNDING,
     DegenerateInterval,
     Estimate,
     Floats,
     StatisticsError,
-    blocks_of,
     check_draws,
     checked_figures,
     cluster_index,

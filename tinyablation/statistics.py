@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinyablation.distributions import student_quantile
 from tinyablation.errors import TinyAblationError
-from tinyablation.resampling import ClusterRows, bca_ends, bootstrap, percentile_ends
+from tinyablation.resampling import (
+    ClusterRows,
+    Statistic,
+    bca_ends,
+    blocks_of,
+    bootstrap,
+    percentile_ends,
+)
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -25,8 +32,6 @@ Alternative = Literal["greater", "less", "two-sided"]
 # Figures this close, relative to their scale, are the same figure: float64 sums of some thousand
 # logits carry a rounding error near 1e-13. Used to see ties and zero-width intervals.
 ROUNDING = 1e-12
-# Resamples of examples held in memory at once: 2^22 indices are 32 MiB.
-_BLOCK = 1 << 22
 _ORDERS = 2000  # of heads, drawn at once; another number would draw others
 
 
@@ -138,11 +143,12 @@ def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
 
 
 def cluster_statistic_interval(
-    statistic: Callable[[list[Indices]], float],
+    statistic: Statistic,
     clusters: Sequence[Sequence[object]],
     rng: np.random.Generator,
     *,
     paired: bool = False,
+    vectorized: bool = False,
     method: Literal["BCa", "percentile"] = "BCa",
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -151,7 +157,8 @@ def cluster_statistic_interval(
 
     clusters holds one sequence of labels per table, [n_examples of that table]. statistic is
     called with one index array per table, the rows to use, and returns a float; it closes over the
-    tables themselves. Tables are resampled independently, or, with paired, by the same draw of
+    tables themselves; vectorized, it takes arrays [n, rows] and returns [n] (see resampling), with
+    clusters of one size. Tables are resampled independently, or, with paired, by the same draw of
     labels (two models on the same facts; both must then have the same labels). BCa also corrects
     the bias of statistics such as a rank correlation, a minimum or a maximum; where it is undefined
     (no resample, or every one, falls below the estimate) the percentile interval is given.
@@ -175,14 +182,17 @@ def cluster_statistic_interval(
     if paired and len(set(labels)) > 1:
         raise StatisticsError("paired tables must have the same cluster labels")
 
-    def finite(rows: list[Indices]) -> float:
-        figure = float(statistic(rows))
-        if not math.isfinite(figure):
-            raise StatisticsError(f"the statistic is {figure} on a resample of the clusters")
-        return figure
+    def finite(rows: list[Indices]) -> float | Floats:
+        figures = statistic(rows)
+        if not np.isfinite(figures).all():
+            odd = np.ravel(figures)[~np.isfinite(np.ravel(figures))][0]
+            raise StatisticsError(f"the statistic is {odd} on a resample of the clusters")
+        return figures
 
-    figure = finite([table.of(np.arange(table.k)) for table in tables])
-    distribution = bootstrap(finite, tables, rng, resamples=resamples, paired=paired)
+    every = [table.of(np.arange(table.k)) for table in tables]
+    figure = float(np.squeeze(finite([rows[None] for rows in every] if vectorized else every)))
+    how = {"paired": paired, "vectorized": vectorized}
+    distribution = bootstrap(finite, tables, rng, resamples=resamples, **how)
     if np.ptp(distribution) <= ROUNDING * np.abs(distribution).max():
         raise DegenerateInterval(
             f"the statistic is {figure:.3g} on every resample, so the interval has zero width",
@@ -190,7 +200,7 @@ def cluster_statistic_interval(
         )
     ends = None
     if method == "BCa":
-        ends = bca_ends(finite, tables, distribution, figure, confidence=confidence, paired=paired)
+        ends = bca_ends(finite, tables, distribution, figure, confidence=confidence, **how)
     low, high = percentile_ends(distribution, confidence) if ends is None else ends
     n = sum(len(table) for table in clusters)
     return Estimate(figure, low, high, n, min(table.k for table in tables))
@@ -372,9 +382,3 @@ def check_draws(confidence: float, resamples: int = 2000) -> None:
         raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
     if resamples < 100:
         raise StatisticsError(f"resamples is {resamples}; below 100 an interval has no ends")
-
-
-def blocks_of(total: int, width: int) -> list[int]:
-    """How many of `total` resamples, each of `width` figures, to hold in memory at a time."""
-    size = max(1, _BLOCK // width)
-    return [min(size, total - start) for start in range(0, total, size)]
