@@ -1,4 +1,4 @@
-"""Reliability: sweeps killed at random moments, damaged lines, models, files and stores.
+"""Reliability: sweeps and sessions killed at random; damaged lines, models, files and stores.
 
 Nothing is compared with a peer, and nothing may be lost: the first finished shard that is computed
 again, table that is another to the byte, or line that ends in another error than it should, ends
@@ -28,29 +28,41 @@ DAMAGED = {
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--kills", type=int, default=50, help="at random moments of cold sweeps")
+    options.add_argument("--sessions", type=int, default=6, help="kills of sessions with workers")
     options.add_argument("--lines", type=int, default=10_000, help="damaged lines of a corpus")
     options.add_argument("--seed", type=int, default=0, help="of moments and damages")
     arguments = options.parse_args()
     recording = Recording("reliability", arguments.results)
     with tempfile.TemporaryDirectory() as folder:
-        killed = kills(arguments.kills, Path(folder) / "kills", arguments.seed)
+        killed, sessions = (
+            kills(module, moments, Path(folder) / module, arguments.seed)
+            for module, moments in (
+                ("killing", arguments.kills),
+                ("killing_sessions", arguments.sessions),
+            )
+        )
         read = damaged_lines(arguments.lines, Path(folder), arguments.seed)
         tried = {what: passed(file, Path(folder)) for what, file in DAMAGED.items()}
     recording.add("kills survived", killed["kills"], "kills", at_least=arguments.kills)
     recording.add("finished shards kept", killed["finished shards kept"], "shards")
     recording.add("finished shards lost", 0, "shards")
     recording.add("runs completed to the byte", killed["runs completed to the byte"], "runs")
+    lost = "sessions with workers, kills survived"
+    recording.add(lost, sessions["kills"], "kills", at_least=arguments.sessions)
+    recording.add("their finished shards kept", sessions["finished shards kept"], "shards")
+    again = "sessions completed to the byte"
+    recording.add(again, sessions[again], "sessions")
     recording.add("damaged lines read or refused", sum(read.values()), "lines")
     for what, count in tried.items():
         recording.add(what, count, "cases")
-    recording.write({"kills": killed, "lines": read, "seed": arguments.seed})
+    recording.write({"kills": killed, "sessions": sessions, "lines": read, "seed": arguments.seed})
 
 
-def kills(moments: int, folder: Path, seed: int) -> dict[str, int]:
-    """What tests/killing.py counted; in a process of its own, as it forks."""
+def kills(module: str, moments: int, folder: Path, seed: int) -> dict[str, int]:
+    """What a module of tests/ that kills counted; in a process of its own, as one forks."""
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killing", str(moments), str(folder), str(seed)],
+        [sys.executable, "-m", f"tests.{module}", str(moments), str(folder), str(seed)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -143,6 +143,7 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
             ),
         },
         panels=recoveries(subsets, subject.trio, RECOVERY),
+        largest=_restored(subsets, subject.trio, [leader]),
         runs=subsets.runs,
     )
 
@@ -167,6 +168,7 @@ def test_partners_recover_little(subsets, subject, judge):
             if verdict.effect
         },
         panels=recoveries(subsets, subject.trio, LITTLE),
+        largest=_restored(subsets, subject.trio, partners),
         runs=subsets.runs,
     )
 
@@ -209,6 +211,12 @@ def _share(subsets, trio):
     except RatioUndefined as refusal:
         return f"undefined: {refusal}"
     return {**dict(zip(("estimate", "low", "high"), share[:3], strict=True)), "unit": "ratio"}
+
+
+def _restored(subsets, trio, heads):
+    """The prompts on which restoring one of the heads, the one that does most, does most."""
+    most = max((subsets.restored(trio, head) for head in heads), key=lambda values: values.mean())
+    return subsets.largest(most, "confirmation", 5)
 
 
 def _recovery(subsets, trio, head, *, floor=None, ceiling=None):

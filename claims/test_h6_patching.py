@@ -83,6 +83,7 @@ def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
                 for direction, profile in both.items()
             }
         ),
+        largest=_asymmetric(patches, centre),
         runs=patches.runs,
     )
 
@@ -175,8 +176,14 @@ def _judge_asymmetry(patches, twin, patch, sign, candidates, judge):
             ),
         },
         panels=_shares(profiles),
+        largest=_asymmetric(patches, patch),
         runs=patches.runs,
     )
+
+
+def _asymmetric(patches, patch):
+    """The prompts, by their clean side, whose forward and reverse patch differ most."""
+    return patches.reverse.largest(patches.difference(patch), "confirmation", 5)
 
 
 def _shares(profiles):
@@ -222,6 +229,7 @@ def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
         subject=head_name(paths.head),
         details={"share by receiver": profile} if profile else {},
         panels=[_receivers(paths)] if profile else [],
+        largest=paths.largest(paths.through(layer), "confirmation", 5),
         runs=paths.runs,
     )
 

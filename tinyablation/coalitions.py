@@ -93,6 +93,13 @@ class Coalitions(Effects):
         rng = generator(self.seed, purpose)
         return self._ratio(self.deltas(heads, split), alone, split, rng)
 
+    def restored(self, trio: Heads, head: Head, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] what restoring one head takes away of the set's Delta, in logits."""
+        if head not in trio:
+            raise EffectsError(f"{head_name(head)} is not among {set_name(trio)}")
+        rest = [other for other in trio if other != head]
+        return self.deltas(trio, split) - self.deltas(rest, split)
+
     def recovery(self, trio: Heads, head: Head, *, split: str = CONFIRMATION) -> Estimate:
         """The share of the set's Delta that restoring one head takes away again.
 
@@ -100,15 +107,12 @@ class Coalitions(Effects):
         bootstrapped together. Raises ratios.RatioUndefined when Delta(set) is not above 0 with its
         whole interval: a share of nothing has no meaning.
         """
-        if head not in trio:
-            raise EffectsError(f"{head_name(head)} is not among {set_name(trio)}")
-        whole = self.deltas(trio, split)
-        rest = self.deltas([other for other in trio if other != head], split)
+        restored = self.restored(trio, head, split)
         rng = generator(
             self.seed,
             f"{self.model} {self.condition} {split} recovery {set_name(trio)} {head_name(head)}",
         )
-        return self._ratio(whole - rest, whole, split, rng)
+        return self._ratio(restored, self.deltas(trio, split), split, rng)
 
     def share(self, bound: float, heads: Heads, *, split: str = CONFIRMATION) -> Floor:
         """A share of the set's Delta, as what a recovery is held against, with its noise."""

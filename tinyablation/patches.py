@@ -123,11 +123,11 @@ class Patches:
 
     def asymmetry(self, patch: Intervention, *, split: str = CONFIRMATION) -> Estimate:
         """Forward minus reverse recovery, with its interval over clusters, a share."""
-        return self._ratio(self._difference(patch, split), split, f"asymmetry {patch.label}")
+        return self._ratio(self.difference(patch, split), split, f"asymmetry {patch.label}")
 
     def mean_asymmetry(self, patch: Intervention, split: str = CONFIRMATION) -> float:
         """Forward minus reverse recovery, without an interval."""
-        return float(self._difference(patch, split).sum() / self.gap(split).sum())
+        return float(self.difference(patch, split).sum() / self.gap(split).sum())
 
     def profile(
         self, direction: Direction, patch_of: Callable[[int], Intervention], split: str
@@ -153,7 +153,7 @@ class Patches:
         if key not in self._cache:
             rng = generator(self.forward.seed, f"asymmetry {self.model} {self.condition} {sign:+d}")
             values = np.stack(
-                [sign * self._difference(each, CONFIRMATION) for each in candidates], axis=1
+                [sign * self.difference(each, CONFIRMATION) for each in candidates], axis=1
             )
             self._cache[key] = max_t_sign_flip(values, self.forward.clusters(CONFIRMATION), rng)
         return float(self._cache[key][list(candidates).index(patch)])
@@ -163,7 +163,7 @@ class Patches:
     ) -> Estimate:
         """sign * (asymmetry here - asymmetry of the twin), the same examples drawn for both."""
         clusters = same_examples(self.forward, twin.forward, split)
-        own, other = self._difference(patch, split), twin._difference(patch, split)
+        own, other = self.difference(patch, split), twin.difference(patch, split)
         gap, gap_other = self.gap(split), twin.gap(split)
 
         def difference(rows: list[Any]) -> float:
@@ -193,7 +193,8 @@ class Patches:
             largest = max(largest, float(np.abs(change).max()))
         return largest
 
-    def _difference(self, patch: Intervention, split: str) -> Floats:
+    def difference(self, patch: Intervention, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] how much farther the patch moves LD forward than in reverse, in logits."""
         forward, reverse = (self.moved(direction, patch, split) for direction in DIRECTIONS)
         difference: Floats = forward - reverse
         # Where both directions must do the same (the last stream at the last token) only the order
