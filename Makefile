@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
-# What drives whole sessions, servers, processes and a browser: hub, turns, copies, the page.
+# What takes seconds each: whole sessions, servers, processes, a browser, models in several ways.
 slow: $(READY)
 	$(BIN)/pytest tests -m slow -n $(WORKERS)
 

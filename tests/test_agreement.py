@@ -28,6 +28,8 @@ from tinyablation.robustness import BackendCheck
 from tinyablation.runs import RunStore
 from tinyablation.statistics import generator
 
+pytestmark = pytest.mark.slow  # models are measured in several ways: make slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -284,6 +284,7 @@ WHOLE: list[Intervention] = [
 WHOLE = list(dict.fromkeys(WHOLE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", EMBEDDED)
 def test_every_kind_of_intervention_agrees_with_the_engine(model: str, tmp_path: Path) -> None:
     """P20, grouped-query attention among them: within 1e-4 logits in every change of LD."""

@@ -123,6 +123,7 @@ def test_another_seed_gives_other_pairs_of_the_same_facts(
     assert clusters[0] != clusters[1]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=2,
     deadline=None,
@@ -179,6 +180,7 @@ def test_a_label_of_more_tokens_leaves_too_little_and_the_error_says_why(
     assert "dropped 388: the answers are not one token each after a prompt" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_conditions_are_built_one_by_one_and_one_alone_may_lack_prompts(
     knowledge: Knowledge, built: Built
 ) -> None:

@@ -91,6 +91,7 @@ def test_partial_patch_restores_only_what_was_zeroed(places, capsys):
     assert "not among --heads" in refusal(capsys)
 
 
+@pytest.mark.slow
 def test_the_matrices_over_conditions_are_rebuilt_from_single_runs(places, capsys):
     runs = [
         measured(places, capsys, "--condition", condition, "--battery", "zero")[0]
@@ -116,6 +117,7 @@ def test_two_runs_of_one_condition_make_no_matrix(places, capsys):
     assert "are of one condition" in refusal(capsys)
 
 
+@pytest.mark.slow
 def test_seeds_that_draw_examples_are_summarised_and_others_refused(places, capsys):
     """Pitfall P11: seeds that draw nothing gave the study intervals of no width."""
     common = ["--condition", "facts", "--battery", "baseline", "--seeds", "0", "1", "2"]
@@ -172,6 +174,7 @@ def test_a_model_that_cannot_be_had_is_said_in_one_line(places, capsys, model, s
     assert said in refusal(capsys)
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_in_the_dtype_that_is_asked_for(places, tmp_path, capsys):
     """Without an entry, its corpora are found by its tokenizer; the address names the dtype."""
     folder = tmp_path / "My Llama"

@@ -195,6 +195,7 @@ def real(corpora, tmp_path_factory):
     }, store
 
 
+@pytest.mark.slow
 def test_the_planted_head_emerges_and_the_control_does_not(real):
     courses, _ = real
     planted, control = (emergence(found, split="discovery") for found in courses.values())

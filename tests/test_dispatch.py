@@ -95,6 +95,7 @@ def test_several_shards_a_job_and_only_what_is_missing(corpora, tmp_path):
     assert [job.shards for job in executor.jobs] == [("L00-L02", "L03")]
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     executor = Inline()
     made = bench(tmp_path / "runs", corpora, Dispatch(executor))

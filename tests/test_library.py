@@ -274,6 +274,7 @@ def build_options(tokenizer: Path, output: Path, *options: object) -> list[str]:
     return [str(option) for option in (*given, "--output", output, *options)]
 
 
+@pytest.mark.slow
 def test_what_is_built_on_the_fly_is_what_the_command_builds(
     other: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -525,6 +526,7 @@ def test_a_tokenizer_of_no_use_is_refused_for_every_condition(root: Path, tmp_pa
 # Several processes -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_process_builds_and_the_other_waits(other: Path, root: Path, tmp_path: Path) -> None:
     cache, go = tmp_path / "cache", tmp_path / "go"
     ready = [tmp_path / f"ready {number}" for number in range(2)]
@@ -553,6 +555,7 @@ def test_one_process_builds_and_the_other_waits(other: Path, root: Path, tmp_pat
     assert [path for path in cache.iterdir() if path.is_dir()] == [shelf_in(cache)]
 
 
+@pytest.mark.slow
 def test_a_killed_builder_leaves_nothing_that_is_believed(
     other: Path, root: Path, cached: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_an_unhooked_run_has_the_noise_of_its_figures(tmp_path):
 # --- what is verified by the CPU in float32 -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "least", "most"), [("bfloat16", 5e-3, 0.2), ("float16", 5e-4, 0.03)]
 )
@@ -119,6 +120,7 @@ def test_other_dtypes_are_verified_by_the_cpu_in_float32(tmp_path, dtype, least,
     assert made.effects("facts", "zero").floor().where == f"cpu in {dtype}"
 
 
+@pytest.mark.slow
 def test_means_donors_and_directions_are_verified_too(tmp_path):
     """The reference makes its own means, and is given the same directions."""
     made = bench(tmp_path, dtype="float16")
@@ -142,6 +144,7 @@ def swapped(table):
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "metric"), [(invert, "logit_diff"), (swapped, "kl")])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_an_accelerator_that_computes_wrong_fails_the_run(

@@ -79,6 +79,7 @@ def test_unhooked_tables_are_of_the_same_examples(measured):
     assert list(tables.clean["fact_id"]) == list(tables.corrupt["fact_id"])
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_donors(measured, corpora):
     """P11: another seed is another run, and moves resample ablation only."""
     _, _, store = measured
@@ -209,6 +210,7 @@ class Turn:
         pass
 
 
+@pytest.mark.slow
 def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="float16")
     other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
@@ -245,6 +247,7 @@ def test_a_bench_that_waits_for_anothers_run_gives_its_model_up(corpora, tmp_pat
     assert runs[0].name == name and "model" in made.__dict__  # loaded again when it was its turn
 
 
+@pytest.mark.slow
 def test_validity_knows_the_noise_of_every_side(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="bfloat16")
     tables = made.unhooked("facts")

@@ -53,6 +53,7 @@ def test_shards_make_the_whole():
     ]
 
 
+@pytest.mark.slow
 def test_the_order_of_sessions_does_not_matter():
     parts = [*shards(2), session(cell(), started=LATE), session(cell(effect=2.0), started=EARLY)]
     merged = [merge(order) for order in itertools.permutations(parts)]

@@ -26,6 +26,8 @@ from tinyablation.interventions import METHODS
 from tinyablation.multiverse import LEAST_SHARE, multiverse
 from tinyablation.verdicts import judge_above_floor
 
+pytestmark = pytest.mark.slow  # models are measured in several ways: make slow
+
 HEAD = (0, 1)
 CLUSTERS = 80  # 20 of each wording in each split
 WORDINGS = ("plainly.asks", "so.tells")

@@ -92,6 +92,7 @@ def test_the_published_protocol_has_no_gate(bench):
     assert bench.validity("facts") is None
 
 
+@pytest.mark.slow
 def test_a_sweep_under_it_starts_from_the_mean_over_heads(bench):
     sweep = bench.sweep("facts")
     assert sweep.method == "zero_folded"

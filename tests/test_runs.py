@@ -155,6 +155,7 @@ def test_after_kill_9_finished_shards_are_kept_and_the_rest_is_computed(tmp_path
     assert list(profile["seconds_by_shard"]) == KEYS
 
 
+@pytest.mark.slow
 def test_two_processes_compute_each_shard_once_in_all(tmp_path):
     root, log = tmp_path / "runs", tmp_path / "log"
     both = [start(root, log, 0.2) for _ in range(2)]

@@ -181,6 +181,7 @@ def test_a_verdict_that_cannot_fall_is_left_alone():
     assert sweep.for_some_head(straddling, 0.1) == straddling
 
 
+@pytest.mark.slow
 def test_the_bound_holds_for_samples_of_a_sweep():
     """Of 8 heads passed over 4 raise LD; whichever 3 are drawn, at least 95 % of bounds cover."""
     from itertools import combinations

@@ -208,6 +208,7 @@ def bench(store: Path, corpora: Path, text: str | None = "2:6", **options) -> Be
     return Bench(REGISTRY["tiny-mistral"], screening=asked, **options)
 
 
+@pytest.mark.slow
 def test_a_screened_sweep_is_exact_where_it_measures(store, corpora):
     """Scores choose heads, and no figure is one: the same as in a full sweep."""
     full, made = (bench(store, corpora, text).sweep("facts") for text in (None, "2:6"))

@@ -46,8 +46,6 @@ class Library:
         self.cache = cache
         self.say = say
         self._shelves: dict[Path, Shelf] = {}
-        # One reading serves a model, its twin and its checkpoints.
-        self._loaded: dict[tuple[Path, str], tuple[Corpus, Split]] = {}
 
     def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
         """The examples of a condition and their split, for the tokenizer of a model's folder.
@@ -61,10 +59,7 @@ class Library:
         lacking = _lacking(shelf, condition, name)
         if lacking is not None:
             raise lacking
-        key = shelf.folder, condition
-        if key not in self._loaded:
-            self._loaded[key] = shelf.load(condition, self._called(shelf))
-        return self._loaded[key]
+        return shelf.load(condition, self._called(shelf))
 
     def lacks(self, tokenizer_folder: Path, condition: str, name: str) -> str | None:
         """Why `corpus` has no examples of the condition, for this tokenizer; None where it has."""
