@@ -3,6 +3,7 @@
 Run: pytest tests/test_readme.py
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -116,3 +117,28 @@ def test_constraints_pin_every_dependency_and_draw_no_other_build():
         assert name in pins or name.replace("-", "_") in pins, requirement
     assert pins["torch"] == "2.13.0"
     assert not any("+" in version for version in pins.values())
+
+
+SPEED = re.search(r"^## Speed\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+RECORDED = [
+    ("engine", "zero 48 heads, all conditions", "{value:.0f} s", "{ratio:.1f} times as long"),
+    ("engine", "zero 48 heads, facts", "{value:.0f} s", "{ratio:.1f} times as long"),
+    ("engine", "share of torch.mm, necessary operations", "{value:.2f} of the time"),
+    ("workers", "a cold run, -n 2", "{value:.0f} s", "{ratio:.2f} times as long"),
+    ("startup", "list all claims", "{value:.1f} s"),
+    ("startup", 'judge "tiny-gpt2 and facts", measured before', "{value:.1f} s"),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "what", "said"), [(b, w, s) for b, w, *s in RECORDED])
+def test_speed_is_one_that_was_recorded(benchmark, what, said):
+    assert SPEED is not None
+    kept = json.loads((ROOT / "benchmarks" / "results" / f"{benchmark}.json").read_text("utf-8"))
+    figures = [one for each in kept["results"] for one in each["figures"] if one["what"] == what]
+    rows = [line for line in SPEED[1].splitlines() if line.startswith("| ")]
+    assert any(
+        all(form.format(**one) in row for form in said)
+        for one in figures
+        if one.get("ratio") is not None or len(said) == 1
+        for row in rows
+    )
