@@ -184,6 +184,7 @@ def test_just_beyond_the_noise_is_a_failure(facts: Grammar) -> None:
     assert found.found[0].prompt == "The capital of France is"
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same(facts: Grammar) -> None:
     def told(s: Sentence) -> bool:
         return sum(s.indices) % 7 == 3

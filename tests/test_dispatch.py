@@ -130,6 +130,7 @@ def test_readings_and_steering_travel_too(corpora, tmp_path):
     assert made.elsewhere._pending == {}
 
 
+@pytest.mark.slow
 def test_a_screened_sweep_travels_with_its_scores(corpora, tmp_path):
     executor = Inline()
     made = bench(tmp_path / "runs", corpora, Dispatch(executor), parse_screening("2:2"))

@@ -304,6 +304,7 @@ def test_a_row_that_does_not_fit_ends_it(family: str, place: str, tiny_models: A
     assert isinstance(raised.value, EngineError)
 
 
+@pytest.mark.slow
 def test_one_row_of_one_prompt_is_tried_before_it_ends(tiny_models: Any) -> None:
     """Rows never fit, clean passes do: from 4 prompts and their rows down to one of each."""
     engine = Engine(tiny_models["llama"])

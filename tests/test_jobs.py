@@ -66,6 +66,7 @@ def test_a_job_is_plain_json_and_reads_back(corpora, tmp_path):
     assert plain["bench"]["entry"]["source"] == str(REGISTRY["tiny-llama"].source)
 
 
+@pytest.mark.slow
 def test_a_worker_computes_the_shards_of_its_job_and_the_last_one_finishes(corpora, tmp_path):
     here = bench(tmp_path / "here", corpora)
     alone = here.run("facts", "zero")

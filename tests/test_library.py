@@ -358,6 +358,7 @@ DAMAGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DAMAGES)
 def test_what_is_not_whole_in_the_cache_is_built_again(
     what: str, other: Path, root: Path, cached: Path, tmp_path: Path

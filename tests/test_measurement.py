@@ -241,6 +241,7 @@ def coarse(table, call):
     return 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype", "off"),
     [("repeat", None, again), ("shape", None, shaped), ("reference", "bfloat16", coarse)],
@@ -308,6 +309,7 @@ def test_a_battery_without_examples_to_measure_is_refused(tmp_path):
         made.run("facts", Patching("forward"))
 
 
+@pytest.mark.slow
 def test_patches_have_their_layer_impact_and_paths_theirs(tmp_path):
     made = bench(tmp_path)
     run = made.run("facts", Patching("forward"))

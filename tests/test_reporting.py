@@ -356,6 +356,7 @@ def test_protocols_are_compared_on_both_pages(session):
         render(corrected, corrected)
 
 
+@pytest.mark.slow
 def test_other_weights_are_said_and_not_compared(session):
     content = as_published(session).model_dump()
     for model in content["session"]["models"]:

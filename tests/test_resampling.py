@@ -87,7 +87,10 @@ def test_many_resamples_at_once_are_the_same(count, paired, monkeypatch):
 def test_rows_come_in_the_order_of_the_draw():
     rows = ClusterRows(np.array([1, 0, 1, 2, 0, 1]), 3)
     assert rows.of(np.array([2, 1, 1])).tolist() == [3, 0, 2, 5, 0, 2, 5]
+    with pytest.raises(ValueError, match="clusters differ in size"):
+        rows.of(np.array([[2, 1, 1]]))
     even = ClusterRows(np.array([1, 0, 1, 0]), 2)
+    assert even.of(np.array([[1, 0], [0, 0]])).tolist() == [[0, 2, 1, 3], [1, 3, 1, 3]]
     assert even.of(np.array([1, 0, 1])).tolist() == [0, 2, 1, 3, 0, 2]
 
 

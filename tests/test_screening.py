@@ -222,6 +222,7 @@ def test_a_screened_sweep_is_exact_where_it_measures(store, corpora):
     assert made.runs[0] != full.runs[0]
 
 
+@pytest.mark.slow
 def test_scores_and_plan_are_kept_and_read_without_the_model(store, corpora):
     first = bench(store, corpora)
     sweep = first.sweep("facts")

@@ -47,6 +47,8 @@ class ClusterRows:
         """
         if self._table is not None:
             return self._table[draw].reshape(*draw.shape[:-1], -1)
+        if draw.ndim > 1:
+            raise ValueError("clusters differ in size: a statistic of them cannot be vectorized")
         return np.concatenate([self._rows[cluster] for cluster in draw])
 
 
