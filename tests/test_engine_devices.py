@@ -43,6 +43,8 @@ from tinyablation.spans import Span, measure_spans
 from tinyablation.tokenisation import Prompt
 from tinyablation.unembedding import Unembedding
 
+pytestmark = pytest.mark.slow  # a hundred measurements, a second each: make slow
+
 ROOT = Path(__file__).parent.parent
 
 # Rows in batches of another shape: sums in another order (3e-6 seen).
@@ -259,7 +261,6 @@ print(engine.room.halvings, np.abs(tight.logit_diff - free.logit_diff).max())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 def test_a_process_that_really_has_no_memory_left() -> None:
     ran = subprocess.run(
@@ -304,7 +305,6 @@ def test_a_row_that_does_not_fit_ends_it(family: str, place: str, tiny_models: A
     assert isinstance(raised.value, EngineError)
 
 
-@pytest.mark.slow
 def test_one_row_of_one_prompt_is_tried_before_it_ends(tiny_models: Any) -> None:
     """Rows never fit, clean passes do: from 4 prompts and their rows down to one of each."""
     engine = Engine(tiny_models["llama"])
