@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -73,9 +73,10 @@ class Session:
     def kill(self, way: str, draws: random.Random) -> bool:
         """Kill one of its workers, or all of it; whether there was something left to kill."""
         if way == "session":
-            alive = self.process.poll() is None
+            if self.process.poll() is not None:
+                return False
             os.killpg(self.process.pid, signal.SIGKILL)
-            return alive
+            return True
         try:
             draws.choice(self.workers()).kill()
         except (IndexError, psutil.NoSuchProcess):
@@ -142,7 +143,7 @@ def kill_at(kills: int, folder: Path, seed: int = 0) -> Counter[str]:
     seconds = time.perf_counter() - began
     expected, judged = tables(undisturbed.reports), verdicts(undisturbed.reports)
     found: Counter[str] = Counter(tables=len(expected))
-    for number, way in _turns():
+    for number, way in enumerate(cycle(WAYS)):
         if found["kills"] >= kills:
             break
         session = Session(folder / f"killed-{number}")
@@ -168,13 +169,6 @@ def kill_at(kills: int, folder: Path, seed: int = 0) -> Counter[str]:
         found["finished shards kept"] += len(survivors)
         found["sessions completed to the byte"] += 1
     return found
-
-
-def _turns() -> Iterator[tuple[int, str]]:
-    number = 0
-    while True:
-        yield number, WAYS[number % len(WAYS)]
-        number += 1
 
 
 if __name__ == "__main__":

@@ -218,8 +218,9 @@ def test_heads_are_those_of_the_model_that_was_loaded(write):
     ):
         subjects.check_shape("tiny-llama", 2, 7)
     text = '[tiny-llama]\nsuppressor = "0:1"\nreceiver = 2\nsource = "planted"\n'
-    with pytest.raises(ExpectationError, match="and 2:0 is none of them"):
-        load_subjects(write(text)).check_shape("tiny-llama", 2, 8)
+    load_subjects(write(text)).check_shape("tiny-llama", 2, 8)  # the stream before the final norm
+    with pytest.raises(ExpectationError, match="and receiver 2 is none of them"):
+        load_subjects(write(text)).check_shape("tiny-llama", 1, 8)
 
 
 def test_a_reference_is_a_registered_model(write):

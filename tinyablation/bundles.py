@@ -242,7 +242,8 @@ def _insist_described(judged: Path, records: Sequence[Record]) -> None:
     for record in records:
         if record.model and (record.model not in models or models[record.model].facts is None):
             raise EvidenceError(
-                f"{record.test}: {record.model} is not on this machine, so there is no evidence"
+                f"{record.test}: {record.model} is not on this machine, so there is no evidence; "
+                "get it, or set HF_HOME to the cache that has it, then bundle again"
             )
 
 

@@ -270,8 +270,12 @@ class Subjects(NamedTuple):
         """ExpectationError if a head or layer named for a model is none of so many."""
         found = self.subjects.get(model)
         for each in () if found is None else (found, *found.claims.values()):
-            heads = [*each.heads, *([Head(each.receiver, 0)] if each.receiver else [])]
-            beyond = [head for head in heads if head.layer >= n_layers or head.head >= n_heads]
+            beyond = [
+                str(head) for head in each.heads if head.layer >= n_layers or head.head >= n_heads
+            ]
+            # A path may lead to the stream after the last layer, too.
+            if each.receiver is not None and each.receiver > n_layers:
+                beyond.append(f"receiver {each.receiver}")
             if beyond:
                 raise ExpectationError(
                     f"{self.path}: model {model!r} has {n_layers} layers of {n_heads} heads, "
