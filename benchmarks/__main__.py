@@ -7,7 +7,8 @@
     python -m benchmarks --take-in DIR                # add what another machine recorded
 
 A figure is compared with its peer on the same machine, in the same minutes. A target that is
-missed is no failure: the exit status is 1 only where a benchmark did not run.
+missed is no failure: the exit status is 1 only where a benchmark did not run. One that is for a GPU
+is left out where there is none, unless --only names it.
 """
 
 import argparse
@@ -28,10 +29,13 @@ from benchmarks.record import (
     table,
     take_in,
 )
+from tinyablation.devices import look
 from tinyablation.errors import TinyAblationError
 
 FOLDER = Path(__file__).parent
 NO_BENCHMARK = ("__init__", "__main__", "record", "timing")
+NEEDS_CUDA = ("gpu",)
+LEFT_OUT = "left out: no CUDA device"
 
 
 def benchmarks(folder: Path = FOLDER) -> dict[str, str]:
@@ -97,13 +101,16 @@ def main(given: Sequence[str] | None = None) -> int:
             return 0
         found: list[tuple[str, Result | str]] = []
         for name in chosen:
+            if name in NEEDS_CUDA and not arguments.only and not look().gpus:
+                found.append((name, LEFT_OUT))
+                continue
             print(f"\n{name}: {known[name]}", flush=True)
             try:
                 found.append((name, measure(name, arguments.results)))
             except BenchmarkError as error:
                 found.append((name, str(error)))
         print(table(found))
-        return int(any(isinstance(result, str) for _, result in found))
+        return int(any(isinstance(result, str) and result != LEFT_OUT for _, result in found))
     except TinyAblationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -186,7 +186,7 @@ class Recording:
         result = Result(
             finished=utc_now(),
             seconds=round(time.perf_counter() - self._began, 1),
-            command=shlex.join(["python", "-m", f"benchmarks.{self.name}", *sys.argv[1:]]),
+            command=_command(self.name, sys.argv[1:]),
             environment=environment(device) | {"load_average_before": self._load},
             figures=tuple(self.figures),
             details=dict(details),
@@ -194,6 +194,14 @@ class Recording:
         keep(self.path, self.name, [*history(self.path), result])
         print(f"written to {self.path}")
         return result
+
+
+def _command(name: str, given: Sequence[str]) -> str:
+    """How to repeat it. Where a machine kept its results is its own affair, and left out."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--results")
+    _, others = known.parse_known_args(given)
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *others])
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

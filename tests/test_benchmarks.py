@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as harness
-from benchmarks import record, timing
+from benchmarks import gpu, record, timing
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
+from tinyablation.devices import Hardware, pick
 
 ROOT = Path(__file__).parent.parent
 CPU = {"kind": "cpu", "name": "Some CPU", "usable_cores": 2, "total_memory": 8 * 10**9}
+NO_GPU = Hardware(0, False, "2.13.0+cpu")
 GPU = {"kind": "cuda", "name": "Some GPU", "total_memory": 80 * 10**9}
 
 
@@ -160,7 +162,9 @@ def test_the_table_has_a_line_a_figure_under_its_machine():
 def test_the_list_has_every_benchmark_and_nothing_else(capsys):
     assert harness.main(["--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"engine", "memory", "startup", "screening", "workers", "reliability"} <= set(listed)
+    assert {"engine", "gpu", "memory", "startup", "screening", "workers", "reliability"} <= set(
+        listed
+    )
     assert not {"record", "timing", "__main__"} & set(listed)
     assert all(harness.benchmarks().values()), "a benchmark does not say what it compares"
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
@@ -215,7 +219,7 @@ def test_a_benchmark_that_wrote_is_in_the_table(tmp_path, capsys, monkeypatch):
 
 
 def test_every_benchmark_has_help_without_measuring():
-    for name in ("memory", "screening", "startup", "workers"):
+    for name in ("gpu", "memory", "screening", "startup", "workers"):
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", "--help"],
             cwd=ROOT,
@@ -226,7 +230,104 @@ def test_every_benchmark_has_help_without_measuring():
         assert "--results DIR" in done.stdout
 
 
+def test_what_needs_a_gpu_is_left_out_where_there_is_none(tmp_path, capsys, monkeypatch):
+    ran = []
+
+    def run(command, **_):
+        name = command[2].rpartition(".")[2]
+        ran.append(name)
+        record.keep(tmp_path / f"{name}.json", name, [result(4)])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(harness.subprocess, "run", run)
+    monkeypatch.setattr(harness, "look", lambda: NO_GPU)
+    assert harness.main(["--results", str(tmp_path)]) == 0
+    assert "left out: no CUDA device" in capsys.readouterr().out
+    assert set(harness.benchmarks()) - set(ran) == {"gpu"}
+    # By name it is run, and says itself what it lacks.
+    (tmp_path / "gpu.json").unlink(missing_ok=True)
+    assert harness.main(["--only", "gpu", "--results", str(tmp_path)]) == 0 and ran[-1] == "gpu"
+    monkeypatch.setattr(harness, "look", lambda: Hardware(1, False, "2.13.0+cu128"))
+    ran.clear()
+    harness.main(["--results", str(tmp_path)])
+    assert "gpu" in ran
+
+
+# --- a GPU ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """benchmarks.engine, which sets what else outlives the test where it is imported."""
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    from benchmarks import engine
+
+    return engine
+
+
+def test_without_cuda_the_gpu_benchmark_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "choose_device", lambda wanted: pick(wanted, 0, NO_GPU))
+    with pytest.raises(BenchmarkError, match="no CUDA device: .*this machine has cpu"):
+        gpu.main(["--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_benchmarks_count_the_same_necessary_operations(engine):
+    prompts = [(1, 2, 3), (1, 2, 4), (1, 5, 6, 7), (2,), (2,)]
+    heads = [(0, 0), (3, 1), (11, 2)]
+    expected = engine.necessary_operations(prompts, heads)
+    assert gpu.necessary_operations(prompts, heads, gpu.GPT2_SMALL) == expected
+    # Gated MLPs and shared keys, by hand: one prompt of one token, the only head of the last layer.
+    one = gpu.Shape(1, 2, 1, 4, 5, 7, True)
+    found = gpu.necessary_operations([(3,)], [(0, 0)], one)
+    assert found == {"flop": 2 * (2 * 4 + 3 * 4 * 5 + 4 * 7), "nodes": 1}
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
+    from tinyablation.corpora import CONDITIONS
+
+    recording = Recording("gpu", tmp_path)
+    prompts = {name: engine.corpus_prompts(gpu.TOKENIZER, "tiny", name)[:6] for name in CONDITIONS}
+    toy = gpu.Shape(3, 4, 4, 32, 64, 1500, False)
+    found = gpu.small(recording, prompts, (0, 2), "cpu", shape=toy, mm_size=64)
+    assert found["heads"] == 8 and set(found["conditions"]) == set(CONDITIONS)
+    for each in found["conditions"].values():
+        assert each["largest_effect"] > 10 * each["alone_largest_difference"]
+        assert each["batched_timed_runs"] == each["alone_timed_runs"] == [3, 6]
+    toy = toy._replace(n_key_value_heads=2, gated=True)
+    some = gpu.first_prompts(10)
+    found = gpu.large(recording, some, [(0, 0), (2, 3)], "cpu", shape=toy, mm_size=64)
+    assert found["prompts"] == 10 and found["peak_bytes"] is None
+    assert found["sweep_s"] > found["engine_s"] > 0
+    result = recording.write({})
+    bounds = [figure.target for figure in result.figures if figure.target is not None]
+    assert bounds == [Target(of="ratio", at_least=gpu.RATIO)]
+    assert all(figure.value > 0 for figure in result.figures)
+
+
+def test_loops_that_differ_from_the_engine_end_the_benchmark(monkeypatch):
+    import torch
+
+    toy = gpu.Shape(2, 2, 2, 16, 32, 1500, False)
+    loaded = gpu.random_model(toy, "cpu", torch.float32)
+    right = gpu.hooked_loop
+    monkeypatch.setattr(gpu, "hooked_loop", lambda *given: right(*given) + 0.1)
+    with pytest.raises(BenchmarkError, match="differ by 0.1 logits"):
+        gpu.compare(loaded, gpu.first_prompts(4), [(0, 0)], toy, gpu.AGREEMENT)
+
+
 # --- timing --------------------------------------------------------------------------------------
+
+
+def test_a_command_is_kept_without_the_place_of_its_results():
+    assert record._command("gpu", ["--results", "/home/me/out", "--only", "small"]) == (
+        "python -m benchmarks.gpu --only small"
+    )
+    assert record._command("engine", ["--layers", "1", "2", "--results=x"]) == (
+        "python -m benchmarks.engine --layers 1 2"
+    )
 
 
 def test_commands_are_timed_with_their_processor_seconds():

@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyablation.error_rates import (
+    UNTRUE,
     ErrorRateError,
     ErrorRates,
     FalsePositives,
     PowerPoint,
     clopper_pearson,
+    goals,
     power_panel,
     read_error_rates,
-    said_of_goals,
 )
 
 
@@ -34,7 +35,7 @@ def null_row(k, n, **fields):
     return FalsePositives(**plain | fields)
 
 
-def point(found, n, dose=0.1, condition="all"):
+def point(found, n, dose=0.1, condition="all", **fields):
     bounds = clopper_pearson(found, n)
     return PowerPoint(
         claim="H1.1",
@@ -47,6 +48,7 @@ def point(found, n, dose=0.1, condition="all"):
         share=bounds.share,
         low=bounds.low,
         high=bounds.high,
+        **fields,
     )
 
 
@@ -78,11 +80,18 @@ def test_no_share(k, n):
 
 
 def test_goals_are_met_or_missed_by_how_much():
-    met = said_of_goals(table([null_row(0, 100)], [point(20, 20)]))
-    assert [line.rsplit("; ", 1)[1] for line in met] == ["goal 0.05 met", "goal 0.95 met"]
-    missed = said_of_goals(table([null_row(2, 40)], [point(15, 20)]))
-    assert "missed by 0.119" in missed[0] and "missed by 0.20" in missed[1]
-    assert said_of_goals(table([null_row(9, 9, kind="sham plant")], [point(0, 5, dose=0.2)])) == []
+    (met,) = goals(table([null_row(0, 100), null_row(1, 300, kind=UNTRUE)], [point(20, 20)]))
+    assert (met.nulls_goal, met.untrue_goal, met.plants_goal) == ("met", "met", "met")
+    assert (met.nulls, met.untrue) == ("0 of 100, at most 0.036", "1 of 300, at most 0.018")
+    (missed,) = goals(table([null_row(2, 40)], [point(15, 20, n_true=16, found_true=15)]))
+    assert missed.nulls_goal == "missed by 0.119" and missed.plants_goal == "missed by 0.20"
+    assert (missed.plants, missed.true_plants) == ("15 of 20", "15 of 16")
+    assert (missed.untrue, missed.untrue_goal, missed.smallest) == ("", "", "")
+
+
+def test_what_was_not_tried_meets_no_goal():
+    (row,) = goals(table([null_row(9, 9, kind="sham plant")], [point(0, 5, dose=0.2)]))
+    assert set(row[2:]) == {""}
 
 
 def test_power_panel_has_the_doses_in_order():

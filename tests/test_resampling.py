@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tinyablation.resampling import ClusterRows, bca_ends, bootstrap, percentile_ends
+from tinyablation.resampling import (
+    ClusterRows,
+    bootstrap,
+    expanded_confidence,
+    percentile_ends,
+    student_ends,
+)
 from tinyablation.statistics import generator
 
 CLUSTERS = 9
@@ -22,7 +28,7 @@ def gap(rows):
     return float(VALUES[0][rows[0]].mean() - np.median(VALUES[1][rows[1]]))
 
 
-def theirs(statistic, tables, paired, method):
+def theirs(statistic, tables, paired):
     """scipy's bootstrap of the same statistic of cluster numbers."""
     return stats.bootstrap(
         tuple(np.arange(table.k) for table in tables),
@@ -32,7 +38,7 @@ def theirs(statistic, tables, paired, method):
         paired=paired,
         vectorized=False,
         n_resamples=RESAMPLES,
-        method=method,
+        method="percentile",
         rng=generator(1, "draws"),
     )
 
@@ -41,18 +47,27 @@ def theirs(statistic, tables, paired, method):
 @pytest.mark.parametrize(
     ("statistic", "count", "paired"), [(median, 1, False), (gap, 2, False), (gap, 2, True)]
 )
-def test_draws_and_intervals_are_those_of_scipy(labels, statistic, count, paired):
+def test_draws_and_percentiles_are_those_of_scipy(labels, statistic, count, paired):
     tables = [ClusterRows(labels, CLUSTERS)] * count
     found = bootstrap(statistic, tables, generator(1, "draws"), resamples=RESAMPLES, paired=paired)
-    plain, corrected = (
-        theirs(statistic, tables, paired, method) for method in ("percentile", "BCa")
-    )
+    plain = theirs(statistic, tables, paired)
     np.testing.assert_array_equal(found, plain.bootstrap_distribution)
     assert percentile_ends(found, 0.95) == pytest.approx(plain.confidence_interval, rel=1e-12)
-    estimate = statistic([table.of(np.arange(CLUSTERS)) for table in tables])
-    ends = bca_ends(statistic, tables, found, estimate, confidence=0.95, paired=paired)
-    assert ends == pytest.approx(corrected.confidence_interval, rel=1e-12)
-    assert ends != percentile_ends(found, 0.95)
+    # Without what allows for few clusters, Student's ends are the estimate -+ scipy's error.
+    low, high = student_ends(found, 1.0, 0.95, CLUSTERS)
+    t = stats.t.ppf(0.975, CLUSTERS - 1) * np.sqrt(CLUSTERS / (CLUSTERS - 1))
+    assert [(1 - low) / t, (high - 1) / t] == pytest.approx([plain.standard_error] * 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 5, 12, 24, 48, 10_000])
+def test_percentiles_are_expanded_to_student_and_less_so_with_more_clusters(k):
+    """Of normal resamples whose variance divides by k, they are Student's interval of a mean."""
+    confidence = expanded_confidence(0.95, k)
+    z = stats.norm.isf((1 - confidence) / 2)
+    assert 0.95 < confidence <= 1
+    if k > 2:  # of two clusters the widest resamples are the ends
+        assert z * np.sqrt((k - 1) / k) == pytest.approx(stats.t.ppf(0.975, k - 1), rel=1e-6)
+    assert expanded_confidence(0.95, k + 1) <= confidence
 
 
 @pytest.mark.parametrize(("count", "paired"), [(1, False), (2, False), (2, True)])
@@ -74,14 +89,6 @@ def test_many_resamples_at_once_are_the_same(count, paired, monkeypatch):
         for vectorized in (False, True)
     )
     np.testing.assert_array_equal(one, many)
-    estimate = spread([table.of(np.arange(CLUSTERS)) for table in tables])
-    ends = [
-        bca_ends(
-            *(spread, tables, one, estimate), confidence=0.95, paired=paired, vectorized=vectorized
-        )
-        for vectorized in (False, True)
-    ]
-    assert ends[0] is not None and ends[0] == ends[1]
 
 
 def test_rows_come_in_the_order_of_the_draw():
@@ -92,16 +99,3 @@ def test_rows_come_in_the_order_of_the_draw():
     even = ClusterRows(np.array([1, 0, 1, 0]), 2)
     assert even.of(np.array([[1, 0], [0, 0]])).tolist() == [[0, 2, 1, 3], [1, 3, 1, 3]]
     assert even.of(np.array([1, 0, 1])).tolist() == [0, 2, 1, 3, 0, 2]
-
-
-@pytest.mark.parametrize("estimate", [0.0, 1.0])
-def test_no_bias_can_be_told_where_all_lies_on_one_side(estimate):
-    tables = [ClusterRows(EQUAL, CLUSTERS)]
-    distribution = np.linspace(0.2, 0.8, RESAMPLES)
-    assert bca_ends(median, tables, distribution, estimate, confidence=0.95) is None
-
-
-def test_no_acceleration_where_no_cluster_matters():
-    tables = [ClusterRows(EQUAL, CLUSTERS)]
-    distribution = np.linspace(0.0, 1.0, RESAMPLES)
-    assert bca_ends(lambda rows: 0.5, tables, distribution, 0.5, confidence=0.95) is None

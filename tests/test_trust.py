@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_sessions import HOSTILE, Page, fake_session, opened
-from tinyablation.error_rates import read_error_rates
+from tinyablation.error_rates import goals, read_error_rates
 from tinyablation.reporting import render
 from tinyablation.robustness import (
     BackendCheck,
@@ -150,6 +150,10 @@ def test_error_rates_stand_beside_the_verdicts_of_their_test():
     page, _ = shown({"error_rates": rates}, name=row.test, claim=row.claim)
     assert f"Supported in {row.k} of {row.n} cells where nothing was planted" in page.text
     assert "with 80 % power" in page.text or "at no effect that was tried" in page.text
+    assert f"true by nature in {row.k_true} of these {row.k}" in page.text or not row.k
+    (own,) = [each for each in goals(rates) if each.test == row.test]
+    for figure in own[2:]:
+        assert figure and figure in page.text
     assert "make calibrate" in page.text and "Power: the share of planted heads found" in page.text
     assert "Monte Carlo error" in page.text
 

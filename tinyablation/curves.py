@@ -12,10 +12,10 @@ from markupsafe import Markup, escape
 from tinyablation.charts import number, tick_text, ticks
 from tinyablation.panels import CurvePanel, Series
 
-WIDTH, HEIGHT = 470, 230  # px
-LEFT, RIGHT, TOP, BOTTOM = 58, 118, 12, 40  # px round the plot; labels of the lines on the right
+WIDTH, HEIGHT = 494, 230  # px
+LEFT, RIGHT, TOP, BOTTOM = 58, 142, 12, 40  # px round the plot; labels of the lines on the right
 LABEL_GAP = 13  # px between two labels, so that they can be read
-LONGEST_LABEL = 17  # characters that fit beside the plot
+LONGEST_LABEL = 18  # characters that fit beside the plot, 6.6 px each
 MOST_SPOKEN = 60  # points of a line that its description lists; further ones are counted
 COLOURS = 6  # CSS classes k0 ... k5; markers and dashes repeat in other periods
 # Markers as paths about (0, 0); the first is a circle, drawn as such.

@@ -51,14 +51,16 @@ def clopper_pearson(k: int, n: int, *, confidence: float = CONFIDENCE) -> Bounds
 
 
 class FalsePositives(Plain):
-    """How often one claim came out supported where nothing had been planted.
+    """How often one claim came out supported where it should not.
 
-    kind: which null models; n cells (model x condition) passed the validity gate, of n_models
-    models made from n_bases independent seeds, and k of the cells came out supported. low and high:
-    Clopper-Pearson over cells, two-sided 95 %; high_models: the same upper end over models, where a
-    model counts as false if any of its cells does. blocked: how many of the n the claim itself
-    refused to judge (there was no effect to take a share of). invalid: further cells, which the
-    gate had blocked.
+    kind: which cells (model x condition): of null models, in which nothing had been planted, or
+    UNTRUE. n of them passed the validity gate, of n_models models made from n_bases independent
+    seeds, and k came out supported. low and high: Clopper-Pearson over cells, two-sided 95 %;
+    high_models: the same upper end over models, where a model counts as false if any of its cells
+    does. blocked: how many of the n the claim itself refused to judge (there was no effect to take
+    a share of). invalid: further cells, which the gate had blocked. n_true, k_true: of how many of
+    the n, and of the k, the claim is true all the same (models have suppressors by nature), by its
+    own quantity over every example.
     """
 
     claim: str
@@ -72,6 +74,8 @@ class FalsePositives(Plain):
     k_models: Count
     high_models: Share
     n_bases: Count
+    n_true: Count = 0
+    k_true: Count = 0
     blocked: Count = 0
     invalid: Count = 0
 
@@ -83,8 +87,10 @@ class FalsePositives(Plain):
 class PowerPoint(Plain):
     """How often one claim found a plant of one dose: found of n cells, with its exact interval.
 
-    dose: the plant's true effect as a share of the clean LD, over every example of the condition;
-    n_bases: independent seeds that they come from. condition: "all" for all of them together.
+    dose: the true effect of what the claim is about (the head, or the trio that it is in) as a
+    share of the clean LD, over every example of the condition; n_bases: independent seeds that they
+    come from. condition: "all" for all of them together. n_true, found_true: of how many of the n,
+    and of those found, the claim is true (elsewhere another head does as much, say).
     """
 
     claim: str
@@ -93,7 +99,9 @@ class PowerPoint(Plain):
     dose: Number
     n_bases: Count
     n: Count
+    n_true: Count = 0
     found: Count
+    found_true: Count = 0
     share: Share
     low: Share
     high: Share
@@ -127,6 +135,7 @@ class Simulated(Plain):
 
 
 EVERY_NULL = "all nulls"  # the kind that holds every other
+UNTRUE = "untrue of the model, plants included"
 ALL_CONDITIONS = "all"
 
 
@@ -145,26 +154,64 @@ class ErrorRates(Plain):
         return [row for row in self.false_positives if row.test == test]
 
 
-def said_of_goals(table: ErrorRates) -> list[str]:
-    """One sentence a claim on each goal: met, or by how much not."""
-    said = []
-    for row in table.false_positives:
-        if row.kind == EVERY_NULL:
-            short = f"missed by {row.high - FALSE_POSITIVE_GOAL:.3f}"
-            said.append(
-                f"{row.claim} ({_words(row.test)}): {row.k} of {row.n} nulls supported, upper "
-                f"bound {row.high:.3f}; goal {FALSE_POSITIVE_GOAL:g} "
-                f"{'met' if row.meets_goal else short}"
-            )
-    for point in table.power:
-        if point.condition == ALL_CONDITIONS and point.dose == POWER_DOSE:
-            missing = POWER_GOAL - point.share
-            said.append(
-                f"{point.claim} ({_words(point.test)}): {point.found} of {point.n} plants of "
-                f"{POWER_DOSE:.0%} found; goal {POWER_GOAL:g} "
-                f"{'met' if missing <= 0 else f'missed by {missing:.2f}'}"
-            )
-    return said
+class Goal(NamedTuple):
+    """How one claim stands to the goals, in words and figures; "" where nothing was tried.
+
+    nulls and untrue: false positives where nothing was planted, and where the claim is untrue;
+    plants: found of those of POWER_DOSE, true_plants of those of which the claim is true; smallest:
+    the dose that is found with STATED_POWER.
+    """
+
+    claim: str
+    test: str
+    nulls: str
+    nulls_goal: str
+    untrue: str
+    untrue_goal: str
+    plants: str
+    plants_goal: str
+    true_plants: str
+    smallest: str
+
+
+def goals(table: ErrorRates) -> list[Goal]:
+    """One row a claim: its false positives, its power, and whether the goals are met."""
+    false = {(row.test, row.kind): row for row in table.false_positives}
+    at_dose = {
+        p.test: p for p in table.power if (p.condition, p.dose) == (ALL_CONDITIONS, POWER_DOSE)
+    }
+    smallest = {
+        row.test: "none" if row.dose is None else f"{row.dose:.1%}" for row in table.detectable
+    }
+    rows: list[FalsePositives | PowerPoint] = [*table.false_positives, *table.power]
+    return [
+        Goal(
+            claim,
+            test,
+            *_said_of_false(false.get((test, EVERY_NULL))),
+            *_said_of_false(false.get((test, UNTRUE))),
+            *_said_of_power(at_dose.get(test)),
+            smallest.get(test, ""),
+        )
+        for claim, test in dict.fromkeys((row.claim, row.test) for row in rows)
+    ]
+
+
+def _said_of_false(row: FalsePositives | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    missing = row.high - FALSE_POSITIVE_GOAL
+    said = f"{row.k} of {row.n}, at most {row.high:.3f}"
+    return said, "met" if row.meets_goal else f"missed by {missing:.3f}"
+
+
+def _said_of_power(point: PowerPoint | None) -> tuple[str, str, str]:
+    if point is None:
+        return "", "", ""
+    missing = POWER_GOAL - point.share
+    met = "met" if missing <= 0 else f"missed by {missing:.2f}"
+    true = f"{point.found_true} of {point.n_true}" if point.n_true else ""
+    return f"{point.found} of {point.n}", met, true
 
 
 def power_panel(table: ErrorRates) -> CurvePanel | None:

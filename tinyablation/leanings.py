@@ -195,22 +195,12 @@ class Leanings:
             generator(int(self.document["seed"]), purpose),
             vectorized=True,
         )
-        return _holding_its_estimate(found, int(self.document["n_examples"]))
+        return found._replace(n=int(self.document["n_examples"]))
 
 
 def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
     """row @ form @ other of each row [n, k] and its other, the row itself if none is given; [n]."""
     return np.asarray(((rows @ form) * (rows if others is None else others)).sum(axis=1))
-
-
-def _holding_its_estimate(found: Estimate, n: int) -> Estimate:
-    """Of n examples, and at least as wide as to its own estimate.
-
-    Drawing clusters with repetition adds noise, which takes a cosine towards 0 and the largest of
-    several figures up; where that moves all resamples to one side, BCa cannot undo it.
-    """
-    low, high = min(found.low, found.estimate), max(found.high, found.estimate)
-    return found._replace(n=n, low=low, high=high)
 
 
 # --- heads of two models -------------------------------------------------------------------------
@@ -261,8 +251,9 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
         generator(int(one.document["seed"]), purpose),
         paired=one.clusters == other.clusters,
         vectorized=True,
+        bounds=(-1.0, 1.0),
     )
-    found = _holding_its_estimate(drawn, int(one.document["n_examples"]))
+    found = drawn._replace(n=int(one.document["n_examples"]))
     return Likeness(found, exceedance(found.estimate, null), len(null), raw)
 
 

@@ -29,7 +29,7 @@ from tinyablation.columns import columns_of, competence
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
 from tinyablation.drift import compare_sessions, summary
 from tinyablation.drift_commands import Table, notes, tables
-from tinyablation.error_rates import power_panel, said_of_goals
+from tinyablation.error_rates import goals, power_panel
 from tinyablation.errors import TinyAblationError
 from tinyablation.manifests import MANIFEST
 from tinyablation.packs import element
@@ -307,7 +307,7 @@ def _page(
         "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
         "changed": sum(cell.record.prediction_changed is not None for cell in cells),
         "power_drawing": _power(file),
-        "goals": said_of_goals(file.session.error_rates) if file.session.error_rates else [],
+        "goals": goals(file.session.error_rates) if file.session.error_rates else [],
         "summary": exports.summary_markdown(file),
         "steps": charts.HEAT_STEPS,
         "style": Markup(_source("claims.css")),

@@ -1,16 +1,19 @@
 """The bootstrap of any statistic over clusters: its draws, and the ends of its intervals.
 
-The draws are those of scipy.stats.bootstrap, in its order, and so are the intervals (Efron and
-Tibshirani 1993, ch. 13 and 14; tests compare them). Without its wrappers around a statistic that
-is computed one resample at a time, and without the .5 s that scipy.stats takes to import. As there,
-a statistic may be `vectorized`: it takes the rows of many resamples, an array [n, rows] a table,
-and returns a figure for each, [n]; its clusters are then of one size.
+The draws are those of scipy.stats.bootstrap, in its order, and so are the percentiles before they
+are expanded for few clusters (tests compare them). Without its wrappers around a statistic that is
+computed one resample at a time, and without the .5 s that scipy.stats takes to import. As there, a
+statistic may be `vectorized`: it takes the rows of many resamples, an array [n, rows] a table, and
+returns a figure for each, [n]; its clusters are then of one size.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinyablation.distributions import student_quantile
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -99,58 +102,32 @@ def percentile_ends(distribution: Floats, confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def bca_ends(
-    statistic: Statistic,
-    tables: Sequence[ClusterRows],
-    distribution: Floats,
-    estimate: float,
-    *,
-    confidence: float,
-    paired: bool = False,
-    vectorized: bool = False,
-) -> tuple[float, float] | None:
-    """The bias-corrected and accelerated ends (Efron and Tibshirani 1993, eq. 14.9 to 14.15).
+def expanded_confidence(confidence: float, k: int) -> float:
+    """The confidence at which percentiles of k clusters cover as often as they should.
 
-    None where they are undefined: no resample, or every one, falls below the estimate, or leaving
-    any cluster out changes nothing.
+    That of sqrt(k / (k - 1)) * t, Student's quantile on k - 1, under the normal (the expanded
+    percentile interval: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", American
+    Statistician 69). The spread of resamples divides by k where that of a sample divides
+    by k - 1, and its own error is what the t is for: .95 becomes .978 at 12 clusters, .965
+    at 24.
     """
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr
 
-    below = np.count_nonzero(distribution < estimate)
-    if not 0 < below < len(distribution):
-        return None
-    below += np.count_nonzero(distribution <= estimate)  # a tie counts a half
-    bias = float(ndtri(below / (2 * len(distribution))))
-    cubes, squares = 0.0, 0.0
-    for without in _left_out(statistic, tables, paired, vectorized):
-        n = len(without)
-        influence = (n - 1) * (without.mean() - without)
-        cubes += float((influence**3).sum()) / n**3
-        squares += float((influence**2).sum()) / n**2
-    if squares == 0:
-        return None
-    acceleration = cubes / squares**1.5 / 6
-    tail = float(ndtri((1 - confidence) / 2))
-    shares = []
-    for corrected in (bias + tail, bias - tail):
-        shares.append(float(ndtr(bias + corrected / (1 - acceleration * corrected))))
-    low, high = np.quantile(distribution, shares)
-    return float(low), float(high)
+    return 1 - 2 * float(ndtr(-_factor(k) * student_quantile((1 + confidence) / 2, k - 1)))
 
 
-def _left_out(
-    statistic: Statistic, tables: Sequence[ClusterRows], paired: bool, vectorized: bool
-) -> list[Floats]:
-    """The statistic without each cluster: an array for each table, or one where they are paired."""
-    found = []
-    for place in range(1 if paired else len(tables)):
-        k = tables[place].k
-        without = np.array([np.delete(np.arange(k), cluster) for cluster in range(k)])
-        draws = [
-            without
-            if paired or other == place
-            else np.broadcast_to(np.arange(table.k), (k, table.k))
-            for other, table in enumerate(tables)
-        ]
-        found.append(_figures(statistic, tables, draws, vectorized))
-    return found
+def student_ends(
+    distribution: Floats, estimate: float, confidence: float, k: int
+) -> tuple[float, float]:
+    """estimate -+ Student's t on k - 1 times the standard error of a bootstrap of k clusters.
+
+    That error is the resamples' standard deviation, with the factor sqrt(k / (k - 1)) of
+    expanded_confidence.
+    """
+    error = _factor(k) * float(distribution.std(ddof=1))
+    half = student_quantile((1 + confidence) / 2, k - 1) * error
+    return estimate - half, estimate + half
+
+
+def _factor(k: int) -> float:
+    return math.sqrt(k / (k - 1))

@@ -295,7 +295,11 @@ def rank_agreement_interval(
     clusters = [sweep.clusters(split) for sweep in sweeps]
     try:
         estimate = cluster_statistic_interval(
-            lambda rows: float(np.mean(agreements(rows))), clusters, rng, resamples=1000
+            lambda rows: float(np.mean(agreements(rows))),
+            clusters,
+            rng,
+            bounds=(-1.0, 1.0),
+            resamples=1000,
         )
     except DegenerateInterval as same:
         # A rank correlation saturates: clear rankings are the same on every resample.

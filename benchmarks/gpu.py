@@ -1,0 +1,477 @@
+"""Sweeps on a CUDA device: the engine against hooked TransformerBridge loops on the same device.
+
+Random weights, two shapes. GPT-2 small in float32 (TF32 off) on the confirmation halves of the
+embedded corpora: all heads of every third layer are zeroed, whose rows are as deep on average as
+those of all layers. Mistral 7B in bfloat16 on 800 prompts, the first 200 of each of the four
+conditions with the ids that the embedded tokenizer gives them (all below 1,404; the shape's
+vocabulary has 32,000): all heads of four layers, 15.5 deep on average as 0 to 31, and the sweep of
+all 1,024 heads reckoned from them, by the operations that are necessary.
+
+There are two peers. The loop of a notebook runs one hooked forward pass a head and a prompt: with
+prompts of some twenty tokens it does little but launch kernels, and the target is set against it.
+The loop over heads alone runs all prompts of a condition in one padded batch, and has no target.
+Both are timed on some heads (the first on some prompts, too), since every run costs the same, and
+reckoned up. The share is what is left of the operations once prefixes are shared, at the rate of
+torch.mm on large matrices in the same dtype, over the time. Wall seconds, the device synchronized.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.record import BenchmarkError, Recording, parser
+from benchmarks.timing import ROOT
+from tinyablation.devices import DeviceError, choose_device, peak_bytes, reset_peak
+
+if TYPE_CHECKING:
+    from tinyablation.loading import LoadedModel
+    from tinyablation.tokenisation import Prompt
+
+Head = tuple[int, int]
+
+RATIO = 30.0  # against one hooked run a head and a prompt
+# Logits, in float32 between engine and loops: sums in other orders, over 12 layers.
+AGREEMENT = 1e-3
+SEED = 0
+TOKENIZER = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
+PLAIN_RUNS = 2  # hooked runs of a loop that are timed, beside one unhooked
+PLAIN_BATCH = 256  # prompts at once in the loop over heads: all of a condition
+ALONE = 24  # prompts of the loop over heads and prompts that are timed
+LARGE_PROMPTS = 800
+MM_SIZE = 8192
+
+
+class Shape(NamedTuple):
+    """A model's sizes; gated: whether its MLP is of three matrices rather than two."""
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    d_mlp: int
+    vocabulary: int
+    gated: bool
+
+
+GPT2_SMALL = Shape(12, 12, 12, 768, 3072, 50257, False)
+MISTRAL_7B = Shape(32, 32, 8, 4096, 14336, 32000, True)
+SMALL_LAYERS = (1, 4, 7, 10)  # 5.5 on average, as 0 to 11
+LARGE_LAYERS = (3, 12, 19, 28)  # 15.5 on average, as 0 to 31
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--only", choices=("small", "large"), help="one of the two shapes")
+    options.add_argument(
+        "--layers", type=int, nargs="+", default=LARGE_LAYERS, help="of the large shape"
+    )
+    options.add_argument(
+        "--heads", type=int, default=MISTRAL_7B.n_heads, help="of each of those layers, from 0 on"
+    )
+    options.add_argument(
+        "--prompts", type=int, default=LARGE_PROMPTS, help="of the large shape, of four conditions"
+    )
+    arguments = options.parse_args(given)
+    device = cuda_device()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    import torch
+
+    from benchmarks.engine import corpus_prompts
+    from tinyablation.corpora import CONDITIONS
+    from tinyablation.engine import ENGINE_VERSION
+
+    torch.set_float32_matmul_precision("highest")  # no TF32
+    recording = Recording("gpu", arguments.results)
+    details: dict[str, Any] = {
+        "engine": ENGINE_VERSION,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+    if arguments.only != "large":
+        prompts = {name: corpus_prompts(TOKENIZER, "tiny", name) for name in CONDITIONS}
+        details["small"] = small(recording, prompts, SMALL_LAYERS, device)
+    if arguments.only != "small":
+        heads = [(layer, head) for layer in arguments.layers for head in range(arguments.heads)]
+        details["large"] = large(recording, first_prompts(arguments.prompts), heads, device)
+    recording.write(details, device)
+
+
+def cuda_device() -> str:
+    """The CUDA device; BenchmarkError where there is none."""
+    try:
+        return choose_device("cuda")
+    except DeviceError as error:
+        raise BenchmarkError(f"no CUDA device: {error}") from None
+
+
+# --- the two shapes -------------------------------------------------------------------------------
+
+
+def small(
+    recording: Recording,
+    prompts: "dict[str, list[Prompt]]",
+    layers: Sequence[int],
+    device: str,
+    *,
+    shape: Shape = GPT2_SMALL,
+    mm_size: int = MM_SIZE,
+) -> dict[str, Any]:
+    """Figures of a GPT-2 in float32, condition by condition and together; what they are made of."""
+    import torch
+
+    loaded = random_model(shape, device, torch.float32)
+    rate = mm_rate(device, torch.float32, mm_size)
+    heads = [(layer, head) for layer in layers for head in range(shape.n_heads)]
+    found = {}
+    for condition, own in prompts.items():
+        found[condition] = compare(loaded, own, heads, shape, AGREEMENT)
+        said = f"GPT-2 small, float32, zero {len(heads)} heads, {condition}"
+        add_sweep(recording, said, found[condition])
+    whole = {key: sum(of[key] for of in found.values()) for key in TIMES}
+    said = f"GPT-2 small, float32, zero {len(heads)} heads, all conditions"
+    add_sweep(recording, said, whole, at_least=RATIO)
+    share = sum(of["necessary_flop"] for of in found.values()) / rate / whole["engine_s"]
+    recording.add("GPT-2 small, float32, share of torch.mm, necessary operations", share, "")
+    return {
+        "mm_tflops": round(rate / 1e12, 2),
+        "heads": len(heads),
+        "share": round(share, 4),
+        "conditions": found,
+    }
+
+
+def large(
+    recording: Recording,
+    prompts: "list[Prompt]",
+    heads: Sequence[Head],
+    device: str,
+    *,
+    shape: Shape = MISTRAL_7B,
+    mm_size: int = MM_SIZE,
+) -> dict[str, Any]:
+    """Figures of a Mistral in bfloat16, and of its whole sweep by them; what they are made of."""
+    import torch
+
+    from tinyablation.measurement import TOLERANCES
+
+    begin = time.perf_counter()
+    loaded = random_model(shape, device, torch.bfloat16)
+    synchronize(device)
+    building_s = time.perf_counter() - begin
+    rate = mm_rate(device, torch.bfloat16, mm_size)
+    found = compare(loaded, prompts, heads, shape, TOLERANCES["bfloat16"])
+    name = f"7B shape, bfloat16, {len(prompts)} prompts"
+    add_sweep(recording, f"{name}, zero {len(heads)} heads", found)
+    share = found["necessary_flop"] / rate / found["engine_s"]
+    recording.add("7B shape, bfloat16, share of torch.mm, necessary operations", share, "")
+    every = [(layer, head) for layer in range(shape.n_layers) for head in range(shape.n_heads)]
+    ids = [prompt.ids for prompt in prompts]
+    whole = necessary_operations(ids, every, shape)["flop"] / found["necessary_flop"]
+    runs = (len(every) + 1) / (len(heads) + 1)
+    sweep_s = found["engine_s"] * whole
+    recording.add(
+        *(f"{name}, all {len(every):,} heads, reckoned", sweep_s, "s"),
+        *("hooked loop over heads, all prompts at once", found["batched_s"] * runs),
+        faster=True,
+    )
+    if found["peak_bytes"] is not None:
+        recording.add(f"{name}, peak memory of the device", found["peak_bytes"] / 1e9, "GB")
+    return {
+        "building_s": round(building_s, 2),
+        "mm_tflops": round(rate / 1e12, 2),
+        "heads": [list(head) for head in heads],
+        "share": round(share, 4),
+        "sweep_s": round(sweep_s, 2),
+        "sweep_necessary_tflop": round(whole * found["necessary_flop"] / 1e12, 1),
+    } | found
+
+
+def add_sweep(
+    recording: Recording, what: str, found: dict[str, Any], at_least: float | None = None
+) -> None:
+    """The engine's seconds against either loop's; at_least: the target against the notebook's."""
+    recording.add(
+        *(what, found["engine_s"], "s", "hooked loop over heads and prompts", found["alone_s"]),
+        faster=True,
+        at_least=at_least,
+    )
+    recording.add(
+        *(what, found["engine_s"], "s"),
+        *("hooked loop over heads, all prompts at once", found["batched_s"]),
+        faster=True,
+    )
+
+
+def first_prompts(count: int) -> "list[Prompt]":
+    """The first clean prompts of each of the four conditions, as many in all."""
+    from transformers import AutoTokenizer
+
+    from tinyablation.corpora import CONDITIONS, load_corpus
+    from tinyablation.tokenisation import encode_examples
+
+    tokenizer = AutoTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
+    found: list[Prompt] = []
+    for index, condition in enumerate(CONDITIONS):
+        own = count * (index + 1) // len(CONDITIONS) - count * index // len(CONDITIONS)
+        examples = load_corpus(ROOT / "corpora" / "tiny" / f"{condition}.jsonl").examples
+        if own > len(examples):
+            raise BenchmarkError(f"{condition} has {len(examples)} prompts, fewer than {own}")
+        found += encode_examples(tokenizer, examples[:own], None)
+    return found
+
+
+# --- both sides -----------------------------------------------------------------------------------
+
+TIMES = ("engine_s", "batched_s", "alone_s")
+
+
+def compare(
+    loaded: "LoadedModel",
+    prompts: "list[Prompt]",
+    heads: Sequence[Head],
+    shape: Shape,
+    agreement: float,
+) -> dict[str, Any]:
+    """The engine and both loops on these prompts, in this process, in seconds.
+
+    agreement: the largest difference in LD that is let pass, as a share of the largest and of 1 at
+    least; BenchmarkError where there is a larger one.
+    """
+    import numpy as np
+
+    from tinyablation.backends import BridgeHooks
+    from tinyablation.engine import Engine
+    from tinyablation.interventions import AblateHeads
+
+    device = str(loaded.device)
+    engine = Engine(loaded)
+    interventions = [AblateHeads((head,)) for head in heads]
+    # What is done once in a process; kernels are chosen by the shapes of these very prompts.
+    _, first_s = timed(device, lambda: engine.measure(prompts, interventions[:1]))
+    reset_peak(device)
+    frame, engine_s = timed(device, lambda: engine.measure(prompts, interventions))
+    peak = peak_bytes(device)
+    ours = frame.logit_diff.to_numpy().reshape(len(heads) + 1, len(prompts))
+
+    bridge = BridgeHooks(loaded).bridge  # around modules of its own, over the same weights
+    every = [None, *heads]
+    step = max(1, len(heads) // PLAIN_RUNS)
+    runs = [0, *range(1, len(every), step)][: PLAIN_RUNS + 1]
+    some = sorted({int(row) for row in np.linspace(0, len(prompts) - 1, ALONE).round()})
+    found: dict[str, Any] = {}
+    for name, rows, size in (
+        ("batched", list(range(len(prompts))), PLAIN_BATCH),
+        ("alone", some, 1),
+    ):
+        chosen = [prompts[row] for row in rows]
+
+        def loop(of: Sequence[int], chosen: Any = chosen, size: int = size) -> Any:
+            return hooked_loop(bridge, chosen, [every[run] for run in of], size, device)
+
+        loop(runs[:1])  # for nothing, as above
+        theirs, seconds = timed(device, lambda loop=loop: loop(runs))
+        scale = len(every) / len(runs) * len(prompts) / len(rows)
+        here = ours[np.ix_(runs, rows)]
+        off = float(np.abs(here - theirs).max())
+        if off > agreement * max(1.0, float(np.abs(theirs).max())):
+            raise BenchmarkError(f"engine and {name} loop differ by {off:.2g} logits")
+        found |= {
+            f"{name}_s": round(seconds * scale, 3),
+            f"{name}_timed_s": round(seconds, 3),
+            f"{name}_timed_runs": [len(runs), len(rows)],
+            f"{name}_largest_difference": off,
+        }
+    operations = necessary_operations([prompt.ids for prompt in prompts], heads, shape)
+    lengths = [len(prompt.ids) for prompt in prompts]
+    return {
+        "prompts": len(prompts),
+        "tokens": [min(lengths), max(lengths)],
+        "shared_prefix_ratio": round(sum(lengths) / operations["nodes"], 3),
+        "engine_s": round(engine_s, 3),
+        "first_head_s": round(first_s, 3),
+        "necessary_flop": operations["flop"],
+        "largest_effect": float(np.abs(ours[1:] - ours[:1]).max()),
+        "batch_halvings": engine.room.halvings,
+        "peak_bytes": peak,
+    } | found
+
+
+def hooked_loop(
+    bridge: Any, prompts: "Sequence[Prompt]", heads: Sequence[Head | None], size: int, device: str
+) -> Any:
+    """LD [heads, prompts]: a bridge run for each head (None: unhooked) and so many prompts."""
+    import torch
+
+    found = []
+    with torch.no_grad():
+        for head in heads:
+            hooks = []
+            if head is not None:
+
+                def zero(z: Any, hook: Any, index: int = head[1]) -> Any:
+                    z[:, :, index] = 0
+                    return z
+
+                hooks = [(f"blocks.{head[0]}.attn.hook_z", zero)]
+            for begin in range(0, len(prompts), size):
+                batch = prompts[begin : begin + size]
+                longest = max(len(prompt.ids) for prompt in batch)
+                padded = [prompt.ids + (0,) * (longest - len(prompt.ids)) for prompt in batch]
+                last, targets, foils = (
+                    torch.tensor(values, device=device)
+                    for values in (
+                        [len(prompt.ids) - 1 for prompt in batch],
+                        [prompt.target for prompt in batch],
+                        [prompt.foil for prompt in batch],
+                    )
+                )
+                row = torch.arange(len(batch), device=device)
+                logits = bridge.run_with_hooks(
+                    torch.tensor(padded, device=device),
+                    fwd_hooks=hooks,
+                    prepend_bos=False,
+                    return_type="logits",
+                )[row, last].float()
+                found.append(logits[row, targets] - logits[row, foils])
+    # Fetched once, in the end: a loop that waited for each figure would be the slower.
+    return torch.cat(found).double().cpu().numpy().reshape(len(heads), len(prompts))
+
+
+def necessary_operations(
+    prompts: Sequence[tuple[int, ...]], heads: Sequence[Head], shape: Shape
+) -> dict[str, int]:
+    """Multiplications and additions of matrix products that no exact way can leave out.
+
+    As benchmarks.engine counts them, for shapes whose keys and values have fewer heads and whose
+    MLPs are gated.
+    """
+    from tinyablation.tries import trie
+
+    nodes = trie(list(dict.fromkeys(prompts)))
+    at_ends = list(set(nodes.ends.tolist()))
+    n, ends = len(nodes.tokens), len(at_ends)
+    d_model, d_head = shape.d_model, shape.d_model // shape.n_heads
+    looks = 4 * d_model * int((nodes.positions + 1).sum())
+    end_looks = 4 * d_model * int((nodes.positions[at_ends] + 1).sum())
+    mlp = (3 if shape.gated else 2) * 2 * d_model * shape.d_mlp
+    keys_and_values = 2 * 2 * d_model * d_head * shape.n_key_value_heads
+    whole = mlp + keys_and_values + 2 * 2 * d_model**2  # queries and outputs
+    last = shape.n_layers - 1
+    total = 0
+    for layer, _ in heads:
+        total += (2 * d_head * d_model + mlp) * (ends if layer == last else n)
+        if layer < last:
+            total += (last - 1 - layer) * (whole * n + looks)
+            total += keys_and_values * n + (whole - keys_and_values) * ends + end_looks
+        total += 2 * d_model * shape.vocabulary * ends
+    return {"flop": total, "nodes": n}
+
+
+# --- models and the device ------------------------------------------------------------------------
+
+
+def random_model(shape: Shape, device: str, dtype: Any) -> "LoadedModel":
+    """A GPT-2, or a Mistral where the MLP is gated, drawn on its device; saved nowhere.
+
+    Every matrix is normal with a deviation of .02, as transformers draws them.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
+
+    from tinyablation.loading import LoadedModel, ModelFacts
+    from tinyablation.registry import ModelEntry
+
+    if shape.gated:
+        config: Any = MistralConfig(
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.d_model,
+            intermediate_size=shape.d_mlp,
+            num_hidden_layers=shape.n_layers,
+            num_attention_heads=shape.n_heads,
+            num_key_value_heads=shape.n_key_value_heads,
+            max_position_embeddings=4096,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    else:
+        config = GPT2Config(
+            vocab_size=shape.vocabulary,
+            n_positions=1024,
+            n_embd=shape.d_model,
+            n_inner=shape.d_mlp,
+            n_layer=shape.n_layers,
+            n_head=shape.n_heads,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    torch.manual_seed(SEED)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    model = model.eval().requires_grad_(False)
+    folder = Path("nowhere")
+    entry = ModelEntry(
+        id="random-7b-shape" if shape.gated else "random-gpt2-small",
+        title="random weights",
+        source=folder,
+        family="mistral" if shape.gated else "gpt2",
+        variant="plain",
+        bos=False,
+    )
+    facts = ModelFacts(
+        architecture=type(model).__name__,
+        model_type=config.model_type,
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        d_model=shape.d_model,
+        vocab_size=shape.vocabulary,
+        context=4096 if shape.gated else 1024,
+        sliding_window=getattr(config, "sliding_window", None),
+        weight_hash="random",
+        config_hash="none",
+        tokenizer_hash="none",
+        weight_bytes=0,
+        bos=False,
+        folder=folder,
+    )
+    tokenizer: Any = None
+    return LoadedModel(entry, facts, model, tokenizer, None, torch.device(device), dtype)
+
+
+def mm_rate(device: str, dtype: Any, size: int) -> float:
+    """Operations a second of torch.mm on square matrices; the best of ten."""
+    import torch
+
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(10):
+        _, seconds = timed(device, lambda: torch.mm(one, other, out=out))
+        best = min(best, seconds)
+    return 2 * size**3 / best
+
+
+def timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
+    """What the work gave, and its seconds by the clock until the device had done it."""
+    synchronize(device)
+    begin = time.perf_counter()
+    found = work()
+    synchronize(device)
+    return found, time.perf_counter() - begin
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device, if it is one that runs on beside the CPU."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchmarkError as error:
+        sys.exit(f"benchmarks.gpu: {error}")
