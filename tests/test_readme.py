@@ -12,6 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tinyablation.error_rates import (
+    ALL_CONDITIONS,
+    EVERY_NULL,
+    POWER_DOSE,
+    UNTRUE,
+    read_error_rates,
+)
 from tinyablation.expectations import load_subjects
 from tinyablation.registry import load_registry
 
@@ -142,3 +149,28 @@ def test_speed_is_one_that_was_recorded(benchmark, what, said):
         if one.get("ratio") is not None or len(said) == 1
         for row in rows
     )
+
+
+def test_what_is_said_of_error_rates_is_the_tables():
+    rates = read_error_rates(ROOT / "fixtures" / "calibration" / "error_rates.json")
+    flat = " ".join(README.split())
+    nulls = [row for row in rates.false_positives if row.kind == EVERY_NULL]
+    supported = sum(row.k for row in nulls)
+    assert supported == sum(row.k_true for row in nulls)
+    untrue = [row for row in rates.false_positives if row.kind == UNTRUE]
+    assert not any(row.k for row in untrue)
+    smallest, largest = (end(row.n for row in untrue) for end in (min, max))
+    bounds = [f"{end(row.high for row in untrue):.3f}".lstrip("0") for end in (min, max)]
+    by_model = [f"{end(row.high_models for row in untrue):.2f}".lstrip("0") for end in (min, max)]
+    at_10 = [p for p in rates.power if (p.condition, p.dose) == (ALL_CONDITIONS, POWER_DOSE)]
+    found = {p.test: f"{p.found} of {p.n}" for p in at_10}
+    doses = [row.dose for row in rates.detectable]
+    for said in (
+        f"over {rates.notes[-1].split(' planned')[0]} planned models: all {supported} cells",
+        f"of {smallest} to {largest} cells of which a claim is untrue none was supported",
+        f"(95 % upper bounds {' to '.join(bounds)}, over models {' to '.join(by_model)})",
+        f"from {found['test_zeroing_the_trio_raises_ld']} (H5.1) to "
+        f"{found['test_named_head_tops_its_layer']} (H1.1's named head) were found",
+        f"80 % are found from {100 * min(doses):.1f} to {100 * max(doses):.1f} % of the clean LD",
+    ):
+        assert said in flat, said

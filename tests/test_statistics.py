@@ -173,6 +173,7 @@ def test_a_mean_as_a_general_statistic_has_the_interval_of_the_mean():
     assert general[3:] == special[3:]
 
 
+@pytest.mark.slow
 def test_any_statistic_is_covered_with_few_clusters():
     """Two independent tables, the fewer of 12 clusters: BCa covers .86 of skewed ones."""
     rng, repetitions, covered = generator(0, "general coverage"), 300, 0
@@ -238,6 +239,7 @@ def test_pairing_takes_out_what_two_tables_share():
     assert paired.n == 60 and paired.n_clusters == 30
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_covers_it_about_as_often_as_documented():
     rng, repetitions, covered = generator(0, "difference"), 120, 0
     for _ in range(repetitions):
