@@ -33,7 +33,7 @@ from tinyablation.devices import look
 from tinyablation.errors import TinyAblationError
 
 FOLDER = Path(__file__).parent
-NO_BENCHMARK = ("__init__", "__main__", "record", "timing")
+NO_BENCHMARK = ("__init__", "__main__", "loops", "record", "shapes", "timing")
 NEEDS_CUDA = ("gpu",)
 LEFT_OUT = "left out: no CUDA device"
 

@@ -19,10 +19,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.loops import hooked_loop
 from benchmarks.record import BenchmarkError, Recording, parser
+from benchmarks.shapes import (
+    GPT2_SMALL,
+    MISTRAL_7B,
+    Head,
+    Shape,
+    necessary_operations,
+    random_model,
+)
 from benchmarks.timing import ROOT
 from tinyablation.devices import DeviceError, choose_device, peak_bytes, reset_peak
 
@@ -30,12 +38,9 @@ if TYPE_CHECKING:
     from tinyablation.loading import LoadedModel
     from tinyablation.tokenisation import Prompt
 
-Head = tuple[int, int]
-
 RATIO = 30.0  # against one hooked run a head and a prompt
 # Logits, in float32 between engine and loops: sums in other orders, over 12 layers.
 AGREEMENT = 1e-3
-SEED = 0
 TOKENIZER = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
 PLAIN_RUNS = 2  # hooked runs of a loop that are timed, beside one unhooked
 PLAIN_BATCH = 256  # prompts at once in the loop over heads: all of a condition
@@ -44,20 +49,6 @@ LARGE_PROMPTS = 800
 MM_SIZE = 8192
 
 
-class Shape(NamedTuple):
-    """A model's sizes; gated: whether its MLP is of three matrices rather than two."""
-
-    n_layers: int
-    n_heads: int
-    n_key_value_heads: int
-    d_model: int
-    d_mlp: int
-    vocabulary: int
-    gated: bool
-
-
-GPT2_SMALL = Shape(12, 12, 12, 768, 3072, 50257, False)
-MISTRAL_7B = Shape(32, 32, 8, 4096, 14336, 32000, True)
 SMALL_LAYERS = (1, 4, 7, 10)  # 5.5 on average, as 0 to 11
 LARGE_LAYERS = (3, 12, 19, 28)  # 15.5 on average, as 0 to 31
 
@@ -299,145 +290,7 @@ def compare(
     } | found
 
 
-def hooked_loop(
-    bridge: Any, prompts: "Sequence[Prompt]", heads: Sequence[Head | None], size: int, device: str
-) -> Any:
-    """LD [heads, prompts]: a bridge run for each head (None: unhooked) and so many prompts."""
-    import torch
-
-    found = []
-    with torch.no_grad():
-        for head in heads:
-            hooks = []
-            if head is not None:
-
-                def zero(z: Any, hook: Any, index: int = head[1]) -> Any:
-                    z[:, :, index] = 0
-                    return z
-
-                hooks = [(f"blocks.{head[0]}.attn.hook_z", zero)]
-            for begin in range(0, len(prompts), size):
-                batch = prompts[begin : begin + size]
-                longest = max(len(prompt.ids) for prompt in batch)
-                padded = [prompt.ids + (0,) * (longest - len(prompt.ids)) for prompt in batch]
-                last, targets, foils = (
-                    torch.tensor(values, device=device)
-                    for values in (
-                        [len(prompt.ids) - 1 for prompt in batch],
-                        [prompt.target for prompt in batch],
-                        [prompt.foil for prompt in batch],
-                    )
-                )
-                row = torch.arange(len(batch), device=device)
-                logits = bridge.run_with_hooks(
-                    torch.tensor(padded, device=device),
-                    fwd_hooks=hooks,
-                    prepend_bos=False,
-                    return_type="logits",
-                )[row, last].float()
-                found.append(logits[row, targets] - logits[row, foils])
-    # Fetched once, in the end: a loop that waited for each figure would be the slower.
-    return torch.cat(found).double().cpu().numpy().reshape(len(heads), len(prompts))
-
-
-def necessary_operations(
-    prompts: Sequence[tuple[int, ...]], heads: Sequence[Head], shape: Shape
-) -> dict[str, int]:
-    """Multiplications and additions of matrix products that no exact way can leave out.
-
-    As benchmarks.engine counts them, for shapes whose keys and values have fewer heads and whose
-    MLPs are gated.
-    """
-    from tinyablation.tries import trie
-
-    nodes = trie(list(dict.fromkeys(prompts)))
-    at_ends = list(set(nodes.ends.tolist()))
-    n, ends = len(nodes.tokens), len(at_ends)
-    d_model, d_head = shape.d_model, shape.d_model // shape.n_heads
-    looks = 4 * d_model * int((nodes.positions + 1).sum())
-    end_looks = 4 * d_model * int((nodes.positions[at_ends] + 1).sum())
-    mlp = (3 if shape.gated else 2) * 2 * d_model * shape.d_mlp
-    keys_and_values = 2 * 2 * d_model * d_head * shape.n_key_value_heads
-    whole = mlp + keys_and_values + 2 * 2 * d_model**2  # queries and outputs
-    last = shape.n_layers - 1
-    total = 0
-    for layer, _ in heads:
-        total += (2 * d_head * d_model + mlp) * (ends if layer == last else n)
-        if layer < last:
-            total += (last - 1 - layer) * (whole * n + looks)
-            total += keys_and_values * n + (whole - keys_and_values) * ends + end_looks
-        total += 2 * d_model * shape.vocabulary * ends
-    return {"flop": total, "nodes": n}
-
-
-# --- models and the device ------------------------------------------------------------------------
-
-
-def random_model(shape: Shape, device: str, dtype: Any) -> "LoadedModel":
-    """A GPT-2, or a Mistral where the MLP is gated, drawn on its device; saved nowhere.
-
-    Every matrix is normal with a deviation of .02, as transformers draws them.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
-
-    from tinyablation.loading import LoadedModel, ModelFacts
-    from tinyablation.registry import ModelEntry
-
-    if shape.gated:
-        config: Any = MistralConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.d_model,
-            intermediate_size=shape.d_mlp,
-            num_hidden_layers=shape.n_layers,
-            num_attention_heads=shape.n_heads,
-            num_key_value_heads=shape.n_key_value_heads,
-            max_position_embeddings=4096,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    else:
-        config = GPT2Config(
-            vocab_size=shape.vocabulary,
-            n_positions=1024,
-            n_embd=shape.d_model,
-            n_inner=shape.d_mlp,
-            n_layer=shape.n_layers,
-            n_head=shape.n_heads,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    torch.manual_seed(SEED)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-    model = model.eval().requires_grad_(False)
-    folder = Path("nowhere")
-    entry = ModelEntry(
-        id="random-7b-shape" if shape.gated else "random-gpt2-small",
-        title="random weights",
-        source=folder,
-        family="mistral" if shape.gated else "gpt2",
-        variant="plain",
-        bos=False,
-    )
-    facts = ModelFacts(
-        architecture=type(model).__name__,
-        model_type=config.model_type,
-        n_layers=shape.n_layers,
-        n_heads=shape.n_heads,
-        d_model=shape.d_model,
-        vocab_size=shape.vocabulary,
-        context=4096 if shape.gated else 1024,
-        sliding_window=getattr(config, "sliding_window", None),
-        weight_hash="random",
-        config_hash="none",
-        tokenizer_hash="none",
-        weight_bytes=0,
-        bos=False,
-        folder=folder,
-    )
-    tokenizer: Any = None
-    return LoadedModel(entry, facts, model, tokenizer, None, torch.device(device), dtype)
+# --- the device -----------------------------------------------------------------------------------
 
 
 def mm_rate(device: str, dtype: Any, size: int) -> float:

@@ -72,30 +72,27 @@ def saving(n_prompts: int, n_layers: int, screen: str) -> dict[str, Any]:
     """A full sweep against scores and a screened sweep, on the same prompts, in seconds."""
     import numpy as np
 
-    from benchmarks.engine import VOCABULARY, random_model
+    from benchmarks.shapes import GPT2_SMALL, random_model
     from tinyablation.attribution import head_scores
     from tinyablation.engine import Engine
     from tinyablation.interventions import AblateHeads
     from tinyablation.screening import make_plan, parse_screening
     from tinyablation.tokenisation import Prompt
 
-    rng = np.random.default_rng(SEED)
+    rng, vocabulary = np.random.default_rng(SEED), GPT2_SMALL.vocabulary
     prompts = []
     for _ in range(n_prompts):
-        ids = tuple(int(i) for i in rng.integers(0, VOCABULARY, rng.integers(6, 15)))
-        target, foil = (int(i) for i in rng.choice(VOCABULARY, 2, replace=False))
+        ids = tuple(int(i) for i in rng.integers(0, vocabulary, rng.integers(6, 15)))
+        target, foil = (int(i) for i in rng.choice(vocabulary, 2, replace=False))
         prompts.append(Prompt(ids, target, foil))
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(random_model(Path(folder), n_layers))
-        engine.measure(prompts[:1], [])  # the first pass of a process pays for more than itself
-        scores, scoring = timed(lambda: head_scores(engine, prompts).mean(0))
-        plan = make_plan(scores, parse_screening(screen), "", seed=SEED, purpose="benchmark")
-        _, some = timed(
-            lambda: engine.measure(prompts, [AblateHeads((head,)) for head in plan.measured])
-        )
-        _, every = timed(
-            lambda: engine.measure(prompts, [AblateHeads((head,)) for head in plan.every])
-        )
+    engine = Engine(random_model(GPT2_SMALL._replace(n_layers=n_layers)))
+    engine.measure(prompts[:1], [])  # the first pass of a process pays for more than itself
+    scores, scoring = timed(lambda: head_scores(engine, prompts).mean(0))
+    plan = make_plan(scores, parse_screening(screen), "", seed=SEED, purpose="benchmark")
+    _, some = timed(
+        lambda: engine.measure(prompts, [AblateHeads((head,)) for head in plan.measured])
+    )
+    _, every = timed(lambda: engine.measure(prompts, [AblateHeads((head,)) for head in plan.every]))
     return {
         "model": f"random GPT-2 of {n_layers} layers x 12 heads, d_model 768",
         "prompts": n_prompts,

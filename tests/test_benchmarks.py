@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as harness
-from benchmarks import gpu, record, timing
+from benchmarks import gpu, record, shapes, timing
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
 from tinyablation.devices import Hardware, pick
 
@@ -273,15 +273,19 @@ def test_without_cuda_the_gpu_benchmark_says_so(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_both_benchmarks_count_the_same_necessary_operations(engine):
-    prompts = [(1, 2, 3), (1, 2, 4), (1, 5, 6, 7), (2,), (2,)]
-    heads = [(0, 0), (3, 1), (11, 2)]
-    expected = engine.necessary_operations(prompts, heads)
-    assert gpu.necessary_operations(prompts, heads, gpu.GPT2_SMALL) == expected
-    # Gated MLPs and shared keys, by hand: one prompt of one token, the only head of the last layer.
-    one = gpu.Shape(1, 2, 1, 4, 5, 7, True)
-    found = gpu.necessary_operations([(3,)], [(0, 0)], one)
-    assert found == {"flop": 2 * (2 * 4 + 3 * 4 * 5 + 4 * 7), "nodes": 1}
+def test_necessary_operations_by_hand():
+    """Gated MLPs and shared keys: one prompt of one token, the only head of the last layer."""
+    one = shapes.Shape(1, 2, 1, 4, 5, 7, True)
+    last = 2 * (2 * 4 + 3 * 4 * 5 + 4 * 7)
+    assert shapes.necessary_operations([(3,)], [(0, 0)], one) == {"flop": last, "nodes": 1}
+    # Before a last layer: there keys and values (2 of width 2), queries and outputs, two looks.
+    two = one._replace(n_layers=2)
+    more = 2 * (2 * 2 * 4 + 2 * 4 * 4 + 3 * 4 * 5) + 4 * 4
+    found = shapes.necessary_operations([(3,), (3,)], [(0, 0)], two)
+    assert found == {"flop": last + more, "nodes": 1}
+    # A prefix that two prompts share counts once, and so do equal prompts.
+    prompts = [(1, 2, 3), (1, 2, 4), (2,), (2,)]
+    assert shapes.necessary_operations(prompts, [(0, 0)], two)["nodes"] == 5
 
 
 @pytest.mark.slow
@@ -290,7 +294,7 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
 
     recording = Recording("gpu", tmp_path)
     prompts = {name: engine.corpus_prompts(gpu.TOKENIZER, "tiny", name)[:6] for name in CONDITIONS}
-    toy = gpu.Shape(3, 4, 4, 32, 64, 1500, False)
+    toy = shapes.Shape(3, 4, 4, 32, 64, 1500, False)
     found = gpu.small(recording, prompts, (0, 2), "cpu", shape=toy, mm_size=64)
     assert found["heads"] == 8 and set(found["conditions"]) == set(CONDITIONS)
     for each in found["conditions"].values():
@@ -310,8 +314,8 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
 def test_loops_that_differ_from_the_engine_end_the_benchmark(monkeypatch):
     import torch
 
-    toy = gpu.Shape(2, 2, 2, 16, 32, 1500, False)
-    loaded = gpu.random_model(toy, "cpu", torch.float32)
+    toy = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
+    loaded = shapes.random_model(toy, "cpu", torch.float32)
     right = gpu.hooked_loop
     monkeypatch.setattr(gpu, "hooked_loop", lambda *given: right(*given) + 0.1)
     with pytest.raises(BenchmarkError, match="differ by 0.1 logits"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.shapes import Shape, random_model
 from tests.small_corpora import put_corpora
 from tinyablation.backends import BACKENDS, BridgeHooks, Case, Changes
 from tinyablation.corpora import load_corpus
@@ -46,7 +47,7 @@ from tinyablation.loading import LoadedModel, ModelFacts, load_model
 from tinyablation.measurement import TOLERANCES
 from tinyablation.measuring import Bench
 from tinyablation.noise import spread
-from tinyablation.registry import ModelEntry, load_registry
+from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
 from tinyablation.tokenisation import Prompt, encode_examples
 
@@ -280,37 +281,6 @@ VOCABULARY = 50257
 SPARE_MEGABYTES = 128
 
 
-def wide_model() -> LoadedModel:
-    """A GPT-2 of two thin layers with GPT-2's vocabulary, on the GPU."""
-    import transformers as hf
-
-    torch.manual_seed(0)
-    size = {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4}
-    model = hf.GPT2LMHeadModel(hf.GPT2Config(**size, attn_implementation="eager"))
-    entry = ModelEntry(
-        id="wide", title="Wide", source=ROOT, family="gpt2", variant="plain", bos=False
-    )
-    facts = ModelFacts(
-        architecture="GPT2LMHeadModel",
-        model_type="gpt2",
-        n_layers=2,
-        n_heads=4,
-        d_model=32,
-        vocab_size=VOCABULARY,
-        context=32,
-        sliding_window=None,
-        weight_hash="random",
-        config_hash="none",
-        tokenizer_hash="none",
-        weight_bytes=0,
-        bos=False,
-        folder=ROOT,
-    )
-    tokenizer: Any = None
-    model = model.eval().requires_grad_(False).to(DEVICE)
-    return LoadedModel(entry, facts, model, tokenizer, None, torch.device(DEVICE), torch.float32)
-
-
 def test_a_batch_that_does_not_fit_is_halved_and_its_figures_are_the_same() -> None:
     rng = np.random.default_rng(0)
     prompts = [
@@ -320,7 +290,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_figures_are_the_same() -> N
     heads: list[Intervention] = [
         AblateHeads(((layer, head),)) for layer in range(2) for head in range(4)
     ]
-    engine = Engine(wide_model())
+    # A GPT-2 of two thin layers with GPT-2's vocabulary.
+    engine = Engine(random_model(Shape(2, 4, 4, 32, 128, VOCABULARY, False), DEVICE))
     free = engine.measure(prompts, heads)
     assert engine.room.halvings == 0
     empty_cache(DEVICE)

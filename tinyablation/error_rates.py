@@ -118,9 +118,10 @@ class Detectable(Plain):
 class Simulated(Plain):
     """One interval or test of tinyablation.statistics on simulated data whose truth is known.
 
-    quantity: "coverage" of an interval, or "size" of a test; nominal: what it should be; observed,
-    with its Monte Carlo standard error, over n_simulations. verdict: how it stands to the nominal
-    within Monte Carlo error: "nominal", "conservative" or "liberal".
+    quantity: "coverage" of an interval, or "size" of a test (of `adjust` the share of discoveries
+    that are false); nominal: what it should be; observed, with its Monte Carlo standard error, over
+    n_simulations. verdict: how it stands to the nominal within Monte Carlo error: "nominal",
+    "conservative" or "liberal".
     """
 
     procedure: str
