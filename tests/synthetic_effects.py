@@ -1,6 +1,7 @@
 """Tables of effects whose answer is known: no model behind them."""
 
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 import pandas
@@ -47,6 +48,7 @@ def make_table(
         "target": np.where(np.arange(N) % 2 == 0, " yes", " no"),
         "foil": np.where(np.arange(N) % 2 == 0, " no", " yes"),
         "target_probability": 0.5,
+        "target_rank": 0,
         "kl": 0.0,
     }
     none = {"layer": -1, "head": -1, "heads": "", "donor": "", "method": "none", "entropy": 2.0}
@@ -132,7 +134,7 @@ def make_patches(
                     for donor in ("pair", "self", "other") if not window else ("pair",):
                         each = PatchResidual(layer, window=window, positions=where, donor=donor)
                         share = wanted.get((layer, where), 0.0) if donor == "pair" else 0.0
-                        jitter = noise(spread, hash((name, layer, where, seed)) % 2**31)
+                        jitter = noise(spread, crc32(f"{name} {layer} {where} {seed}".encode()))
                         if flat is not None and donor == "pair":
                             share, jitter = flat, np.zeros(N)
                         if where == "all" and donor == "pair":

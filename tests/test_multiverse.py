@@ -13,18 +13,22 @@ import pytest
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analyses import (
     ALL,
+    AS_MEASURED,
     LEAST_CLUSTERS,
     METRICS,
     REDRAWN,
     Analyses,
+    Analysis,
     MultiverseError,
     Source,
     family,
     redrawn_splits,
 )
+from tinyablation.effects import Effects
 from tinyablation.interventions import METHODS
 from tinyablation.multiverse import LEAST_SHARE, multiverse
-from tinyablation.verdicts import judge_above_floor
+from tinyablation.sweeps import rank_agreement_interval
+from tinyablation.verdicts import judge_above_floor, judge_all_of
 
 pytestmark = pytest.mark.slow  # models are measured in several ways: make slow
 
@@ -88,7 +92,7 @@ def judged(made, claim=claim, others=None, **options):
     """The multiverse of a claim about one sweep. others: what the other methods are made from."""
     source = Source(made, dict.fromkeys(METHODS, others or made), TOLERANCE, **options)
     verdict = claim({"sweep": made})
-    return multiverse(claim, {"sweep": source}, verdict, Analyses(splits_of(made)))
+    return multiverse(claim, {"sweep": source}, verdict, Analyses({"facts": splits_of(made)}))
 
 
 def test_an_effect_that_is_everywhere_agrees_everywhere():
@@ -163,6 +167,67 @@ def test_factors_that_a_claim_does_not_have_are_not_varied():
     assert figure.n == 3 * 3 * 3
     side_by_side = judged(sweep(), fixed=True)
     assert side_by_side.not_made["method"] == "the claim looks at all methods side by side"
+
+
+def test_what_is_no_ablation_has_no_other_method():
+    made = Effects("made-up", "facts", sweep().table, 1e-6, runs=("a-run",))
+    source = Source.as_measured(made, TOLERANCE)
+
+    def of_one(own):
+        change = own["patches"].change("zero:0.1", "confirmation")
+        effects = own["patches"]
+        return judge_above_floor(
+            effects.interval(change, "confirmation", "it"), floor=0.2, what="it"
+        )
+
+    splits = Analyses({"facts": splits_of(made)})
+    found = multiverse(of_one, {"patches": source}, of_one({"patches": made}), splits)
+    assert found.by_choice["method"] == {AS_MEASURED: (found.agreed, found.n)}
+    assert found.n == len(METRICS) * 3 * 3
+    assert "about what passes through patches" in found.not_made["method"]
+
+
+def test_a_claim_about_several_conditions_has_the_splits_of_each():
+    """Their clusters may have the same names."""
+    facts, logic = sweep(), replace(sweep(), condition="logic", runs=("other-run",), _cache={})
+    turn = {"discovery": "confirmation", "confirmation": "discovery"}
+    drawn = splits_of(facts)
+    turned = {name: {c: turn[s] for c, s in split.items()} for name, split in drawn.items()}
+    analyses = Analyses({"facts": drawn, "logic": turned})
+    assert analyses.redrawn == tuple(drawn)
+    redrawn = Analysis("zero", "LD", ALL, "redrawn 1")
+    halves = [
+        set(
+            analyses.of(own.condition, Source(own, {"zero": own}, TOLERANCE), redrawn).clusters(
+                "confirmation"
+            )
+        )
+        for own in (facts, logic)
+    ]
+    assert halves[0].isdisjoint(halves[1]) and len(halves[0] | halves[1]) == CLUSTERS
+
+    def both(own):
+        return judge_all_of([claim({"sweep": each}) for each in own.values()])
+
+    others = sweep(wordings=("plainly.orders", "so.pleads"))
+    logic = replace(logic, table=others.table)
+    own = {"facts": facts, "logic": logic}
+    sources = {n: Source(each, dict.fromkeys(METHODS, each), TOLERANCE) for n, each in own.items()}
+    found = multiverse(both, sources, both(own), analyses)
+    assert found.n == found.agreed == 3 * len(METRICS) * 3
+    assert found.not_made["template"] == "the conditions have no two wordings in common"
+
+
+def test_a_ranking_of_what_does_not_move_has_no_figure():
+    made = sweep(by_metric={"rank": 0.0})
+
+    def agreement(own):
+        estimate, _ = rank_agreement_interval([own["sweep"]] * 2, own["sweep"].layer(0))
+        return judge_above_floor(estimate, floor=0.5, what="rho")
+
+    found = judged(made, agreement)
+    assert found.not_made["no figure on some resamples"].startswith("27 of 108 analyses")
+    assert "rank" not in found.by_choice["metric"]
 
 
 def test_what_is_left_out_says_why():

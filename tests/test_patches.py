@@ -12,6 +12,7 @@ from tests.synthetic_effects import LAYERS, make_patches
 from tinyablation.effects import EffectsError
 from tinyablation.interventions import PatchResidual
 from tinyablation.patches import is_flat, residual_patches
+from tinyablation.ratios import RatioUndefined
 
 LAST = {(layer, "last"): 0.3 * layer for layer in range(LAYERS)}
 MORE = {**LAST, (2, "last"): 0.9}
@@ -82,6 +83,25 @@ def test_whole_streams_give_the_same_at_every_layer_and_are_called_flat():
     )
     with pytest.raises(EffectsError, match="fewer than two layers"):
         is_flat([0.3])
+
+
+def test_where_clean_and_corrupt_are_alike_there_is_nothing_to_take_a_share_of():
+    patch = PatchResidual(2, positions="last")
+    sound = make_patches(LAST, LAST)
+    assert sound.whole("discovery") == pytest.approx(8.0 * 24, rel=0.05)
+    table = sound.forward.table
+    moved = table.assign(logit_diff=table["logit_diff"] + 8.5)
+    near = replace(sound.forward, table=moved, _cache={})
+    alike = replace(sound, forward=near, _cache={})
+    for asked in (
+        lambda: alike.whole("confirmation"),
+        lambda: alike.share("forward", patch),
+        lambda: alike.most_asymmetric(residual_patches(LAYERS)),
+        lambda: alike.asymmetry_beyond(sound, patch, 1),
+        lambda: sound.asymmetry_beyond(alike, patch, 1),
+    ):
+        with pytest.raises(RatioUndefined, match="no effect to take a share of"):
+            asked()
 
 
 def test_a_sham_that_is_not_nothing_is_refused():

@@ -14,7 +14,7 @@ verdict rests on the direction of the change or on its size.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,6 @@ from tinyablation.coalitions import Coalitions
 from tinyablation.corpora import CONFIRMATION, SPLITS
 from tinyablation.effects import Effects, EffectsError, Floats
 from tinyablation.errors import TinyAblationError
-from tinyablation.interventions import METHODS
 from tinyablation.statistics import Estimate, generator
 from tinyablation.sweeps import Sweep
 from tinyablation.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
@@ -40,6 +39,7 @@ LEAST_CLUSTERS = 8
 REDRAWN = 2  # splits drawn anew, beside the registered one: the least that can disagree among them
 
 ALL, REGISTERED = "all", "registered"
+AS_MEASURED = "as measured"  # the method of what is no ablation: patches of activations, and paths
 FACTORS = ("method", "metric", "template", "split")
 
 
@@ -140,29 +140,36 @@ class AnalysedCoalitions(_ByMetric, Coalitions):
     """Head sets as one analysis sees them."""
 
 
-Own = Sweep | Coalitions
-
-
 @dataclass(frozen=True)
 class Source:
-    """What one fixture of a claim is made from anew.
+    """What one measurement that a claim rests on is made from anew.
 
     own: as the claim was given it. by_method: by ablation method, the same interventions measured
     on both splits (one table may hold several methods). tolerance: how far two measurements of one
     LD may lie apart, as a share of the largest and of 1 at least (measurement.TOLERANCES). fixed:
-    the fixture shows methods beside one another, so that no method is chosen in it.
+    the table is taken as it is, so that no method is chosen in it: it shows methods beside one
+    another, or what is no ablation.
     """
 
-    own: Own
+    own: Effects
     by_method: Mapping[str, Effects]
     tolerance: float
     fixed: bool = False
 
+    @classmethod
+    def as_measured(cls, own: Effects, tolerance: float) -> "Source":
+        """Of what no ablation method can be chosen for."""
+        return cls(own, {AS_MEASURED: own}, tolerance, fixed=True)
+
+    @property
+    def method(self) -> str:
+        """The ablation method as registered."""
+        return self.own.method if isinstance(self.own, Sweep | Coalitions) else AS_MEASURED
+
     def rows(self, method: str) -> "pandas.DataFrame":
         """The rows of one ablation method on both splits, and the unhooked model's beside them."""
         table = self.by_method[method].table
-        kept = table["method"].isin((*METHODS, "none") if self.fixed else (method, "none"))
-        return table[kept]
+        return table if self.fixed else table[table["method"].isin((method, "none"))]
 
     @cached_property
     def doubles(self) -> dict[str, str]:
@@ -182,13 +189,16 @@ class Source:
 
     def insist_same(self, what: str) -> None:
         """MultiverseError if what was measured for this differs from what the claim was given."""
-        for method in ("none", self.own.method):
+        again = self.by_method[self.method]
+        if again is self.own:
+            return
+        for method in ("none", self.method):
             own = self.own.table[self.own.table["method"] == method]
-            if not self._agree(own, self._ablated(self.own.method, method)):
+            if not self._agree(own, self._ablated(self.method, method)):
                 raise MultiverseError(
                     f"{self.own.model}, {self.own.condition}: {what} of "
                     f"{', '.join(self.own.runs)} differs by more than {self.tolerance:g} of the "
-                    f"largest LD from {', '.join(self.by_method[self.own.method].runs)}, which "
+                    f"largest LD from {', '.join(again.runs)}, which "
                     "measured the same: remove both runs and measure again"
                 )
 
@@ -265,33 +275,39 @@ def redrawn_splits(
 
 
 class Analyses:
-    """The tables of one model and condition as each analysis sees them, shared by its claims.
+    """The tables of one model as each analysis sees them, shared by its claims.
 
-    splits: what redrawn_splits gives. Made when asked for, and kept: they hold what claims ask
-    again, such as intervals and corrected p.
+    splits: by condition, what redrawn_splits gives. Made when asked for, and kept: they hold what
+    claims ask again, such as intervals and corrected p.
     """
 
-    def __init__(self, splits: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, splits: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
         self.splits = splits
         self._rows: dict[Hashable, pandas.DataFrame] = {}
-        self._made: dict[Hashable, Own] = {}
+        self._made: dict[Hashable, Effects] = {}
 
-    def of(self, name: str, source: Source, analysis: Analysis) -> Own:
-        """What the fixture of that name holds under one analysis; TooFewClusters."""
-        method = source.own.method if source.fixed else analysis.method
-        key = (name, source.own.runs, analysis._replace(method=method))
+    @property
+    def redrawn(self) -> tuple[str, ...]:
+        """The names of the splits that were drawn anew."""
+        return tuple(next(iter(self.splits.values()), {}))
+
+    def of(self, name: str, source: Source, analysis: Analysis) -> Effects:
+        """What the measurement of that name holds under one analysis; TooFewClusters."""
+        analysis = analysis._replace(method=source.method if source.fixed else analysis.method)
+        key = (name, source.own.runs, analysis)
         if key not in self._made:
-            self._made[key] = self._make(name, source, analysis._replace(method=method))
+            self._made[key] = self._make(name, source, analysis)
         return self._made[key]
 
-    def _make(self, name: str, source: Source, analysis: Analysis) -> Own:
+    def _make(self, name: str, source: Source, analysis: Analysis) -> Effects:
         metric = METRICS[analysis.metric]
         effects = source.by_method[analysis.method]
         table = self._chosen(name, source, analysis)
         # pandas copies on write: only the two columns are new.
         table = table.assign(logit_diff=metric.sign * table[metric.column].astype(float))
         if analysis.split != REGISTERED:
-            table = table.assign(split=table["cluster_id"].map(self.splits[analysis.split]))
+            drawn = self.splits[source.own.condition][analysis.split]
+            table = table.assign(split=table["cluster_id"].map(drawn))
         for split in SPLITS:
             count = table.loc[table["split"] == split, "cluster_id"].nunique()
             if count < LEAST_CLUSTERS:
@@ -300,7 +316,9 @@ class Analyses:
         plain = (effects.model, effects.condition, table, noise, effects.seed, effects.runs)
         if isinstance(source.own, Sweep):
             return AnalysedSweep(*plain, method=_method(analysis), metric=analysis.metric)
-        return AnalysedCoalitions(*plain, method=_method(analysis), metric=analysis.metric)
+        if isinstance(source.own, Coalitions):
+            return AnalysedCoalitions(*plain, method=_method(analysis), metric=analysis.metric)
+        return replace(effects, table=table, noise_floor=noise, _cache={})
 
     def _chosen(self, name: str, source: Source, analysis: Analysis) -> "pandas.DataFrame":
         """The rows of a method and template family, shared by metrics and splits."""

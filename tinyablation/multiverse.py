@@ -6,13 +6,14 @@ been another. tinyablation/analyses.py makes the tables; here the claim's own fu
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
 from tinyablation.analyses import (
     ALL,
+    AS_MEASURED,
     FACTORS,
     LD,
     METRICS,
@@ -20,30 +21,30 @@ from tinyablation.analyses import (
     Analyses,
     Analysis,
     MultiverseError,
-    Own,
     Source,
     TooFewClusters,
     family,
 )
-from tinyablation.effects import EffectsError
+from tinyablation.effects import Effects, EffectsError
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions import METHODS
 from tinyablation.ratios import RatioUndefined
 from tinyablation.robustness import Multiverse
-from tinyablation.statistics import DegenerateInterval
+from tinyablation.statistics import DegenerateInterval, StatisticUndefined
 from tinyablation.verdicts import Verdict
 
 # Below this share of agreeing analyses a verdict is fragile: most of the defensible analyses then
 # say something else, so that the verdict tells of the one that was registered. Set before any
 # multiverse was computed.
 LEAST_SHARE = 0.5
-Claim = Callable[[Mapping[str, Own]], Verdict]
+Claim = Callable[[Mapping[str, Effects]], Verdict]
 
 # What is not hidden but counted, by what it means for an analysis; the most special first.
 _REFUSALS: tuple[tuple[type[TinyAblationError], str], ...] = (
     (TooFewClusters, "too few clusters"),
     (RatioUndefined, "no effect to take a share of"),
     (DegenerateInterval, "no spread"),
+    (StatisticUndefined, "no figure on some resamples"),
     (EffectsError, "not measured"),
 )
 _BLOCKED = "blocked"
@@ -58,14 +59,15 @@ class Choices(NamedTuple):
 
 def choices(
     sources: Mapping[str, Source],
-    splits: Mapping[str, object],
+    redrawn: Sequence[str],
     *,
     uses_metric: bool = True,
     unmade: Mapping[str, str] | None = None,
 ) -> Choices:
     """The options that exist for a claim made of these sources.
 
-    unmade: option ("metric rank") -> why it is left out here.
+    redrawn: the names of the splits drawn anew. unmade: option ("metric rank") -> why it is left
+    out here.
     """
     not_made: dict[str, str] = {}
     varied = [source for source in sources.values() if not source.fixed] or [*sources.values()]
@@ -77,8 +79,12 @@ def choices(
             methods.remove(method)
             not_made[f"method {method}"] = f"the same as {other} in this model, and counted once"
     if all(source.fixed for source in sources.values()):
-        methods = [varied[0].own.method]
-        not_made["method"] = "the claim looks at all methods side by side"
+        methods = [varied[0].method]
+        not_made["method"] = (
+            "the claim is about what passes through patches, not about ways to ablate"
+            if methods == [AS_MEASURED]
+            else "the claim looks at all methods side by side"
+        )
     metrics = list(METRICS)
     if not uses_metric:
         metrics = [LD]
@@ -87,12 +93,16 @@ def choices(
     families = [name for name in found[0] if name and all(name in other for other in found)]
     if len(families) < 2:
         families = []
-        not_made["template"] = "the prompts have one wording only"
+        not_made["template"] = (
+            "the prompts have one wording only"
+            if all(len(names) < 2 for names in found)
+            else "the conditions have no two wordings in common"
+        )
     options = {
         "method": methods,
         "metric": metrics,
         "template": [ALL, *families],
-        "split": [REGISTERED, *splits],
+        "split": [REGISTERED, *redrawn],
     }
     for factor, names in options.items():
         for name in names[:]:
@@ -113,7 +123,7 @@ def multiverse(
 ) -> Multiverse:
     """The claim judged by every analysis, and how many come to `verdict`'s status.
 
-    claim: judges fixtures by name; sources: what each is made from; verdict: as registered. An
+    claim: judges measurements by name; sources: what each is made from; verdict: as registered. An
     analysis that cannot be made is counted in `not_made`, by its reason: where the claim refuses,
     or is blocked, which says neither yes nor no.
 
@@ -126,7 +136,7 @@ def multiverse(
     for name, source in sources.items():
         source.insist_same(name)
     uses_metric = _uses_metric(claim, own, verdict)
-    options, not_made = choices(sources, analyses.splits, uses_metric=uses_metric, unmade=unmade)
+    options, not_made = choices(sources, analyses.redrawn, uses_metric=uses_metric, unmade=unmade)
     every = [Analysis(*chosen) for chosen in product(*(options[factor] for factor in FACTORS))]
     if registered not in every:
         raise MultiverseError(
@@ -175,7 +185,7 @@ def summarised(
 
 
 def _registered(sources: Mapping[str, Source]) -> Analysis:
-    methods = {source.own.method for source in sources.values()}
+    methods = {source.method for source in sources.values()}
     if len(methods) != 1:
         raise MultiverseError(
             f"a claim needs tables of one ablation method, these have {sorted(methods) or 'none'}"
@@ -197,7 +207,7 @@ def _insist_same_verdict(again: Verdict, verdict: Verdict, registered: Analysis)
         )
 
 
-def _uses_metric(claim: Claim, own: Mapping[str, Own], verdict: Verdict) -> bool:
+def _uses_metric(claim: Claim, own: Mapping[str, Effects], verdict: Verdict) -> bool:
     """Whether LD is what the claim is judged by: its figures change when LD is taken away."""
     blank = {name: _without_ld(effects) for name, effects in own.items()}
     try:
@@ -206,5 +216,5 @@ def _uses_metric(claim: Claim, own: Mapping[str, Own], verdict: Verdict) -> bool
         return True  # it cannot do without
 
 
-def _without_ld(effects: Own) -> Own:
+def _without_ld(effects: Effects) -> Effects:
     return replace(effects, table=effects.table.assign(logit_diff=0.0), _cache={})

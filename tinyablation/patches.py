@@ -19,7 +19,7 @@ import numpy as np
 from tinyablation.corpora import CONFIRMATION, DISCOVERY
 from tinyablation.effects import Effects, EffectsError, Floats, same_examples
 from tinyablation.interventions import Intervention, PatchResidual, Positions
-from tinyablation.ratios import ratio_interval
+from tinyablation.ratios import above_zero, ratio_interval
 from tinyablation.statistics import (
     DegenerateInterval,
     Estimate,
@@ -88,6 +88,19 @@ class Patches:
         difference: Floats = clean - corrupt
         return difference
 
+    def whole(self, split: str) -> float:
+        """The sum over examples of LD clean - LD corrupt, which every recovery is a share of.
+
+        Raises ratios.RatioUndefined where its mean is not told from 0 and the noise.
+        """
+        key = ("whole", split)
+        if key not in self._cache:
+            rng = generator(self.forward.seed, f"{self.model} {self.condition} {split} whole")
+            gap = self.gap(split)
+            above_zero(gap, self.forward.clusters(split), rng, noise=self.noise())
+            self._cache[key] = float(gap.sum())
+        return float(self._cache[key])
+
     def noise(self) -> Noise:
         """The numerical noise in a change of LD, that of the noisier direction, in logits."""
         return max(self.forward.noise(), self.reverse.noise())
@@ -108,8 +121,8 @@ class Patches:
         return -self.reverse.change(patch.label, split)
 
     def share(self, direction: Direction, patch: Intervention, split: str = CONFIRMATION) -> float:
-        """The normalised recovery, without an interval."""
-        return float(self.moved(direction, patch, split).sum() / self.gap(split).sum())
+        """The normalised recovery, without an interval; ratios.RatioUndefined as `whole`."""
+        return float(self.moved(direction, patch, split).sum() / self.whole(split))
 
     def recovery(
         self, direction: Direction, patch: Intervention, *, split: str = CONFIRMATION
@@ -126,8 +139,8 @@ class Patches:
         return self._ratio(self.difference(patch, split), split, f"asymmetry {patch.label}")
 
     def mean_asymmetry(self, patch: Intervention, split: str = CONFIRMATION) -> float:
-        """Forward minus reverse recovery, without an interval."""
-        return float(self.difference(patch, split).sum() / self.gap(split).sum())
+        """Forward minus reverse recovery, without an interval; RatioUndefined as `whole`."""
+        return float(self.difference(patch, split).sum() / self.whole(split))
 
     def profile(
         self, direction: Direction, patch_of: Callable[[int], Intervention], split: str
@@ -161,7 +174,12 @@ class Patches:
     def asymmetry_beyond(
         self, twin: "Patches", patch: Intervention, sign: int, *, split: str = CONFIRMATION
     ) -> Estimate:
-        """sign * (asymmetry here - asymmetry of the twin), the same examples drawn for both."""
+        """sign * (asymmetry here - asymmetry of the twin), the same examples drawn for both.
+
+        Raises ratios.RatioUndefined as `whole`, here or of the twin.
+        """
+        for patches in (self, twin):
+            patches.whole(split)
         clusters = same_examples(self.forward, twin.forward, split)
         own, other = self.difference(patch, split), twin.difference(patch, split)
         gap, gap_other = self.gap(split), twin.gap(split)

@@ -78,20 +78,7 @@ def ratio_interval(
         raise StatisticsError(f"{len(above)} numerators for {len(below)} denominators; pair them")
     index, k = cluster_index(clusters, len(above))
     check_draws(confidence, resamples)
-    own = _denominator(below, clusters, rng, confidence, resamples)
-    if own.low <= 0:
-        raise RatioUndefined(
-            f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}], "
-            "not wholly above 0: there is no effect to take a share of",
-            denominator=own,
-        )
-    if own.low <= noise:
-        raise RatioUndefined(
-            f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}], "
-            f"not wholly above the numerical noise {noise:.3g}: no effect to take a share of is "
-            "told from it",
-            denominator=own,
-        )
+    own = above_zero(below, clusters, rng, confidence=confidence, resamples=resamples, noise=noise)
     n_sums, d_sums = cluster_totals(index, above, k), cluster_totals(index, below, k)
     ratio = float(n_sums.sum() / d_sums.sum())
     residuals = n_sums - ratio * d_sums
@@ -127,18 +114,37 @@ def ratio_interval(
     return Estimate(ratio, ends[0], ends[1], len(above), k)
 
 
-def _denominator(
+def above_zero(
     values: ArrayLike,
     clusters: Sequence[object],
     rng: np.random.Generator,
-    confidence: float,
-    resamples: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    noise: float = 0.0,
 ) -> Estimate:
+    """The mean of what shares are taken of, values [n_examples] in one unit, with its interval.
+
+    clusters and noise as for ratio_interval. Raises RatioUndefined unless the interval
+    (cluster_interval) is wholly above 0 and the noise.
+    """
     try:
-        return cluster_interval(values, clusters, rng, confidence=confidence, resamples=resamples)
+        own = cluster_interval(values, clusters, rng, confidence=confidence, resamples=resamples)
     except DegenerateInterval as same:  # known exactly, which a denominator may be
         labels = {str(label) for label in clusters}
-        return Estimate(same.value, same.value, same.value, np.size(values), len(labels))
+        own = Estimate(same.value, same.value, same.value, np.size(values), len(labels))
+    found = f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}]"
+    if own.low <= 0:
+        raise RatioUndefined(
+            f"{found}, not wholly above 0: there is no effect to take a share of", denominator=own
+        )
+    if own.low <= noise:
+        raise RatioUndefined(
+            f"{found}, not wholly above the numerical noise {noise:.3g}: no effect to take a share "
+            "of is told from it",
+            denominator=own,
+        )
+    return own
 
 
 def _fieller(numerator: Floats, denominator: Floats, critical: float) -> tuple[float, float]:

@@ -40,6 +40,10 @@ class StatisticsError(TinyAblationError):
     """The input cannot carry the statistic: empty, not finite, unclustered, or of a wrong shape."""
 
 
+class StatisticUndefined(StatisticsError):
+    """A statistic has no figure on some resample, as a rank correlation where all ranks tie."""
+
+
 class DegenerateInterval(StatisticsError):
     """Every cluster gives the same value, so that the interval would have zero width.
 
@@ -185,8 +189,8 @@ def cluster_statistic_interval(
 
     For one mean, or for the mean of paired differences, use cluster_interval.
 
-    Raises StatisticsError as cluster_interval does, also when the statistic is not finite on some
-    resample; DegenerateInterval when it is the same on all of them.
+    Raises StatisticsError as cluster_interval does; StatisticUndefined when the statistic is not
+    finite on some resample; DegenerateInterval when it is the same on all of them.
     """
     check_draws(confidence, resamples)
     if not clusters:
@@ -203,7 +207,7 @@ def cluster_statistic_interval(
         figures = statistic(rows)
         if not np.isfinite(figures).all():
             odd = np.ravel(figures)[~np.isfinite(np.ravel(figures))][0]
-            raise StatisticsError(f"the statistic is {odd} on a resample of the clusters")
+            raise StatisticUndefined(f"the statistic is {odd} on a resample of the clusters")
         return figures
 
     every = [table.of(np.arange(table.k)) for table in tables]
