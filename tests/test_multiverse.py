@@ -13,9 +13,9 @@ import pytest
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analyses import (
     ALL,
-    AS_MEASURED,
     LEAST_CLUSTERS,
     METRICS,
+    PATCHED,
     REDRAWN,
     Analyses,
     Analysis,
@@ -171,7 +171,7 @@ def test_factors_that_a_claim_does_not_have_are_not_varied():
 
 def test_what_is_no_ablation_has_no_other_method():
     made = Effects("made-up", "facts", sweep().table, 1e-6, runs=("a-run",))
-    source = Source.as_measured(made, TOLERANCE)
+    source = Source.patched(made, TOLERANCE)
 
     def of_one(own):
         change = own["patches"].change("zero:0.1", "confirmation")
@@ -182,7 +182,7 @@ def test_what_is_no_ablation_has_no_other_method():
 
     splits = Analyses({"facts": splits_of(made)})
     found = multiverse(of_one, {"patches": source}, of_one({"patches": made}), splits)
-    assert found.by_choice["method"] == {AS_MEASURED: (found.agreed, found.n)}
+    assert found.by_choice["method"] == {PATCHED: (found.agreed, found.n)}
     assert found.n == len(METRICS) * 3 * 3
     assert "about what passes through patches" in found.not_made["method"]
 

@@ -39,7 +39,7 @@ LEAST_CLUSTERS = 8
 REDRAWN = 2  # splits drawn anew, beside the registered one: the least that can disagree among them
 
 ALL, REGISTERED = "all", "registered"
-AS_MEASURED = "as measured"  # the method of what is no ablation: patches of activations, and paths
+PATCHED = "patched"  # the method of what is no ablation: patches of activations, and paths
 FACTORS = ("method", "metric", "template", "split")
 
 
@@ -157,14 +157,14 @@ class Source:
     fixed: bool = False
 
     @classmethod
-    def as_measured(cls, own: Effects, tolerance: float) -> "Source":
+    def patched(cls, own: Effects, tolerance: float) -> "Source":
         """Of what no ablation method can be chosen for."""
-        return cls(own, {AS_MEASURED: own}, tolerance, fixed=True)
+        return cls(own, {PATCHED: own}, tolerance, fixed=True)
 
     @property
     def method(self) -> str:
         """The ablation method as registered."""
-        return self.own.method if isinstance(self.own, Sweep | Coalitions) else AS_MEASURED
+        return self.own.method if isinstance(self.own, Sweep | Coalitions) else PATCHED
 
     def rows(self, method: str) -> "pandas.DataFrame":
         """The rows of one ablation method on both splits, and the unhooked model's beside them."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from tinyablation.analyses import (
     ALL,
-    AS_MEASURED,
     FACTORS,
     LD,
     METRICS,
+    PATCHED,
     REGISTERED,
     Analyses,
     Analysis,
@@ -82,7 +82,7 @@ def choices(
         methods = [varied[0].method]
         not_made["method"] = (
             "the claim is about what passes through patches, not about ways to ablate"
-            if methods == [AS_MEASURED]
+            if methods == [PATCHED]
             else "the claim looks at all methods side by side"
         )
     metrics = list(METRICS)
