@@ -256,6 +256,22 @@ def test_another_measurement_under_the_same_name_is_an_error():
         judged(sweep(), others=sweep({"zero": 1.1}))
 
 
+def test_what_was_measured_on_one_split_is_compared_with_both():
+    """Head sets are judged on the confirmation split; there an example has another number."""
+    both = sweep()
+    half = both.table[both.table["split"] == "confirmation"]
+    half = half.assign(example=half["example"].rank(method="dense").astype(int) - 1)
+    own = replace(both, table=half, _cache={})
+    source = Source(own, dict.fromkeys(METHODS, both), TOLERANCE)
+    verdict = claim({"sweep": own})
+    found = multiverse(claim, {"sweep": source}, verdict, Analyses({"facts": splits_of(both)}))
+    assert found.n == found.agreed == 3 * len(METRICS) * 3 * 3
+    moved = half.assign(logit_diff=half["logit_diff"] + 0.1 * (half["method"] == "zero"))
+    other = replace(both, table=moved, _cache={})
+    with pytest.raises(MultiverseError, match="measured the same: remove both runs"):
+        Source(other, dict.fromkeys(METHODS, both), TOLERANCE).insist_same("it")
+
+
 def test_splits_are_redrawn_by_cluster_and_wording():
     made = sweep()
     drawn = splits_of(made)

@@ -208,8 +208,11 @@ class Source:
 
     def _agree(self, first: "pandas.DataFrame", second: "pandas.DataFrame") -> bool:
         """Whether LD is the same wherever both have it; MultiverseError where they never do."""
-        key = ["heads", "example"]
-        one, other = (rows.set_index(key)["logit_diff"] for rows in (first, second))
+        # Not by their number: runs of other splits number their examples otherwise.
+        key = ["heads", "clean", "target", "foil"]
+        one, other = (
+            rows.drop_duplicates(key).set_index(key)["logit_diff"] for rows in (first, second)
+        )
         shared = one.index.intersection(other.index)
         if shared.empty:
             raise MultiverseError(

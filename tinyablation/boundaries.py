@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from hypothesis import Phase, Verbosity, find, settings
 from hypothesis import strategies as st
@@ -62,7 +62,8 @@ class BoundaryError(TinyAblationError):
 class Reading(NamedTuple):
     """What was measured on one sentence, in logits.
 
-    delta: what the claim says is above 0, the change of LD or a lead of one change over another.
+    delta: what the claim says is above 0: the change of LD, a lead of one change over another, or
+    the clean LD itself.
     """
 
     clean_ld: float
@@ -80,6 +81,7 @@ class Ablation:
     heads and over are sorted; without `over`, delta is the change of LD, else the lead over theirs.
     """
 
+    only_known: ClassVar[bool] = True
     heads: tuple[Head, ...]
     over: tuple[Head, ...] = ()
     method: AblationMethod = "zero"
@@ -106,6 +108,22 @@ class Ablation:
         ]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The claim that the unhooked model prefers the right answer: its LD is above 0."""
+
+    only_known: ClassVar[bool] = False
+    rule: ClassVar[str] = "the model prefers the wrong answer (LD below 0 by more than the noise)"
+
+    def measure(self, engine: "Engine", sentences: Sequence[Sentence]) -> list[Reading]:
+        """LD of every sentence, as both figures of a reading, measured in one call."""
+        table = engine.measure([sentence.prompt for sentence in sentences], [])
+        return [Reading(float(value), float(value)) for value in table["logit_diff"]]
+
+
+About = Ablation | Answer
+
+
 def _listed(heads: Sequence[Head]) -> str:
     return " and ".join(head_name(head) for head in heads)
 
@@ -124,15 +142,17 @@ def search(
     rule: str,
     noise: float,
     seed: int = 0,
+    only_known: bool = True,
 ) -> Boundary:
     """The boundary of a claim, which fails where clean LD > noise and delta < -noise, in logits.
 
-    surveyed: what `survey` gave with the same `measure`. Of the counterexamples, at most
-    MOST_FOUND, no two share their wording (prefix and frame) or what they are about (the grammar's
-    theme). Each is shrunk until, among what keeps it apart from those before it, no sentence with a
-    single choice made plainer fails. BoundaryError where a reading is no finite number.
+    only_known: False where the clean LD need not be above the noise. surveyed: what `survey` gave
+    with the same `measure`. Of the counterexamples, at most MOST_FOUND, no two share their wording
+    (prefix and frame) or what they are about (the grammar's theme). Each is shrunk until, among
+    what keeps it apart from those before it, no sentence with a single choice made plainer fails.
+    BoundaryError where a reading is no finite number.
     """
-    looking = _Search(grammar, measure, noise, surveyed, seed)
+    looking = _Search(grammar, measure, noise, surveyed, seed, only_known)
     found: list[Sentence] = []
     while len(found) < MOST_FOUND:
         known = [one for one in looking.failing() if _apart(grammar, one, found)]
@@ -161,12 +181,19 @@ class _Search:
     """
 
     def __init__(
-        self, grammar: Grammar, measure: Measure, noise: float, surveyed: Surveyed, seed: int
+        self,
+        grammar: Grammar,
+        measure: Measure,
+        noise: float,
+        surveyed: Surveyed,
+        seed: int,
+        only_known: bool,
     ) -> None:
         self.grammar = grammar
         self.measure = measure
         self.noise = noise
         self.seed = seed
+        self.only_known = only_known
         self.readings: dict[Indices, Reading] = {}
         self.searched: dict[Indices, Sentence] = {one.indices: one for one, _ in surveyed}
         self._keep(surveyed)
@@ -190,7 +217,8 @@ class _Search:
         """Whether the claim fails on it, as the rule says; measured now if it was not yet."""
         self.read([sentence])
         reading = self.readings[sentence.indices]
-        return reading.clean_ld > self.noise and reading.delta < -self.noise
+        known = reading.clean_ld > self.noise or not self.only_known
+        return known and reading.delta < -self.noise
 
     def failing(self) -> list[Sentence]:
         """Those of the searched sentences on which the claim fails."""
