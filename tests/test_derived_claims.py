@@ -4,6 +4,7 @@ Run: pytest tests/test_derived_claims.py
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from claims import test_geometry as geometry
 from claims import test_training as training
 from fixtures import derived, measurements
 from tests import synthetic_sweeps
-from tests.synthetic_effects import TRIO, make_coalitions, noise
+from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tests.test_courses import made_up
 from tinyablation.fingerprints import load_as_measured
@@ -319,6 +320,25 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
             given(measurements.named, made, SimpleNamespace(trio=heads, pair=()), judge)
     with pytest.raises(Blocked, match="no trio is named for .*, only 2 heads"):
         given(derived.trio, made, named[:2], judge)
+
+
+def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
+    sound = make_patches({}, {})
+    table = sound.forward.table
+    near = table.assign(logit_diff=table["logit_diff"] + 8.5)
+    alike = replace(sound, forward=replace(sound.forward, table=near, _cache={}), _cache={})
+
+    def with_patches(found):
+        return SimpleNamespace(
+            patches=lambda _: found, protocol="corrected", validity=lambda _: None
+        )
+
+    assert given(measurements.patches, with_patches(sound), "facts", judge) is sound
+    assert given(measurements.twin_patches, with_patches(sound), "facts", judge) is sound
+    assert given(measurements.twin_patches, None, "facts", judge) is None
+    for fixture in (measurements.patches, measurements.twin_patches):
+        with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
+            given(fixture, with_patches(alike), "facts", judge)
 
 
 def test_no_binding_corpus_is_blocked(tmp_path):
