@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 CELLS = "tiny-llama and not plain and (counterfactual or test_same_heads)"
 # Claims whose functions ask for more than tables of ablations, patches and paths.
-NO_MULTIVERSE = ("B.1", "D.1", "G.2", "K.1", "OV.1", "OV.2", "OV.3", "S.1", "V")
+NO_MULTIVERSE = ("D.1", "G.2", "K.1", "OV.1", "OV.2", "OV.3", "S.1", "V")
 
 
 @pytest.fixture(scope="module")
