@@ -14,7 +14,7 @@ from tinyablation.verdicts import blocked, figure
 
 
 @pytest.mark.claim("K.1")
-def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, model, judge):
+def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, judge):
     """Zeroing the three named heads improves calibration, by more than a change of scale would.
 
     Estimator: clean - ablated of the Brier score and of the negative log-likelihood of the
@@ -25,7 +25,7 @@ def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, model, judge):
       that no improvement could count, and where no temperature can be fitted.
     Refuted if: one of the intervals lies below its threshold.
     """
-    verdict = _calibration(zeroed_trio, f"zeroing {set_name(trio)}", model.seed)
+    verdict = _calibration(zeroed_trio, trio, f"zeroing {set_name(trio)}")
     sides = {side: verdict.details[side] for side in ("clean", "ablated") if verdict.details}
     judge(
         verdict,
@@ -40,9 +40,10 @@ def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, model, judge):
     )
 
 
-def _calibration(zeroed, what, seed):
+def _calibration(zeroed, trio, what):
+    clean, ablated = zeroed.baseline(), zeroed.rows(trio)
     try:
-        verdict = calibration_verdict(zeroed.clean, zeroed.ablated, what=what, seed=seed)
+        verdict = calibration_verdict(clean, ablated, what=what, seed=zeroed.seed)
     except Unbalanced as refusal:
         return blocked(f"{what}: {refusal}")
     if verdict.status == "blocked":

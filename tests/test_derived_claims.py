@@ -21,7 +21,9 @@ from tests import synthetic_sweeps
 from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tests.test_courses import made_up
+from tinyablation.coalitions import Coalitions
 from tinyablation.fingerprints import load_as_measured
+from tinyablation.interventions import AblateHeads
 from tinyablation.loading import WeightsMissing
 from tinyablation.measuring import Bench
 from tinyablation.plain import plain
@@ -32,7 +34,6 @@ from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.sweeps import Sweep
 
 ROOT = Path(__file__).parent.parent
-MODEL = SimpleNamespace(seed=0)
 
 
 def judged(claim, *arguments):
@@ -140,12 +141,25 @@ def zeroed(clean_noise, ablated_noise, *, mean=2.0, ablated_scale=1.0, first=Non
             "foil": np.where(yes, " yes", " no"),
         }
     )
-    sides = [
+    clean, ablated = (
         scale * (mean + size * rng.normal(size=n))
         for size, scale in ((clean_noise, 1.0), (ablated_noise, ablated_scale))
-    ]
-    clean, ablated = (rows.assign(logit_diff=ld) for ld in sides)
-    return derived.Zeroed(clean, ablated, ("made-up-run",))
+    )
+    return with_ablated(rows, clean, ablated)
+
+
+def with_ablated(rows, clean, ablated):
+    label = AblateHeads(TRIO).label
+    nothing = {"method": "none", "intervention": "baseline"}
+    zeroing = {"method": "zero", "intervention": label}
+    table = pandas.concat(
+        [
+            rows.assign(logit_diff=clean, heads="", **nothing),
+            rows.assign(logit_diff=ablated, heads=label.split(":")[1], **zeroing),
+        ],
+        ignore_index=True,
+    )
+    return Coalitions("made-up", "facts", table, 1e-6, runs=("made-up-run",))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,7 @@ def zeroed(clean_noise, ablated_noise, *, mean=2.0, ablated_scale=1.0, first=Non
 )
 def test_k_1_calibration(measured, status, said):
     claim = calibration.test_zeroing_the_trio_improves_calibration
-    verdict = judged(claim, measured, TRIO, MODEL)
+    verdict = judged(claim, measured, TRIO)
     assert verdict.status == status, verdict.reason
     assert said in verdict.reason
 
@@ -168,9 +182,10 @@ def test_k_1_calibration(measured, status, said):
 def test_k_1_a_change_of_scale_is_no_improvement():
     """The published improvement could be one: logits twice as large, and nothing else."""
     measured = zeroed(3.0, 0.0)
-    doubled = measured.clean.assign(logit_diff=2 * measured.clean["logit_diff"])
+    clean = measured.baseline()
+    doubled = with_ablated(clean, clean["logit_diff"], 2 * clean["logit_diff"])
     claim = calibration.test_zeroing_the_trio_improves_calibration
-    assert judged(claim, measured._replace(ablated=doubled), TRIO, MODEL).status == "refuted"
+    assert judged(claim, doubled, TRIO).status == "refuted"
 
 
 # --- B --------------------------------------------------------------------------------------------
@@ -403,11 +418,12 @@ def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, mo
 
 def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, monkeypatch):
     found = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
+    clean, ablated = found.baseline(), found.rows(TRIO)
     for column in ("example", "split", "cluster_id", "target"):
-        assert found.clean[column].tolist() == found.ablated[column].tolist()
-    assert set(found.clean["split"]) == {"discovery", "confirmation"}
-    assert set(found.ablated["heads"]) == {"0.0+0.2+0.5"}
-    assert found.clean.groupby("cluster_id").size().max() <= 2
+        assert clean[column].tolist() == ablated[column].tolist()
+    assert set(clean["split"]) == {"discovery", "confirmation"}
+    assert set(ablated["heads"]) == {"0.0+0.2+0.5"}
+    assert clean.groupby("cluster_id").size().max() <= 2
     monkeypatch.setattr("tinyablation.loading.load_model", None)
     again = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
-    assert again.ablated.equals(found.ablated)
+    assert again.rows(TRIO).equals(ablated)

@@ -40,6 +40,8 @@ REDRAWN = 2  # splits drawn anew, beside the registered one: the least that can 
 
 ALL, REGISTERED = "all", "registered"
 PATCHED = "patched"  # the method of what is no ablation: patches of activations, and paths
+# What tells an example. Not its number: runs of other splits number their examples otherwise.
+EXAMPLE = ("clean", "target", "foil")
 FACTORS = ("method", "metric", "template", "split")
 
 
@@ -208,8 +210,7 @@ class Source:
 
     def _agree(self, first: "pandas.DataFrame", second: "pandas.DataFrame") -> bool:
         """Whether LD is the same wherever both have it; MultiverseError where they never do."""
-        # Not by their number: runs of other splits number their examples otherwise.
-        key = ["heads", "clean", "target", "foil"]
+        key = ["heads", *EXAMPLE]
         one, other = (
             rows.drop_duplicates(key).set_index(key)["logit_diff"] for rows in (first, second)
         )
@@ -221,6 +222,14 @@ class Source:
             )
         a, b = one.loc[shared].to_numpy(dtype=float), other.loc[shared].to_numpy(dtype=float)
         return bool(np.abs(a - b).max() <= self.tolerance * max(1.0, float(np.abs(a).max())))
+
+
+def of_examples(effects: Effects, wanted: Effects) -> Effects:
+    """The first measurement, of the examples that the second has."""
+    from pandas import MultiIndex
+
+    own, kept = (MultiIndex.from_frame(e.table[[*EXAMPLE]]) for e in (effects, wanted))
+    return replace(effects, table=effects.table[own.isin(kept)], _cache={})
 
 
 def family(template_id: str) -> str:

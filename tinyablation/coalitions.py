@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from tinyablation.statistics import (
     max_t_sign_flip,
 )
 from tinyablation.verdicts import Floor
+
+if TYPE_CHECKING:
+    import pandas
 
 Heads = tuple[Head, ...]
 
@@ -56,6 +60,12 @@ class Coalitions(Effects):
         if not wanted:
             return np.zeros(len(self.baseline(split)))
         return self.change(AblateHeads(wanted, self.method).label, split, column)
+
+    def rows(self, heads: Iterable[Head]) -> "pandas.DataFrame":
+        """Rows of both splits with these heads ablated together, examples in order."""
+        label = AblateHeads(tuple(sorted(heads)), self.method).label
+        rows = self.table[self.table["intervention"] == label]
+        return rows.sort_values("example").reset_index(drop=True)
 
     def effect(
         self, heads: Iterable[Head], *, split: str = CONFIRMATION, column: str = "logit_diff"
