@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,18 +69,14 @@ def require_fields(where: str, text: str, *names: str) -> None:
         raise ValueError(f"{where}: {text!r} must have exactly the fields {wanted}")
 
 
-class Relation(Table):
-    phrase: str
+class Facts(Table):
+    """What every relation has: the answer of each subject, and which answers could both be given."""
+
     facts: dict[str, Word]
     alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted
 
     @model_validator(mode="after")
-    def _phrase_has_a_subject(self) -> "Relation":
-        require_fields("phrase", self.phrase, "subject")
-        return self
-
-    @model_validator(mode="after")
-    def _alike_answers_exist(self) -> "Relation":
+    def _alike_answers_exist(self) -> Self:
         answers = set(self.facts.values())
         for pair in self.alike:
             for word in pair:
@@ -92,6 +88,15 @@ class Relation(Table):
         """Whether one answer is plainly wrong where the other is right."""
         same = first == second
         return not same and (first, second) not in self.alike and (second, first) not in self.alike
+
+
+class Relation(Facts):
+    phrase: str
+
+    @model_validator(mode="after")
+    def _phrase_has_a_subject(self) -> "Relation":
+        require_fields("phrase", self.phrase, "subject")
+        return self
 
 
 class Kinds(Table):
@@ -261,14 +266,19 @@ def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
         raise _explain(path, model, error) from None
 
 
+def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
+    """Read a file that holds one table of the kind `model` under each name."""
+    tables: dict[str, AnyTable] = {}
+    for name, row in _read_table(path).items():
+        try:
+            tables[name] = model.model_validate(row)
+        except ValidationError as error:
+            raise _explain(path, model, error, name) from None
+    return tables
+
+
 def load_knowledge(folder: Path) -> Knowledge:
     """Read the three tables of `folder`; KnowledgeError names the file and the field at fault."""
-    facts = folder / "facts.toml"
-    relations: dict[str, Relation] = {}
-    for name, row in _read_table(facts).items():
-        try:
-            relations[name] = Relation.model_validate(row)
-        except ValidationError as error:
-            raise _explain(facts, Relation, error, name) from None
+    relations = load_tables(folder / "facts.toml", Relation)
     kinds = load_table(folder / "classes.toml", Kinds)
     return Knowledge(relations, kinds, load_table(folder / "templates.toml", Wording))
