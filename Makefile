@@ -50,7 +50,7 @@ organisms: $(READY)
 
 # The embedded tokenizer only; for others: python -m tinyablation corpora build --tokenizer PATH_OR_ID
 corpora: $(READY)
-	$(BIN)/python -m tinyablation corpora build --tokenizer fixtures/organisms/tiny-gpt2 --name tiny
+	$(BIN)/python -m tinyablation corpora build --world embedded --tokenizer fixtures/organisms/tiny-gpt2 --name tiny
 
 # Some make bench ONLY=startup; what there is: .venv/bin/python -m benchmarks --list
 bench: $(READY)

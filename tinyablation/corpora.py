@@ -51,7 +51,7 @@ class Example:
     target: str
     foil: str
     fact_id: str  # what the clean prompt is about
-    template_id: str  # the wording, "prefix.frame"
+    template_id: str  # the wording: "prefix.frame", or "family/wording" where there are families
     cluster_id: str  # examples that share a fact share a cluster, on either side
     cell: str  # e.g. operator and truth of the clean statement; "" where there is none
     aligned: bool  # clean and corrupt have equally many tokens
@@ -71,6 +71,17 @@ class Example:
             raise CorpusError(f"field 'foil': {self.foil!r} is the target too")
         if self.clean == self.corrupt:
             raise CorpusError("field 'corrupt': the same text as clean")
+
+    @property
+    def family(self) -> str:
+        """The family of prompts within the condition; "" where it has none."""
+        return family_of(self.template_id)
+
+
+def family_of(template_id: str) -> str:
+    """The family that a wording belongs to: "said" of "said/not-but", "" of "plain.true"."""
+    family, slash, _ = template_id.partition("/")
+    return family if slash else ""
 
 
 _FIELDS = tuple(field.name for field in fields(Example))
@@ -120,6 +131,11 @@ class Corpus:
     content_hash: str
     defects: tuple[str, ...] = ()
 
+    @property
+    def is_crossed(self) -> bool:
+        """Whether its prompts come in families, each fact in every wording of its family."""
+        return all(example.family for example in self.examples)
+
     @classmethod
     def of(
         cls,
@@ -158,12 +174,51 @@ def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str
         if row.clean in seen:
             found.append((number, f"field 'clean': the prompt of line {seen[row.clean] + 1} again"))
         seen.setdefault(row.clean, number)
+        if row.family:
+            continue  # judged as a whole, below
         for side in ("clean", "corrupt"):
             for answer in (row.target, row.foil):
                 fault = answer_fault(condition, getattr(row, side), answer)
                 if fault is not None:
                     found.append((number, f"field {side!r}: {fault}"))
-    return found
+    return found + list(_unbalanced(examples))
+
+
+def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
+    """Prompts of families in which answers stand, where a bias could pass for knowledge.
+
+    An answer may stand in a prompt only if the corrupt prompt is the clean one of another row with
+    the answers exchanged, and if, over a family, the target comes first as often as last where both
+    stand. No prompt ends with one of its answers.
+    """
+    rows = {(row.clean, row.target, row.foil) for row in examples}
+    first: dict[str, list[int]] = {}
+    for number, row in enumerate(examples):
+        if not row.family:
+            continue
+        places = [list(_places(row.clean, answer)) for answer in (row.target, row.foil)]
+        if not any(places):
+            continue
+        if any(at and not re.search(r"\w", row.clean[at[-1].end() :]) for at in places):
+            yield number, "field 'clean': it ends with one of its answers"
+        # Of labels the mirror asks the same of other content, and the labels do not stand in it.
+        if (row.corrupt, row.foil, row.target) not in rows:
+            yield (
+                number,
+                "field 'corrupt': an answer stands in the prompts, and no other row has this "
+                "prompt as its clean one, with the answers exchanged",
+            )
+        if all(places):
+            sign = 1 if places[0][0].start() < places[1][0].start() else -1
+            first.setdefault(row.family, []).append(sign)
+    for family, signs in first.items():
+        if sum(signs):
+            number = next(n for n, row in enumerate(examples) if row.family == family)
+            yield (
+                number,
+                f"family {family!r}: the target stands first in {signs.count(1)} of {len(signs)} "
+                "prompts that have both answers, not in half of them",
+            )
 
 
 def _read_lines(path: Path) -> list[str]:

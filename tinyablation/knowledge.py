@@ -218,7 +218,7 @@ class Knowledge(NamedTuple):
         return [Fact(relation, subject, answer) for subject, answer in table.items()]
 
 
-def _read_table(path: Path) -> dict[str, object]:
+def read_table(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -240,7 +240,7 @@ def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _explain(
+def explain(
     path: Path, model: type[BaseModel], error: ValidationError, where: str = ""
 ) -> KnowledgeError:
     # An unknown field comes first: the missing one beside it is mostly the same, well spelt.
@@ -261,19 +261,19 @@ def _explain(
 def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
     """Read one table of the kind `model`; KnowledgeError names the file and the field at fault."""
     try:
-        return model.model_validate(_read_table(path))
+        return model.model_validate(read_table(path))
     except ValidationError as error:
-        raise _explain(path, model, error) from None
+        raise explain(path, model, error) from None
 
 
 def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
     """Read a file that holds one table of the kind `model` under each name."""
     tables: dict[str, AnyTable] = {}
-    for name, row in _read_table(path).items():
+    for name, row in read_table(path).items():
         try:
             tables[name] = model.model_validate(row)
         except ValidationError as error:
-            raise _explain(path, model, error, name) from None
+            raise explain(path, model, error, name) from None
     return tables
 
 

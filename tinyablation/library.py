@@ -16,7 +16,7 @@ from tinyablation.corpora import BINDING, CONDITIONS, Corpus, CorpusError, Split
 from tinyablation.fingerprints import fingerprint, load_as_measured
 from tinyablation.finishing import TooFewPrompts
 from tinyablation.manifests import MANIFEST
-from tinyablation.shelves import BUILDER, Shelf, knowledge_hash, put_on_shelf
+from tinyablation.shelves import BUILDER, Shelf, natural_hash, put_on_shelf
 
 __all__ = ["Library", "fingerprint"]
 
@@ -116,7 +116,7 @@ class Library:
     # Those that are built ------------------------------------------------------------------------
 
     def _cached(self, wanted: str, tokenizer_folder: Path, name: str) -> Shelf:
-        known = knowledge_hash(self.knowledge)
+        known = natural_hash(self.knowledge)
         key = f"{wanted[:16]}-{known[:8]}"
         try:
             folder = self._place(key)
@@ -162,20 +162,12 @@ class Library:
             unfinished = folder.with_name(
                 f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{_UNFINISHED}"
             )
-            from tinyablation.binding import load_binding
-            from tinyablation.building import build_everything
-            from tinyablation.knowledge import load_knowledge
+            from tinyablation.natural import build_natural
 
             unfinished.mkdir()
             try:
                 tokenizer = load_as_measured(tokenizer_folder)
-                built = build_everything(
-                    load_knowledge(self.knowledge),
-                    load_binding(self.knowledge),
-                    tokenizer,
-                    name,
-                    seed=SEED,
-                )
+                built = build_natural(self.knowledge, tokenizer, name, seed=SEED)
                 put_on_shelf(unfinished, built, tokenizer, name, knowledge=known, seed=SEED)
                 if folder.exists():  # what is there was found not to be whole
                     shutil.rmtree(folder)

@@ -142,6 +142,21 @@ def knowledge_hash(folder: Path) -> str:
     return digest([(name, table.model_dump_json(by_alias=True)) for name, table in tables])
 
 
+def natural_hash(folder: Path) -> str:
+    """sha256 of what the natural world's tables say, and "binding"; see knowledge_hash."""
+    from tinyablation.binding import load_binding
+    from tinyablation.frames import load_frames
+    from tinyablation.natural import NATURAL
+    from tinyablation.world import load_world
+
+    world = load_world(folder / NATURAL)
+    tables: list[tuple[str, BaseModel]] = [*world.relations.items(), ("nonces", world.nonces)]
+    for condition, families in load_frames(folder / NATURAL).items():
+        tables += [(f"{condition}.{name}", family) for name, family in families.items()]
+    tables.append(("binding", load_binding(folder)))
+    return digest([(name, table.model_dump_json(by_alias=True)) for name, table in tables])
+
+
 def put_on_shelf(
     folder: Path,
     built: "Built",

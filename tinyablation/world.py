@@ -25,6 +25,7 @@ from tinyablation.knowledge import (
 
 NEGATION = frozenset({"not", "never", "does", "do", "did"})  # what `denies` adds to an ask
 NONCES = "nonces.toml"
+FRAMES = "frames.toml"  # how facts become prompts: see frames.py
 FEWEST_FACTS = 12  # so that both splits of every tokenizer get some of each relation
 
 Kind = Literal["name", "word"]  # of the subjects: what stands in for them must be one as well
@@ -135,7 +136,7 @@ def load_world(folder: Path) -> World:
     relations: dict[str, WorldRelation] = {}
     read_from: dict[str, Path] = {}
     for path in sorted(folder.glob("*.toml")):
-        if path.name == NONCES:
+        if path.name in (NONCES, FRAMES):
             continue
         for name, relation in load_tables(path, WorldRelation).items():
             if name in relations:
