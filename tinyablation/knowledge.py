@@ -70,7 +70,7 @@ def require_fields(where: str, text: str, *names: str) -> None:
 
 
 class Facts(Table):
-    """What every relation has: the answer of each subject, and which answers could both be given."""
+    """What every relation has: the answer of each subject, and answers that are alike."""
 
     facts: dict[str, Word]
     alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted

@@ -1,8 +1,8 @@
 """The natural world: what language models can be expected to know, and how one asks for it.
 
 The tables are TOML files in one folder (`corpora/knowledge/natural/`), by theme: each holds
-relations, and nonces.toml the words that mean nothing. Only what can be said mechanically is checked
-here. That a fact is true, and an ask natural, is for its author to see to.
+relations, and nonces.toml the words that mean nothing. Only what a program can tell
+is checked here: that a fact is true, and an ask natural, is for its author to see to.
 """
 
 import re
@@ -79,19 +79,30 @@ class WorldRelation(Facts):
             around = ask.replace("{subject}", "").replace("{object}", "")
             for subject, answer in self.facts.items():
                 if stands_in(answer, around):
-                    raise ValueError(f"{place}: {answer!r}, the answer of {subject!r}, stands in it")
+                    raise ValueError(
+                        f"{place}: {answer!r}, the answer of {subject!r}, stands in it"
+                    )
         for subject, answer in self.facts.items():
             if stands_in(answer, subject):
                 raise ValueError(f"facts: {subject!r} holds its own answer, {answer!r}")
         return self
 
     @model_validator(mode="after")
-    def _every_fact_has_a_contrast(self) -> "WorldRelation":
-        answers = set(self.facts.values())
-        for subject, answer in self.facts.items():
-            if not any(self.contrasts(answer, other) for other in answers):
+    def _every_fact_has_a_foil(self) -> "WorldRelation":
+        for subject in self.facts:
+            if not self.foils(subject):
                 raise ValueError(f"facts: no other answer is plainly wrong for {subject!r}")
         return self
+
+    def foils(self, subject: str) -> list[str]:
+        """Answers that are plainly wrong for `subject`, and do not stand in it; in their order."""
+        answer = self.facts[subject]
+        others = dict.fromkeys(self.facts.values())
+        return [
+            other
+            for other in others
+            if self.contrasts(answer, other) and not stands_in(other, subject)
+        ]
 
 
 class Nonces(Table):
