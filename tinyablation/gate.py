@@ -121,13 +121,18 @@ class Gate:
 
     def hindrance(self, condition: str) -> str | None:
         """Why claims of the condition cannot be judged of the model; None where they can be."""
+        invalid = self.blocked_by_validity(condition)
+        if invalid is not None:
+            return invalid
+        selection = self.bench.selection(condition)
+        return None if selection is None else selection.lacking or None
+
+    def blocked_by_validity(self, condition: str) -> str | None:
+        """The same, as far as validity goes; the known facts are not asked for."""
         from tinyablation.validity import blocks
 
         validity = self.bench.validity(condition)
-        if validity is not None and blocks(validity):
-            return validity.reason
-        selection = self.bench.selection(condition)
-        return None if selection is None else selection.lacking or None
+        return validity.reason if validity is not None and blocks(validity) else None
 
 
 def _in_order(run: "Run") -> "pandas.DataFrame":
