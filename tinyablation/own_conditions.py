@@ -44,7 +44,7 @@ OPTIONAL: Mapping[str, str] = {
 }
 SPLIT = "split"
 _COMPUTED = "aligned"
-_KNOWN = (*REQUIRED, *OPTIONAL, SPLIT, *OPTIONAL.values(), _COMPUTED)
+_KNOWN = (*REQUIRED, *OPTIONAL, "family", SPLIT, *OPTIONAL.values(), _COMPUTED)
 
 
 @dataclass(frozen=True)
