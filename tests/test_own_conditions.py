@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from tinyablation.bundles import write_bundle
 from tinyablation.conditions import NAMES
 from tinyablation.corpora import SPLITS, CorpusError
+from tinyablation.evidence import EvidenceError
 from tinyablation.jobs import BenchFacts, JobError, make_bench
 from tinyablation.library import Library
 from tinyablation.measuring import Bench
 from tinyablation.own_conditions import OwnCondition, check_name, read_own
+from tinyablation.records import Record, RecordFile, Session
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
 from tinyablation.tokenisation import load_tokenizer
@@ -201,3 +204,28 @@ def test_its_runs_have_their_own_addresses_here_and_on_a_worker(own, rows, tmp_p
     made.path.unlink()
     with pytest.raises(JobError, match=r"sees no file .*mine\.jsonl of the condition mine"):
         make_bench(facts)
+
+
+def test_a_bundle_without_the_file_is_refused(tmp_path: Path):
+    texts = ("claim", "family", "test", "name", "statement", "estimator", "threshold", "model")
+    record = Record(
+        **dict.fromkeys(texts, "x"),
+        refuted_if="x",
+        condition="mine",
+        verdict="supported",
+        reason="because",
+        outcome="passed",
+    )
+    session = Session(
+        started="2025-01-31T12:00:00+00:00",
+        command="pytest",
+        versions={},
+        platform="x",
+        device="cpu",
+        predictions_hash="x",
+        complete=True,
+    )
+    file = RecordFile(session=session, records=[record])
+    with pytest.raises(EvidenceError, match="the condition mine is from a file"):
+        write_bundle(tmp_path / "x.zip", ROOT, tmp_path, file.records, file)
+    assert not (tmp_path / "x.zip").exists()
