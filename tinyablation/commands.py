@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora import CONFIRMATION
+from tinyablation.corpora import CONDITIONS, CONFIRMATION
 from tinyablation.errors import TinyAblationError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def add_bench_options(parser: argparse.ArgumentParser, *, store: bool = True) ->
         "--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)"
     )
     parser.add_argument(
-        "--condition", required=True, help="facts, negation, counterfactual or logic"
+        "--condition", required=True, help=f"{', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}"
     )
     parser.add_argument(
         "--registry", type=Path, default=REGISTRY, help="models.toml (default: %(default)s)"

@@ -20,15 +20,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tinyablation.conditions import BINDING as BINDING
+from tinyablation.conditions import CONDITIONS as CONDITIONS
+from tinyablation.conditions import IN_CONTEXT as IN_CONTEXT
 from tinyablation.errors import TinyAblationError
 
-CONDITIONS = ("facts", "negation", "counterfactual", "logic")
-BINDING = "binding"  # a condition of its own: claims about the four are not about it
-# Conditions whose answers stand in their prompts, each with its reason. There both must stand
-# exactly once, and never at the end, where a prompt would give its answer away.
-IN_CONTEXT: Mapping[str, str] = {
-    BINDING: "which of two things introduced has a property is read from the prompt itself",
-}
 DISCOVERY, CONFIRMATION = "discovery", "confirmation"
 SPLITS = (DISCOVERY, CONFIRMATION)
 
@@ -96,6 +92,17 @@ def _places(text: str, answer: str) -> Iterator["re.Match[str]"]:
     return re.finditer(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE)
 
 
+def answer_places(text: str, answer: str) -> list[tuple[int, int]]:
+    """Where the answer stands in the text as a word, in any case: its first sign, and the next
+    after it."""
+    return [place.span() for place in _places(text, answer)]
+
+
+def word_after(text: str, place: tuple[int, int]) -> bool:
+    """Whether a word stands in the text after that place."""
+    return re.search(r"\w", text[place[1] :]) is not None
+
+
 def answer_fault(condition: str, text: str, answer: str) -> str | None:
     """What is wrong with where the answer stands in a clean or corrupt prompt, if anything."""
     places = list(_places(text, answer))
@@ -104,7 +111,7 @@ def answer_fault(condition: str, text: str, answer: str) -> str | None:
         return f"the answer {answer!r} stands in it" if places else None
     if len(places) != 1:
         return f"the answer {answer!r} stands {len(places)} times in it, not once"
-    if not re.search(r"\w", text[places[0].end() :]):
+    if not word_after(text, places[0].span()):
         return f"it ends with the answer {answer!r}"
     return None
 
@@ -221,7 +228,7 @@ def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
             )
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -244,7 +251,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """CorpusError for what json.loads lets pass or raises beside JSONDecodeError."""
     try:
         return json.loads(text, object_pairs_hook=_unique_fields)
@@ -256,7 +263,7 @@ def _parse_json(text: str) -> Any:
         raise CorpusError(f"not JSON ({error})") from None
 
 
-def _refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in row:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -268,7 +275,7 @@ def _parse_row(row: Any) -> tuple[Example, bool]:
     """An example, and whether it is in the handover's short format."""
     if not isinstance(row, dict):
         raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
-    _refuse_unknown(row, _FIELDS)
+    refuse_unknown(row, _FIELDS)
     short = set(row) <= set(_HANDOVER_FIELDS)
     missing = [name for name in (_HANDOVER_FIELDS if short else _FIELDS) if name not in row]
     if missing:
@@ -286,9 +293,9 @@ def load_corpus(
     """Read a corpus; condition and tokenizer default to the names of the file and its folder."""
     examples: list[Example] = []
     formats = set()
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
-            example, short = _parse_row(_parse_json(line))
+            example, short = _parse_row(parse_json(line))
         except json.JSONDecodeError as error:
             raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
         except CorpusError as error:
@@ -313,7 +320,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
         raise CorpusError("a JSON object is wanted")
     handover = "train" in data
     names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
-    _refuse_unknown(data, ("seed", "data_hash", *names))
+    refuse_unknown(data, ("seed", "data_hash", *names))
     for name in ("seed", "data_hash", *names):
         if name not in data:
             raise CorpusError(f"field {name!r} is missing")
@@ -376,7 +383,7 @@ def _without_leaks(
 def load_split(path: Path, corpus: Corpus) -> Split:
     """Read the split of `corpus`; refused when it was made for other content, or leaks."""
     try:
-        return _parse_split(_parse_json("\n".join(_read_lines(path))), corpus)
+        return _parse_split(parse_json("\n".join(read_lines(path))), corpus)
     except json.JSONDecodeError as error:
         raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except CorpusError as error:

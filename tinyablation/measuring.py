@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tinyablation.corpora import Corpus, Example, Split
     from tinyablation.dispatch import Dispatch
     from tinyablation.effects import Effects
+    from tinyablation.own_conditions import OwnCondition
     from tinyablation.patches import Patches
     from tinyablation.paths import PathEffects
     from tinyablation.readings import AnyReading, Reading
@@ -75,7 +76,8 @@ class Bench(HeldModel):
     clusters of each split, drawn by the seed; per_relation: of a crossed corpus, the examples of
     each relation that are swept; sharing: how this process shares the machine with
     others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
-    measures what is missing, so that this process loads no model; None: this process does.
+    measures what is missing, so that this process loads no model; None: this process does; own:
+    conditions from files, by name.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Bench(HeldModel):
         sharing: Sharing = ALONE,
         screening: "Screening | None" = None,
         elsewhere: "Dispatch | None" = None,
+        own: "Mapping[str, OwnCondition] | None" = None,
     ) -> None:
         super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
         self.screening = screening
@@ -110,7 +113,7 @@ class Bench(HeldModel):
         self.progress = progress
         self.elsewhere = elsewhere
         self.corpora = corpora
-        self.library = Library(corpora, say=_say if progress else None)
+        self.library = Library(corpora, say=_say if progress else None, own=own, seed=seed)
         self.gate = Gate(self)
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
         self._read: dict[str, tuple[Corpus, Split]] = {}
