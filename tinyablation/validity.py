@@ -161,5 +161,10 @@ def condition_validity(tables: Tables, *, seed: int = 0) -> Verdict:
     )
 
 
+def blocks(validity: Verdict | None) -> bool:
+    """Whether the claims of a condition with this validity are blocked (None: no gate)."""
+    return validity is not None and validity.status in ("refuted", "blocked")
+
+
 def _clusters(rows: "pandas.DataFrame") -> list[str]:
     return [str(name) for name in rows["cluster_id"]]
