@@ -131,6 +131,7 @@ def test_same_heads_lead_in_every_condition(sweeps, judge):
 
 
 @pytest.mark.claim("H1.4")
+@pytest.mark.needs("named heads")
 def test_sibling_has_the_same_suppressor(sweep, subject, judge):
     """The head that leads in a sibling model suppresses here too, under the same number.
 
@@ -154,6 +155,7 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
 
 
 @pytest.mark.claim("H1.5")
+@pytest.mark.needs("named heads")
 @pytest.mark.usefixtures("trio")
 def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
     """Zeroing the trio that is named for the small model raises the logit difference.
@@ -179,6 +181,7 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
 
 
 @pytest.mark.claim("H1.6")
+@pytest.mark.needs("named heads")
 def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
     """The head that the handover names for Mistral is the primary suppressor of layer 0.
 
@@ -202,6 +205,7 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
 
 
 @pytest.mark.claim("H1.7")
+@pytest.mark.needs("named heads")
 def test_named_pair_suppresses(subsets, coalitions, subject, judge):
     """The pair of layer-0 heads that the study names for Mistral suppresses the right answer.
 

@@ -75,6 +75,7 @@ def test_named_head_writes_hedges(ov, subject, judge):
 
 
 @pytest.mark.claim("OV.2")
+@pytest.mark.needs("reference")
 def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
     """The named head writes the same tokens as the named head of the reference model.
 

@@ -13,6 +13,7 @@ from tinyablation.verdicts import judge_above_floor, judge_all_of
 
 
 @pytest.mark.claim("D.1")
+@pytest.mark.needs("checkpoints")
 def test_suppression_emerges_during_training(training, judge):
     """The named head is no suppressor at the first checkpoint, and is one at the last.
 

@@ -258,7 +258,9 @@ def test_models_without_an_entry(hub, machine, tmp_path):
     session = machine.run(hub, *one, *at, "step1000")
     assert session.outcomes("name-step1000") == SUPPORTED[:1], session.out + session.error
     session = machine.run(hub, *one, *at, "step2000")
-    assert (session.code, session.outcomes("name-step2000")) == (0, BLOCKED[:1])
+    # A model that the command names by its id, or place, is never silently left out.
+    assert (session.code, session.outcomes("name-step2000")) == (1, BLOCKED[:1])
+    assert "ERROR: name-step2000 was named, and cannot be had: " in session.out
     (reason,) = session.reasons("name-step2000")
     assert "owner/Name has no revision 'step2000'; its branches and tags are at" in reason
     session = machine.run(hub, *one, *at, "step2000", "--require-models")

@@ -3,6 +3,7 @@
 Run: pytest tests/test_derived_claims.py
 """
 
+import inspect
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from claims import test_binders as binders
 from claims import test_calibration as calibration
 from claims import test_geometry as geometry
 from claims import test_training as training
-from fixtures import derived, measurements
+from fixtures import derived, measurements, readings
 from tests import synthetic_sweeps
 from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
@@ -313,16 +314,23 @@ SUBJECT = SimpleNamespace(
 @pytest.mark.parametrize(
     ("fixture", "arguments"),
     [
+        (measurements.corrected, (judge,)),
         (derived.corrected_sweep, ("facts", judge)),
-        (derived.stepnorms, ("facts", TRIO, judge)),
-        (derived.zeroed_trio, ("facts", TRIO, judge)),
         (derived.binding, (judge,)),
-        (derived.training, ("facts", SUBJECT, judge)),
     ],
 )
 def test_the_published_protocol_is_blocked(tmp_path, fixture, arguments):
     with pytest.raises(Blocked, match="corrected protocol only"):
         given(fixture, bench(tmp_path, protocol="published"), *arguments)
+
+
+@pytest.mark.parametrize(
+    "fixture",
+    [measurements.paths, readings.ov, derived.stepnorms, derived.zeroed_trio, derived.training],
+)
+def test_the_protocol_is_asked_for_before_heads_are_found(fixture):
+    """Else a cell that is blocked would take a sweep."""
+    assert next(iter(inspect.signature(fixture.__wrapped__).parameters)) == "corrected"
 
 
 def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
@@ -331,7 +339,7 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
     assert given(derived.trio, made, named, judge) == named == TRIO
     apart = (SimpleNamespace(layer=1, head=0), *SUBJECT.trio[1:])
     for heads in (apart, ()):
-        with pytest.raises(Blocked, match="no heads within one layer"):
+        with pytest.raises(Blocked, match="no two or three heads of one layer are"):
             given(measurements.named, made, SimpleNamespace(trio=heads, pair=()), judge)
     with pytest.raises(Blocked, match="no trio is named for .*, only 2 heads"):
         given(derived.trio, made, named[:2], judge)
@@ -402,7 +410,8 @@ def test_a_model_that_binds_is_swept(monkeypatch, tmp_path):
 
 def test_a_model_without_checkpoints_is_blocked(tmp_path):
     with pytest.raises(Blocked, match="no checkpoints of tiny-llama"):
-        given(derived.training, bench(tmp_path, "tiny-llama"), "facts", SUBJECT, judge)
+        given(derived.checkpoints, bench(tmp_path, "tiny-llama"), judge)
+    given(derived.checkpoints, bench(tmp_path), judge)
 
 
 def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, monkeypatch):
@@ -413,11 +422,11 @@ def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, mo
 
     monkeypatch.setattr("tinyablation.courses.course", missing)
     with pytest.raises(WeightsMissing, match="step 30: no folder"):
-        given(derived.training, bench(tmp_path), "facts", SUBJECT, judge)
+        given(derived.training, None, None, bench(tmp_path), "facts", SUBJECT)
 
 
 def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, monkeypatch):
-    found = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
+    found = given(derived.zeroed_trio, None, bench(tmp_path, share=0.2), "facts", TRIO)
     clean, ablated = found.baseline(), found.rows(TRIO)
     for column in ("example", "split", "cluster_id", "target"):
         assert clean[column].tolist() == ablated[column].tolist()
@@ -425,5 +434,5 @@ def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, mon
     assert set(ablated["heads"]) == {"0.0+0.2+0.5"}
     assert clean.groupby("cluster_id").size().max() <= 2
     monkeypatch.setattr("tinyablation.loading.load_model", None)
-    again = given(derived.zeroed_trio, bench(tmp_path, share=0.2), "facts", TRIO, judge)
+    again = given(derived.zeroed_trio, None, bench(tmp_path, share=0.2), "facts", TRIO)
     assert again.rows(TRIO).equals(ablated)

@@ -172,6 +172,11 @@ def test_conduct_is_that_of_the_command(tmp_path):
     assert named_models(file.session.command) == ["--model", "a/b", "--revision", "main"]
 
 
+def test_heads_named_by_hand_are_not_bundled(tmp_path):
+    with pytest.raises(EvidenceError, match="judged with --heads L0H3, .* declare these heads in"):
+        conduct_of(session("pytest claims --heads L0H3"), [one_record(runs=[])], tmp_path)
+
+
 def test_runs_say_more_than_the_command(tmp_path):
     """A session whose command is not known in full, such as one that was merged."""
     run = obtain(tmp_path, make_config(seed=7, device="cuda:1"))

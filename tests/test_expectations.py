@@ -247,6 +247,7 @@ def test_the_subjects_of_this_project_are_of_its_models():
     ("body", "message"),
     [
         ('suppressor = "05"', "field 'suppressor': '05' is no head"),
+        ('suppressor = "L0:5"', "field 'suppressor': 'L0:5' is no head; write it \"L0H5\""),
         ("suppressor = 5", "5 is no head"),
         ('suppressor = "0:-1"', "no head"),
         (

@@ -4,6 +4,7 @@ Run: pytest tests/test_ov_claims.py
 """
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from claims import test_ov as ov
 from fixtures import readings
 from fixtures.readings import Reference
 from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
-from tinyablation.expectations import Subject
+from tinyablation.expectations import Subject, Subjects
 from tinyablation.loading import WeightsMissing
 from tinyablation.panels import TokensPanel
 from tinyablation.plain import plain
@@ -176,8 +177,8 @@ def call(fixture, *arguments):
 @pytest.fixture
 def request_of(monkeypatch):
     """Subjects by model, in place of claims/subjects.toml."""
-    subjects = {"other": Subject(suppressor="0:2", source="planted")}
-    monkeypatch.setattr(readings, "_subject_of", lambda request, model: subjects.get(model))
+    declared = Subjects(Path(), {"other": Subject(suppressor="0:2", source="planted")})
+    monkeypatch.setattr(readings, "subjects", lambda config: declared)
     monkeypatch.setattr(readings, "roster", lambda config: SimpleNamespace(named=("hub-named",)))
     return SimpleNamespace(config=None)
 
@@ -185,9 +186,8 @@ def request_of(monkeypatch):
 def test_the_published_protocol_blocks_all():
     bench = Bench(protocol="published")
     for fixture, arguments in (
-        (readings.ov, (bench, "facts", SUBJECT)),
         (readings.reference, (None, bench, None, "facts")),
-        (readings.steered, (bench, SUBJECT)),
+        (readings.steerable, (bench,)),
     ):
         with pytest.raises(Stopped, match="corrected protocol only"):
             call(fixture, *arguments, stopping)
@@ -218,4 +218,4 @@ def test_a_reference_that_says_nothing_blocks(bench, reason, request_of):
 def test_steering_needs_facts_and_something_to_spare(invalid, reason):
     bench = Bench(validity={name: blocked("unknown") for name in invalid})
     with pytest.raises(Stopped, match=reason):
-        call(readings.steered, bench, SUBJECT, stopping)
+        call(readings.steerable, bench, stopping)

@@ -13,7 +13,6 @@ from tinyablation.ov_commands import add_commands as add_ov_commands
 from tinyablation.planning import add_commands as add_planning_commands
 from tinyablation.report_commands import add_commands as add_report_commands
 
-
 NATURAL, EMBEDDED = "natural", "embedded"
 
 

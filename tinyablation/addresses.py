@@ -121,7 +121,9 @@ def parent_name(children: Mapping[str, RunConfig]) -> str:
     for condition, config in children.items():
         if config.condition != condition:
             raise RunError(f"run {config.name} was given as condition {condition!r}")
-        kept = config.model_dump(exclude={"condition", "corpus_hash", "split_hash", "selection", "per_cluster"})
+        kept = config.model_dump(
+            exclude={"condition", "corpus_hash", "split_hash", "selection", "per_cluster"}
+        )
         shared = kept if shared is None else shared
         differing = sorted(key for key in kept if kept[key] != shared[key])
         if differing:

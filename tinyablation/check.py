@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyablation.batteries import EVERYTHING
@@ -41,7 +40,9 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         "claims would be judged of it, which are blocked and why, and how long the sweep of every "
         "head takes. Nothing is ablated but a timed sample of heads.",
     )
-    check.add_argument("models", nargs="+", metavar="MODEL", help="ids, folders, GGUF files or repositories")
+    check.add_argument(
+        "models", nargs="+", metavar="MODEL", help="ids, folders, GGUF files or repositories"
+    )
     add_bench_options(check, named=False)
     check.add_argument(
         "--known",
@@ -59,7 +60,9 @@ def check_models(options: argparse.Namespace) -> None:
             print()
         options.model = name
         try:
-            for line in report(bench_of(options), known_of=CONDITIONS if options.known else ("facts",)):
+            for line in report(
+                bench_of(options), known_of=CONDITIONS if options.known else ("facts",)
+            ):
                 print(line, flush=True)
         except TinyAblationError as error:
             if len(options.models) == 1:

@@ -273,6 +273,11 @@ def _read(path: Path, kind: type[Any]) -> Any:
 def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Conduct:
     """How cells of one session were judged: by its command, and by the addresses of their runs."""
     asked = _command(file.session.command)
+    if asked.heads is not None:
+        raise EvidenceError(
+            f"judged with --heads {asked.heads}, which a bundle does not keep; declare these heads "
+            "in claims/subjects.toml, and judge again"
+        )
     configs = [
         _read(store / name / "config.json", RunConfig)
         for record in records
@@ -304,6 +309,7 @@ def _command(command: str) -> Any:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--screen")
+    parser.add_argument("--heads")
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--revision")
     return parser.parse_known_args(shlex.split(command)[1:])[0]

@@ -36,7 +36,7 @@ from tinyablation.verdicts import STATUSES, Status
 
 CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # what a cell id holds, and fnmatch's own signs
-_HEAD = re.compile(r"([0-9]+):([0-9]+)")
+_HEAD = re.compile(r"(?:L([0-9]+)H|([0-9]+):)([0-9]+)")
 _REGISTERED = "registered"
 CHANGED = "changed after"  # how the reason of a prediction begins that is younger than its figures
 
@@ -189,11 +189,11 @@ class Head(NamedTuple):
 
 
 def parse_head(text: object) -> Head:
-    """Read "0:5" as a head. Raises ValueError."""
+    """Read "L0H5", or "0:5", as a head. Raises ValueError."""
     match = _HEAD.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f'{text!r} is no head; write "layer:head", such as "0:5"')
-    return Head(int(match[1]), int(match[2]))
+        raise ValueError(f'{text!r} is no head; write it "L0H5" (or "layer:head", such as "0:5")')
+    return Head(int(match[1] or match[2]), int(match[3]))
 
 
 _TomlHead = Annotated[Head, BeforeValidator(parse_head)]

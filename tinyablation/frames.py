@@ -77,7 +77,9 @@ def _known_fields(where: str, text: str) -> None:
         raise ValueError(f"{where}: {text!r}: {error}") from None
     for field in fields:
         if field not in _FIELDS:
-            raise ValueError(f"{where}: no field {{{field}}}; known are {', '.join(sorted(_FIELDS))}")
+            raise ValueError(
+                f"{where}: no field {{{field}}}; known are {', '.join(sorted(_FIELDS))}"
+            )
 
 
 class Pair(NamedTuple):

@@ -147,8 +147,7 @@ class NaturalBuilder:
                 len(table.facts) - len(usable),
             )
             lengths = {
-                fact: len(self._ids(table.asks[0].format(subject=fact.subject)))
-                for fact in usable
+                fact: len(self._ids(table.asks[0].format(subject=fact.subject))) for fact in usable
             }
 
             def contrast(first: Fact, second: Fact) -> int | None:

@@ -104,7 +104,8 @@ def select(
         for split in SPLITS
     }
     few = [
-        f"{len(names)} of {split}" for split, names in clusters.items()
+        f"{len(names)} of {split}"
+        for split, names in clusters.items()
         if len(names) < LEAST_CLUSTERS
     ]
     lacking = (

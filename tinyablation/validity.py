@@ -209,9 +209,7 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
         for name, verdict in families.items()
         if name not in kept
     ]
-    unsure = [
-        families[name].reason for name in kept if families[name].status == "inconclusive"
-    ]
+    unsure = [families[name].reason for name in kept if families[name].status == "inconclusive"]
     if not kept:
         reason = "; ".join(families[name].reason for name in families)
     else:
