@@ -86,14 +86,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def entry_of(options: argparse.Namespace) -> "ModelEntry":
     """The entry of the model that --model and --revision name.
 
-    A model folder needs no registry file; anything else is looked up there first.
+    A model's folder or file needs no registry file; anything else is looked up there first.
     """
     from tinyablation.registry import Registry, load_registry
 
-    is_folder = Path(options.model).expanduser().is_dir()
+    is_path = Path(options.model).expanduser().exists()
     registry = (
         Registry(options.registry, {})
-        if is_folder and not options.registry.is_file()
+        if is_path and not options.registry.is_file()
         else load_registry(options.registry)
     )
     entry = registry.named(options.model, options.revision)

@@ -66,12 +66,9 @@ class Header(NamedTuple):
         """What the file calls itself, as "Q4_1"; where it does not, the type most numbers have."""
         from gguf import GGMLQuantizationType, LlamaFileType
 
-        try:
-            kind = LlamaFileType(self.file_type)
-            if kind is not LlamaFileType.GUESSED:
-                return kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
-        except ValueError:
-            pass
+        named = {kind.value: kind.name for kind in LlamaFileType if kind is not kind.GUESSED}
+        if self.file_type in named:
+            return named[self.file_type].removeprefix("MOSTLY_").removeprefix("ALL_")
         counts: Counter[int] = Counter()
         for tensor, numbers in self.tensors:
             counts[tensor] += numbers
@@ -373,7 +370,7 @@ def _spelt(architecture: str) -> str:
 
 def architectures() -> tuple[str, ...]:
     """The architectures that transformers reads from GGUF, by name."""
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     return tuple(
