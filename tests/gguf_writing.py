@@ -57,7 +57,7 @@ def write_gguf(
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
-    writer.add_token_merges(["t h"])
+    writer.add_token_merges([merge_of(vocabulary)])
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     for own, tensor in sorted(load_file(folder / "model.safetensors").items()):
@@ -77,6 +77,16 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def merge_of(vocabulary: dict[str, int]) -> str:
+    """A merge of two tokens into a third: a reader wants at least one."""
+    return next(
+        f"{token[:at]} {token[at:]}"
+        for token in vocabulary
+        for at in range(1, len(token))
+        if token[:at] in vocabulary and token[at:] in vocabulary
+    )
 
 
 def renamed(own: str) -> str:

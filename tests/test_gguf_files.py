@@ -18,7 +18,6 @@ from tinyablation.errors import LoadingError, Unavailable
 from tinyablation.fingerprints import fingerprint
 from tinyablation.gguf_files import ORIGIN, architectures, dequantised, read_header
 from tinyablation.loading import describe, load_model
-from tinyablation.naming import name_of
 from tinyablation.registry import Registry
 
 LLAMA = Path(__file__).parents[1] / "fixtures" / "organisms" / "tiny-llama"
@@ -181,9 +180,7 @@ def test_what_this_machine_lacks_is_said(
             dequantised(tiny_gguf, "m")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
-        with pytest.raises(
-            Unavailable, match="whose disk has 0 MB free; make room, or set HF_HOME"
-        ):
+        with pytest.raises(Unavailable, match="whose disk has 0 MB free; make room, or set"):
             dequantised(tiny_gguf, "m")
     with monkeypatch.context() as patch:
 
@@ -194,40 +191,3 @@ def test_what_this_machine_lacks_is_said(
         with pytest.raises(Unavailable, match=r"cannot be kept in the cache \(No space left"):
             dequantised(tiny_gguf, "m")
     assert not list(own_cache.rglob("making-*"))
-
-
-# --- what a model is called ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("folder", "config", "title"),
-    [
-        ("Mine-7B", {}, "Mine-7B"),
-        ("Mine-7B", {"_name_or_path": "other/Theirs"}, "Mine-7B"),
-        ("hf", {"_name_or_path": "other/Theirs-1B"}, "Theirs-1B"),
-        ("hf", {"_name_or_path": "/data/Theirs-1B/checkpoint/"}, "Theirs-1B"),
-        ("hf", {"_model_name_or_path": "Of A Gguf"}, "Of A Gguf"),
-        ("Mine-7B/final", {}, "Mine-7B"),
-        ("Mine-7B/model/weights", {"_name_or_path": "./output"}, "Mine-7B"),
-        ("models--o--Theirs-1B/snapshots/0123456789abcdef0123", {}, "Theirs-1B"),
-        ("models--gpt2/snapshots/0123456789abcdef0123", {"_name_or_path": "/x/step-5"}, "gpt2"),
-    ],
-)
-def test_folders_are_called_by_what_says_something(
-    tmp_path: Path, folder: str, config: dict, title: str
-) -> None:
-    path = tmp_path / folder
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
-    assert name_of(path) == (title, "llama")
-    (path / "config.json").write_text("not JSON")
-    assert name_of(path).kind == ""
-
-
-def test_files_are_called_so_too(tiny_gguf: Path, tmp_path: Path) -> None:
-    assert name_of(tiny_gguf) == ("tiny-llama.F16", "llama")
-    for name in ("model.gguf", "ggml-model-q4_0.gguf", "hf/ggml-model-f16.gguf"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        shutil.copy(tiny_gguf, path)
-        assert name_of(path) == ("A Tiny Llama", "llama")

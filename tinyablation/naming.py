@@ -73,5 +73,5 @@ def _within(path: Path) -> tuple[str, str]:
 
 def _parts(name: str) -> Iterator[str]:
     """The parts of a path or a repository's name that say something, the last first."""
-    parts = (part for part in reversed(re.split(r"[/\\]", name)) if part)
+    parts = (part for part in reversed(re.split(r"[/\\]", name)) if part.strip("."))
     return (part for part in parts if not _SAYS_NOTHING.fullmatch(part))

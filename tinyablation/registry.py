@@ -370,6 +370,8 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
         raise RegistryError(f"{place}: 'model' must be an array of tables; write [[model]]")
     name = table.get("id", "?")
     _known_fields(table, ModelEntry, f"{place}: model {name!r}")
+    if isinstance(table.get("package"), dict):
+        _known_fields(table["package"], Package, f"{place}: model {name!r}: package")
     checkpoints = table.get("checkpoints")
     for number, checkpoint in enumerate(checkpoints if isinstance(checkpoints, list) else ()):
         if isinstance(checkpoint, dict):
