@@ -206,8 +206,8 @@ def test_a_bare_run_asks_no_server_for_anything(hub, machine, tmp_path):
     session = machine.run(hub, "-p", "ends_early", "claims", *CLAIM, PYTHONPATH=paths)
     assert session.outcomes("tiny-gpt2") == SUPPORTED[:1], session.out + session.error
     assert not hub.requests
-    assert "hub models, each runs when named" in session.out
-    assert "hub models named" not in session.out
+    assert "models that are fetched, each runs when named" in session.out
+    assert "\nnamed: " not in session.out
 
 
 def test_a_session_whose_measurements_are_there_loads_no_torch(hub, machine, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyablation.bundle_commands import add_commands as add_bundle_commands
+from tinyablation.check import add_check_command
 from tinyablation.commands import add_commands
 from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
@@ -50,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         "--world",
         choices=(NATURAL, EMBEDDED),
         default=NATURAL,
-        help="what the prompts speak of: natural, of language models; embedded, of the small models "
-        "under fixtures/organisms (default: %(default)s)",
+        help="what the prompts speak of: natural, for language models; embedded, for the small "
+        "models under fixtures/organisms (default: %(default)s)",
     )
     build.add_argument(
         "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_planning_commands(commands)
     add_report_commands(commands)
     add_bundle_commands(commands)
+    add_check_command(commands)
     return top
 
 

@@ -1,9 +1,9 @@
-"""`check`: what a model knows, what would be judged of it, and what that would take, without a sweep.
+"""`check`: what a model knows, what would be judged of it, and how long it takes; without a sweep.
 
     python -m tinyablation check MODEL...
 
-It measures the unhooked model only (gate.py), and a few heads on a few prompts to time a sweep. What
-it measures of the unhooked model a later session finds in the store.
+It measures the unhooked model only (gate.py), and a few heads on a few prompts to time a sweep.
+What it measures of the unhooked model a later session finds in the store.
 """
 
 import argparse
@@ -178,9 +178,9 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
         seconds.append(time.perf_counter() - started)
     whole = sum(seconds) / len(seconds) * facts.n_layers * len(rows) / len(prompts)
     yield (
-        f"sweep: {facts.n_layers * facts.n_heads:,} heads x {len(rows)} prompts of {condition}, about "
-        f"{_duration(whole)} in this process (timed: {len(layers)} layers, {len(prompts)} prompts); "
-        "as long again for patches, sets and the rest"
+        f"sweep: {facts.n_layers * facts.n_heads:,} heads x {len(rows)} prompts of {condition}, "
+        f"about {_duration(whole)} in this process (timed: {len(layers)} layers, {len(prompts)} "
+        "prompts); as long again for patches, sets and the rest"
     )
 
 

@@ -298,9 +298,10 @@ def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Cond
 
 
 def named_models(command: str) -> list[str]:
-    """The --model options of a session's command, with their revision."""
+    """The --model options of a session's command, with their names and revision."""
     asked = _command(command)
     options = [part for name in asked.model for part in ("--model", name)]
+    options += [part for name in asked.name for part in ("--name", name)]
     return options + (["--revision", asked.revision] if options and asked.revision else [])
 
 
@@ -311,6 +312,7 @@ def _command(command: str) -> Any:
     parser.add_argument("--screen")
     parser.add_argument("--heads")
     parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--revision")
     return parser.parse_known_args(shlex.split(command)[1:])[0]
 

@@ -1,6 +1,6 @@
 """How facts of the natural world become prompts: families of wordings, read from frames.toml.
 
-A wording is a text with fields for each cell of its family; `Frame.texts` fills them for one pair of
+A wording is a text with fields for each cell of its family; `render` fills them for one pair of
 facts. Sentences get their capitals last, so that texts may begin with any phrase.
 """
 

@@ -78,7 +78,7 @@ class NaturalBuilder:
         self._known_ids: dict[str, tuple[int, ...]] = {}
 
     def build(self) -> tuple[dict[str, tuple[Corpus, Split]], dict[str, str]]:
-        """Condition -> corpus and split; condition -> why it has fewer than LEAST_PROMPTS prompts."""
+        """Condition -> corpus and split; condition -> why it has too few prompts left."""
         corpora: dict[str, tuple[Corpus, Split]] = {}
         refused: dict[str, str] = {}
         for condition, families in self.frames.items():

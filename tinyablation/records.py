@@ -152,6 +152,9 @@ class Record(Plain):
     screened: list[Screened] = Field(
         default=[], description="sweeps it rests on that measured some heads only"
     )
+    options: list[str] = Field(
+        default=[], description="options of the session that running this cell again takes"
+    )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 
 
@@ -277,6 +280,7 @@ NESTED = (
     "boundary",
     "backends",
     "screened",
+    "options",
 )
 
 

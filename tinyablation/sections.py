@@ -59,10 +59,10 @@ def standing(record: Record) -> str:
 
 def rerun_command(record: Record) -> str:
     """The shell command that repeats one cell."""
-    option = "" if record.protocol == "corrected" else f" --protocol {record.protocol}"
+    options = [] if record.protocol == "corrected" else ["--protocol", record.protocol]
     if record.screened:
-        option += f" --screen {shlex.quote(record.screened[0].asked)}"
-    return f"pytest {shlex.quote(record.test)}{option}"
+        options += ["--screen", record.screened[0].asked]
+    return shlex.join(["pytest", record.test, *options, *record.options])
 
 
 def said_of_screening(screened: Screened) -> str:
