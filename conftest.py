@@ -22,6 +22,7 @@ pytest_plugins = [
     "fixtures.backends",
     "fixtures.screening",
     "fixtures.registered",
+    "fixtures.scope",
     "fixtures.judging",
     "fixtures.availability",
     "fixtures.blocked",

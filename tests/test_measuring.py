@@ -13,7 +13,7 @@ import pytest
 
 from tests.small_corpora import label, put_corpora
 from tinyablation.artefacts import environment_fingerprint
-from tinyablation.batteries import battery
+from tinyablation.batteries import ONE_EACH, battery
 from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
 from tinyablation.interventions import AblateHeads
 from tinyablation.measuring import Bench

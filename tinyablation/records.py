@@ -152,6 +152,9 @@ class Record(Plain):
     screened: list[Screened] = Field(
         default=[], description="sweeps it rests on that measured some heads only"
     )
+    scope: str = Field(
+        default="", description="what the verdict generalises over, and what it is conditional on"
+    )
     options: list[str] = Field(
         default=[], description="options of the session that running this cell again takes"
     )

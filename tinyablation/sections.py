@@ -178,6 +178,7 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "
         heat=charts.heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=charts.forest_row(record, axes[record.unit]),
         figures=[
+            *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
         ],
