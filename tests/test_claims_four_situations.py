@@ -127,7 +127,10 @@ def test_embedded_only(hub, machine):
     (reason,) = session.reasons("mistral-7b")
     assert "HF_HUB_OFFLINE is set; unset it to download the model, set HF_HOME" in reason
     assert f"4 cells of mistral-7b are blocked: {reason}" in session.out
-    assert f"named: mistral-7b ({REPO}); HF_HUB_OFFLINE is set: from the cache only" in session.out
+    assert (
+        f"named: mistral-7b ({REPO}); HF_HUB_OFFLINE is set: from the hub's cache only"
+        in session.out
+    )
     assert not hub.requests
     # The page has the models that are asked about, not the twelve that are not.
     assert [name for name in session.models if not name.startswith("tiny-")] == ["mistral-7b"]
