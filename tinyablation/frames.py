@@ -34,7 +34,7 @@ class Family(Table):
     relations: list[str] | None = None
     labels: tuple[str, str] | None = None
     target: dict[str, str]
-    mirror: dict[str, str] = {}
+    mirror: dict[str, str] = Field(default={})
     wordings: dict[Name, dict[str, Words]] = Field(min_length=2)
 
     @model_validator(mode="after")
