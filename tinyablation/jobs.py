@@ -44,6 +44,7 @@ class BenchFacts(BaseModel):
     dtype: str
     protocol: str
     share: float
+    per_relation: int
     own: dict[str, Path] = {}  # conditions from files
 
     @classmethod
@@ -58,6 +59,7 @@ class BenchFacts(BaseModel):
             dtype=bench.dtype,
             protocol=bench.protocol,
             share=bench.share,
+            per_relation=bench.per_relation,
             own={name: each.path.resolve() for name, each in bench.library.own.items()},
         )
 
@@ -206,6 +208,7 @@ def make_bench(facts: BenchFacts) -> "Bench":
         dtype=facts.dtype,
         protocol=facts.protocol,
         share=facts.share,
+        per_relation=facts.per_relation,
         sharing=Sharing(owner=worker_name()),
         own={name: read_own(name, path) for name, path in facts.own.items()},
     )

@@ -87,6 +87,9 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
             platform=_joined(session.platform for session in sessions),
             device=_joined(session.device for session in sessions),
             predictions_hash=_joined(session.predictions_hash for session in sessions),
+            predictions_commit=_joined(
+                session.predictions_commit or "not known" for session in sessions
+            ),
             complete=all(session.complete for session in sessions),
             protocol=sessions[0].protocol,
             models=_models(sessions),

@@ -211,6 +211,9 @@ class Session(Plain):
     platform: str
     device: str
     predictions_hash: str
+    predictions_commit: str | None = Field(
+        default=None, description="git commit that last changed the predictions; null: not known"
+    )
     complete: bool
     protocol: ProtocolName = "corrected"
     models: list[SessionModel] = Field(default=[])
