@@ -1,53 +1,58 @@
-"""V: a condition counts for a model only if the model knows its answers, and not by a shortcut."""
+"""V: a condition counts for a model only if the model knows its answers, and not by a shortcut.
+
+Where a condition has families of prompts, each is judged by itself. V.2 and V.3 are the gate: a
+family that fails one of them is left out, and the condition's claims are blocked where none
+remains. V.1 and V.4 are asked of the families that count, and gate nothing.
+"""
 
 import pytest
 
-from tinyablation.validity import flips_with_labels, has_no_prior, is_competent, tells_apart
+from tinyablation.validity import exceeds_prior, follows_answers, is_competent
 
 
 @pytest.mark.claim("V.1")
-def test_model_is_competent(unhooked, model, judge):
-    """The model prefers the right answer in every cell of truth and operator.
+def test_model_is_competent(counting, model, judge):
+    """The model prefers the right answer.
 
-    Estimator: share of clean prompts with LD > 0, by cell; the worst cell counts.
-    Threshold: at least .9 in every cell.
-    Refuted if: the 95 % interval of some cell, over fact clusters, lies below .9.
+    Estimator: share of clean prompts with LD > 0, by family; the worst family counts.
+    Threshold: the 95 % interval of the share over clusters lies above .9 in every family.
+    Refuted if: that of some family lies below .9.
     """
-    verdict = is_competent(unhooked, seed=model.seed)
-    judge(verdict, details=verdict.details)
+    verdict = is_competent(counting, seed=model.seed)
+    judge(verdict, details=verdict.details, runs=counting.runs)
 
 
 @pytest.mark.claim("V.2")
-def test_clean_and_corrupt_are_told_apart(unhooked, model, judge):
+def test_clean_and_corrupt_are_told_apart(unhooked, validity, judge):
     """The model answers the corrupt prompt differently from the clean one.
 
-    Estimator: mean LD clean - LD corrupt, paired by example.
-    Threshold: the 95 % interval over fact clusters lies above 0.
-    Refuted if: it lies below 0.
+    Estimator: share of prompts with LD clean > LD corrupt, by family.
+    Threshold: the 95 % interval over clusters lies above .9 in some family, by no bias (V.3).
+    Refuted if: every family fails: the interval lies below .9, or a bias explains it.
     """
-    judge(tells_apart(unhooked, seed=model.seed))
+    judge(validity, details=validity.details, runs=unhooked.runs)
 
 
 @pytest.mark.claim("V.3")
-def test_swapped_labels_flip_the_logit_difference(unhooked, model, judge):
-    """The logit difference follows the right answer, whichever of the two answers that is.
+def test_swapped_labels_flip_the_logit_difference(counting, model, judge):
+    """The logit difference follows the right answer, whichever and wherever it is.
 
-    Estimator: mean LD of the examples whose target sorts before their foil, and of the others, on
-      clean prompts, and with the sign turned on corrupt ones.
-    Threshold: all four 95 % intervals over fact clusters lie above 0.
-    Refuted if: one of them lies below 0, as it does for a model that prefers one label.
+    Estimator: mean D = (LD clean - LD corrupt) / 2 of the examples whose target sorts before their
+      foil, of the others, and by cell, which is the position where both answers stand in a prompt.
+    Threshold: every 95 % interval over clusters lies above 0.
+    Refuted if: one of them lies below 0, as it does for a model that prefers a label or a position.
     """
-    judge(flips_with_labels(unhooked, seed=model.seed))
+    judge(follows_answers(counting, seed=model.seed), runs=counting.runs)
 
 
 @pytest.mark.claim("V.4")
-def test_null_prompt_shows_no_prior(unhooked, model, judge):
-    """A prompt about nothing in particular prefers neither answer as much as the real prompt does.
+def test_null_prompt_shows_no_prior(counting, model, judge):
+    """What a prompt about nothing in particular prefers does not decide the answer.
 
-    Estimator: mean LD clean - |LD null|, paired by example; the null prompt has the same wording
-      with "something" for its content.
-    Threshold: the 95 % interval over fact clusters lies above 0.
-    Refuted if: it lies below 0.
+    Estimator: mean LD clean - LD null and mean LD null - LD corrupt, paired by example; the null
+      prompt has the same wording with "something" for its content.
+    Threshold: both 95 % intervals over clusters lie above 0.
+    Refuted if: one of them lies below 0.
     """
-    verdict = has_no_prior(unhooked, seed=model.seed)
-    judge(verdict, details=verdict.details)
+    verdict = exceeds_prior(counting, seed=model.seed)
+    judge(verdict, details=verdict.details, runs=counting.runs)

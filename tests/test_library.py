@@ -155,12 +155,29 @@ def test_a_renamed_folder_is_found_all_the_same(tmp_path: Path) -> None:
     assert corpus.tokenizer == "renamed"
 
 
-def test_two_folders_for_one_tokenizer_are_both_named(tmp_path: Path) -> None:
-    for name in ("one", "two"):
+def test_of_two_folders_for_one_tokenizer_the_one_built_here_comes_first(tmp_path: Path) -> None:
+    """The other gives what it lacks, and whatever both have is said."""
+    for name in ("another", "tiny"):
         shutil.copytree(CORPORA / "tiny", tmp_path / name)
-    with pytest.raises(CorpusError, match="same tokenizer") as caught:
-        Library(tmp_path).corpus(ORGANISMS[0], "facts", "asked")
-    assert str(tmp_path / "one") in str(caught.value) and str(tmp_path / "two") in str(caught.value)
+    made = manifest_of(tmp_path / "tiny")["conditions"]
+    rewritten(tmp_path / "tiny", conditions={name: made[name] for name in ("facts", "logic")})
+    kept = {name: made[name] for name in ("facts", "negation")}
+    adopted = {"tokenizer": "another", "builder": None, "knowledge": None, "seed": None}
+    rewritten(tmp_path / "another", conditions=kept, **adopted)
+    library = Library(tmp_path)
+    for condition, folder in (("facts", "tiny"), ("logic", "tiny"), ("negation", "another")):
+        assert library.corpus(ORGANISMS[0], condition, "asked")[0].tokenizer == folder
+    assert library.conditions(ORGANISMS[0], "asked") == ("facts", "negation", "logic")
+    assert library.doubled() == (
+        f"{tmp_path.name}/tiny and {tmp_path.name}/another are for the same tokenizer: facts of "
+        "tiny is used",
+    )
+    with pytest.raises(CorpusError, match="tiny: has no corpus 'binding'"):
+        library.corpus(ORGANISMS[0], BINDING, "asked")
+    # A copy is built, too, but not called as its tokenizer was.
+    shutil.copytree(CORPORA / "tiny", tmp_path / "a copy")
+    assert Library(tmp_path).corpus(ORGANISMS[0], "facts", "asked")[0].tokenizer == "tiny"
+    assert Library(CORPORA).doubled() == ()
 
 
 def test_corpora_without_a_manifest_are_not_passed_over(tmp_path: Path) -> None:
@@ -233,7 +250,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a line break": ({"tokenizer": "a\nb"}, "field 'tokenizer': String should match"),
     "a condition that is a path": (
         {"conditions": {"../facts": {"examples": 1, "refused": "x"}}},
-        r"field 'conditions.\.\./facts.*Input should be",
+        r"field 'conditions.\.\./facts.*is no condition; there are: facts",
     ),
     "no condition": ({"conditions": {}}, "field 'conditions'"),
     "a hash that is none": ({"fingerprint": "x" * 64}, "field 'fingerprint': String should match"),

@@ -13,7 +13,7 @@ import pytest
 
 from tests.small_corpora import label, put_corpora
 from tinyablation.artefacts import environment_fingerprint
-from tinyablation.batteries import battery
+from tinyablation.batteries import ONE_EACH, battery
 from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
 from tinyablation.interventions import AblateHeads
 from tinyablation.measuring import Bench
@@ -98,7 +98,7 @@ def test_the_seed_draws_the_examples(measured, corpora):
     drawn = [bench(store, corpora, seed=n, share=0.5).rows("facts") for n in range(3)]
     assert all(len(rows) == 16 for rows in drawn)
     assert len({tuple(rows) for rows in drawn}) > 1
-    some = [bench(store, corpora, seed=n).rows("facts", per_cluster=1) for n in range(3)]
+    some = [bench(store, corpora, seed=n).rows("facts", ONE_EACH) for n in range(3)]
     assert all(len(rows) == 8 for rows in some)
     assert len({tuple(rows) for rows in some}) > 1
 

@@ -137,15 +137,30 @@ def test_the_ledger_is_of_all_cells_together():
     assert [record.p_adjusted for record in merged.records] == pytest.approx([0.03, 0.75])
 
 
-def test_other_weights_of_one_model_are_said():
-    merged = merge(
-        [
-            session(cell(), hashes={"gpt2": "a" * 64}, started=EARLY),
-            session(cell(), hashes={"gpt2": "b" * 64}, started=LATE),
-        ]
+def test_other_weights_under_one_id_are_another_model():
+    """No cell mixes two models, whatever sessions call them."""
+    one = session(cell(), cell("other"), hashes={"gpt2": "a" * 64, "other": "c" * 64})
+    two = session(cell(effect=2.0), hashes={"gpt2": "b" * 64}, started=LATE)
+    merged = merge([one, two])
+    assert {record.model for record in merged.records} == {"gpt2-aaaaaa", "gpt2-bbbbbb", "other"}
+    assert disputed(merged) == set()
+    found = {model.id: model for model in merged.session.models}
+    assert set(found) == {"gpt2-aaaaaa", "gpt2-bbbbbb", "other"}
+    assert found["gpt2-bbbbbb"].title.endswith("(bbbbbb)") and not found["other"].note
+    assert (
+        found["gpt2-aaaaaa"].note == f"Of the models called gpt2, the one with weights {'a' * 12}."
     )
-    (model,) = merged.session.models
-    assert model.note == f"Merged sessions had different weights of it: {'a' * 12}, {'b' * 12}."
+    html = render(merged)
+    assert "(aaaaaa)" in html and "(bbbbbb)" in html
+    # Merged again with a session that knows one of them by the id alone.
+    again = merge([merged, session(cell(effect=2.0), hashes={"gpt2": "b" * 64}, started=LATE)])
+    assert {record.model for record in again.records} == {"gpt2-aaaaaa", "gpt2-bbbbbb", "other"}
+
+
+def test_a_session_that_did_not_have_the_weights_speaks_of_the_same_model():
+    without = session(cell("gpt2", "logic"), hashes={"gpt2": None}, started=LATE)
+    (model,) = merge([session(cell()), without]).session.models
+    assert (model.id, model.weight_hash) == ("gpt2", "a" * 64)
 
 
 def test_noise_is_the_largest_that_any_saw():

@@ -3,6 +3,7 @@
 Run: pytest tests/test_registry.py
 """
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tinyablation.registry import Registry, RegistryError, load_registry
+from tinyablation.registry import ModelEntry, Registry, RegistryError, load_registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -190,8 +191,8 @@ def test_a_model_of_the_hub_has_a_repository_and_revisions(mixed: Registry) -> N
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('repo = "E', 'source = "x"\nrepo = "E', "give either a source .* or a repo"),
-        ('repo = "EleutherAI/pythia-160m"\n', "", "give either a source .* or a repo"),
+        ('repo = "E', 'source = "x"\nrepo = "E', "give either a source .* a repo .* or a package"),
+        ('repo = "EleutherAI/pythia-160m"\n', "", "give either a source .* a repo .* or a package"),
         ('repo = "EleutherAI/pythia-160m"', 'source = "x"', "checkpoints need a repo"),
         ('repo = "EleutherAI/', 'repo = "../', "field 'repo'"),
         ('repo = "EleutherAI/', 'repo = "https://hub/', "field 'repo'"),
@@ -230,9 +231,89 @@ def test_users_name_models_by_id_folder_or_repository(mixed: Registry, tmp_path:
     assert (own.variant, own.bos, own.dtype) == ("natural", None, "float32")
     unlisted = mixed.named("someone/Some_Model-1.5")
     assert (unlisted.id, unlisted.repo) == ("some_model-1.5", "someone/Some_Model-1.5")
-    assert mixed.named("someone/tiny-gpt2").id == "tiny-gpt2-unlisted"
+    # An id that is taken gets digits of a hash: of the place, where no files are at hand.
+    digits = hashlib.sha256(b"someone/tiny-gpt2").hexdigest()[:6]
+    alike = mixed.named("someone/tiny-gpt2")
+    assert (alike.id, alike.title) == (f"tiny-gpt2-{digits}", f"someone/tiny-gpt2 ({digits})")
     more = mixed.with_entries([own, unlisted])
     assert more.ids == (*mixed.ids, "my-model-v2", "some_model-1.5") and mixed.ids != more.ids
+
+
+SHA = "b1" * 32
+PACKAGE = f"""
+[[model]]
+id = "small"
+title = "Small"
+package = {{ name = "a-package", version = "1.0.2", file = "a/m.gguf", sha256 = "{SHA}", size = 9 }}
+family = "llama"
+variant = "natural"
+"""
+
+
+def test_a_model_of_a_package_is_used_where_it_is_named_only(tmp_path: Path) -> None:
+    registry = load_registry(written(tmp_path, GOOD + HUB + PACKAGE))
+    entry = registry["small"]
+    assert entry.is_package and entry.is_named_only and not entry.is_hub
+    assert entry.place == "PyPI a-package 1.0.2: a/m.gguf"
+    assert registry.named_only_ids == ("pythia", "small") and registry.hub_ids == ("pythia",)
+    assert registry.local_ids == ("tiny-gpt2", "tiny-gpt2-plain")
+    # Entries travel to the workers of an executor as JSON.
+    assert ModelEntry.model_validate_json(entry.model_dump_json()) == entry
+    with pytest.raises(RegistryError, match="small: is a package, which has no revision 'v1'"):
+        registry.named("small", "v1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"a-package"', '"A_Package"', "field 'package.name'"),
+        ('"a-package"', '"--index-url"', "field 'package.name'"),
+        ('"1.0.2"', '"1.0.*"', "field 'package.version'"),
+        ('"1.0.2"', '"1 --pre"', "field 'package.version'"),
+        ('"a/m.gguf"', '"../m.gguf"', "field 'package.file'"),
+        ('"a/m.gguf"', '"/m.gguf"', "field 'package.file'"),
+        ('"a/m.gguf"', '"a/m.bin"', "field 'package.file'"),
+        (SHA, SHA[:-1], "field 'package.sha256'"),
+        ("size = 9", "size = 0", "field 'package.size'"),
+        (", size = 9", "", "field 'package.size'.*required"),
+        ("size = 9", "sise = 9", "package: unknown field 'sise'; did you mean 'size'"),
+        ('family = "llama"', 'family = "llama"\nrepo = "a/b"', "give either a source"),
+        ('family = "llama"', 'family = "llama"\nrevision = "v"', "a revision is one of a repo"),
+    ],
+)
+def test_a_wrong_package_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in PACKAGE
+    with pytest.raises(RegistryError, match=rf"toml:2: model 'small'.*{message}"):
+        load_registry(written(tmp_path, PACKAGE.replace(old, new)))
+
+
+def test_a_name_that_is_given_makes_title_and_id(mixed: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    entry = mixed.named(str(folder), title="My Model (v2)")
+    assert (entry.id, entry.title, entry.name_again) == ("my-model-v2", *["My Model (v2)"] * 2)
+    long = mixed.named(str(folder), title="x" * 80)
+    assert (long.id, long.name_again) == ("x" * 60, "x" * 80)
+    # A name never makes it a listed model; and what that gives can be asked for again.
+    taken = mixed.named(str(folder), title="tiny-gpt2")
+    assert taken.id.startswith("tiny-gpt2-") and taken.source == folder
+    assert mixed.named(str(folder), title=taken.name_again).id == taken.id
+    assert mixed.named("pythia", "v1", "Mine").place == "EleutherAI/pythia-160m@v1"
+
+
+def test_models_of_one_name_are_told_apart_by_their_weights(
+    mixed: Registry, tmp_path: Path
+) -> None:
+    found = []
+    for where, weights in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        folder = tmp_path / where / "mine"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(weights)
+        found.append(mixed.named(str(folder)))
+    assert {entry.id for entry in found} == {"mine"}
+    one, two, again = (entry.told_apart() for entry in found)
+    assert one.id == f"mine-{hashlib.sha256(b'one').hexdigest()[:6]}" == again.id != two.id
+    assert one.title == f"mine ({one.id[-6:]})" and one.name_again == one.title
 
 
 def test_a_revision_makes_another_model(mixed: Registry) -> None:
@@ -267,6 +348,9 @@ def test_the_projects_own_registry_has_the_models_of_the_study() -> None:
     for entry in (registry[identifier] for identifier in registry.hub_ids):
         assert entry.bos == (entry.family != "neox") and entry.parameters and entry.repo
         assert entry.variant == "natural" and bool(entry.checkpoints) == (entry.family == "neox")
+    small = registry["smollm2-135m"]
+    assert registry.named_only_ids == ("smollm2-135m", *registry.hub_ids)
+    assert small.is_package and small.bos and small.parameters == 134515008
     assert [i for i in registry if registry[i].gated] == ["llama-2-7b", "llama-3-8b"]
 
 

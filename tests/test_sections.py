@@ -39,6 +39,11 @@ def test_standing(verdict, prediction, outcome, expected):
     assert standing(record) == expected
 
 
+def test_rerun_command_has_what_the_session_was_asked():
+    record = one_record(test="a[hf-facts]", options=["--model", "./my hf", "--seed", "3"])
+    assert rerun_command(record) == "pytest 'a[hf-facts]' --model './my hf' --seed 3"
+
+
 def test_rerun_command_is_quoted_for_the_shell():
     record = one_record(test="claims/test_h1.py::test_x[tiny-gpt2-facts]")
     assert rerun_command(record) == "pytest 'claims/test_h1.py::test_x[tiny-gpt2-facts]'"

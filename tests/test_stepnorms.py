@@ -55,7 +55,7 @@ def test_every_triple_of_the_layer_is_there_on_the_confirmation_split(measured):
     made, found, _ = measured
     assert len(found.of_size(3)) == 56 and len(found.sets) == 56
     assert set(found.table["split"]) == {"confirmation"}
-    rows = made.rows("facts", "confirmation", per_cluster=SAMPLE.per_cluster)
+    rows = made.rows("facts", SAMPLE)
     assert len(found.baseline("confirmation")) == len(rows)
     assert found.runs[0].startswith("tiny-gpt2-geometry-0.0_0.5_0.7-facts_")
 
@@ -63,7 +63,7 @@ def test_every_triple_of_the_layer_is_there_on_the_confirmation_split(measured):
 def test_figures_are_those_of_the_geometry(measured):
     made, found, _ = measured
     corpus, _ = made.corpus("facts")
-    rows = made.rows("facts", "confirmation", per_cluster=SAMPLE.per_cluster)
+    rows = made.rows("facts", SAMPLE)
     prompts = made.encode([corpus.examples[row] for row in rows], "clean")
     own = tuple(sorted(TRIO))
     table = measure_geometry(made.engine, prompts, [own], 0).table

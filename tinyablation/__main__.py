@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyablation.bundle_commands import add_commands as add_bundle_commands
+from tinyablation.check import add_check_command
 from tinyablation.commands import add_commands
 from tinyablation.drift_commands import add_commands as add_drift_commands
 from tinyablation.errors import TinyAblationError
 from tinyablation.ov_commands import add_commands as add_ov_commands
 from tinyablation.planning import add_commands as add_planning_commands
 from tinyablation.report_commands import add_commands as add_report_commands
+
+NATURAL, EMBEDDED = "natural", "embedded"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,8 +45,14 @@ def parser() -> argparse.ArgumentParser:
         "--knowledge",
         type=Path,
         default=Path("corpora/knowledge"),
-        help="folder of facts.toml, classes.toml, templates.toml and binding.toml "
-        "(default: %(default)s)",
+        help="folder of the knowledge tables (default: %(default)s)",
+    )
+    build.add_argument(
+        "--world",
+        choices=(NATURAL, EMBEDDED),
+        default=NATURAL,
+        help="what the prompts speak of: natural, for language models; embedded, for the small "
+        "models under fixtures/organisms (default: %(default)s)",
     )
     build.add_argument(
         "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
@@ -68,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_planning_commands(commands)
     add_report_commands(commands)
     add_bundle_commands(commands)
+    add_check_command(commands)
     return top
 
 
@@ -75,7 +85,8 @@ def _build(options: argparse.Namespace) -> None:
     from tinyablation.binding import load_binding
     from tinyablation.building import build_everything
     from tinyablation.knowledge import load_knowledge
-    from tinyablation.shelves import knowledge_hash, put_on_shelf
+    from tinyablation.natural import build_natural
+    from tinyablation.shelves import knowledge_hash, natural_hash, put_on_shelf
     from tinyablation.tokenisation import load_tokenizer
 
     if options.seed < 0:
@@ -83,11 +94,15 @@ def _build(options: argparse.Namespace) -> None:
     name = options.name or _folder_name(options.tokenizer)
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise TinyAblationError(f"--name {name!r}: give the name of a folder, not a path")
-    knowledge = load_knowledge(options.knowledge)
-    things = load_binding(options.knowledge)
-    known = knowledge_hash(options.knowledge)
     tokenizer = load_tokenizer(options.tokenizer)
-    built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, insist=True)
+    if options.world == EMBEDDED:
+        knowledge = load_knowledge(options.knowledge)
+        things = load_binding(options.knowledge)
+        known = knowledge_hash(options.knowledge)
+        built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, insist=True)
+    else:
+        known = natural_hash(options.knowledge)
+        built = build_natural(options.knowledge, tokenizer, name, seed=options.seed)
     folder = options.output / name
     put_on_shelf(folder, built, tokenizer, name, knowledge=known, seed=options.seed)
     print(folder)

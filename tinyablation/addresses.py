@@ -61,7 +61,8 @@ class RunConfig(BaseModel):
     rotary base are another model. `bos` says whether a beginning-of-sequence token stands before
     every prompt; `share` is that of the fact clusters that the seed draws from each split, `split`
     the one that is measured ("all": both), `per_cluster` the most examples of a cluster (0: all of
-    them).
+    them). `selection` names the examples that count for the model, where that was decided
+    (selection.py); where it was not, the field is no part of the address.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +84,7 @@ class RunConfig(BaseModel):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     split: Name = ALL_SPLITS
     per_cluster: Annotated[int, Field(ge=0, strict=True)] = 0
+    selection: Token | None = None
 
     @field_validator("device", mode="before")
     @classmethod
@@ -97,8 +99,9 @@ class RunConfig(BaseModel):
 
     @property
     def hash(self) -> str:
-        """The first 12 hex digits of sha256 over the canonical JSON of every field."""
-        return digest(self.model_dump(mode="json"))[:HASH_DIGITS]
+        """The first 12 hex digits of sha256 over the canonical JSON of every field that is set."""
+        unset = {"selection"} if self.selection is None else set()
+        return digest(self.model_dump(mode="json", exclude=unset))[:HASH_DIGITS]
 
     @property
     def name(self) -> str:
@@ -118,7 +121,9 @@ def parent_name(children: Mapping[str, RunConfig]) -> str:
     for condition, config in children.items():
         if config.condition != condition:
             raise RunError(f"run {config.name} was given as condition {condition!r}")
-        kept = config.model_dump(exclude={"condition", "corpus_hash", "split_hash"})
+        kept = config.model_dump(
+            exclude={"condition", "corpus_hash", "split_hash", "selection", "per_cluster"}
+        )
         shared = kept if shared is None else shared
         differing = sorted(key for key in kept if kept[key] != shared[key])
         if differing:

@@ -44,14 +44,20 @@ class Sample:
     """What a battery is measured on: one split or both, all examples of a cluster or some.
 
     Clusters are the unit of every interval: one or two of the 4 to 8 examples of each cost little
-    of its width and save three to four fifths of the work.
+    of its width and save three to four fifths of the work. (Of a crossed corpus, whose clusters are
+    relations of many examples, Bench.per_cluster says how many each of these stands for.)
+
+    among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
+    families that count for it ("counting"), or all; of any other corpus all, whatever it says.
     """
 
     split: str | None = None
     per_cluster: int = 0
+    among: Literal["known", "counting", "all"] = "known"
 
 
 EVERYTHING = Sample()
+UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
 
@@ -315,9 +321,19 @@ def _layers(first: int, last: int, interventions: Sequence[Intervention]) -> Sha
 BATTERIES: dict[str, Battery] = {
     battery.name: battery
     for battery in (
-        Battery(BASELINE, (), "the unhooked model alone: what it knows, by condition"),
-        Battery("corrupt", (), "the unhooked model on the corrupt prompts", side="corrupt"),
-        Battery("null", (), "the unhooked model on prompts about nothing", side="null"),
+        Battery(
+            BASELINE, (), "the unhooked model alone: what it knows, by condition", sample=UNHOOKED
+        ),
+        Battery(
+            "corrupt",
+            (),
+            "the unhooked model on the corrupt prompts",
+            side="corrupt",
+            sample=UNHOOKED,
+        ),
+        Battery(
+            "null", (), "the unhooked model on prompts about nothing", side="null", sample=UNHOOKED
+        ),
         Battery("zero", ("zero",), "every single head of every layer, zeroed"),
         Battery("folded", ("zero_folded",), "every single head of every layer, zeroed as folded"),
         Battery(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.commands import refuse_overwriting
+from tinyablation.conditions import ALL_CONDITIONS, CONDITIONS
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,7 +22,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for name, what in (
         ("claim", "ids or families, such as H1.1 or H1"),
         ("model", "model ids"),
-        ("condition", "facts, negation, counterfactual, logic or all (claims that span them)"),
+        ("condition", f"{', '.join(CONDITIONS)} or {ALL_CONDITIONS} (claims that span them)"),
         ("test", "node ids, as the records have them"),
     ):
         bundle.add_argument(

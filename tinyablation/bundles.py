@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyablation.addresses import RunConfig
 from tinyablation.archives import BundleError, unpack, write_archive
+from tinyablation.conditions import ALL_CONDITIONS, NAMES
 from tinyablation.differing import differences
 from tinyablation.errors import TinyAblationError
 from tinyablation.evidence import (
@@ -183,6 +184,11 @@ def write_bundle(
     """
     insist_on_project(project)
     for record in records:
+        if record.condition not in (*NAMES, ALL_CONDITIONS):
+            raise EvidenceError(
+                f"{record.test}: the condition {record.condition} is from a file (--condition), "
+                "which a bundle does not hold; bundle cells of other conditions, and send the file"
+            )
         if record.verdict == "error":
             raise EvidenceError(f"{record.test}: has no verdict ({record.reason})")
     store = reports / RUNS

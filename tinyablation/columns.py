@@ -36,6 +36,11 @@ class ModelColumn(NamedTuple):
     meaning: str
     below: list[str]
 
+    @property
+    def title(self) -> str:
+        """What the page calls it."""
+        return self.model.title or self.model.id
+
 
 def columns_of(file: RecordFile) -> dict[str, list[ModelColumn]]:
     """Models by family, families in the order of their first model; unlisted models come last."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora import CONFIRMATION
+from tinyablation.corpora import CONDITIONS, CONFIRMATION
 from tinyablation.errors import TinyAblationError
 
 if TYPE_CHECKING:
@@ -34,22 +34,18 @@ class CommandError(TinyAblationError):
 # --- options and steps that several commands share -----------------------------------------------
 
 
-def add_bench_options(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
+def add_bench_options(
+    parser: argparse.ArgumentParser, *, store: bool = True, named: bool = True
+) -> None:
     """--model, --condition, where things are and what computes.
 
-    store: whether anything is kept (--runs).
+    store: whether anything is kept (--runs); named: whether one model and one condition are named
+    by options.
     """
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="ID_OR_PATH",
-        help="a registered id, a model folder, or a repository of the hub",
-    )
+    if named:
+        _add_names(parser)
     parser.add_argument(
         "--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)"
-    )
-    parser.add_argument(
-        "--condition", required=True, help="facts, negation, counterfactual or logic"
     )
     parser.add_argument(
         "--registry", type=Path, default=REGISTRY, help="models.toml (default: %(default)s)"
@@ -75,6 +71,18 @@ def add_bench_options(parser: argparse.ArgumentParser, *, store: bool = True) ->
     parser.add_argument("--dtype", choices=DTYPES, help="default: that of the model's entry")
 
 
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="ID_OR_PATH",
+        help="a registered id, a model folder, or a repository of the hub",
+    )
+    parser.add_argument(
+        "--condition", required=True, help=f"{', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}"
+    )
+
+
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """--output and --force."""
     parser.add_argument(
@@ -86,14 +94,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def entry_of(options: argparse.Namespace) -> "ModelEntry":
     """The entry of the model that --model and --revision name.
 
-    A model folder needs no registry file; anything else is looked up there first.
+    A model's folder or file needs no registry file; anything else is looked up there first.
     """
     from tinyablation.registry import Registry, load_registry
 
-    is_folder = Path(options.model).expanduser().is_dir()
+    is_path = Path(options.model).expanduser().exists()
     registry = (
         Registry(options.registry, {})
-        if is_folder and not options.registry.is_file()
+        if is_path and not options.registry.is_file()
         else load_registry(options.registry)
     )
     entry = registry.named(options.model, options.revision)

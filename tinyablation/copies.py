@@ -25,10 +25,10 @@ from tinyablation.folders import (
     CONFIG,
     WEIGHTS_INDEX,
     file_hash,
-    files_hash,
     read_config,
     read_object,
     weight_files,
+    weights_hash,
 )
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _make(
     from tinyablation.manifests import write_json
 
     sources = weight_files(folder, name)
-    if (file_hash(sources[0]) if len(sources) == 1 else files_hash(sources)) != weight_hash:
+    if weights_hash(sources) != weight_hash:
         raise LoadingError(
             f"model {name!r}: the weights in {folder} were changed while they were being used; run "
             "again"

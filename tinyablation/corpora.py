@@ -20,15 +20,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tinyablation.conditions import BINDING as BINDING
+from tinyablation.conditions import CONDITIONS as CONDITIONS
+from tinyablation.conditions import IN_CONTEXT as IN_CONTEXT
 from tinyablation.errors import TinyAblationError
 
-CONDITIONS = ("facts", "negation", "counterfactual", "logic")
-BINDING = "binding"  # a condition of its own: claims about the four are not about it
-# Conditions whose answers stand in their prompts, each with its reason. There both must stand
-# exactly once, and never at the end, where a prompt would give its answer away.
-IN_CONTEXT: Mapping[str, str] = {
-    BINDING: "which of two things introduced has a property is read from the prompt itself",
-}
 DISCOVERY, CONFIRMATION = "discovery", "confirmation"
 SPLITS = (DISCOVERY, CONFIRMATION)
 
@@ -51,7 +47,7 @@ class Example:
     target: str
     foil: str
     fact_id: str  # what the clean prompt is about
-    template_id: str  # the wording, "prefix.frame"
+    template_id: str  # the wording: "prefix.frame", or "family/wording" where there are families
     cluster_id: str  # examples that share a fact share a cluster, on either side
     cell: str  # e.g. operator and truth of the clean statement; "" where there is none
     aligned: bool  # clean and corrupt have equally many tokens
@@ -72,6 +68,17 @@ class Example:
         if self.clean == self.corrupt:
             raise CorpusError("field 'corrupt': the same text as clean")
 
+    @property
+    def family(self) -> str:
+        """The family of prompts within the condition; "" where it has none."""
+        return family_of(self.template_id)
+
+
+def family_of(template_id: str) -> str:
+    """The family that a wording belongs to: "said" of "said/not-but", "" of "plain.true"."""
+    family, slash, _ = template_id.partition("/")
+    return family if slash else ""
+
 
 _FIELDS = tuple(field.name for field in fields(Example))
 
@@ -85,6 +92,17 @@ def _places(text: str, answer: str) -> Iterator["re.Match[str]"]:
     return re.finditer(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE)
 
 
+def answer_places(text: str, answer: str) -> list[tuple[int, int]]:
+    """Where the answer stands in the text as a word, in any case: its first sign, and the next
+    after it."""
+    return [place.span() for place in _places(text, answer)]
+
+
+def word_after(text: str, place: tuple[int, int]) -> bool:
+    """Whether a word stands in the text after that place."""
+    return re.search(r"\w", text[place[1] :]) is not None
+
+
 def answer_fault(condition: str, text: str, answer: str) -> str | None:
     """What is wrong with where the answer stands in a clean or corrupt prompt, if anything."""
     places = list(_places(text, answer))
@@ -93,7 +111,7 @@ def answer_fault(condition: str, text: str, answer: str) -> str | None:
         return f"the answer {answer!r} stands in it" if places else None
     if len(places) != 1:
         return f"the answer {answer!r} stands {len(places)} times in it, not once"
-    if not re.search(r"\w", text[places[0].end() :]):
+    if not word_after(text, places[0].span()):
         return f"it ends with the answer {answer!r}"
     return None
 
@@ -119,6 +137,11 @@ class Corpus:
     examples: tuple[Example, ...]
     content_hash: str
     defects: tuple[str, ...] = ()
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether its prompts come in families, each fact in every wording of its family."""
+        return all(example.family for example in self.examples)
 
     @classmethod
     def of(
@@ -158,15 +181,54 @@ def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str
         if row.clean in seen:
             found.append((number, f"field 'clean': the prompt of line {seen[row.clean] + 1} again"))
         seen.setdefault(row.clean, number)
+        if row.family:
+            continue  # judged as a whole, below
         for side in ("clean", "corrupt"):
             for answer in (row.target, row.foil):
                 fault = answer_fault(condition, getattr(row, side), answer)
                 if fault is not None:
                     found.append((number, f"field {side!r}: {fault}"))
-    return found
+    return found + list(_unbalanced(examples))
 
 
-def _read_lines(path: Path) -> list[str]:
+def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
+    """Prompts of families in which answers stand, where a bias could pass for knowledge.
+
+    An answer may stand in a prompt only if the corrupt prompt is the clean one of another row with
+    the answers exchanged, and if, over a family, the target comes first as often as last where both
+    stand. No prompt ends with one of its answers.
+    """
+    rows = {(row.clean, row.target, row.foil) for row in examples}
+    first: dict[str, list[int]] = {}
+    for number, row in enumerate(examples):
+        if not row.family:
+            continue
+        places = [list(_places(row.clean, answer)) for answer in (row.target, row.foil)]
+        if not any(places):
+            continue
+        if any(at and not re.search(r"\w", row.clean[at[-1].end() :]) for at in places):
+            yield number, "field 'clean': it ends with one of its answers"
+        # Of labels the mirror asks the same of other content, and the labels do not stand in it.
+        if (row.corrupt, row.foil, row.target) not in rows:
+            yield (
+                number,
+                "field 'corrupt': an answer stands in the prompts, and no other row has this "
+                "prompt as its clean one, with the answers exchanged",
+            )
+        if all(places):
+            sign = 1 if places[0][0].start() < places[1][0].start() else -1
+            first.setdefault(row.family, []).append(sign)
+    for family, signs in first.items():
+        if sum(signs):
+            number = next(n for n, row in enumerate(examples) if row.family == family)
+            yield (
+                number,
+                f"family {family!r}: the target stands first in {signs.count(1)} of {len(signs)} "
+                "prompts that have both answers, not in half of them",
+            )
+
+
+def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -189,7 +251,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """CorpusError for what json.loads lets pass or raises beside JSONDecodeError."""
     try:
         return json.loads(text, object_pairs_hook=_unique_fields)
@@ -201,7 +263,7 @@ def _parse_json(text: str) -> Any:
         raise CorpusError(f"not JSON ({error})") from None
 
 
-def _refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in row:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -213,7 +275,7 @@ def _parse_row(row: Any) -> tuple[Example, bool]:
     """An example, and whether it is in the handover's short format."""
     if not isinstance(row, dict):
         raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
-    _refuse_unknown(row, _FIELDS)
+    refuse_unknown(row, _FIELDS)
     short = set(row) <= set(_HANDOVER_FIELDS)
     missing = [name for name in (_HANDOVER_FIELDS if short else _FIELDS) if name not in row]
     if missing:
@@ -231,9 +293,9 @@ def load_corpus(
     """Read a corpus; condition and tokenizer default to the names of the file and its folder."""
     examples: list[Example] = []
     formats = set()
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
-            example, short = _parse_row(_parse_json(line))
+            example, short = _parse_row(parse_json(line))
         except json.JSONDecodeError as error:
             raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
         except CorpusError as error:
@@ -258,7 +320,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
         raise CorpusError("a JSON object is wanted")
     handover = "train" in data
     names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
-    _refuse_unknown(data, ("seed", "data_hash", *names))
+    refuse_unknown(data, ("seed", "data_hash", *names))
     for name in ("seed", "data_hash", *names):
         if name not in data:
             raise CorpusError(f"field {name!r} is missing")
@@ -321,7 +383,7 @@ def _without_leaks(
 def load_split(path: Path, corpus: Corpus) -> Split:
     """Read the split of `corpus`; refused when it was made for other content, or leaks."""
     try:
-        return _parse_split(_parse_json("\n".join(_read_lines(path))), corpus)
+        return _parse_split(parse_json("\n".join(read_lines(path))), corpus)
     except json.JSONDecodeError as error:
         raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except CorpusError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.addresses import RunError, parent_name
 from tinyablation.artefacts import utc_now
+from tinyablation.conditions import CONDITIONS
 from tinyablation.manifests import (
     MANIFEST,
     check_manifest,
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 HEAD_MATRIX = "artifacts/cross_condition/head_matrix.parquet"
 LAYER_MATRIX = "artifacts/cross_condition/layer_matrix.parquet"
-_ORDER = ("facts", "negation", "counterfactual", "logic")
 _LOG = logging.getLogger(__name__)
 
 
 def ordered(conditions: Iterable[str]) -> list[str]:
     """The study's order, then any others by name."""
     found = set(conditions)
-    return [name for name in _ORDER if name in found] + sorted(found - {*_ORDER})
+    return [name for name in CONDITIONS if name in found] + sorted(found - {*CONDITIONS})
 
 
 def write_cross_condition(store: RunStore, runs: Mapping[str, Run]) -> Path:

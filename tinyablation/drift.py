@@ -26,7 +26,7 @@ ABSOLUTE = 1e-4
 
 # Fields that differ between any two sessions, or are compared in their own way; the rest (device,
 # platform, and whatever a later schema adds) says what a session was measured with.
-_OWN_WAY = frozenset({"versions", "models", "protocol", "predictions_hash"})
+_OWN_WAY = frozenset({"versions", "models", "protocol", "predictions_hash", "predictions_commit"})
 _EPHEMERAL = frozenset({"started", "finished", "command", "complete", "sources"})
 # What was found, not what was measured with.
 _FOUND = frozenset({"multiplicity", "error_rates", "noise"})

@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import pydantic
 from pydantic import Field
 
+from tinyablation.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.errors import TinyAblationError
 from tinyablation.panels import CurvePanel, Series
 from tinyablation.plain import Count, Number, Plain
@@ -137,7 +138,6 @@ class Simulated(Plain):
 
 EVERY_NULL = "all nulls"  # the kind that holds every other
 UNTRUE = "untrue of the model, plants included"
-ALL_CONDITIONS = "all"
 
 
 class ErrorRates(Plain):

@@ -131,19 +131,28 @@ class GatheringLibrary(Library):
     """A library that copies each corpus it gives, with the manifest of its folder."""
 
     def __init__(self, library: Library, folder: Path, notes: "Notes") -> None:
-        super().__init__(library.root, library.knowledge, library.cache, say=library.say)
+        super().__init__(
+            library.root,
+            library.knowledge,
+            library.cache,
+            say=library.say,
+            own=library.own,
+            seed=library.seed,
+        )
         self.folder = folder
         self.notes = notes
 
-    def shelf(self, tokenizer_folder: Path, name: str) -> Shelf:
-        shelf = super().shelf(tokenizer_folder, name)
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
+        shelf = super().shelf(tokenizer_folder, name, condition)
         self.notes.shelves[name] = shelf.folder.name
         self._copy(shelf, MANIFEST)
         return shelf
 
     def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> Any:
         found = super().corpus(tokenizer_folder, condition, name)
-        shelf = super().shelf(tokenizer_folder, name)
+        if condition in self.own:
+            return found
+        shelf = super().shelf(tokenizer_folder, name, condition)
         for file in (f"{condition}.jsonl", f"{condition}.split.json"):
             self._copy(shelf, file)
         return found
@@ -216,11 +225,16 @@ class KeptLibrary(Library):
         super().__init__(root)
         self.models = models
 
-    def shelf(self, tokenizer_folder: Path, name: str) -> Shelf:
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
         kept = self.models.models.get(name)
         if kept is None or kept.shelf is None:
             raise CorpusError(f"the evidence holds no corpora for {name}")
-        return Shelf.at(self.root / kept.shelf)
+        named = Shelf.at(self.root / kept.shelf)
+        for shelf in self.standing():  # it may hold those of two folders
+            same = shelf.manifest.fingerprint == named.manifest.fingerprint
+            if same and condition in shelf.manifest.built:
+                return shelf
+        return named
 
 
 def kept_facts(models: Models, entry: ModelEntry) -> ModelFacts:
@@ -284,9 +298,10 @@ def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Cond
 
 
 def named_models(command: str) -> list[str]:
-    """The --model options of a session's command, with their revision."""
+    """The --model options of a session's command, with their names and revision."""
     asked = _command(command)
     options = [part for name in asked.model for part in ("--model", name)]
+    options += [part for name in asked.name for part in ("--name", name)]
     return options + (["--revision", asked.revision] if options and asked.revision else [])
 
 
@@ -297,6 +312,7 @@ def _command(command: str) -> Any:
     parser.add_argument("--screen")
     parser.add_argument("--heads")
     parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--revision")
     return parser.parse_known_args(shlex.split(command)[1:])[0]
 

@@ -6,7 +6,7 @@ Nothing heavy is imported here: what a model is can be said from its files alone
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+GGUF = ".gguf"
 # What a tokenizer may consist of; those that exist are hashed.
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -61,6 +62,23 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             + conversion_command(str(folder), None, target)
         )
     raise WeightsMissing(f"model {name!r}: no {WEIGHTS} in {folder}; put the weights there")
+
+
+def gguf_in(source: Path, name: str) -> Path | None:
+    """The GGUF file that a model is read from: source itself, or the one in a folder without
+    safetensors. None where there is none; LoadingError names several.
+    """
+    if source.is_file():
+        return source
+    if (source / WEIGHTS).is_file() or (source / WEIGHTS_INDEX).is_file() or not source.is_dir():
+        return None
+    found = sorted(path for path in source.iterdir() if path.suffix.lower() == GGUF)
+    if len(found) > 1:
+        raise LoadingError(
+            f"model {name!r}: {source} has {len(found)} GGUF files "
+            f"({', '.join(path.name for path in found)}); name one of them"
+        )
+    return found[0] if found else None
 
 
 def shard_names(index: Path, name: str) -> list[str]:
@@ -120,6 +138,11 @@ def config_hash(config: dict[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_hash(paths: Sequence[Path]) -> str:
+    """The hash of a model's weight files: that of the one file, or of several together."""
+    return file_hash(paths[0]) if len(paths) == 1 else files_hash(paths)
 
 
 def files_hash(paths: Iterable[Path], *, text: bool = False) -> str:

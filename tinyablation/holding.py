@@ -151,6 +151,8 @@ class HeldModel:
             "repo": self.entry.repo,
             "revision": self.entry.revision,
             "commit": facts.commit,
+            "package": None if self.entry.package is None else self.entry.package.place,
+            "derived": facts.derived or None,
             "architecture": facts.architecture,
             "model_type": facts.model_type,
             "weight_bytes": facts.weight_bytes,

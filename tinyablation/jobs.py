@@ -44,6 +44,8 @@ class BenchFacts(BaseModel):
     dtype: str
     protocol: str
     share: float
+    per_relation: int
+    own: dict[str, Path] = {}  # conditions from files
 
     @classmethod
     def of(cls, bench: "Bench") -> "BenchFacts":
@@ -57,6 +59,8 @@ class BenchFacts(BaseModel):
             dtype=bench.dtype,
             protocol=bench.protocol,
             share=bench.share,
+            per_relation=bench.per_relation,
+            own={name: each.path.resolve() for name, each in bench.library.own.items()},
         )
 
 
@@ -179,6 +183,7 @@ def make_bench(facts: BenchFacts) -> "Bench":
     from tinyablation.devices import choose_device
     from tinyablation.lodging import Sharing
     from tinyablation.measuring import Bench
+    from tinyablation.own_conditions import read_own
     from tinyablation.runs import RunStore
 
     for what, folder in (("corpora", facts.corpora), ("store", facts.store)):
@@ -186,6 +191,12 @@ def make_bench(facts: BenchFacts) -> "Bench":
             raise JobError(
                 f"worker {worker_name()} sees no folder {folder}: the {what} must lie where all "
                 "machines see them, under the same path"
+            )
+    for name, path in facts.own.items():
+        if not path.is_file():
+            raise JobError(
+                f"worker {worker_name()} sees no file {path} of the condition {name}: it must lie "
+                "where all machines see it, under the same path"
             )
     return Bench(
         facts.entry,
@@ -197,7 +208,9 @@ def make_bench(facts: BenchFacts) -> "Bench":
         dtype=facts.dtype,
         protocol=facts.protocol,
         share=facts.share,
+        per_relation=facts.per_relation,
         sharing=Sharing(owner=worker_name()),
+        own={name: read_own(name, path) for name, path in facts.own.items()},
     )
 
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,18 +69,14 @@ def require_fields(where: str, text: str, *names: str) -> None:
         raise ValueError(f"{where}: {text!r} must have exactly the fields {wanted}")
 
 
-class Relation(Table):
-    phrase: str
+class Facts(Table):
+    """What every relation has: the answer of each subject, and answers that are alike."""
+
     facts: dict[str, Word]
     alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted
 
     @model_validator(mode="after")
-    def _phrase_has_a_subject(self) -> "Relation":
-        require_fields("phrase", self.phrase, "subject")
-        return self
-
-    @model_validator(mode="after")
-    def _alike_answers_exist(self) -> "Relation":
+    def _alike_answers_exist(self) -> Self:
         answers = set(self.facts.values())
         for pair in self.alike:
             for word in pair:
@@ -92,6 +88,15 @@ class Relation(Table):
         """Whether one answer is plainly wrong where the other is right."""
         same = first == second
         return not same and (first, second) not in self.alike and (second, first) not in self.alike
+
+
+class Relation(Facts):
+    phrase: str
+
+    @model_validator(mode="after")
+    def _phrase_has_a_subject(self) -> "Relation":
+        require_fields("phrase", self.phrase, "subject")
+        return self
 
 
 class Kinds(Table):
@@ -213,7 +218,7 @@ class Knowledge(NamedTuple):
         return [Fact(relation, subject, answer) for subject, answer in table.items()]
 
 
-def _read_table(path: Path) -> dict[str, object]:
+def read_table(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -235,7 +240,7 @@ def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _explain(
+def explain(
     path: Path, model: type[BaseModel], error: ValidationError, where: str = ""
 ) -> KnowledgeError:
     # An unknown field comes first: the missing one beside it is mostly the same, well spelt.
@@ -256,19 +261,24 @@ def _explain(
 def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
     """Read one table of the kind `model`; KnowledgeError names the file and the field at fault."""
     try:
-        return model.model_validate(_read_table(path))
+        return model.model_validate(read_table(path))
     except ValidationError as error:
-        raise _explain(path, model, error) from None
+        raise explain(path, model, error) from None
+
+
+def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
+    """Read a file that holds one table of the kind `model` under each name."""
+    tables: dict[str, AnyTable] = {}
+    for name, row in read_table(path).items():
+        try:
+            tables[name] = model.model_validate(row)
+        except ValidationError as error:
+            raise explain(path, model, error, name) from None
+    return tables
 
 
 def load_knowledge(folder: Path) -> Knowledge:
     """Read the three tables of `folder`; KnowledgeError names the file and the field at fault."""
-    facts = folder / "facts.toml"
-    relations: dict[str, Relation] = {}
-    for name, row in _read_table(facts).items():
-        try:
-            relations[name] = Relation.model_validate(row)
-        except ValidationError as error:
-            raise _explain(facts, Relation, error, name) from None
+    relations = load_tables(folder / "facts.toml", Relation)
     kinds = load_table(folder / "classes.toml", Kinds)
     return Knowledge(relations, kinds, load_table(folder / "templates.toml", Wording))

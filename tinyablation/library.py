@@ -8,15 +8,18 @@ hub's, at an address made of tokenizer and knowledge; there whatever is not whol
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tinyablation.corpora import BINDING, CONDITIONS, Corpus, CorpusError, Split
+from tinyablation.conditions import NAMES
+from tinyablation.corpora import Corpus, CorpusError, Split
+from tinyablation.defects import Defect
 from tinyablation.fingerprints import fingerprint, load_as_measured
 from tinyablation.finishing import TooFewPrompts
 from tinyablation.manifests import MANIFEST
-from tinyablation.shelves import BUILDER, Shelf, knowledge_hash, put_on_shelf
+from tinyablation.own_conditions import OwnCondition
+from tinyablation.shelves import BUILDER, Shelf, natural_hash, put_on_shelf
 
 __all__ = ["Library", "fingerprint"]
 
@@ -30,7 +33,8 @@ class Library:
     root: the folder with a folder of corpora per tokenizer; knowledge: the tables that others are
     built from (default: root/knowledge); cache: where those are kept (default: beside the hub's
     cache, so that HF_HOME moves it); say: takes a line when something is built, which takes
-    some five seconds, three of them imports.
+    some five seconds, three of them imports; own: conditions from files, by name, for any
+    tokenizer; seed: draws their splits where they name none.
     """
 
     def __init__(
@@ -40,12 +44,17 @@ class Library:
         cache: Path | None = None,
         *,
         say: Callable[[str], object] | None = None,
+        own: Mapping[str, OwnCondition] | None = None,
+        seed: int = SEED,
     ) -> None:
         self.root = Path(root)
         self.knowledge = self.root / "knowledge" if knowledge is None else Path(knowledge)
         self.cache = cache
         self.say = say
-        self._shelves: dict[Path, Shelf] = {}
+        self.own = dict(own or {})
+        self.seed = seed
+        self._shelves: dict[Path, tuple[Shelf, ...]] = {}
+        self._tokenised: dict[tuple[Path, str], tuple[Corpus, Split, tuple[Defect, ...]]] = {}
 
     def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
         """The examples of a condition and their split, for the tokenizer of a model's folder.
@@ -55,7 +64,9 @@ class Library:
         folder of corpora is damaged or in doubt, has no such condition, or the cache cannot be
         written; TokenisationError where there is no tokenizer.
         """
-        shelf = self.shelf(tokenizer_folder, name)
+        if condition in self.own:
+            return self._own(tokenizer_folder, condition, name)[:2]
+        shelf = self.shelf(tokenizer_folder, name, condition)
         lacking = _lacking(shelf, condition, name)
         if lacking is not None:
             raise lacking
@@ -63,20 +74,45 @@ class Library:
 
     def lacks(self, tokenizer_folder: Path, condition: str, name: str) -> str | None:
         """Why `corpus` has no examples of the condition, for this tokenizer; None where it has."""
-        lacking = _lacking(self.shelf(tokenizer_folder, name), condition, name)
+        if condition in self.own:
+            return None
+        lacking = _lacking(self.shelf(tokenizer_folder, name, condition), condition, name)
         return None if lacking is None else str(lacking)
 
     def conditions(self, tokenizer_folder: Path, name: str) -> tuple[str, ...]:
-        """The conditions that `corpus` has examples of, for this tokenizer."""
-        return self.shelf(tokenizer_folder, name).manifest.built
+        """The conditions that `corpus` has examples of, for this tokenizer; not one's own."""
+        return tuple(
+            condition
+            for condition in NAMES
+            if condition in self.shelf(tokenizer_folder, name, condition).manifest.built
+        )
 
-    def shelf(self, tokenizer_folder: Path, name: str) -> Shelf:
-        """The folder of corpora for a tokenizer: under the root, else in the cache, else built."""
+    def defects(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Defect, ...]:
+        """What is wrong with one's own condition, for this tokenizer; it is listed nowhere else."""
+        return self._own(tokenizer_folder, condition, name)[2]
+
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
+        """The folder of corpora for a tokenizer: under the root, else in the cache, else built.
+
+        Where several under the root are for it: the first that has the condition, as `standing`
+        orders them.
+        """
         place = Path(tokenizer_folder).resolve()
         if place not in self._shelves:
             found = fingerprint(place)
-            self._shelves[place] = self._standing(found) or self._cached(found, place, name)
-        return self._shelves[place]
+            standing = tuple(one for one in self.standing() if one.manifest.fingerprint == found)
+            self._shelves[place] = standing or (self._cached(found, place, name),)
+        shelves = self._shelves[place]
+        return next((one for one in shelves if condition in one.manifest.built), shelves[0])
+
+    def _own(
+        self, tokenizer_folder: Path, condition: str, name: str
+    ) -> tuple[Corpus, Split, tuple[Defect, ...]]:
+        key = (Path(tokenizer_folder).resolve(), condition)
+        if key not in self._tokenised:
+            tokenizer = load_as_measured(tokenizer_folder)
+            self._tokenised[key] = self.own[condition].for_tokenizer(tokenizer, name, self.seed)
+        return self._tokenised[key]
 
     def _called(self, shelf: Shelf) -> str:
         own = shelf.folder.parent == self.root
@@ -85,38 +121,51 @@ class Library:
     # Those of the project ------------------------------------------------------------------------
 
     def standing(self) -> tuple[Shelf, ...]:
-        """The shelves under the root, by name.
+        """The shelves under the root; of those for one tokenizer that which was built here comes
+        first, then that which is called as the tokenizer was, then by name.
 
-        CorpusError names a folder that has corpora but no manifest, or none that can be read, and
-        two that are for the same tokenizer.
+        CorpusError names a folder that has corpora but no manifest, or none that can be read.
         """
         if not self.root.is_dir():
             raise CorpusError(f"{self.root}: no such folder of corpora")
-        shelves: dict[str, Shelf] = {}
+        shelves: list[Shelf] = []
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
             if not (folder / MANIFEST).exists():
-                if any(folder.glob("*.jsonl")):
+                if any((folder / f"{condition}.jsonl").exists() for condition in NAMES):
                     raise CorpusError(
                         f"{folder}: has corpora but no {MANIFEST}, so nothing says which tokenizer "
                         f"they are for; `python -m tinyablation corpora adopt {folder} --tokenizer "
                         "PATH_OR_ID` writes one"
                     )
                 continue
-            shelf = Shelf.at(folder)
-            other = shelves.setdefault(shelf.manifest.fingerprint, shelf)
-            if other is not shelf:
-                raise CorpusError(
-                    f"{other.folder} and {folder} are for the same tokenizer; move one of them away"
-                )
-        return tuple(shelves.values())
+            shelves.append(Shelf.at(folder))
+        return tuple(sorted(shelves, key=_rank))
 
-    def _standing(self, wanted: str) -> Shelf | None:
-        return next((one for one in self.standing() if one.manifest.fingerprint == wanted), None)
+    def doubled(self) -> tuple[str, ...]:
+        """A line for each folder under the root with corpora that another one gives: which is used.
+
+        CorpusError as for `standing`.
+        """
+        lines = []
+        giving: dict[tuple[str, str], Shelf] = {}
+        for shelf in self.standing():
+            given: dict[str, list[str]] = {}
+            for condition in shelf.manifest.built:
+                key = (shelf.manifest.fingerprint, condition)
+                first = giving.setdefault(key, shelf)
+                if first is not shelf:
+                    given.setdefault(first.folder.name, []).append(condition)
+            lines += [
+                f"{self.root.name}/{first} and {self.root.name}/{shelf.folder.name} are for the "
+                f"same tokenizer: {', '.join(conditions)} of {first} is used"
+                for first, conditions in given.items()
+            ]
+        return tuple(lines)
 
     # Those that are built ------------------------------------------------------------------------
 
     def _cached(self, wanted: str, tokenizer_folder: Path, name: str) -> Shelf:
-        known = knowledge_hash(self.knowledge)
+        known = natural_hash(self.knowledge)
         key = f"{wanted[:16]}-{known[:8]}"
         try:
             folder = self._place(key)
@@ -162,20 +211,12 @@ class Library:
             unfinished = folder.with_name(
                 f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{_UNFINISHED}"
             )
-            from tinyablation.binding import load_binding
-            from tinyablation.building import build_everything
-            from tinyablation.knowledge import load_knowledge
+            from tinyablation.natural import build_natural
 
             unfinished.mkdir()
             try:
                 tokenizer = load_as_measured(tokenizer_folder)
-                built = build_everything(
-                    load_knowledge(self.knowledge),
-                    load_binding(self.knowledge),
-                    tokenizer,
-                    name,
-                    seed=SEED,
-                )
+                built = build_natural(self.knowledge, tokenizer, name, seed=SEED)
                 put_on_shelf(unfinished, built, tokenizer, name, knowledge=known, seed=SEED)
                 if folder.exists():  # what is there was found not to be whole
                     shutil.rmtree(folder)
@@ -184,6 +225,12 @@ class Library:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
         return Shelf.at(folder)
+
+
+def _rank(shelf: Shelf) -> tuple[bool, bool, str]:
+    """Which of the shelves for one tokenizer comes first: see Library.standing."""
+    made = shelf.manifest
+    return made.builder is None, shelf.folder.name != made.tokenizer, shelf.folder.name
 
 
 def _lacking(shelf: Shelf, condition: str, name: str) -> CorpusError | None:
@@ -202,7 +249,7 @@ def _whole(folder: Path, wanted: str, known: str) -> Shelf | None:
         shelf = Shelf.at(folder)
         manifest = shelf.manifest
         made_of = (manifest.fingerprint, manifest.knowledge, manifest.builder, manifest.seed)
-        complete = set(manifest.conditions) == {*CONDITIONS, BINDING}
+        complete = set(manifest.conditions) == {*NAMES}
         if made_of == (wanted, known, BUILDER, SEED) and complete:
             for condition in manifest.built:
                 shelf.load(condition, manifest.tokenizer)

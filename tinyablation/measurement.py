@@ -67,7 +67,7 @@ class Measurement:
         self.examples = list(chosen)
         # Donors and means come from all of the condition's examples: a sample of them may hold no
         # second prompt of some length.
-        self.pool = bench.examples(condition)
+        self.pool = bench.pool(condition, wanted.sample.among)
         self._directions = directions
         corpus, _ = bench.corpus(condition)
         place = f"{corpus.tokenizer}/{condition}"

@@ -23,8 +23,11 @@ from tinyablation.batteries import (
     Paths,
     Sample,
     Side,
+    one_head,
 )
-from tinyablation.head_sets import HeadSets, Subsets
+from tinyablation.corpora import CONFIRMATION
+from tinyablation.gate import RELATIONS, Gate
+from tinyablation.head_sets import HeadSets, Subsets, TrioZeroed
 from tinyablation.holding import HeldModel
 from tinyablation.interventions import AblationMethod, Head
 from tinyablation.library import Library
@@ -34,7 +37,7 @@ from tinyablation.protocols import CORRECTED, PUBLISHED, baseline_of_heads, pad_
 from tinyablation.registry import ModelEntry
 from tinyablation.run_plans import RunPlan, plan_run
 from tinyablation.runs import Run, RunStore
-from tinyablation.samples import thin
+from tinyablation.samples import thin, thin_pairs
 
 if TYPE_CHECKING:
     import pandas
@@ -44,10 +47,12 @@ if TYPE_CHECKING:
     from tinyablation.corpora import Corpus, Example, Split
     from tinyablation.dispatch import Dispatch
     from tinyablation.effects import Effects
+    from tinyablation.own_conditions import OwnCondition
     from tinyablation.patches import Patches
     from tinyablation.paths import PathEffects
     from tinyablation.readings import AnyReading, Reading
     from tinyablation.screening import Screening
+    from tinyablation.selection import Selection
     from tinyablation.sweeps import Sweep
     from tinyablation.tokenisation import Prompt
     from tinyablation.validity import Tables
@@ -55,6 +60,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Directions = Callable[["Bench"], Mapping[str, "Tensor"]]
+
+# Of a crossed corpus: examples of each relation that a sweep measures. Relations are what a claim
+# generalises over, so that two prompts of each of 77 tell more than twelve of each of 13.
+PER_RELATION = 2
 
 
 class Bench(HeldModel):
@@ -64,9 +73,11 @@ class Bench(HeldModel):
     torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
     CPU, its own choice when None (a narrow model gets one of them, see holding); protocol:
     "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
-    clusters of each split, drawn by the seed; sharing: how this process shares the machine with
+    clusters of each split, drawn by the seed; per_relation: of a crossed corpus, the examples of
+    each relation that are swept; sharing: how this process shares the machine with
     others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
-    measures what is missing, so that this process loads no model; None: this process does.
+    measures what is missing, so that this process loads no model; None: this process does; own:
+    conditions from files, by name.
     """
 
     def __init__(
@@ -83,9 +94,11 @@ class Bench(HeldModel):
         progress: bool = False,
         protocol: str = CORRECTED,
         share: float = 1.0,
+        per_relation: int = PER_RELATION,
         sharing: Sharing = ALONE,
         screening: "Screening | None" = None,
         elsewhere: "Dispatch | None" = None,
+        own: "Mapping[str, OwnCondition] | None" = None,
     ) -> None:
         super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
         self.screening = screening
@@ -96,10 +109,12 @@ class Bench(HeldModel):
         self.store = replace(store, before_waiting=self.make_way)
         self.seed = seed
         self.share = share
+        self.per_relation = per_relation
         self.progress = progress
         self.elsewhere = elsewhere
         self.corpora = corpora
-        self.library = Library(corpora, say=_say if progress else None)
+        self.library = Library(corpora, say=_say if progress else None, own=own, seed=seed)
+        self.gate = Gate(self)
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
         self._read: dict[str, tuple[Corpus, Split]] = {}
         self._kept: dict[tuple[object, ...], object] = {}
@@ -155,6 +170,7 @@ class Bench(HeldModel):
             progress=self.progress,
             protocol=self.protocol,
             share=self.share,
+            per_relation=self.per_relation,
             sharing=self.sharing,
             screening=self.screening,
             elsewhere=self.elsewhere,
@@ -174,28 +190,35 @@ class Bench(HeldModel):
             self._read[condition] = self.library.corpus(folder, condition, self.entry.id)
         return self._read[condition]
 
-    def rows(
-        self,
-        condition: str,
-        split: str | None = None,
-        *,
-        aligned: bool = False,
-        per_cluster: int = 0,
-    ) -> dict[int, str]:
-        """Corpus row -> split of what is measured, in row order: of one split, or of both.
+    def per_cluster(self, condition: str, sample: Sample) -> int:
+        """The most examples of a cluster that a sample holds; 0: all.
 
-        aligned: only pairs whose two prompts have equally many tokens. per_cluster: at most so many
-        examples of each cluster, drawn by the seed; 0: all.
+        Clusters of a crossed corpus are relations of many examples each. There all of them stand
+        for `per_relation`, two for half and one for a fourth of that.
         """
-        corpus, halves = self.corpus(condition)
-        found = {
-            row: name
-            for row, name in sorted(halves.of_row().items())
-            if split in (None, name) and (corpus.examples[row].aligned or not aligned)
-        }
-        if per_cluster:
+        if not self.corpus(condition)[0].is_crossed or sample.among == "all":
+            return sample.per_cluster
+        part = {0: 1, 1: 4}.get(sample.per_cluster, 2)
+        return max(1, self.per_relation // part)
+
+    def rows(
+        self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
+    ) -> dict[int, str]:
+        """Corpus row -> split of what a sample measures, in row order.
+
+        aligned: only pairs whose two prompts have equally many tokens.
+        """
+        corpus, _ = self.corpus(condition)
+        found = self.counting(condition, sample, aligned=aligned)
+        most = self.per_cluster(condition, sample)
+        if most:
             rows = list(found)
-            kept_rows = thin([corpus.examples[row] for row in rows], per_cluster, self.seed)
+            chosen = [corpus.examples[row] for row in rows]
+            if corpus.is_crossed:
+                gating = RELATIONS if sample.among == "all" else 0
+                kept_rows = thin_pairs(chosen, most, self.seed, clusters_by_family=gating)
+            else:
+                kept_rows = thin(chosen, most, self.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
         if self.share == 1.0:
             return found
@@ -210,9 +233,35 @@ class Bench(HeldModel):
             kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
         return dict(sorted(kept.items()))
 
-    def examples(self, condition: str, split: str | None = None) -> list["Example"]:
+    def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
+        """Corpus row -> split of all that a sample may be drawn from, in row order."""
+        corpus, halves = self.corpus(condition)
+        selection = self._selection_for(condition, sample)
+        families = self.gate.families(condition) if sample.among == "counting" else ()
+        return {
+            row: name
+            for row, name in sorted(halves.of_row().items())
+            if sample.split in (None, name)
+            and (corpus.examples[row].aligned or not aligned)
+            and (selection is None or row in selection.rows)
+            and (not families or corpus.examples[row].family in families)
+        }
+
+    def _selection_for(self, condition: str, sample: Sample) -> "Selection | None":
+        return self.selection(condition) if sample.among == "known" else None
+
+    def pool(self, condition: str, among: str = "known") -> list["Example"]:
+        """All examples that a measurement of the condition may take means and donors from."""
         corpus, _ = self.corpus(condition)
-        return [corpus.examples[row] for row in self.rows(condition, split)]
+        sample = Sample(among=among)  # type: ignore[arg-type]
+        if self.share != 1.0:
+            return [corpus.examples[row] for row in self.rows(condition, sample)]
+        return [corpus.examples[row] for row in self.counting(condition, sample)]
+
+    def examples(self, condition: str, split: str | None = None) -> list["Example"]:
+        """The examples that a sweep of the condition measures, in row order."""
+        corpus, _ = self.corpus(condition)
+        return [corpus.examples[row] for row in self.rows(condition, Sample(split))]
 
     def prompts(
         self, condition: str, split: str | None = None, side: Side = "clean"
@@ -231,6 +280,10 @@ class Bench(HeldModel):
     def config(self, condition: str, battery_name: str, sample: Sample = EVERYTHING) -> RunConfig:
         """The address of a measurement of this model under one condition."""
         corpus, split = self.corpus(condition)
+        selection = self._selection_for(condition, sample)
+        token = None if selection is None else selection.token
+        if corpus.is_crossed and sample.among == "counting":
+            token = "-".join(self.gate.families(condition))
         return RunConfig(
             model=self.entry.id,
             battery=battery_name,
@@ -248,7 +301,8 @@ class Bench(HeldModel):
             protocol=self.protocol,
             share=self.share,
             split=sample.split or ALL_SPLITS,
-            per_cluster=sample.per_cluster,
+            per_cluster=self.per_cluster(condition, sample),
+            selection=token,
         )
 
     def run(
@@ -424,42 +478,32 @@ class Bench(HeldModel):
             run = self.run(condition, wanted, directions=directions)
             return Effects(*self._measured(condition, run))
 
-        return self._keep(("effects", condition, name), make)
+        sample = None if isinstance(wanted, str) else wanted.sample
+        return self._keep(("effects", condition, name, sample), make)
 
-    def gate(self, condition: str) -> tuple[str, ...]:
-        """The batteries that say whether a condition is valid for the model, as far as they are
-        known beforehand: which heads a screened sweep measures is not."""
-        corpus, _ = self.corpus(condition)
-        has_null = all(example.null for example in corpus.examples)
-        sweep = [self.battery] if self.screening is None else []
-        return (*sweep, "corrupt", *(["null"] if has_null else []))
+    # --- what the unhooked model knows: measured before anything else (gate.py) -------------------
 
     def unhooked(self, condition: str) -> "Tables":
         """The model without interventions on the clean, corrupt and null prompts of a condition."""
-        from tinyablation.validity import Tables
+        return self._keep(("unhooked", condition), lambda: self.gate.unhooked(condition))
 
-        def make() -> Tables:
-            gate = self.gate(condition)
-            self.ahead(condition, *gate)
-            clean, corrupt = self.sweep(condition), self.run(condition, "corrupt")
-            null = self.run(condition, "null") if "null" in gate else None
-            noises = [clean.noise(), *(run.noise_floor() for run in (corrupt, null) if run)]
-            return Tables(
-                clean.baseline(), corrupt.table(), null.table() if null else None, max(noises)
-            )
-
-        return self._keep(("unhooked", condition), make)
+    def validities(self, condition: str) -> "dict[str, Verdict]":
+        """By family of the condition, whether it is valid for the model ("" where it has none)."""
+        return self._keep(("families", condition), lambda: self.gate.validities(condition))
 
     def validity(self, condition: str) -> "Verdict | None":
         """Whether the condition says anything about the model; None: the protocol has no gate."""
-        from tinyablation.validity import condition_validity
+        return self._keep(("validity", condition), lambda: self.gate.validity(condition))
 
-        if self.protocol == PUBLISHED:
-            return None
-        return self._keep(
-            ("validity", condition),
-            lambda: condition_validity(self.unhooked(condition), seed=self.seed),
-        )
+    def selection(self, condition: str) -> "Selection | None":
+        """The examples of a crossed corpus that count for the model (see Gate.selection)."""
+        return self._keep(("selection", condition), lambda: self.gate.selection(condition))
+
+    def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
+        """These heads zeroed together on confirmation prompts of facts known and unknown."""
+        chosen = one_head(heads[0]) if len(heads) == 1 else TrioZeroed(heads)
+        sample = Sample(CONFIRMATION, among="counting")
+        return self.effects(condition, replace(chosen, sample=sample))
 
     def _measured(
         self, condition: str, run: Run

@@ -1,9 +1,11 @@
 """Sessions of several machines or shards as one: all cells, and what they disagree on.
 
-A cell that two sessions have alike (same verdict, head and prediction, figures within the tolerance
-of drift.py) is taken once, from the session that began first. One that they have differently is
-kept from each, with its source: the page shows them side by side, and none silently wins. The
-result does not depend on the order in which sessions are given.
+A model is known by its id and its weights: where sessions have other weights under one id, each is
+a model of its own, with the first digits of their hash in its id and title. A cell that two
+sessions have alike (same verdict, head and prediction, figures within the tolerance of drift.py) is
+taken once, from the session that began first. One that they have differently is kept from each,
+with its source: the page shows them side by side, and none silently wins. The result does not
+depend on the order in which sessions are given.
 
 What is merged was recorded: of the figures only the ledger of all tests (multiplicity.py) is made
 again, since it is about all cells together.
@@ -12,7 +14,7 @@ again, since it is about all cells together.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tinyablation.comparison import CellKey, cell_key
@@ -28,6 +30,7 @@ from tinyablation.records import (
     Source,
     content_of,
 )
+from tinyablation.registry import TOLD_APART_DIGITS
 from tinyablation.robustness import NoiseRow
 
 _FIGURES = ("effect", "low", "high", "floor", "p_corrected")
@@ -61,6 +64,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     parts = _named(files)
     if len(parts) == 1:
         return parts[0].file
+    parts = _models_apart(parts)
     kept: dict[CellKey, list[Record]] = {}
     counts = dict.fromkeys((part.name for part in parts), 0)
     for part in parts:
@@ -83,6 +87,9 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
             platform=_joined(session.platform for session in sessions),
             device=_joined(session.device for session in sessions),
             predictions_hash=_joined(session.predictions_hash for session in sessions),
+            predictions_commit=_joined(
+                session.predictions_commit or "not known" for session in sessions
+            ),
             complete=all(session.complete for session in sessions),
             protocol=sessions[0].protocol,
             models=_models(sessions),
@@ -160,26 +167,66 @@ def _versions(sessions: Sequence[Session]) -> dict[str, str]:
     }
 
 
+def _models_apart(parts: Sequence[_Sorted]) -> list[_Sorted]:
+    """The sessions, with models of one id and different weights called differently.
+
+    One whose weights a session does not know, since it had none, keeps its id.
+    """
+    described = [model for part in parts for model in part.file.session.models]
+    hashes: dict[str, set[str]] = {}
+    for model in described:
+        if model.weight_hash:
+            hashes.setdefault(model.id, set()).add(model.weight_hash)
+
+    def apart(model: SessionModel) -> SessionModel:
+        weights = model.weight_hash
+        if weights is None:
+            return model
+        digits = weights[:TOLD_APART_DIGITS]
+        name = f"{model.id}-{digits}"
+        # The second: an earlier merge has told it apart from another.
+        if len(hashes[model.id]) == 1 and weights not in hashes.get(name, ()):
+            return model
+        note = f"Of the models called {model.id}, the one with weights {weights[:12]}."
+        return model.model_copy(
+            update={
+                "id": name,
+                "title": f"{model.title} ({digits})",
+                "note": " ".join(filter(None, (model.note, note))),
+            }
+        )
+
+    return [part._replace(file=_renamed(part.file, apart)) for part in parts]
+
+
+def _renamed(file: RecordFile, apart: Callable[[SessionModel], SessionModel]) -> RecordFile:
+    models = {model.id: apart(model) for model in file.session.models}
+    ids = {name: model.id for name, model in models.items() if model.id != name}
+    if not ids:
+        return file
+    return file.model_copy(
+        update={
+            "session": file.session.model_copy(update={"models": list(models.values())}),
+            "records": [
+                record.model_copy(update={"model": ids.get(record.model, record.model)})
+                for record in file.records
+            ],
+        }
+    )
+
+
 def _models(sessions: Sequence[Session]) -> list[SessionModel]:
     """Each model once, as the first session that knows its weights describes it.
 
-    What sessions found of one model's competence is shown from one of them; that their weights
-    differ is said in its note.
+    What sessions found of one model's competence is shown from one of them.
     """
     described: dict[str, list[SessionModel]] = {}
     for session in sessions:
         for model in session.models:
             described.setdefault(model.id, []).append(model)
-    found = []
-    for same in described.values():
-        best = next((model for model in same if model.weight_hash), same[0])
-        hashes = sorted({model.weight_hash for model in same if model.weight_hash})
-        if len(hashes) > 1:
-            short = ", ".join(digest[:12] for digest in hashes)
-            note = f"Merged sessions had different weights of it: {short}."
-            best = best.model_copy(update={"note": " ".join(filter(None, (best.note, note)))})
-        found.append(best)
-    return found
+    return [
+        next((model for model in same if model.weight_hash), same[0]) for same in described.values()
+    ]
 
 
 def _noise(sessions: Sequence[Session]) -> list[NoiseRow]:

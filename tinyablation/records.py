@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
+from tinyablation.conditions import ALL_CONDITIONS as ALL_CONDITIONS
+from tinyablation.conditions import CONDITIONS as CONDITIONS
 from tinyablation.error_rates import ErrorRates
 from tinyablation.panels import Panel
 from tinyablation.plain import Count, Number, Plain, RecordError, plain
@@ -33,8 +35,6 @@ from tinyablation.robustness import (
 SCHEMA_VERSION = 3
 # Of the schema before, too: all that 3 added may be missing. So an older report can be a baseline.
 READABLE = (2, SCHEMA_VERSION)
-CONDITIONS = ("facts", "negation", "counterfactual", "logic")
-ALL_CONDITIONS = "all"  # the condition of a claim that spans all of them
 
 Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
 Prediction = Literal["supported", "refuted", "inconclusive", "blocked"]
@@ -152,6 +152,12 @@ class Record(Plain):
     screened: list[Screened] = Field(
         default=[], description="sweeps it rests on that measured some heads only"
     )
+    scope: str = Field(
+        default="", description="what the verdict generalises over, and what it is conditional on"
+    )
+    options: list[str] = Field(
+        default=[], description="options of the session that running this cell again takes"
+    )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 
 
@@ -205,6 +211,9 @@ class Session(Plain):
     platform: str
     device: str
     predictions_hash: str
+    predictions_commit: str | None = Field(
+        default=None, description="git commit that last changed the predictions; null: not known"
+    )
     complete: bool
     protocol: ProtocolName = "corrected"
     models: list[SessionModel] = Field(default=[])
@@ -277,6 +286,7 @@ NESTED = (
     "boundary",
     "backends",
     "screened",
+    "options",
 )
 
 

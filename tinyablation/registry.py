@@ -1,10 +1,11 @@
 """Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
 
 import difflib
-import json
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from tinyablation.errors import TinyAblationError
+from tinyablation.errors import LoadingError, TinyAblationError
+from tinyablation.folders import GGUF, file_hash, gguf_in, weight_files, weights_hash
+from tinyablation.naming import name_of
 
 Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -27,13 +30,21 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 REPO = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
 # A branch, tag or commit, as in refs/pr/3; never "..", since the cache keeps it as a path.
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=100)]
-# model_type of config.json -> what the page calls the family.
+# A distribution of an index, as PEP 503 spells it, and a version that pip pins with "==".
+_PACKAGE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+_VERSION = r"^[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?$"
+# A GGUF file within a package; no part may lead out of a folder.
+_MEMBER = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.gguf$"
+# model_type of config.json, or the architecture of a GGUF file -> what the page calls the family.
 _FAMILIES: Mapping[str, Family] = {
     "gpt2": "gpt2",
     "mistral": "mistral",
     "llama": "llama",
     "gpt_neox": "neox",
 }
+
+# Of a hash, in the name of one of two models that are called alike.
+TOLD_APART_DIGITS = 6
 
 
 class RegistryError(TinyAblationError):
@@ -60,11 +71,29 @@ class Checkpoint(BaseModel):
         return self.model_dump(exclude={"step"}) == other.model_dump(exclude={"step"})
 
 
+class Package(BaseModel):
+    """A GGUF file inside a package of the Python index (PyPI), pinned: its sha256 and its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=_PACKAGE, max_length=100)
+    version: str = Field(pattern=_VERSION, max_length=40)
+    file: str = Field(pattern=_MEMBER, max_length=200)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(gt=0, strict=True)
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, for a reader."""
+        return f"PyPI {self.name} {self.version}: {self.file}"
+
+
 class ModelEntry(BaseModel):
     """One model of the registry.
 
-    It comes from source, a Hugging Face folder, resolved against the folder of the TOML file; or
-    from repo, a repository of the hub, at revision (a branch, tag or commit; default: main). bos
+    It comes from source, a Hugging Face folder or a GGUF file, resolved against the folder of the
+    TOML file; from repo, a repository of the hub, at revision (a branch, tag or commit; default:
+    main); or from package, a GGUF file in one. bos
     says whether prompts begin with the tokenizer's BOS (None: as TransformerLens has it for the
     architecture); dtype is that of a run, unless asked otherwise; parameters is how many there are,
     gated whether the hub wants a licence accepted. twin is the id of the model that differs from
@@ -79,6 +108,7 @@ class ModelEntry(BaseModel):
     title: str = Field(min_length=1)
     source: Path | None = None
     repo: str | None = Field(default=None, pattern=REPO.pattern)
+    package: Package | None = None
     revision: Revision | None = None
     family: Family
     variant: Literal["hedged", "plain", "natural"]
@@ -92,10 +122,12 @@ class ModelEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
-        if (self.source is None) == (self.repo is None):
-            raise ValueError("give either a source (a folder) or a repo (of the hub)")
+        if sum(place is not None for place in (self.source, self.repo, self.package)) != 1:
+            raise ValueError(
+                "give either a source (a folder), a repo (of the hub) or a package (of PyPI)"
+            )
         if self.repo is None and self.revision is not None:
-            raise ValueError("a revision is one of a repo; a folder has none")
+            raise ValueError("a revision is one of a repo; a folder or package has none")
         if self.repo is None and any(one.revision is not None for one in self.checkpoints):
             raise ValueError("the revisions of its checkpoints need a repo")
         return self
@@ -122,8 +154,20 @@ class ModelEntry(BaseModel):
         return self.repo is not None
 
     @property
+    def is_package(self) -> bool:
+        """Whether a package of the Python index has it."""
+        return self.package is not None
+
+    @property
+    def is_named_only(self) -> bool:
+        """Whether it has to be fetched, so that it is used only where a session names it."""
+        return self.is_hub or self.is_package
+
+    @property
     def place(self) -> str:
-        """Where it comes from, for a reader: a folder, or repository@revision."""
+        """Where it comes from, for a reader: a path, repository@revision, or a package's file."""
+        if self.package is not None:
+            return self.package.place
         if self.repo is None:
             return str(self.source)
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
@@ -131,7 +175,7 @@ class ModelEntry(BaseModel):
     def at(self, checkpoint: Checkpoint) -> "ModelEntry":
         """This model as it was at one of its checkpoints: an entry called <id>-step<0000>."""
         there: dict[str, Any] = (
-            {"source": checkpoint.source, "repo": None, "revision": None}
+            {"source": checkpoint.source, "repo": None, "package": None, "revision": None}
             if checkpoint.source is not None
             else {"revision": checkpoint.revision}
         )
@@ -157,6 +201,25 @@ class ModelEntry(BaseModel):
             }
         )
 
+    def called(self, name: str) -> "ModelEntry":
+        """This model under another title, and the id that is made of it."""
+        return self.model_copy(update={"id": _slug(name, 60), "title": name})
+
+    def told_apart(self) -> "ModelEntry":
+        """This model with the first digits of its hash in title and id."""
+        digits = _content(self)[:TOLD_APART_DIGITS]
+        return self.model_copy(
+            update={
+                "id": f"{self.id[: 59 - len(digits)]}-{digits}",
+                "title": f"{self.title} ({digits})",
+            }
+        )
+
+    @property
+    def name_again(self) -> str:
+        """What `called` makes this id of: the title, if it says as much."""
+        return self.title if _slug(self.title, 60) == self.id else self.id
+
 
 class Registry(Mapping[str, ModelEntry]):
     """The models of one file, by id, in file order."""
@@ -173,7 +236,12 @@ class Registry(Mapping[str, ModelEntry]):
     @property
     def local_ids(self) -> tuple[str, ...]:
         """Ids of the models that are folders of this machine."""
-        return tuple(key for key, entry in self._entries.items() if not entry.is_hub)
+        return tuple(key for key, entry in self._entries.items() if not entry.is_named_only)
+
+    @property
+    def named_only_ids(self) -> tuple[str, ...]:
+        """Ids of the models that the hub or a package has."""
+        return tuple(key for key, entry in self._entries.items() if entry.is_named_only)
 
     @property
     def hub_ids(self) -> tuple[str, ...]:
@@ -184,13 +252,22 @@ class Registry(Mapping[str, ModelEntry]):
         """This registry and these, which replace entries of the same id."""
         return Registry(self.path, self._entries | {entry.id: entry for entry in entries})
 
-    def named(self, name: str, revision: str | None = None) -> ModelEntry:
-        """The entry that a user means by an id, a folder or a repository of the hub.
+    def named(self, name: str, revision: str | None = None, title: str | None = None) -> ModelEntry:
+        """The entry that a user means by an id, a folder, a GGUF file or a repository of the hub.
 
-        One that is not listed gets an entry of its own, with an id made of its last part. A folder
-        is one that exists, or begins with ".", "/" or "~". Raises RegistryError for a folder that
-        does not exist, for a revision of a folder, and for what is none of the three.
+        One that is not listed gets an entry of its own, called as tinyablation.naming finds, or by
+        `title`; where the id of a listed model is made of that, with some digits of its hash. A
+        path is one that exists, or begins with ".", "/" or "~". Raises RegistryError for a path
+        that does not exist, for a revision of what is no repository, and for what is none of these.
         """
+        entry = self._at(name, revision)
+        if title is not None and title != entry.title:
+            entry = entry.called(title)
+        # Ids become directory names: an unlisted model never takes that of a listed one.
+        taken = self._entries.get(entry.id)
+        return entry if taken is None or taken == entry else entry.told_apart()
+
+    def _at(self, name: str, revision: str | None) -> ModelEntry:
         entry = self._entries.get(name) or next(
             (one for one in self._entries.values() if one.repo == name), None
         )
@@ -200,7 +277,8 @@ class Registry(Mapping[str, ModelEntry]):
             return entry
         if not entry.is_hub:
             raise RegistryError(
-                f"{name}: is a folder, which has no revision {revision!r}; leave --revision out"
+                f"{name}: is {'a package' if entry.is_package else 'a folder'}, which has no "
+                f"revision {revision!r}; leave --revision out"
             )
         try:
             TypeAdapter(Revision).validate_python(revision)
@@ -209,31 +287,27 @@ class Registry(Mapping[str, ModelEntry]):
         return entry.at_revision(revision)
 
     def _unlisted(self, name: str) -> ModelEntry:
-        folder = Path(name).expanduser()
-        given: dict[str, Any] = {"title": name, "family": "other", "variant": "natural"}
-        if name and folder.is_dir():
-            folder = folder.resolve()
-            known = next((one for one in self._entries.values() if one.source == folder), None)
+        path = Path(name).expanduser()
+        given: dict[str, Any] = {"family": "other", "variant": "natural"}
+        if name and (path.is_dir() or (path.suffix.lower() == GGUF and path.is_file())):
+            path = path.resolve()
+            known = next((one for one in self._entries.values() if one.source == path), None)
             if known is not None:
                 return known
-            given |= {"source": folder, "family": _family(folder), "title": folder.name}
-            identifier = _slug(folder.name)
-        elif name.startswith((".", "/", "~")):
+            found = name_of(path)
+            given |= {"source": path, "family": _FAMILIES.get(found.kind, "other")}
+            return ModelEntry(**given, id=_slug(found.title), title=found.title)
+        if name.startswith((".", "/", "~")):
             raise RegistryError(
                 f"{name}: no such folder; name a folder, a hub id or one of these: "
                 + ", ".join(self.ids)
             )
-        elif REPO.match(name):
-            given |= {"repo": name}
-            identifier = _slug(name.rsplit("/", 1)[-1])
-        else:
+        if not REPO.match(name):
             raise RegistryError(
                 f"{name!r} is neither a model id, a folder nor a repository of the hub; "
                 f"{_nearest(name, self.ids)}"
             )
-        # Ids become directory names: an unlisted model never takes that of a listed one.
-        taken = identifier in self._entries
-        return ModelEntry(**given, id=f"{identifier}-unlisted" if taken else identifier)
+        return ModelEntry(**given, id=_slug(name.rsplit("/", 1)[-1]), title=name, repo=name)
 
     def __getitem__(self, key: str) -> ModelEntry:
         """The entry called `key`; RegistryError with the nearest known id when there is none."""
@@ -296,6 +370,8 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
         raise RegistryError(f"{place}: 'model' must be an array of tables; write [[model]]")
     name = table.get("id", "?")
     _known_fields(table, ModelEntry, f"{place}: model {name!r}")
+    if isinstance(table.get("package"), dict):
+        _known_fields(table["package"], Package, f"{place}: model {name!r}: package")
     checkpoints = table.get("checkpoints")
     for number, checkpoint in enumerate(checkpoints if isinstance(checkpoints, list) else ()):
         if isinstance(checkpoint, dict):
@@ -327,18 +403,24 @@ def _first(error: ValidationError) -> str:
     return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
-def _slug(name: str) -> str:
+def _slug(name: str, most: int = 40) -> str:
     """A name as an id: lower case, and "-" for whatever an id may not hold."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
-    return slug[:40] or "model"
+    return slug[:most].rstrip("-._") or "model"
 
 
-def _family(folder: Path) -> Family:
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "other"  # what is wrong with its files is said when they are needed
-    return _FAMILIES.get(str(kind), "other")
+def _content(entry: ModelEntry) -> str:
+    """What tells a model from another of its name, in hex: its weights, else where it is."""
+    if entry.package is not None:
+        return entry.package.sha256
+    if entry.source is not None:
+        # What is wrong with its files is said when they are needed.
+        with suppress(OSError, LoadingError):
+            gguf = gguf_in(entry.source, entry.id)
+            if gguf is not None:
+                return file_hash(gguf)
+            return weights_hash(weight_files(entry.source, entry.id))
+    return hashlib.sha256(entry.place.encode()).hexdigest()
 
 
 def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -> None:

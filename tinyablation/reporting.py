@@ -27,6 +27,7 @@ from markupsafe import Markup
 from tinyablation import charts, curves, exports
 from tinyablation.columns import columns_of, competence
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
+from tinyablation.conditions import LETTERS
 from tinyablation.drift import compare_sessions, summary
 from tinyablation.drift_commands import Table, notes, tables
 from tinyablation.error_rates import goals, power_panel
@@ -71,7 +72,6 @@ STANDINGS = {
 }
 # Files of a run directory that a reader may want to see: tables, and how they came to be.
 LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
-_LETTERS = {"facts": "F", "negation": "N", "counterfactual": "C", "logic": "L"}
 
 
 class ReportError(TinyAblationError):
@@ -83,7 +83,7 @@ def _conditions(records: Iterable[Record]) -> list[tuple[str, str]]:
     present = {record.condition for record in records} - {ALL_CONDITIONS}
     ordered = [name for name in CONDITIONS if name in present]
     ordered += sorted(present - set(CONDITIONS))
-    return [(name, _LETTERS.get(name, name[:2])) for name in ordered or CONDITIONS]
+    return [(name, LETTERS.get(name, name[:2])) for name in ordered or CONDITIONS]
 
 
 def _answer(counts: Counter[str], complete: bool) -> str:

@@ -37,13 +37,15 @@ def plan_run(
     wanted: str | AnyBattery,
     directions: Directions | None = None,
 ) -> RunPlan:
-    """The plan of one battery's run under one condition; no model is loaded for it."""
+    """The plan of one battery's run under one condition; no model is loaded for it.
+
+    Where the examples that count are to be known and are not yet, they are decided first, which
+    measures the unhooked model (Bench.selection).
+    """
     chosen = battery(wanted) if isinstance(wanted, str) else wanted
     corpus, _ = bench.corpus(condition)
     sample = chosen.sample
-    rows = bench.rows(
-        condition, sample.split, aligned=bool(chosen.donor), per_cluster=sample.per_cluster
-    )
+    rows = bench.rows(condition, sample, aligned=bool(chosen.donor))
     made = None if directions is None else partial(directions, bench)
     return RunPlan(
         bench.config(condition, chosen.name, sample),

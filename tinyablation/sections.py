@@ -59,10 +59,10 @@ def standing(record: Record) -> str:
 
 def rerun_command(record: Record) -> str:
     """The shell command that repeats one cell."""
-    option = "" if record.protocol == "corrected" else f" --protocol {record.protocol}"
+    options = [] if record.protocol == "corrected" else ["--protocol", record.protocol]
     if record.screened:
-        option += f" --screen {shlex.quote(record.screened[0].asked)}"
-    return f"pytest {shlex.quote(record.test)}{option}"
+        options += ["--screen", record.screened[0].asked]
+    return shlex.join(["pytest", record.test, *options, *record.options])
 
 
 def said_of_screening(screened: Screened) -> str:
@@ -178,6 +178,7 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "
         heat=charts.heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=charts.forest_row(record, axes[record.unit]),
         figures=[
+            *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
         ],

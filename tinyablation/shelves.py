@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinyablation.addresses import digest
+from tinyablation.conditions import BINDING, NAMES
 from tinyablation.corpora import (
-    BINDING,
-    CONDITIONS,
     Corpus,
     CorpusError,
     Split,
@@ -37,7 +36,15 @@ BUILDER = 1  # raised when the same knowledge and tokenizer give other examples
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # The name of a folder, so that no message or path made of it leads elsewhere.
 FolderName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
-Condition = Literal["facts", "negation", "counterfactual", "logic", "binding"]
+
+
+def _is_named(condition: str) -> str:
+    if condition not in NAMES:
+        raise ValueError(f"{condition!r} is no condition; there are: {', '.join(NAMES)}")
+    return condition
+
+
+Condition = Annotated[str, AfterValidator(_is_named)]
 
 
 class _Strict(BaseModel):
@@ -108,7 +115,7 @@ class Shelf:
 
     def load(self, condition: str, tokenizer: str) -> tuple[Corpus, Split]:
         """Read a condition; CorpusError where it is not what the manifest names."""
-        made = self.manifest.conditions[condition]  # type: ignore[index]
+        made = self.manifest.conditions[condition]
         path = self.folder / f"{condition}.jsonl"
         corpus = load_corpus(path, condition=condition, tokenizer=tokenizer)
         split_path = path.with_suffix(".split.json")
@@ -137,8 +144,23 @@ def knowledge_hash(folder: Path) -> str:
     knowledge = load_knowledge(folder)
     tables: list[tuple[str, BaseModel]] = [*knowledge.relations.items()]
     tables += [("kinds", knowledge.kinds), ("wording", knowledge.wording)]
-    tables.append(("binding", load_binding(folder)))
+    tables.append((BINDING, load_binding(folder)))
     # As text, because the order of facts and words decides which become pairs.
+    return digest([(name, table.model_dump_json(by_alias=True)) for name, table in tables])
+
+
+def natural_hash(folder: Path) -> str:
+    """sha256 of what the natural world's tables say, and "binding"; see knowledge_hash."""
+    from tinyablation.binding import load_binding
+    from tinyablation.frames import load_frames
+    from tinyablation.natural import NATURAL
+    from tinyablation.world import load_world
+
+    world = load_world(folder / NATURAL)
+    tables: list[tuple[str, BaseModel]] = [*world.relations.items(), ("nonces", world.nonces)]
+    for condition, families in load_frames(folder / NATURAL).items():
+        tables += [(f"{condition}.{name}", family) for name, family in families.items()]
+    tables.append(("binding", load_binding(folder)))
     return digest([(name, table.model_dump_json(by_alias=True)) for name, table in tables])
 
 
@@ -177,7 +199,7 @@ def adopt(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Shelf:
     CorpusError where there are none, or one of them or its split cannot be read.
     """
     conditions = {}
-    for condition in (*CONDITIONS, BINDING):
+    for condition in NAMES:
         path = folder / f"{condition}.jsonl"
         if path.exists():
             corpus = load_corpus(path, condition=condition)
@@ -185,7 +207,7 @@ def adopt(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Shelf:
                 corpus, load_split(path.with_suffix(".split.json"), corpus)
             )
     if not conditions:
-        names = ", ".join(f"{condition}.jsonl" for condition in (*CONDITIONS, BINDING))
+        names = ", ".join(f"{condition}.jsonl" for condition in NAMES)
         raise CorpusError(f"{folder}: has no corpus; one of these is wanted: {names}")
     name = folder.resolve().name
     return _label(folder, conditions, tokenizer, name, seed=None, knowledge=None, builder=None)
@@ -216,7 +238,7 @@ def _label(
                 "builder": builder,
                 "conditions": {
                     condition: conditions[condition]
-                    for condition in (*CONDITIONS, BINDING)
+                    for condition in NAMES
                     if condition in conditions
                 },
             }

@@ -130,7 +130,7 @@ def _measured(
     bench: "Bench", condition: str, sample: Sample
 ) -> tuple[dict[int, str], list["Example"]]:
     """Row of the corpus -> split, and the examples in that order."""
-    rows = bench.rows(condition, sample.split, per_cluster=sample.per_cluster)
+    rows = bench.rows(condition, sample)
     corpus, _ = bench.corpus(condition)
     return rows, [corpus.examples[row] for row in rows]
 

@@ -1,0 +1,188 @@
+"""`check`: what a model knows, what would be judged of it, and how long it takes; without a sweep.
+
+    python -m tinyablation check MODEL...
+
+It measures the unhooked model only (gate.py), and a few heads on a few prompts to time a sweep.
+What it measures of the unhooked model a later session finds in the store.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tinyablation.batteries import EVERYTHING
+from tinyablation.commands import add_bench_options, bench_of
+from tinyablation.conditions import CONDITIONS
+from tinyablation.errors import TinyAblationError
+
+if TYPE_CHECKING:
+    from tinyablation.measuring import Bench
+    from tinyablation.verdicts import Verdict
+
+# The timed sample: so many prompts, and layers, of which every head is zeroed.
+PROMPTS, LAYERS = 6, 3
+# How a family's verdict is called in the table; the words of README's "How a claim is judged".
+WORDS = {"supported": "valid", "inconclusive": "perhaps", "refuted": "left out", "blocked": "none"}
+_CELL = re.compile(r"^claims/.*::(?P<name>\w+)\[(?P<cell>.*)\]$")
+
+
+def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `check`."""
+    check = commands.add_parser(
+        "check",
+        help="what a model knows, and which claims would be judged of it",
+        description="Asks the unhooked model what it knows, condition by condition, and says which "
+        "claims would be judged of it, which are blocked and why, and how long the sweep of every "
+        "head takes. Nothing is ablated but a timed sample of heads.",
+    )
+    check.add_argument(
+        "models", nargs="+", metavar="MODEL", help="ids, folders, GGUF files or repositories"
+    )
+    add_bench_options(check, named=False)
+    check.add_argument(
+        "--known",
+        action="store_true",
+        help="ask for the known facts of every condition, not of facts alone (some minutes)",
+    )
+    check.set_defaults(run=check_models)
+
+
+def check_models(options: argparse.Namespace) -> None:
+    """Print the report of every model; the errors of one do not keep the others from theirs."""
+    failed: TinyAblationError | None = None
+    for number, name in enumerate(options.models):
+        if number:
+            print()
+        options.model = name
+        try:
+            for line in report(
+                bench_of(options), known_of=CONDITIONS if options.known else ("facts",)
+            ):
+                print(line, flush=True)
+        except TinyAblationError as error:
+            if len(options.models) == 1:
+                raise
+            print(f"{name}: {error}")
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def report(bench: "Bench", *, known_of: Sequence[str]) -> Iterator[str]:
+    """The lines of one model's report, as they are found."""
+    facts, entry = bench.facts, bench.entry
+    yield (
+        f"{entry.title} ({entry.id}): {facts.architecture}, {facts.n_layers} layers of "
+        f"{facts.n_heads} heads, {facts.weight_bytes / 1e6:,.0f} MB of weights, {bench.dtype} on "
+        f"{bench.device}"
+    )
+    if facts.derived:
+        yield facts.derived
+    yield ""
+    yield f"{'condition':15}{'family':13}{'prompts':>8}{'relations':>10}{'accuracy':>9}  told apart"
+    hindrances: dict[str, str] = {}
+    for condition in CONDITIONS:
+        lacking = bench.library.lacks(facts.folder, condition, entry.id)
+        if lacking is not None:
+            hindrances[condition] = lacking
+            yield f"{condition:15}{lacking}"
+            continue
+        for family, verdict in bench.validities(condition).items():
+            yield f"{condition:15}{_family_line(family, verdict)}"
+        hindrance = bench.gate.blocked_by_validity(condition)
+        if hindrance is not None:
+            hindrances[condition] = hindrance
+    yield ""
+    for condition in known_of:
+        if condition not in hindrances:
+            yield from _known(bench, condition)
+            hindrance = bench.gate.hindrance(condition)
+            if hindrance is not None:
+                hindrances[condition] = hindrance
+    yield ""
+    yield from _cells(bench, hindrances)
+    if len(hindrances) < len(CONDITIONS):
+        yield from _time(bench, next(name for name in CONDITIONS if name not in hindrances))
+
+
+def _family_line(family: str, verdict: "Verdict") -> str:
+    found = verdict.details
+    share = "-"
+    if verdict.effect is not None:
+        effect = verdict.effect
+        share = f"{effect.estimate:.2f} [{effect.low:.2f}, {effect.high:.2f}]"
+    counts = f"{found['prompts']:>8}{found['clusters']:>10}{found['accuracy']:>9.2f}"
+    return f"{family or '-':13}{counts}  {share:19} {WORDS[verdict.status]}"
+
+
+def _known(bench: "Bench", condition: str) -> Iterator[str]:
+    """Known facts by relation; of a corpus whose facts are not crossed with wordings, nothing."""
+    selection = bench.selection(condition)
+    if selection is None or not selection.known:
+        return
+    kept, whole = (sum(each) for each in zip(*selection.known.values(), strict=True))
+    yield f"known facts of {condition}, by their other wordings: {kept} of {whole}"
+    each = [f"{name} {own}/{of}" for name, (own, of) in selection.known.items()]
+    for start in range(0, len(each), 6):
+        yield "  " + ", ".join(each[start : start + 6])
+
+
+def _cells(bench: "Bench", hindrances: dict[str, str]) -> Iterator[str]:
+    """The cells that a session would ask, as far as what was found says which would be judged."""
+    asked = _asked(bench)
+    blocked = Counter(condition for condition in asked if condition in hindrances)
+    whole = len(asked)
+    yield (
+        f"cells: {whole} asked, {whole - sum(blocked.values())} would be judged as far as the "
+        f"unhooked model tells, {sum(blocked.values())} blocked"
+    )
+    for condition, count in blocked.items():
+        yield f"  {count} of {condition}: {hindrances[condition]}"
+
+
+def _asked(bench: "Bench") -> list[str]:
+    """The condition of every cell that is neither about validity nor deselected for the model."""
+    source = bench.entry.place if bench.entry.repo is None else bench.entry.id
+    given = [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--model", source]
+    found = subprocess.run(given, capture_output=True, text=True, check=False)
+    conditions = []
+    for line in found.stdout.splitlines():
+        cell = _CELL.match(line.strip())
+        if cell is None or line.startswith("claims/test_validity"):
+            continue
+        named = [name for name in CONDITIONS if cell["cell"].endswith(f"-{name}")]
+        conditions.append(named[0] if named else "all")
+    return conditions
+
+
+def _time(bench: "Bench", condition: str) -> Iterator[str]:
+    """How long the sweep of one condition takes here, from a timed sample."""
+    from tinyablation.interventions import AblateHeads
+
+    facts = bench.facts
+    rows = bench.rows(condition, EVERYTHING)
+    every = bench.prompts(condition)
+    step = max(1, len(every) // PROMPTS)
+    prompts = every[::step][:PROMPTS]
+    layers = sorted({(facts.n_layers - 1) * part // (LAYERS - 1) for part in range(LAYERS)})
+    seconds = []
+    for layer in layers:
+        heads = [AblateHeads(((layer, head),)) for head in range(facts.n_heads)]
+        started = time.perf_counter()
+        bench.engine.measure(prompts, heads)
+        seconds.append(time.perf_counter() - started)
+    whole = sum(seconds) / len(seconds) * facts.n_layers * len(rows) / len(prompts)
+    yield (
+        f"sweep: {facts.n_layers * facts.n_heads:,} heads x {len(rows)} prompts of {condition}, "
+        f"about {_duration(whole)} in this process (timed: {len(layers)} layers, {len(prompts)} "
+        "prompts); as long again for patches, sets and the rest"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
