@@ -40,11 +40,12 @@ OPTIONAL: Mapping[str, str] = {
     "cluster": "cluster_id",
     "template": "template_id",
     "fact": "fact_id",
-    **{name: name for name in ("cell", "family") if name in Example.__dataclass_fields__},
+    "cell": "cell",
 }
+FAMILY = "family"  # an Example has it as the first part of its template_id
 SPLIT = "split"
 _COMPUTED = "aligned"
-_KNOWN = (*REQUIRED, *OPTIONAL, "family", SPLIT, *OPTIONAL.values(), _COMPUTED)
+_KNOWN = (*REQUIRED, *OPTIONAL, FAMILY, SPLIT, *OPTIONAL.values(), _COMPUTED)
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,11 @@ def _row(data: Any) -> tuple[Example, str]:
         if short != long and short in data and long in data:
             raise CorpusError(f"fields {short!r} and {long!r} are the same; give one of them")
         given[long] = data.get(short, data.get(long)) or ""
+    family = data.get(FAMILY) or ""
+    if "/" in family + given["template_id"]:
+        raise CorpusError("fields 'family' and 'template': neither may hold '/'")
+    if family:
+        given["template_id"] = f"{family}/{given['template_id'] or 'asked'}"
     half = data.get(SPLIT) or ""
     if half not in ("", *SPLITS):
         raise CorpusError(
