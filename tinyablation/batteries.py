@@ -49,13 +49,11 @@ class Sample:
 
     among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
     families that count for it ("counting"), or all; of any other corpus all, whatever it says.
-    whole: of a crossed corpus too, all of these and not some of each relation.
     """
 
     split: str | None = None
     per_cluster: int = 0
     among: Literal["known", "counting", "all"] = "known"
-    whole: bool = False
 
 
 EVERYTHING = Sample()

@@ -114,7 +114,7 @@ class Gate:
         families = self.families(condition)
         if not families:
             return NOTHING
-        sample = Sample(among="counting", whole=True)
+        sample = Sample(among="counting")
         table = _in_order(bench.run(condition, replace(battery(BASELINE), sample=sample)))
         rows = list(bench.counting(condition, sample))
         return select(corpus.examples, halves.of_row(), table, rows, families)

@@ -196,7 +196,7 @@ class Bench(HeldModel):
         Clusters of a crossed corpus are relations of many examples each. There all of them stand
         for `per_relation`, two for half and one for a fourth of that.
         """
-        if not self.corpus(condition)[0].is_crossed or sample.among == "all" or sample.whole:
+        if not self.corpus(condition)[0].is_crossed or sample.among == "all":
             return sample.per_cluster
         part = {0: 1, 1: 4}.get(sample.per_cluster, 2)
         return max(1, self.per_relation // part)

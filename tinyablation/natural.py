@@ -5,6 +5,7 @@ that each answer is target as often as foil, and the corrupt prompt of each is t
 another. Clusters are relations, and the two splits share none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # fall out where a tokenizer joins an answer to what stands before it.
 SPARE = 3
 
-
+_FIELD = re.compile(r"\{\w+\}")
 NATURAL = "natural"  # the folder of its tables, within that of all knowledge
 NOTHING = "something"  # what stands for the content of a prompt about nothing
 
@@ -241,6 +242,9 @@ class NaturalBuilder:
             for text in texts.values()
             for field in ("{a}", "{w}", "says_", "denies_", "either_")
         )
+        wording = family.wordings[row.template_id.partition("/")[2]][row.cell]
+        if any(contains_word(_FIELD.sub("", wording), answer) for answer in answers):
+            return "an answer is a word of the wording itself"
         for side in ("clean", "corrupt", "null"):
             text = getattr(row, side)
             stands = any(contains_word(text, answer) for answer in answers)
