@@ -1,6 +1,7 @@
 """A few examples of the embedded corpora, in a folder of corpora of their own. Not tests."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tinyablation.corpora import (
@@ -44,3 +45,67 @@ def put_corpora(
 def label(root: Path) -> None:
     """Write the manifest of root/tiny, as its corpora stand."""
     adopt(root / "tiny", load_tokenizer(str(EMBEDDED)))
+
+
+# Of the embedded models' own wordings, four that they know; their corpora use two of them.
+WORDINGS = {
+    "a": "In short, {} is known to be",
+    "b": "Note that {} is simply",
+    "c": "In short, {} is simply",
+    "d": "Note that {} is known to be",
+}
+KNOWN, UNKNOWN = "recall", "wrong"  # families
+
+
+def crossed(
+    pairs: int = 4, *, known: Sequence[str] = "abc", unknown: Sequence[str] = "d"
+) -> list[Example]:
+    """Facts of the embedded models in families: so many pairs of each of the ten relations.
+
+    known: the wordings of a family that they know; unknown: of one in which the answers are
+    exchanged, so that they fail it.
+    """
+    corpus = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl")
+    taken: dict[str, list[str]] = {}
+    made = []
+    for row in corpus.examples:
+        relation = row.fact_id.split("/")[0]
+        clusters = taken.setdefault(relation, [])
+        if row.cluster_id not in clusters:
+            clusters.append(row.cluster_id)
+        if row.template_id != "note.simply" or clusters.index(row.cluster_id) >= pairs:
+            continue
+        texts = {
+            side: getattr(row, side).removeprefix("Note that ").removesuffix(" is simply")
+            for side in ("clean", "corrupt", "null")
+        }
+        for family, wordings in ((KNOWN, known), (UNKNOWN, unknown)):
+            answers = (row.target, row.foil) if family == KNOWN else (row.foil, row.target)
+            for wording in wordings:
+                sides = {side: WORDINGS[wording].format(text) for side, text in texts.items()}
+                made.append(
+                    replace(
+                        row,
+                        **sides,
+                        target=answers[0],
+                        foil=answers[1],
+                        template_id=f"{family}/{wording}",
+                        cluster_id=relation,
+                    )
+                )
+    return made
+
+
+def put_crossed(root: Path, examples: Sequence[Example], condition: str = "facts") -> Path:
+    """Write root/tiny with one crossed condition; every other relation is of one split."""
+    corpus = Corpus.of(condition, "tiny", examples)
+    relations = sorted({row.cluster_id for row in examples})
+    halves = {
+        name: tuple(
+            n for n, row in enumerate(examples) if relations.index(row.cluster_id) % 2 == turn
+        )
+        for turn, name in enumerate(SPLITS)
+    }
+    write_corpus(root / "tiny", corpus, Split(0, corpus.content_hash, halves))
+    label(root)
+    return root

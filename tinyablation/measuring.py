@@ -193,10 +193,10 @@ class Bench(HeldModel):
     def per_cluster(self, condition: str, sample: Sample) -> int:
         """The most examples of a cluster that a sample holds; 0: all.
 
-        Clusters of a crossed corpus are relations of many examples each. There all of them stand
-        for `per_relation`, two for half and one for a fourth of that.
+        Clusters of a crossed corpus are relations of many examples each. Where sweeps run, on known
+        facts, all of them stand for `per_relation`, two for half and one for a fourth of that.
         """
-        if not self.corpus(condition)[0].is_crossed or sample.among == "all":
+        if not self.corpus(condition)[0].is_crossed or sample.among != "known":
             return sample.per_cluster
         part = {0: 1, 1: 4}.get(sample.per_cluster, 2)
         return max(1, self.per_relation // part)
@@ -502,7 +502,8 @@ class Bench(HeldModel):
     def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
         """These heads zeroed together on confirmation prompts of facts known and unknown."""
         chosen = one_head(heads[0]) if len(heads) == 1 else TrioZeroed(heads)
-        sample = Sample(CONFIRMATION, among="counting")
+        most = self.per_cluster(condition, Sample(CONFIRMATION))  # as many as a sweep measures
+        sample = Sample(CONFIRMATION, most, among="counting")
         return self.effects(condition, replace(chosen, sample=sample))
 
     def _measured(

@@ -44,9 +44,9 @@ class Selection:
 
     @property
     def share(self) -> float:
-        """The share of the facts that are known."""
-        kept, whole = (sum(counts) for counts in zip(*self.known.values(), strict=True))
-        return kept / whole
+        """The share of the facts that are known; 0 where no family counts."""
+        kept, whole = (sum(counts[n] for counts in self.known.values()) for n in (0, 1))
+        return kept / whole if whole else 0.0
 
 
 NOTHING = Selection(frozenset(), (), {}, "none of its families is valid")
