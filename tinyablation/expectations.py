@@ -113,7 +113,7 @@ def load_predictions(path: str | Path) -> Predictions:
     An optional table `registered` says when and by whom: date, note.
     """
     path = Path(path)
-    text, document = _read(path)
+    text, document = read_toml(path)
     claims: dict[str, dict[str, Prediction]] = {}
     registered: dict[str, str] = {}
     for key, value in document.items():
@@ -288,7 +288,7 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
     """Read subjects.toml: one table per model id; these and references must be among `models`
     where given."""
     path = Path(path)
-    text, document = _read(path)
+    text, document = read_toml(path)
     subjects = {}
     for model, table in document.items():
         place = _place(path, text, model)
@@ -364,7 +364,7 @@ class Published(NamedTuple):
 def load_published(path: str | Path) -> Published:
     """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one a line."""
     path = Path(path)
-    text, document = _read(path)
+    text, document = read_toml(path)
     _refuse_unknown(document, ("figure",), str(path))
     tables = document.get("figure", [])
     if not isinstance(tables, list):
@@ -385,7 +385,7 @@ def load_published(path: str | Path) -> Published:
 # --- common to the three -------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

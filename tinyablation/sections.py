@@ -53,7 +53,9 @@ def standing(record: Record) -> str:
     if record.prediction is None:
         return "unregistered"
     return (
-        "against" if record.outcome == "failed" or record.verdict != "inconclusive" else "unjudged"
+        "against"
+        if record.outcome in ("failed", "xfailed") or record.verdict != "inconclusive"
+        else "unjudged"
     )
 
 
