@@ -79,9 +79,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Knows the answers of eight relations: too few for prompts of facts, enough for the rest."""
+    """Knows the answers of three relations: enough for prompts of logic, of which each has most."""
     world = load_world(KNOWLEDGE / NATURAL)
-    names = ("organ", "digit", "language", "material", "color", "past_tense", "young", "capital")
+    names = ("capital", "young", "material")
     words = [f" {fact.answer}" for name in names for fact in world.facts(name)]
     folder = tmp_path_factory.mktemp("tokenizers") / "few"
     return save_tokenizer(byte_level([*dict.fromkeys(words), " yes", " no"]), folder)
@@ -528,13 +528,12 @@ def test_too_few_is_said_each_time_and_built_once(few: Path, root: Path, tmp_pat
             with pytest.raises(TooFewPrompts) as caught:
                 library.corpus(few, "facts", "few")
             messages.append(str(caught.value))
-        assert library.conditions(few, "few") == ("negation", "counterfactual", "logic")
+        assert library.conditions(few, "few") == ("logic",)
         assert library.lacks(few, "facts", "few") == messages[-1]
         assert len(library.corpus(few, "logic", "few")[0].examples) >= 200
-        assert library.corpus(few, "counterfactual", "few")
     assert len(said) == 1 and len(set(messages)) == 1
     assert re.fullmatch(
-        r"few, facts: 192 prompts are left, 200 are wanted; \d+ were dropped: \d+ \(no pair of its "
+        r"few, facts: 104 prompts are left, 200 are wanted; \d+ were dropped: \d+ \(no pair of its "
         r"facts can be asked\), \d+ \(the answer is more than one token\)",
         messages[0],
     )
@@ -542,10 +541,10 @@ def test_too_few_is_said_each_time_and_built_once(few: Path, root: Path, tmp_pat
     assert set(made) == set(EVERYTHING)
     assert made["facts"] == {"examples": 0, "refused": messages[0].split(": ", 1)[1]}
     # The tokenizer is refused, whoever asks.
-    with pytest.raises(TooFewPrompts, match="^another, facts: 192 prompts are left"):
+    with pytest.raises(TooFewPrompts, match="^another, facts: 104 prompts are left"):
         library.corpus(few, "facts", "another")
     names = {path.name for path in shelf_in(tmp_path / "cache").iterdir()}
-    assert "negation.jsonl" in names and "facts.jsonl" not in names
+    assert "logic.jsonl" in names and "facts.jsonl" not in names
 
 
 def test_a_tokenizer_of_no_use_is_refused_for_every_condition(root: Path, tmp_path: Path) -> None:
