@@ -237,7 +237,7 @@ def test_content_moves_both_sides_away_from_the_prior(null):
     assert exceeds_prior(tables._replace(null=rows(null))).status == "refuted"
 
 
-# --- biases cannot pass: rows derived from the texts of the natural world's corpora ----------------
+# --- biases cannot pass: rows derived from the texts of the natural world's corpora ---------------
 
 
 @cache
@@ -326,7 +326,9 @@ def test_no_bias_passes_for_knowledge(condition, bias):
 def test_a_model_that_knows_passes_every_family():
     for condition in ("facts", "negation", "counterfactual", "logic"):
         right = {(each.clean, each.target) for each in examples(condition)}
-        knows = answered(condition, lambda prompt, answer, own=right: float((prompt, answer) in own))
+        knows = answered(
+            condition, lambda prompt, answer, own=right: float((prompt, answer) in own)
+        )
         assert all(each.status == "supported" for each in family_validity(knows).values())
 
 
