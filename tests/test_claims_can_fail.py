@@ -3,6 +3,8 @@
 Run: pytest tests/test_claims_can_fail.py
 """
 
+from inspect import signature
+
 import pandas
 import pytest
 
@@ -10,7 +12,7 @@ from claims import test_h1_suppressors as h1
 from claims import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
 from tinyablation.expectations import Subject
-from tinyablation.validity import Tables, condition_validity
+from tinyablation.validity import Tables, condition_validity, counting, family_validity
 
 NAMED = Subject(suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted")
 PLANTED = {(0, 2): 1.0}
@@ -40,6 +42,17 @@ def judged(claim, *arguments):
     verdicts = Verdicts()
     claim(*arguments, verdicts)
     return verdicts.verdict
+
+
+def judged_validity(claim, made):
+    """A claim of V on these rows, which give what it asks for."""
+    given = {
+        "unhooked": made,
+        "counting": made.of(*(counting(family_validity(made)) or made.families)),
+        "validity": condition_validity(made),
+        "model": Model(),
+    }
+    return judged(claim, *(given[name] for name in signature(claim).parameters if name != "judge"))
 
 
 @pytest.mark.parametrize(
@@ -112,6 +125,7 @@ def tables(clean, corrupt, null=0.1, cells=("affirmed-true", "affirmed-false")):
             {
                 "example": number,
                 "cluster_id": f"fact{number // 4}",
+                "template_id": "plain.true",
                 "cell": cell,
                 "target": " yes" if yes else " no",
                 "foil": " no" if yes else " yes",
@@ -131,37 +145,49 @@ def tables(clean, corrupt, null=0.1, cells=("affirmed-true", "affirmed-false")):
 
 
 KNOWS = tables(3.0, -3.0)
-# Goes by the operator word: right on true statements, wrong on false ones.
-OPERATOR_ONLY = tables(lambda row: 3.0 if row["cell"].endswith("true") else -3.0, -3.0)
+# Goes by the operator word: right on true statements, wrong on false ones, whichever is asked.
+OPERATOR_ONLY = tables(
+    lambda row: 3.0 if row["cell"].endswith("true") else -3.0,
+    lambda row: -3.0 if row["cell"].endswith("true") else 3.0,
+)
 # Cannot tell clean from corrupt.
 BLIND = tables(3.0, 3.0)
 # Says yes whatever is asked.
 YES = tables(*[lambda row: 2.0 if row["target"] == " yes" else -2.0] * 2, null=0.1)
-# Has a prior as large as its answers.
+# Knows one answer only: what it says of the other does not depend on the question.
+ONE_ANSWER = tables(*[lambda row, by=by: by if row["target"] == " yes" else -by for by in (3, -3)])
+# Right about the clean prompt because of what a prompt about nothing prefers.
 PRIOR = tables(1.0, -1.0, null=3.0)
+# Moved the right way from a preference for the foil: right in no clean prompt.
+HELD_BACK = tables(-1.0, -3.0, null=-2.0)
 
 
 @pytest.mark.parametrize(
-    ("claim", "holds", "fails"),
+    ("claim", "fails"),
     [
-        (validity.test_model_is_competent, KNOWS, OPERATOR_ONLY),
-        (validity.test_clean_and_corrupt_are_told_apart, KNOWS, tables(-1.0, 1.0)),
-        (validity.test_swapped_labels_flip_the_logit_difference, KNOWS, YES),
-        (validity.test_null_prompt_shows_no_prior, KNOWS, PRIOR),
+        (validity.test_model_is_competent, HELD_BACK),
+        (validity.test_model_is_competent, OPERATOR_ONLY),
+        (validity.test_clean_and_corrupt_are_told_apart, tables(-1.0, 1.0)),
+        (validity.test_clean_and_corrupt_are_told_apart, BLIND),
+        (validity.test_clean_and_corrupt_are_told_apart, YES),
+        (validity.test_clean_and_corrupt_are_told_apart, OPERATOR_ONLY),
+        (validity.test_swapped_labels_flip_the_logit_difference, ONE_ANSWER),
+        (validity.test_swapped_labels_flip_the_logit_difference, OPERATOR_ONLY),
+        (validity.test_null_prompt_shows_no_prior, PRIOR),
     ],
 )
-def test_validity_claims(claim, holds, fails):
-    assert judged(claim, holds, Model()).status == "supported"
-    assert judged(claim, fails, Model()).status == "refuted"
+def test_validity_claims(claim, fails):
+    assert judged_validity(claim, KNOWS).status == "supported"
+    assert judged_validity(claim, fails).status == "refuted"
 
 
-@pytest.mark.parametrize("wrong", [OPERATOR_ONLY, BLIND, YES, PRIOR])
-def test_a_condition_is_valid_only_if_every_check_holds(wrong):
+@pytest.mark.parametrize("wrong", [OPERATOR_ONLY, BLIND, YES, ONE_ANSWER, tables(-3.0, 3.0)])
+def test_a_condition_is_valid_only_if_its_prompts_are_told_apart_by_no_bias(wrong):
     assert condition_validity(KNOWS).status == "supported"
     assert condition_validity(wrong).status == "refuted"
 
 
-def test_a_blind_model_is_not_told_apart():
-    assert (
-        judged(validity.test_clean_and_corrupt_are_told_apart, BLIND, Model()).status != "supported"
-    )
+@pytest.mark.parametrize("weak", [PRIOR, HELD_BACK])
+def test_accuracy_and_the_prior_gate_nothing(weak):
+    """What the content of a prompt moves is measured all the same."""
+    assert condition_validity(weak).status == "supported"

@@ -26,17 +26,23 @@ from tinyablation.corpora import (
     CorpusError,
     Example,
     Split,
+    answer_places,
     contains_word,
+    family_of,
     load_corpus,
     load_split,
+    word_after,
     write_corpus,
 )
 from tinyablation.knowledge import Knowledge, load_knowledge
 from tinyablation.library import Library
-from tinyablation.shelves import BUILDER, Shelf, knowledge_hash
+from tinyablation.samples import mirror_rows
+from tinyablation.shelves import BUILDER, Shelf, knowledge_hash, natural_hash
 
 CORPORA = Path(__file__).parents[1] / "corpora"
-TOKENIZERS = ("tiny", "gpt2", "gpt-neox", "mistral", "llama2")
+EMBEDDED = "tiny"  # the small world; those of language models are of the natural one: crossed
+CROSSED = ("gpt2", "gpt-neox", "mistral", "llama2", "smollm2")
+TOKENIZERS = (EMBEDDED, *CROSSED)
 TRUTH = ("negation", "logic")  # conditions that ask for a label
 
 
@@ -58,6 +64,7 @@ def by_split(corpus: Corpus, split: Split) -> dict[str, list[Example]]:
 
 every_corpus = pytest.mark.parametrize("condition", CONDITIONS)
 every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
+every_crossed = pytest.mark.parametrize("tokenizer", CROSSED)
 
 
 # The committed corpora ---------------------------------------------------------------------------
@@ -80,9 +87,8 @@ def test_at_least_200_distinct_prompts_and_none_twice(tokenizer: str, condition:
 
 
 @every_corpus
-@every_tokenizer
-def test_no_answer_stands_in_a_prompt(tokenizer: str, condition: str) -> None:
-    for row in committed(tokenizer, condition)[0].examples:
+def test_no_answer_stands_in_a_prompt(condition: str) -> None:
+    for row in committed(EMBEDDED, condition)[0].examples:
         for text in (row.clean, row.corrupt, row.null):
             assert not contains_word(text, row.target) and not contains_word(text, row.foil), row
 
@@ -119,8 +125,7 @@ def test_the_splits_cover_all_rows_and_neither_is_small(tokenizer: str, conditio
 
 
 @every_corpus
-@every_tokenizer
-def test_each_split_holds_every_template_and_every_cell(tokenizer: str, condition: str) -> None:
+def test_each_split_holds_every_template_and_every_cell(condition: str) -> None:
     cells = knowledge().wording.corpus
     templates = {
         "facts": cells.facts,
@@ -134,7 +139,7 @@ def test_each_split_holds_every_template_and_every_cell(tokenizer: str, conditio
         "negation": {f"{word}-{truth}" for word in ("affirmed", "negated") for truth in TRUE_FALSE},
         "logic": {f"{word}-{parts}" for word in ("and", "or") for parts in PARTS},
     }[condition]
-    for name, rows in by_split(*committed(tokenizer, condition)).items():
+    for name, rows in by_split(*committed(EMBEDDED, condition)).items():
         assert {row.template_id for row in rows} == set(templates), name
         assert {row.cell for row in rows} == truths, name
         # Every cell in every template, so that no cell goes by one wording.
@@ -147,10 +152,9 @@ PARTS = ("TT", "TF", "FT", "FF")
 
 
 @pytest.mark.parametrize("condition", TRUTH)
-@every_tokenizer
-def test_labels_are_balanced_under_each_operator(tokenizer: str, condition: str) -> None:
+def test_labels_are_balanced_under_each_operator(condition: str) -> None:
     """So that neither the operator word nor the template alone is worth anything."""
-    for rows in by_split(*committed(tokenizer, condition)).values():
+    for rows in by_split(*committed(EMBEDDED, condition)).values():
         groups: dict[tuple[str, str], Counter[str]] = {}
         for row in rows:
             operator = row.cell.split("-")[0]
@@ -176,10 +180,9 @@ def test_no_two_corpora_have_the_same_hash(tokenizer: str) -> None:
 
 
 @every_corpus
-@every_tokenizer
-def test_clean_and_corrupt_have_different_answers(tokenizer: str, condition: str) -> None:
+def test_clean_and_corrupt_have_different_answers(condition: str) -> None:
     """The right answers are worked out again here, from the text of the prompts alone."""
-    rows = committed(tokenizer, condition)[0].examples
+    rows = committed(EMBEDDED, condition)[0].examples
     answer = {"facts": named, "counterfactual": moved, "negation": judged, "logic": judged}
     for row in rows:
         assert answer[condition](row, row.clean) == row.target, row
@@ -242,7 +245,8 @@ def test_writing_a_loaded_corpus_gives_the_same_bytes(condition: str, tmp_path: 
 def test_the_manifest_is_of_these_corpora_and_of_todays_knowledge(tokenizer: str) -> None:
     """Else: `python -m tinyablation corpora build` for each of the tokenizers again."""
     manifest = Shelf.at(CORPORA / tokenizer).manifest
-    assert manifest.knowledge == knowledge_hash(CORPORA / "knowledge")
+    of_world = knowledge_hash if tokenizer == EMBEDDED else natural_hash
+    assert manifest.knowledge == of_world(CORPORA / "knowledge")
     assert (manifest.tokenizer, manifest.builder, manifest.seed) == (tokenizer, BUILDER, 0)
     assert manifest.built == (*CONDITIONS, BINDING)
     for condition in manifest.built:
@@ -252,11 +256,88 @@ def test_the_manifest_is_of_these_corpora_and_of_todays_knowledge(tokenizer: str
         assert made.split == split.content_hash
 
 
-def test_the_manifests_name_five_tokenizers() -> None:
+def test_the_manifests_name_six_tokenizers() -> None:
     shelves = Library(CORPORA).standing()
     assert {shelf.folder.name for shelf in shelves} == set(TOKENIZERS)
     sizes = {shelf.folder.name: shelf.manifest.vocabulary for shelf in shelves}
     assert sizes["gpt2"] == 50257 and sizes["mistral"] == sizes["llama2"] == 32000
+
+
+# Crossed corpora ---------------------------------------------------------------------------------
+
+
+@every_corpus
+@every_tokenizer
+def test_which_corpora_are_crossed(tokenizer: str, condition: str) -> None:
+    corpus, _ = committed(tokenizer, condition)
+    assert corpus.is_crossed == (tokenizer in CROSSED)
+
+
+@every_corpus
+def test_relations_are_clusters_on_one_side_of_every_split(condition: str) -> None:
+    """The same side for every tokenizer and condition, so that what is found out of one is not
+    judged in another."""
+    sides: dict[str, str] = {}
+    for tokenizer in CROSSED:
+        for each in CONDITIONS:
+            for name, rows in by_split(*committed(tokenizer, each)).items():
+                for row in rows:
+                    assert row.fact_id.split("/")[0] == row.cluster_id
+                    assert sides.setdefault(row.cluster_id, name) == name
+        own = by_split(*committed(tokenizer, condition))
+        counts = [len({row.cluster_id for row in rows}) for rows in own.values()]
+        assert min(counts) >= 20
+
+
+@every_corpus
+@every_crossed
+def test_every_fact_stands_in_every_wording_and_cell(tokenizer: str, condition: str) -> None:
+    rows = committed(tokenizer, condition)[0].examples
+    kinds: dict[str, set[tuple[str, str]]] = {}
+    facts: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in rows:
+        kind = (row.template_id, row.cell)
+        kinds.setdefault(row.family, set()).add(kind)
+        facts.setdefault((row.family, row.fact_id), []).append(kind)
+    for (family, fact), found in facts.items():
+        assert Counter(found) == Counter(dict.fromkeys(kinds[family], 1)), fact
+
+
+@every_corpus
+@every_crossed
+def test_every_corrupt_prompt_is_the_clean_one_of_a_mirror(tokenizer: str, condition: str) -> None:
+    rows = committed(tokenizer, condition)[0].examples
+    mirrors = mirror_rows(rows)
+    for number, mirror in enumerate(mirrors):
+        assert mirror is not None and mirrors[mirror] == number
+        one, other = rows[number], rows[mirror]
+        assert (one.template_id, one.cluster_id) == (other.template_id, other.cluster_id)
+
+
+@every_corpus
+@every_crossed
+def test_targets_that_stand_in_prompts_are_first_as_often_as_last(
+    tokenizer: str, condition: str
+) -> None:
+    """Over a family, a wording of it, and a relation."""
+    signs: dict[tuple[str, str], list[int]] = {}
+    for row in committed(tokenizer, condition)[0].examples:
+        places = [answer_places(row.clean, answer) for answer in (row.target, row.foil)]
+        assert not answer_places(row.null, row.target) + answer_places(row.null, row.foil)
+        for found in places:
+            assert not found or word_after(row.clean, found[-1]), row.clean
+        if all(places):
+            sign = 1 if places[0][0] < places[1][0] else -1
+            for group in (row.family, row.template_id, row.cluster_id):
+                signs.setdefault((row.family, group), []).append(sign)
+    for group, found in signs.items():
+        assert sum(found) == 0, group
+
+
+def test_an_example_knows_its_family() -> None:
+    assert example(0).family == family_of("plain.is") == ""
+    assert example(0, template_id="said/not but").family == family_of("said/not but") == "said"
+    assert not Corpus.of("facts", "x", [example(0), example(1, template_id="a/b")]).is_crossed
 
 
 # Corpora that cannot be used ---------------------------------------------------------------------
@@ -286,6 +367,54 @@ def written(path: Path, rows: list[Any], newline: str = "\n") -> Path:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_bytes("".join(f"{line}{newline}" for line in lines).encode())
     return path
+
+
+def mirrored_pair(number: int, **fields: Any) -> list[Example]:
+    """An example in whose prompts both answers stand, and its mirror."""
+    first = example(
+        number,
+        clean=f"On day {number} it is Alpha, not Beta. It is",
+        corrupt=f"On day {number} it is Beta, not Alpha. It is",
+        template_id="said/not",
+    )
+    back = {"clean": first.corrupt, "corrupt": first.clean, "target": first.foil}
+    return [replace(first, **fields), replace(first, **back, foil=first.target)]
+
+
+def turned_pair(number: int) -> list[Example]:
+    """The same with the right answer last."""
+    texts = [f"On day {number} it is not {a} but {b}. It is" for a, b in (("Beta", "Alpha"),)]
+    other = f"On day {number} it is not Alpha but Beta. It is"
+    first = example(number, clean=texts[0], corrupt=other, template_id="said/but")
+    back = {"clean": other, "corrupt": texts[0], "target": first.foil, "foil": first.target}
+    return [first, replace(first, **back)]
+
+
+BALANCED = [*mirrored_pair(0), *turned_pair(1)]
+UNBALANCED: dict[str, tuple[list[Example], str]] = {
+    "the target is always first": (mirrored_pair(0), "the target stands first in 2 of 2"),
+    "no mirror": (BALANCED[1:], "no other row has this prompt as its clean one"),
+    "an answer at the end": (
+        [*mirrored_pair(0, clean="It is not Beta. Is it Alpha?"), *turned_pair(1)],
+        "ends with one of its answers",
+    ),
+    "answers on the corrupt side alone": (
+        [*BALANCED, example(9, corrupt="It is Beta. The capital of 9 is", template_id="said/x")],
+        "no other row has this prompt as its clean one",
+    ),
+}
+
+
+def test_answers_may_stand_in_prompts_of_families_that_cross_them() -> None:
+    assert Corpus.of("negation", "x", BALANCED).defects == ()
+
+
+@pytest.mark.parametrize("what", UNBALANCED)
+def test_answers_that_are_not_crossed_are_defects(what: str, tmp_path: Path) -> None:
+    rows, message = UNBALANCED[what]
+    path = written(tmp_path / "negation.jsonl", [asdict(row) for row in rows])
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(path)
 
 
 def without(name: str) -> dict[str, Any]:

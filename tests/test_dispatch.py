@@ -105,12 +105,13 @@ def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     made.run("facts", "baseline")
     assert len(executor.jobs) == 2 and made.elsewhere._pending == {}
     made.unhooked("facts")
-    made.patches("facts")
     names = [job.config.battery for job in executor.jobs]
-    # The sweep and the null prompts go before the sweep is waited for; and both directions of
-    # patching, of which each is some shards.
-    assert names[2:5] == ["zero", "zero", "null"]
-    assert {*names[5:]} == {"patch-forward", "patch-reverse"}
+    # What the gate still lacks, and no sweep.
+    assert names == ["baseline", "corrupt", "null"]
+    made.patches("facts")
+    # Both directions of patching, of which each is some shards, before either is waited for.
+    names = [job.config.battery for job in executor.jobs[3:]]
+    assert {*names} == {"patch-forward", "patch-reverse"}
     assert "model" not in made.__dict__
 
 
@@ -134,7 +135,8 @@ def test_readings_and_steering_travel_too(corpora, tmp_path):
 def test_a_screened_sweep_travels_with_its_scores(corpora, tmp_path):
     executor = Inline()
     made = bench(tmp_path / "runs", corpora, Dispatch(executor), parse_screening("2:2"))
-    assert made.gate("facts") == ("corrupt", "null")
+    gate = [each.name for each in made.gate.batteries("facts")]
+    assert gate == ["baseline", "corrupt", "null"]  # whichever heads are swept
     sweep = made.sweep("facts")
     assert 8 < len(sweep.heads) < 32 and "model" not in made.__dict__
     assert [job.kind for job in executor.jobs[:2]] == ["reading", "reading"]

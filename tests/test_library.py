@@ -24,8 +24,10 @@ from tinyablation.finishing import TooFewPrompts
 from tinyablation.knowledge import KnowledgeError, load_knowledge
 from tinyablation.library import SEED, Library
 from tinyablation.manifests import MANIFEST
-from tinyablation.shelves import BUILDER, Shelf, adopt, knowledge_hash
+from tinyablation.natural import NATURAL
+from tinyablation.shelves import BUILDER, Shelf, adopt, knowledge_hash, natural_hash
 from tinyablation.tokenisation import TokenisationError, load_tokenizer
+from tinyablation.world import load_world
 
 ROOT = Path(__file__).parents[1]
 CORPORA = ROOT / "corpora"
@@ -77,12 +79,12 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Knows every word of the four conditions but "yes"."""
-    embedded = build_tokenizer(load_knowledge(KNOWLEDGE))
-    words = [embedded.decode([number]) for number in range(len(embedded))]
-    known = [word for word in words if word.strip() not in ("yes", "Yes") and len(word) > 1]
+    """Knows the answers of three relations: enough for prompts of logic, of which each has most."""
+    world = load_world(KNOWLEDGE / NATURAL)
+    names = ("capital", "young", "material")
+    words = [f" {fact.answer}" for name in names for fact in world.facts(name)]
     folder = tmp_path_factory.mktemp("tokenizers") / "few"
-    return save_tokenizer(byte_level(word for word in known if word.isascii()), folder)
+    return save_tokenizer(byte_level([*dict.fromkeys(words), " yes", " no"]), folder)
 
 
 @pytest.fixture
@@ -302,7 +304,7 @@ def test_what_is_built_on_the_fly_is_what_the_command_builds(
     assert said == [
         f"model-x: no corpora under {root} are for its tokenizer; building them once, into {folder}"
     ]
-    assert folder.name == f"{fingerprint(other)[:16]}-{knowledge_hash(KNOWLEDGE)[:8]}"
+    assert folder.name == f"{fingerprint(other)[:16]}-{natural_hash(KNOWLEDGE)[:8]}"
     assert (corpus.tokenizer, split.seed) == ("model-x", SEED)
     assert library.conditions(other, "model-x") == EVERYTHING
     assert main(build_options(other, root, "--name", "model-x")) == 0
@@ -395,15 +397,15 @@ def test_changed_knowledge_has_a_place_of_its_own(
 ) -> None:
     cache = copied(cached, tmp_path / "cache")
     tables = Path(shutil.copytree(KNOWLEDGE, tmp_path / "knowledge"))
-    facts = tables / "facts.toml"
+    facts = tables / NATURAL / "geography.toml"
     text = facts.read_text(encoding="utf-8")
     facts.write_text(f"# a comment more\n{text}", encoding="utf-8")
-    assert knowledge_hash(tables) == knowledge_hash(KNOWLEDGE)
+    (tables / "facts.toml").unlink()  # of the embedded world
+    assert natural_hash(tables) == natural_hash(KNOWLEDGE)
     Library(root, tables, cache, say=pytest.fail).corpus(other, "facts", "asked")
-    fact = re.compile(r'"?France"? = "Paris",? ?')
-    assert len(fact.findall(text)) == 1
-    facts.write_text(fact.sub("", text), encoding="utf-8")
-    assert knowledge_hash(tables) != knowledge_hash(KNOWLEDGE)
+    assert '"Paris"' in text
+    facts.write_text(text.replace('"Paris"', '"Parys"'), encoding="utf-8")
+    assert natural_hash(tables) != natural_hash(KNOWLEDGE)
     said: list[str] = []
     corpus, _ = Library(root, tables, cache, say=said.append).corpus(other, "facts", "asked")
     assert len(said) == 1
@@ -431,6 +433,29 @@ def test_the_knowledge_hash_is_of_every_table(table: str, tmp_path: Path) -> Non
     assert knowledge_hash(tables) == knowledge_hash(KNOWLEDGE)
 
 
+@pytest.mark.parametrize(
+    ("table", "before", "after"),
+    [
+        ("natural/geography", '"Paris"', '"Parys"'),
+        ("natural/frames", "In the novel", "In that novel"),
+        ("natural/nonces", "names = [", 'names = ["Umbrell", '),
+        ("binding", '"bakery"', '"brewery"'),
+    ],
+)
+def test_the_hash_of_the_natural_world_is_of_every_table(
+    table: str, before: str, after: str, tmp_path: Path
+) -> None:
+    tables = Path(shutil.copytree(KNOWLEDGE, tmp_path / "knowledge"))
+    path = tables / f"{table}.toml"
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    assert natural_hash(tables) != natural_hash(KNOWLEDGE)
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    (tables / "classes.toml").write_text("", encoding="utf-8")  # of the embedded world
+    assert natural_hash(tables) == natural_hash(KNOWLEDGE)
+
+
 def test_the_order_of_facts_is_part_of_the_knowledge(tmp_path: Path) -> None:
     """It decides which facts become pairs."""
     tables = Path(shutil.copytree(KNOWLEDGE, tmp_path / "knowledge"))
@@ -444,7 +469,7 @@ def test_the_order_of_facts_is_part_of_the_knowledge(tmp_path: Path) -> None:
 def test_missing_knowledge_is_said_where_something_must_be_built(
     other: Path, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(KnowledgeError, match="knowledge/facts.toml: no such knowledge table"):
+    with pytest.raises(KnowledgeError, match="knowledge/natural: no such folder of knowledge tables"):
         Library(root, cache=tmp_path / "cache").corpus(other, "facts", "asked")
     shutil.copytree(CORPORA / "tiny", root / "tiny")
     assert Library(root).corpus(ORGANISMS[0], "facts", "asked")  # and not where nothing must
@@ -501,26 +526,25 @@ def test_too_few_is_said_each_time_and_built_once(few: Path, root: Path, tmp_pat
         library = Library(root, KNOWLEDGE, tmp_path / "cache", say=said.append)
         for _ in range(2):
             with pytest.raises(TooFewPrompts) as caught:
-                library.corpus(few, "negation", "few")
+                library.corpus(few, "facts", "few")
             messages.append(str(caught.value))
-        assert library.conditions(few, "few") == ("facts", "counterfactual", BINDING)
-        assert library.lacks(few, "negation", "few") == messages[-1]
-        assert len(library.corpus(few, "facts", "few")[0].examples) >= 200
-        assert library.corpus(few, "counterfactual", "few")
+        assert library.conditions(few, "few") == ("logic",)
+        assert library.lacks(few, "facts", "few") == messages[-1]
+        assert len(library.corpus(few, "logic", "few")[0].examples) >= 200
     assert len(said) == 1 and len(set(messages)) == 1
-    assert messages[0] == (
-        "few, negation: 0 prompts are left, 200 are wanted; 388 were dropped: 388 (the answers are "
-        "not one token each after a prompt); of the facts it asks about 1 were dropped: "
-        "1 (no partner)"
+    assert re.fullmatch(
+        r"few, facts: 104 prompts are left, 200 are wanted; \d+ were dropped: \d+ \(no pair of its "
+        r"facts can be asked\), \d+ \(the answer is more than one token\)",
+        messages[0],
     )
     made = manifest_of(shelf_in(tmp_path / "cache"))["conditions"]
     assert set(made) == set(EVERYTHING)
-    assert made["negation"] == {"examples": 0, "refused": messages[0].split(": ", 1)[1]}
+    assert made["facts"] == {"examples": 0, "refused": messages[0].split(": ", 1)[1]}
     # The tokenizer is refused, whoever asks.
-    with pytest.raises(TooFewPrompts, match="^another, negation: 0 prompts are left"):
-        library.corpus(few, "negation", "another")
+    with pytest.raises(TooFewPrompts, match="^another, facts: 104 prompts are left"):
+        library.corpus(few, "facts", "another")
     names = {path.name for path in shelf_in(tmp_path / "cache").iterdir()}
-    assert "facts.jsonl" in names and "negation.jsonl" not in names
+    assert "logic.jsonl" in names and "facts.jsonl" not in names
 
 
 def test_a_tokenizer_of_no_use_is_refused_for_every_condition(root: Path, tmp_path: Path) -> None:
@@ -533,11 +557,11 @@ def test_a_tokenizer_of_no_use_is_refused_for_every_condition(root: Path, tmp_pa
                 library.corpus(folder, condition, "two")
             assert "\n" not in str(few.value)
     with pytest.raises(
-        TooFewPrompts, match=r"facts: 4 prompts .*\(the answer is more than one tok"
+        TooFewPrompts, match=r"facts: 32 prompts .*\(the answer is more than one tok"
     ):
         library.corpus(folder, "facts", "two")
-    # Statements are lost with the facts they are made of, and say so.
-    with pytest.raises(TooFewPrompts, match="logic: 0 prompts .* of the facts it asks about [0-9]"):
+    # Prompts are lost with the facts they are made of, and say so.
+    with pytest.raises(TooFewPrompts, match=r"logic: .* \d+ \(no pair of its facts can be asked"):
         library.corpus(folder, "logic", "two")
 
 

@@ -77,7 +77,8 @@ def test_an_incomplete_command_is_refused(
 def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
     tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build("--tokenizer", tokenizer, "--output", tmp_path / "corpora") == 0
+    where = ("--output", tmp_path / "corpora")
+    assert build("--tokenizer", tokenizer, *where, "--world", "embedded") == 0
     said = capsys.readouterr().out.splitlines()
     folder = tmp_path / "corpora" / "tiny"
     assert said[0] == str(folder)
@@ -133,11 +134,9 @@ def test_an_earlier_build_stays_when_a_new_one_fails(
     assert said.out == ""
     # The one error of more than one line: the reasons follow, one each.
     first, *reasons = said.err.splitlines()
-    assert first == (
-        "error: few, facts: 4 prompts are left, 200 are wanted; negation has 0, counterfactual has "
-        "0, logic has 0. What was dropped:"
-    )
-    assert "  dropped 22: capital: the answer is more than one token" in reasons
+    assert first == "error: few: of no condition 200 prompts are left. What was dropped:"
+    assert reasons[0].startswith("  facts: skipped, 32 prompts are left, 200 are wanted; ")
+    assert "    dropped 28: capital: the answer is more than one token" in reasons
     assert [path.name for path in earlier.iterdir()] == ["facts.jsonl"]
     assert (earlier / "facts.jsonl").read_text(encoding="utf-8") == "of an earlier build\n"
 
@@ -160,7 +159,10 @@ def test_a_missing_tokenizer_folder_is_said_at_once(tmp_path: Path) -> None:
 def test_a_missing_table_is_said_in_one_line(
     tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build("--tokenizer", tokenizer, "--knowledge", tmp_path, "--output", tmp_path) == 2
+    given = ("--tokenizer", tokenizer, "--knowledge", tmp_path, "--output", tmp_path)
+    assert build(*given) == 2
+    assert "natural: no such folder of knowledge tables" in one_line(capsys)
+    assert build(*given, "--world", "embedded") == 2
     assert "facts.toml: no such knowledge table" in one_line(capsys)
 
 
@@ -194,4 +196,4 @@ def test_the_folder_one_stands_in_gives_its_own_name(
     byte_level([" Paris", " Rome"]).save_pretrained(tmp_path / "few")
     monkeypatch.chdir(tmp_path / "few")
     assert build("--tokenizer", ".", "--output", tmp_path / "corpora") == 2
-    assert capsys.readouterr().err.startswith("error: few, facts: ")
+    assert capsys.readouterr().err.startswith("error: few: of no condition ")

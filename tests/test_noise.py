@@ -36,6 +36,7 @@ from tinyablation.expectations import Subject
 from tinyablation.noise import noise_rows, spread
 from tinyablation.ratios import RatioUndefined
 from tinyablation.robustness import NoiseRow
+from tinyablation.validity import condition_validity
 from tinyablation.verdicts import Noise
 
 NAMED = Subject(
@@ -197,9 +198,19 @@ def test_slopes_within_the_noise_move_and_spare_nothing(slope, status):
 )
 def test_a_condition_is_not_valid_by_noise(claim):
     fine = tables(2.0, -2.0)
-    assert judged(claim, unhooked=fine).status == "supported"
-    coarse = judged(claim, unhooked=fine._replace(noise=Noise(5.0, "mps in float16")))
-    assert coarse.status == "inconclusive" and "5.00 of mps in float16" in coarse.reason
+    noisy_tables = fine._replace(noise=Noise(5.0, "mps in float16"))
+    asked = lambda rows: {  # noqa: E731
+        "unhooked": rows,
+        "counting": rows,
+        "validity": condition_validity(rows),
+    }
+    assert judged(claim, **asked(fine)).status == "supported"
+    coarse = judged(claim, **asked(noisy_tables))
+    if claim is validity.test_clean_and_corrupt_are_told_apart:
+        # A share has no noise: a difference within it is none.
+        assert coarse.status == "refuted" and coarse.effect.estimate == 0.0
+    else:
+        assert coarse.status == "inconclusive" and "5.00 of mps in float16" in coarse.reason
 
 
 def test_noise_of_another_column_is_its_own():

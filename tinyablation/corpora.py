@@ -203,8 +203,9 @@ def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
     for number, row in enumerate(examples):
         if not row.family:
             continue
-        places = [list(_places(row.clean, answer)) for answer in (row.target, row.foil)]
-        if not any(places):
+        answers = (row.target, row.foil)
+        places = [list(_places(row.clean, answer)) for answer in answers]
+        if not any(places) and not any(contains_word(row.corrupt, answer) for answer in answers):
             continue
         if any(at and not re.search(r"\w", row.clean[at[-1].end() :]) for at in places):
             yield number, "field 'clean': it ends with one of its answers"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tinyablation.binding import build_binding, load_binding
 from tinyablation.building import Built
 from tinyablation.corpora import BINDING, SPLITS, Corpus, Example, Split, contains_word
-from tinyablation.finishing import LEAST_PROMPTS, BuildReport
+from tinyablation.finishing import LEAST_PROMPTS, BuildReport, TooFewPrompts
 from tinyablation.frames import AS_ASKED, Family, Pair, load_frames, render
 from tinyablation.knowledge import Fact
 from tinyablation.pairing import corpus_generator, match
@@ -35,17 +35,28 @@ NOTHING = "something"  # what stands for the content of a prompt about nothing
 
 
 def build_natural(
-    knowledge: Path, tokenizer: "PreTrainedTokenizerBase", name: str, *, seed: int = 0
+    knowledge: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str,
+    *,
+    seed: int = 0,
+    insist: bool = False,
 ) -> Built:
     """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
 
     knowledge: the folder that holds the natural world's. KnowledgeError names the file and the
-    field where a table cannot be used.
+    field where a table cannot be used. insist: TooFewPrompts, saying what was dropped, if none of
+    the four can be built.
     """
     report = BuildReport()
     world, frames = load_world(knowledge / NATURAL), load_frames(knowledge / NATURAL)
     builder = NaturalBuilder(world, frames, tokenizer, name, seed=seed, report=report)
     corpora, refused = builder.build()
+    if insist and not corpora:
+        raise TooFewPrompts(
+            f"{name}: of no condition {LEAST_PROMPTS} prompts are left. What was dropped:\n"
+            + "\n".join(f"  {line}" for line in report.lines())
+        )
     bound = build_binding(
         load_binding(knowledge), tokenizer, name, null=NOTHING, seed=seed, report=report
     )
@@ -91,10 +102,9 @@ class NaturalBuilder:
             ]
             self.report.made[condition] = len(rows)
             if len(rows) < LEAST_PROMPTS:
-                refused[condition] = (
-                    f"{len(rows)} prompts are left, {LEAST_PROMPTS} are wanted; "
-                    f"{self.report.reasons(condition)}"
-                )
+                reason = f"{len(rows)} prompts are left, {LEAST_PROMPTS} are wanted; "
+                reason += self.report.reasons(condition)
+                refused[condition] = self.report.skipped[condition] = reason
                 continue
             corpus = Corpus.of(condition, self.name, rows)
             halves = {

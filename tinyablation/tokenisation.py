@@ -51,7 +51,8 @@ def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
     """The ids of `text` alone: no BOS, no EOS."""
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    # Quietly: whether a text is too long for a model is for those to say who measure it.
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def answer_id(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) -> int:

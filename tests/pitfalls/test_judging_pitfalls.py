@@ -10,7 +10,7 @@ from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.calibration import Unbalanced, balanced, brier, oriented
 from tinyablation.seeds import draw_clusters, seed_summary
 from tinyablation.statistics import DegenerateInterval, StatisticsError, exceedance
-from tinyablation.validity import Tables, condition_validity
+from tinyablation.validity import Tables, condition_validity, exceeds_prior
 
 PLANTED = {(0, 2): 1.0}
 
@@ -46,6 +46,7 @@ def unhooked(value, *, top1=True):
         {
             "example": n,
             "cluster_id": f"fact{n // 4}",
+            "template_id": "plain.true",
             "cell": ("affirmed-true", "affirmed-false")[n % 2],
             "target": (" yes", " no")[n // 2 % 2],
             "foil": (" no", " yes")[n // 2 % 2],
@@ -64,10 +65,10 @@ def status(clean, corrupt, null=lambda row: 0.1):
 
 
 def test_p07_a_model_that_does_not_behave_is_not_judged():
-    """LD may be high on average and wrong in a cell: competence is asked of every cell."""
+    """D may be high on average and wrong of every third fact: most prompts must be told apart."""
     assert status(lambda row: 3.0, lambda row: -3.0) == "supported"
-    by_word = lambda row: 9.0 if row["cell"] == "affirmed-true" else -1.0  # noqa: E731
-    assert status(by_word, lambda row: -9.0) == "refuted"
+    some = lambda row: -1.0 if int(row["cluster_id"][4:]) % 3 == 0 else 9.0  # noqa: E731
+    assert status(some, lambda row: -some(row)) == "refuted"
     behaviour = make_sweep(PLANTED).behaviour((0, 2))
     assert {"clean_top1", "ablated_top1", "clean_p_target", "ablated_p_target"} <= set(behaviour)
 
@@ -87,7 +88,15 @@ def test_p10_a_prior_is_not_knowledge():
     assert status(lambda row: 3.0, lambda row: 3.0) == "refuted"
     says_yes = lambda row: 2.0 if row["target"] == " yes" else -2.0  # noqa: E731
     assert status(says_yes, says_yes) == "refuted"
-    assert status(lambda row: 1.0, lambda row: -1.0, null=lambda row: 3.0) == "refuted"
+    # Wrong in a cell that is too small to move the share of all.
+    rare = lambda row: -3.0 if row["example"] % 40 == 0 else 3.0  # noqa: E731
+    small = lambda row: "rare" if row["example"] % 40 == 0 else "often"  # noqa: E731
+    sides = [unhooked(rare), unhooked(lambda row: -rare(row))]
+    cells = [side.assign(cell=[small(row) for _, row in side.iterrows()]) for side in sides]
+    assert condition_validity(Tables(*cells, None)).status == "refuted"
+    assert condition_validity(Tables(*sides, None)).status != "refuted"
+    loud = [unhooked(lambda row, ld=ld: ld) for ld in (1.0, -1.0, 3.0)]
+    assert exceeds_prior(Tables(*loud)).status == "refuted"
 
 
 def test_p11_a_seed_draws_something_or_it_is_an_error():
