@@ -469,7 +469,9 @@ def test_the_order_of_facts_is_part_of_the_knowledge(tmp_path: Path) -> None:
 def test_missing_knowledge_is_said_where_something_must_be_built(
     other: Path, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(KnowledgeError, match="knowledge/natural: no such folder of knowledge tables"):
+    with pytest.raises(
+        KnowledgeError, match="knowledge/natural: no such folder of knowledge tables"
+    ):
         Library(root, cache=tmp_path / "cache").corpus(other, "facts", "asked")
     shutil.copytree(CORPORA / "tiny", root / "tiny")
     assert Library(root).corpus(ORGANISMS[0], "facts", "asked")  # and not where nothing must

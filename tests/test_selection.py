@@ -90,7 +90,7 @@ def examples(relations: int, facts: int = 2) -> list[Example]:
 
 
 def chosen(relations=2 * LEAST_CLUSTERS, unknown=(), rows=None, ld=1.0):
-    """The selection where all facts but the unknown ones are known; relations alternate in split."""
+    """The selection where all but the unknown facts are known; relations alternate in split."""
     whole = examples(relations)
     rows = list(range(len(whole))) if rows is None else list(rows)
     halves = {

@@ -102,9 +102,7 @@ def _build(options: argparse.Namespace) -> None:
         built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, insist=True)
     else:
         known = natural_hash(options.knowledge)
-        built = build_natural(
-            options.knowledge, tokenizer, name, seed=options.seed, insist=True
-        )
+        built = build_natural(options.knowledge, tokenizer, name, seed=options.seed, insist=True)
     folder = options.output / name
     put_on_shelf(folder, built, tokenizer, name, knowledge=known, seed=options.seed)
     print(folder)
