@@ -352,9 +352,8 @@ def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
     alike = replace(sound, forward=replace(sound.forward, table=near, _cache={}), _cache={})
 
     def with_patches(found):
-        return SimpleNamespace(
-            patches=lambda _: found, protocol="corrected", validity=lambda _: None
-        )
+        gate = SimpleNamespace(hindrance=lambda _: None)
+        return SimpleNamespace(patches=lambda _: found, protocol="corrected", gate=gate)
 
     assert given(measurements.patches, with_patches(sound), "facts", judge) is sound
     assert given(measurements.twin_patches, with_patches(sound), "facts", judge) is sound
@@ -392,6 +391,7 @@ def test_a_model_that_binds_is_swept(monkeypatch, tmp_path):
         number = np.arange(64)
         frame = pandas.DataFrame(
             {
+                "template_id": "plain",
                 "cell": np.where(number % 2 == 0, "first", "second"),
                 "cluster_id": [f"pair{one}" for one in number // 8],
                 "target": np.where(number % 4 < 2, " car", " truck"),

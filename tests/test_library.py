@@ -79,9 +79,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Knows the answers of three relations: enough for prompts of logic, of which each has most."""
+    """Knows the answers of six relations: too few for counterfactual prompts, enough for others."""
     world = load_world(KNOWLEDGE / NATURAL)
-    names = ("capital", "young", "material")
+    names = ("capital", "young", "material", "past_tense", "comparative", "agent")
     words = [f" {fact.answer}" for name in names for fact in world.facts(name)]
     folder = tmp_path_factory.mktemp("tokenizers") / "few"
     return save_tokenizer(byte_level([*dict.fromkeys(words), " yes", " no"]), folder)
@@ -469,7 +469,9 @@ def test_the_order_of_facts_is_part_of_the_knowledge(tmp_path: Path) -> None:
 def test_missing_knowledge_is_said_where_something_must_be_built(
     other: Path, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(KnowledgeError, match="knowledge/natural: no such folder of"):
+    with pytest.raises(
+        KnowledgeError, match="knowledge/natural: no such folder of knowledge tables"
+    ):
         Library(root, cache=tmp_path / "cache").corpus(other, "facts", "asked")
     shutil.copytree(CORPORA / "tiny", root / "tiny")
     assert Library(root).corpus(ORGANISMS[0], "facts", "asked")  # and not where nothing must
@@ -526,25 +528,25 @@ def test_too_few_is_said_each_time_and_built_once(few: Path, root: Path, tmp_pat
         library = Library(root, KNOWLEDGE, tmp_path / "cache", say=said.append)
         for _ in range(2):
             with pytest.raises(TooFewPrompts) as caught:
-                library.corpus(few, "facts", "few")
+                library.corpus(few, "counterfactual", "few")
             messages.append(str(caught.value))
-        assert library.conditions(few, "few") == ("logic",)
-        assert library.lacks(few, "facts", "few") == messages[-1]
+        assert library.conditions(few, "few") == ("facts", "negation", "logic")
+        assert library.lacks(few, "counterfactual", "few") == messages[-1]
         assert len(library.corpus(few, "logic", "few")[0].examples) >= 200
     assert len(said) == 1 and len(set(messages)) == 1
     assert re.fullmatch(
-        r"few, facts: 104 prompts are left, 200 are wanted; \d+ were dropped: \d+ \(no pair of its "
-        r"facts can be asked\), \d+ \(the answer is more than one token\)",
+        r"few, counterfactual: \d+ prompts are left, 200 are wanted; (\d+) were dropped: \1 \(no pair "
+        r"of its facts can be asked\)",
         messages[0],
     )
     made = manifest_of(shelf_in(tmp_path / "cache"))["conditions"]
     assert set(made) == set(EVERYTHING)
-    assert made["facts"] == {"examples": 0, "refused": messages[0].split(": ", 1)[1]}
+    assert made["counterfactual"] == {"examples": 0, "refused": messages[0].split(": ", 1)[1]}
     # The tokenizer is refused, whoever asks.
-    with pytest.raises(TooFewPrompts, match="^another, facts: 104 prompts are left"):
-        library.corpus(few, "facts", "another")
+    with pytest.raises(TooFewPrompts, match=r"^another, counterfactual: \d+ prompts are left"):
+        library.corpus(few, "counterfactual", "another")
     names = {path.name for path in shelf_in(tmp_path / "cache").iterdir()}
-    assert "logic.jsonl" in names and "facts.jsonl" not in names
+    assert "logic.jsonl" in names and "counterfactual.jsonl" not in names
 
 
 def test_a_tokenizer_of_no_use_is_refused_for_every_condition(root: Path, tmp_path: Path) -> None:

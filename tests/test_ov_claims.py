@@ -14,6 +14,7 @@ from fixtures import readings
 from fixtures.readings import Reference
 from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
 from tinyablation.expectations import Subject, Subjects
+from tinyablation.gate import Gate
 from tinyablation.loading import WeightsMissing
 from tinyablation.panels import TokensPanel
 from tinyablation.plain import plain
@@ -161,8 +162,10 @@ def stopping(verdict, **given):
 
 class Bench:
     def __init__(self, name="made-up", protocol="corrected", validity=None):
-        self.entry = SimpleNamespace(id=name, is_hub=name.startswith("hub-"))
+        self.entry = SimpleNamespace(id=name, is_named_only=name.startswith("hub-"))
         self.protocol, self._validity = protocol, validity
+        self.gate = Gate(self)
+        self.selection = lambda condition: None
 
     def validity(self, condition):
         if isinstance(self._validity, Exception):

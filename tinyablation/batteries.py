@@ -49,17 +49,20 @@ class Sample:
 
     among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
     families that count for it ("counting"), or all; of any other corpus all, whatever it says.
+    relations: of a crossed corpus, at most so many relations of each split, drawn; 0: all.
     """
 
     split: str | None = None
     per_cluster: int = 0
     among: Literal["known", "counting", "all"] = "known"
+    relations: int = 0
 
 
 EVERYTHING = Sample()
 UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
+PATCHED = Sample(per_cluster=1, relations=12)
 
 
 class BatteryError(TinyAblationError):
@@ -144,7 +147,8 @@ class Patching:
     """
 
     direction: Literal["forward", "reverse"]
-    sample: Sample = ONE_EACH
+    # Every layer has some 20 patches, in either direction, none of which shares a prefix.
+    sample: Sample = PATCHED
     describe = "activations of one side of each pair patched into the other"
 
     @property

@@ -31,7 +31,7 @@ class Family(Table):
     about: Literal["facts", "nonces", "opposites"]
     null: Words
     pairs: int = Field(gt=0)
-    relations: list[str] | None = None
+    relations: list[str] | Annotated[int, Field(gt=0, multiple_of=2)] | None = None
     labels: tuple[str, str] | None = None
     target: dict[str, str]
     mirror: dict[str, str] = Field(default={})

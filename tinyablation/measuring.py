@@ -220,6 +220,8 @@ class Bench(HeldModel):
             else:
                 kept_rows = thin(chosen, most, self.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
+        if corpus.is_crossed and sample.relations:
+            found = self._of_some(corpus, found, sample.relations)
         if self.share == 1.0:
             return found
         from tinyablation.seeds import draw_clusters
@@ -232,6 +234,19 @@ class Bench(HeldModel):
             )
             kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
         return dict(sorted(kept.items()))
+
+    def _of_some(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
+        """The rows of at most so many relations of each split, drawn."""
+        from tinyablation.statistics import generator
+
+        kept: set[str] = set()
+        for split in sorted(set(rows.values())):
+            names = sorted({corpus.examples[row].cluster_id for row in rows if rows[row] == split})
+            order = generator(self.seed, f"relations patched {split}").permutation(len(names))
+            kept |= {names[int(index)] for index in order[:most]}
+        return {
+            row: split for row, split in rows.items() if corpus.examples[row].cluster_id in kept
+        }
 
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
         """Corpus row -> split of all that a sample may be drawn from, in row order."""
@@ -284,6 +299,8 @@ class Bench(HeldModel):
         token = None if selection is None else selection.token
         if corpus.is_crossed and sample.among == "counting":
             token = "-".join(self.gate.families(condition))
+        if corpus.is_crossed and sample.relations:
+            token = f"{token or 'all'}-{sample.relations}"
         return RunConfig(
             model=self.entry.id,
             battery=battery_name,

@@ -117,7 +117,7 @@ class NaturalBuilder:
         return corpora, refused
 
     def _family(self, condition: str, name: str, family: Family) -> Iterator[Example]:
-        for relation in family.relations or self.world.relations:
+        for relation in self._relations(family):
             made = 0
             for pair in self._candidates(relation, family):
                 rows = list(self._rows(name, family, pair))
@@ -132,6 +132,22 @@ class NaturalBuilder:
                     break
             if not made:
                 self.report.drop(condition, f"{relation}: no pair of its facts can be asked", 1)
+
+    def _relations(self, family: Family) -> Sequence[str]:
+        """The relations of a family, in the order of the tables."""
+        if isinstance(family.relations, list):
+            return family.relations
+        every = list(self.world.relations)
+        if family.relations is None:
+            return every
+        rng = corpus_generator(self.seed, "relations of families")
+        order = [every[int(index)] for index in rng.permutation(len(every))]
+        drawn = {
+            name
+            for split in SPLITS
+            for name in [one for one in order if self.splits[one] == split][: family.relations // 2]
+        }
+        return [name for name in every if name in drawn]
 
     def _candidates(self, relation: str, family: Family) -> Iterator[Pair]:
         """The pairs of a relation, those with prompts of equal length first."""
