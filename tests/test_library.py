@@ -535,8 +535,8 @@ def test_too_few_is_said_each_time_and_built_once(few: Path, root: Path, tmp_pat
         assert len(library.corpus(few, "logic", "few")[0].examples) >= 200
     assert len(said) == 1 and len(set(messages)) == 1
     assert re.fullmatch(
-        r"few, counterfactual: \d+ prompts are left, 200 are wanted; (\d+) were dropped: \1 \(no pair "
-        r"of its facts can be asked\)",
+        r"few, counterfactual: \d+ prompts are left, 200 are wanted; (\d+) were dropped: \1 \(no "
+        r"pair of its facts can be asked\)",
         messages[0],
     )
     made = manifest_of(shelf_in(tmp_path / "cache"))["conditions"]
