@@ -311,8 +311,6 @@ UNCROSSED = {
     ("counterfactual", "not the first named"): {"reality"},
     ("counterfactual", "not the last named"): {"reality"},
     ("counterfactual", "what does not stand there"): {"reality"},
-    # Where the wrong answer is ruled out last, whatever stood first.
-    ("logic", "not the last named"): {"choice", "elimination", "opposites"},
 }
 
 
