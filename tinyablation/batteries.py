@@ -62,7 +62,7 @@ EVERYTHING = Sample()
 UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
-PATCHED = Sample(per_cluster=1, relations=12)
+PATCHED = Sample(per_cluster=1, relations=6)
 
 
 class BatteryError(TinyAblationError):
@@ -147,7 +147,8 @@ class Patching:
     """
 
     direction: Literal["forward", "reverse"]
-    # Every layer has some 20 patches, in either direction, none of which shares a prefix.
+    # Every layer has some 20 patches, in either direction, none of which shares a prefix: a tenth of a
+    # model's forward pass each. 24 prompts of 18 tokens took 40 minutes of a core on 135 M parameters.
     sample: Sample = PATCHED
     describe = "activations of one side of each pair patched into the other"
 
