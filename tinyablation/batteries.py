@@ -147,8 +147,8 @@ class Patching:
     """
 
     direction: Literal["forward", "reverse"]
-    # Every layer has some 20 patches, in either direction, none of which shares a prefix: a tenth of a
-    # model's forward pass each. 24 prompts of 18 tokens took 40 minutes of a core on 135 M parameters.
+    # Some 20 patches a layer, in either direction, each half a forward pass of its own: no prefix
+    # is shared. Of 24 prompts of 18 tokens that is 40 minutes of a core with 135 M parameters.
     sample: Sample = PATCHED
     describe = "activations of one side of each pair patched into the other"
 
