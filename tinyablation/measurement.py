@@ -67,7 +67,9 @@ class Measurement:
         self.examples = list(chosen)
         # Donors and means come from all of the condition's examples: a sample of them may hold no
         # second prompt of some length.
-        self.pool = bench.pool(condition, wanted.sample.among)
+        among = wanted.sample.among
+        # Nothing is borrowed for the unhooked model, and a crossed corpus takes a second to encode.
+        self.pool = self.examples if among == "all" else bench.pool(condition, among)
         self._directions = directions
         corpus, _ = bench.corpus(condition)
         place = f"{corpus.tokenizer}/{condition}"
