@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from tinyablation.errors import TinyAblationError
@@ -50,19 +50,23 @@ class Sample:
     among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
     families that count for it ("counting"), or all; of any other corpus all, whatever it says.
     relations: of a crossed corpus, at most so many relations of each split, drawn; 0: all.
+    lent: activations are borrowed from prompts of other clusters; of a crossed corpus only prompts
+    count then for which one of another relation is as long.
     """
 
     split: str | None = None
     per_cluster: int = 0
     among: Literal["known", "counting", "all"] = "known"
     relations: int = 0
+    lent: bool = False
 
 
 EVERYTHING = Sample()
 UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
-PATCHED = Sample(per_cluster=1, relations=6)
+LENT = Sample(lent=True)
+PATCHED = Sample(per_cluster=1, relations=6, lent=True)
 
 
 class BatteryError(TinyAblationError):
@@ -263,7 +267,7 @@ class InEveryMethod:
     """
 
     batteries: tuple[AnyBattery, ...]
-    sample: Sample = EVERYTHING
+    sample: Sample = LENT
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     describe = "head sets ablated in several ways"
@@ -346,17 +350,19 @@ BATTERIES: dict[str, Battery] = {
             (),
             "every head of layer 0, ablated in four ways, on one example of each cluster",
             first_layer=("zero", "zero_folded", "mean", "resample"),
-            sample=ONE_EACH,
+            sample=replace(ONE_EACH, lent=True),
         ),
         Battery(
             "single-heads",
             ("zero", "zero_folded", "mean", "resample"),
             "every single head of every layer, ablated in four ways",
+            sample=LENT,
         ),
         Battery(
             "other-methods",
             ("zero_folded", "mean", "resample"),
             "every single head of every layer, ablated in the three ways that zero leaves out",
+            sample=LENT,
         ),
     )
 }

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig
+from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig, digest
 from tinyablation.batteries import (
     EVERYTHING,
     AnyBattery,
@@ -253,7 +253,7 @@ class Bench(HeldModel):
         corpus, halves = self.corpus(condition)
         selection = self._selection_for(condition, sample)
         families = self.gate.families(condition) if sample.among == "counting" else ()
-        return {
+        found = {
             row: name
             for row, name in sorted(halves.of_row().items())
             if sample.split in (None, name)
@@ -261,6 +261,29 @@ class Bench(HeldModel):
             and (selection is None or row in selection.rows)
             and (not families or corpus.examples[row].family in families)
         }
+        return self._with_lenders(condition, found) if sample.lent and corpus.is_crossed else found
+
+    def _with_lenders(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
+        """The rows for which a prompt of another relation, on either side, is as long."""
+        lengths = self._keep(("lengths", condition), lambda: self._lengths(condition))
+        corpus, _ = self.corpus(condition)
+        relations: dict[int, set[str]] = {}
+        for row in self.counting(condition, EVERYTHING, aligned=True):
+            relations.setdefault(lengths[row], set()).add(corpus.examples[row].cluster_id)
+        return {
+            row: name
+            for row, name in rows.items()
+            if relations.get(lengths[row], set()) - {corpus.examples[row].cluster_id}
+        }
+
+    def _lengths(self, condition: str) -> list[int]:
+        """By row of the corpus, the tokens of its clean prompt; the tokenizer is loaded for it."""
+        from tinyablation.fingerprints import load_as_measured
+        from tinyablation.tokenisation import encode
+
+        tokenizer = load_as_measured(self.facts.folder)
+        corpus, _ = self.corpus(condition)
+        return [len(encode(tokenizer, example.clean)) for example in corpus.examples]
 
     def _selection_for(self, condition: str, sample: Sample) -> "Selection | None":
         return self.selection(condition) if sample.among == "known" else None
@@ -301,6 +324,11 @@ class Bench(HeldModel):
             token = "-".join(self.gate.families(condition))
         if corpus.is_crossed and sample.relations:
             token = f"{token or 'all'}-{sample.relations}"
+        if corpus.is_crossed and sample.lent:
+            every = self.counting(condition, replace(sample, lent=False))
+            own = self.counting(condition, sample)
+            # Where nothing is left out it is the same measurement.
+            token = token if own == every else f"{token or 'all'}-{digest(sorted(own))[:6]}"
         return RunConfig(
             model=self.entry.id,
             battery=battery_name,
