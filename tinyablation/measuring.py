@@ -194,12 +194,15 @@ class Bench(HeldModel):
         """The most examples of a cluster that a sample holds; 0: all.
 
         Clusters of a crossed corpus are relations of many examples each. Where sweeps run, on known
-        facts, all of them stand for `per_relation`, two for half and one for a fourth of that.
+        facts, all of them stand for `per_relation`, two for half of that (a pair of mirrors at
+        least), and one for a fourth.
         """
         if not self.corpus(condition)[0].is_crossed or sample.among != "known":
             return sample.per_cluster
-        part = {0: 1, 1: 4}.get(sample.per_cluster, 2)
-        return max(1, self.per_relation // part)
+        if sample.per_cluster == 1:
+            return max(1, self.per_relation // 4)
+        # A pair of mirrors at least, so that each answer is target as often as foil.
+        return max(2, self.per_relation // (2 if sample.per_cluster else 1))
 
     def rows(
         self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
