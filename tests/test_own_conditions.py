@@ -69,12 +69,18 @@ def test_four_fields_are_enough(own):
 
 
 def test_optional_fields_have_two_names(own, rows):
-    short = {**rows[0], "template": "t", "fact": "f", "cell": "c", "family": "said"}
+    short = {**rows[0], "template": "t", "fact": "f", "cell": "c"}
     long = {**rows[0], "template_id": "t", "fact_id": "f", "cell": "c", "aligned": False}
     long["cluster_id"] = long.pop("cluster")
     one, other = own([short]).examples[0], own([long]).examples[0]
     assert (one.template_id, one.fact_id, one.cell) == ("t", "f", "c")
     assert (one.cluster_id, one.template_id) == (other.cluster_id, other.template_id)
+
+
+def test_a_family_is_the_first_part_of_the_wording(own, rows):
+    made = own([{**rows[0], "template": "a/b", "family": "said"}]).examples[0]
+    assert (made.template_id, made.family) == ("said/a.b", "said")
+    assert own([{**rows[0], "template": "a/b"}]).examples[0].family == ""
 
 
 BROKEN: dict[str, tuple[Any, str]] = {

@@ -175,11 +175,12 @@ def _row(data: Any) -> tuple[Example, str]:
         if short != long and short in data and long in data:
             raise CorpusError(f"fields {short!r} and {long!r} are the same; give one of them")
         given[long] = data.get(short, data.get(long)) or ""
+    # What stands before a "/" in a template_id is a family, here as everywhere.
+    wording = given["template_id"].replace("/", ".")
     family = data.get(FAMILY) or ""
-    if "/" in family + given["template_id"]:
-        raise CorpusError("fields 'family' and 'template': neither may hold '/'")
-    if family:
-        given["template_id"] = f"{family}/{given['template_id'] or 'asked'}"
+    if "/" in family:
+        raise CorpusError(f"field {FAMILY!r}: {family!r} holds '/'; leave it out")
+    given["template_id"] = f"{family}/{wording or 'asked'}" if family else wording
     half = data.get(SPLIT) or ""
     if half not in ("", *SPLITS):
         raise CorpusError(
