@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinyablation.batteries import EVERYTHING, Sample
+from tinyablation.batteries import EVERYTHING, UNHOOKED, Sample
 from tinyablation.corpora import DISCOVERY
 from tinyablation.interventions import Head
 from tinyablation.readings import Computed
@@ -57,6 +57,26 @@ class Written:
             cluster_heads=[self.head],
             seed=bench.seed,
         )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How many tokens the clean prompt of each row of a condition's corpus has.
+
+    Kept as a measurement, so that evidence that travels without a tokenizer holds it.
+    """
+
+    sample: Sample = UNHOOKED
+
+    def name(self, bench: Bench) -> str:
+        return "prompt-lengths"
+
+    def compute(self, bench: Bench, condition: str) -> Computed:
+        from tinyablation.tokenisation import encode
+
+        corpus, _ = bench.corpus(condition)
+        tokenizer = bench.model.tokenizer
+        return Computed({"lengths": [len(encode(tokenizer, row.clean)) for row in corpus.examples]})
 
 
 @dataclass(frozen=True)

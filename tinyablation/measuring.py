@@ -268,7 +268,7 @@ class Bench(HeldModel):
 
     def _with_lenders(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
         """The rows for which a prompt of another relation, on either side, is as long."""
-        lengths = self._keep(("lengths", condition), lambda: self._lengths(condition))
+        lengths = self.prompt_lengths(condition)
         corpus, _ = self.corpus(condition)
         relations: dict[int, set[str]] = {}
         for row in self.counting(condition, EVERYTHING, aligned=True):
@@ -279,14 +279,15 @@ class Bench(HeldModel):
             if relations.get(lengths[row], set()) - {corpus.examples[row].cluster_id}
         }
 
-    def _lengths(self, condition: str) -> list[int]:
-        """By row of the corpus, the tokens of its clean prompt; the tokenizer is loaded for it."""
-        from tinyablation.fingerprints import load_as_measured
-        from tinyablation.tokenisation import encode
+    def prompt_lengths(self, condition: str) -> list[int]:
+        """By row of the corpus, how many tokens its clean prompt has."""
+        from tinyablation.head_readings import Lengths
 
-        tokenizer = load_as_measured(self.facts.folder)
-        corpus, _ = self.corpus(condition)
-        return [len(encode(tokenizer, example.clean)) for example in corpus.examples]
+        def make() -> list[int]:
+            found: list[int] = self.reading(condition, Lengths()).document()["lengths"]
+            return found
+
+        return self._keep(("lengths", condition), make)
 
     def _selection_for(self, condition: str, sample: Sample) -> "Selection | None":
         return self.selection(condition) if sample.among == "known" else None
