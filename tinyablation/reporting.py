@@ -50,7 +50,7 @@ VERDICTS = {
 }
 OUTCOMES = {
     "passed": "held, as predicted",
-    "xfailed": "refuted, as predicted",
+    "xfailed": "refuted as predicted, or known to have missed its prediction",
     "failed": "against its prediction, or figures drifted",
     "skipped": "could not be judged",
     "error": "broke",
