@@ -1,6 +1,6 @@
 """Known facts: by their other wordings, never by the prompt that is judged.
 
-Run: pytest tests/test_selection.py
+Run: pytest tests/test_known_facts.py
 """
 
 import pandas
