@@ -13,12 +13,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyablation.artefacts import peak_resident_bytes
 from tinyablation.batteries import EVERYTHING
-from tinyablation.commands import add_bench_options, bench_of
+from tinyablation.commands import CommandError, add_bench_options, bench_of
 from tinyablation.conditions import CONDITIONS
 from tinyablation.errors import TinyAblationError
+from tinyablation.text import duration
 
 if TYPE_CHECKING:
     from tinyablation.measuring import Bench
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 PROMPTS, LAYERS = 6, 3
 # How a family's verdict is called in the table; the words of README's "How a claim is judged".
 WORDS = {"supported": "valid", "inconclusive": "perhaps", "refuted": "left out", "blocked": "none"}
-_CELL = re.compile(r"^claims/.*::(?P<name>\w+)\[(?P<cell>.*)\]$")
+_CELL = re.compile(r"^claims/(?P<module>\w+)\.py::\w+\[(?P<cell>.*)\]$")
+SUBJECTS = Path("claims/subjects.toml")
 
 
 def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,9 +64,8 @@ def check_models(options: argparse.Namespace) -> None:
             print()
         options.model = name
         try:
-            for line in report(
-                bench_of(options), known_of=CONDITIONS if options.known else ("facts",)
-            ):
+            bench, known_of = bench_of(options), CONDITIONS if options.known else ("facts",)
+            for line in report(bench, name, known_of=known_of):
                 print(line, flush=True)
         except TinyAblationError as error:
             if len(options.models) == 1:
@@ -73,8 +76,8 @@ def check_models(options: argparse.Namespace) -> None:
         raise failed
 
 
-def report(bench: "Bench", *, known_of: Sequence[str]) -> Iterator[str]:
-    """The lines of one model's report, as they are found."""
+def report(bench: "Bench", name: str, *, known_of: Sequence[str]) -> Iterator[str]:
+    """The lines of one model's report, as they are found. name: the model as --model takes it."""
     facts, entry = bench.facts, bench.entry
     yield (
         f"{entry.title} ({entry.id}): {facts.architecture}, {facts.n_layers} layers of "
@@ -105,7 +108,8 @@ def report(bench: "Bench", *, known_of: Sequence[str]) -> Iterator[str]:
             if hindrance is not None:
                 hindrances[condition] = hindrance
     yield ""
-    yield from _cells(bench, hindrances)
+    yield _heads(bench)
+    yield from _cells(name, hindrances)
     if len(hindrances) < len(CONDITIONS):
         yield from _time(bench, next(name for name in CONDITIONS if name not in hindrances))
 
@@ -132,9 +136,21 @@ def _known(bench: "Bench", condition: str) -> Iterator[str]:
         yield "  " + ", ".join(each[start : start + 6])
 
 
-def _cells(bench: "Bench", hindrances: dict[str, str]) -> Iterator[str]:
+def _heads(bench: "Bench") -> str:
+    """The heads that claims are about."""
+    from tinyablation.expectations import load_subjects
+
+    declared = load_subjects(SUBJECTS).for_model(bench.entry.id) if SUBJECTS.is_file() else None
+    if declared is None:
+        return "heads: chosen on the discovery split; --heads L0H7,L0H2,L0H5 names others"
+    heads = [declared.suppressor, *(declared.trio or declared.pair)]
+    names = dict.fromkeys(f"L{head.layer}H{head.head}" for head in heads)
+    return f"heads: {', '.join(names)} ({declared.source}, {SUBJECTS})"
+
+
+def _cells(name: str, hindrances: dict[str, str]) -> Iterator[str]:
     """The cells that a session would ask, as far as what was found says which would be judged."""
-    asked = _asked(bench)
+    asked = _asked(name)
     blocked = Counter(condition for condition in asked if condition in hindrances)
     whole = len(asked)
     yield (
@@ -145,18 +161,22 @@ def _cells(bench: "Bench", hindrances: dict[str, str]) -> Iterator[str]:
         yield f"  {count} of {condition}: {hindrances[condition]}"
 
 
-def _asked(bench: "Bench") -> list[str]:
+def _asked(name: str) -> list[str]:
     """The condition of every cell that is neither about validity nor deselected for the model."""
-    source = bench.entry.place if bench.entry.repo is None else bench.entry.id
-    given = [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--model", source]
+    given = [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--model", name]
     found = subprocess.run(given, capture_output=True, text=True, check=False)
+    cells = [cell for line in found.stdout.splitlines() if (cell := _CELL.match(line.strip()))]
+    if not cells:
+        said = (found.stderr or found.stdout).strip().splitlines() or ["it said nothing"]
+        raise CommandError(
+            f"{name}: `pytest claims --collect-only --model {name}` has no cells ({said[-1]}); run "
+            "it in the folder that holds claims/"
+        )
     conditions = []
-    for line in found.stdout.splitlines():
-        cell = _CELL.match(line.strip())
-        if cell is None or line.startswith("claims/test_validity"):
-            continue
-        named = [name for name in CONDITIONS if cell["cell"].endswith(f"-{name}")]
-        conditions.append(named[0] if named else "all")
+    for cell in cells:
+        if cell["module"] != "test_validity":
+            named = [each for each in CONDITIONS if cell["cell"].endswith(f"-{each}")]
+            conditions.append(named[0] if named else "all")
     return conditions
 
 
@@ -180,10 +200,9 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
     whole = sum(seconds) / len(seconds) * facts.n_layers * len(rows) / len(prompts)
     yield (
         f"sweep: {facts.n_layers * facts.n_heads:,} heads x {len(rows)} prompts of {condition}, "
-        f"about {_duration(whole)} in this process (timed: {len(layers)} layers, {len(prompts)} "
+        f"about {duration(whole)} in this process (timed: {len(layers)} layers, {len(prompts)} "
         "prompts); as long again for patches, sets and the rest"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    peak = peak_resident_bytes()
+    if peak is not None:  # not every system tells
+        yield f"memory: {peak / 1e9:.1f} GB at most so far, as much for each worker"

@@ -64,6 +64,13 @@ class Family(Table):
             raise ValueError("mirror: is for families with labels")
         return self
 
+    @property
+    def names_answers(self) -> bool:
+        """Whether its prompts say an answer before they ask."""
+        texts = [text for wording in self.wordings.values() for text in wording.values()]
+        said = ("{a}", "{w}", "says_", "denies_", "either_")
+        return any(field in text for text in texts for field in said)
+
     def mirror_of(self, cell: str) -> str:
         """The cell whose text is the corrupt prompt of this one (itself, without labels)."""
         back = {there: here for here, there in self.mirror.items()}

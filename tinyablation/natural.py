@@ -261,20 +261,13 @@ class NaturalBuilder:
         answers = (row.target, row.foil)
         if row.clean in self._seen:
             return "the same prompt again"
-        told = any("{" + field in family.null for field in ("a}", "w}"))
-        names_answers = told or any(
-            field in text
-            for texts in family.wordings.values()
-            for text in texts.values()
-            for field in ("{a}", "{w}", "says_", "denies_", "either_")
-        )
         wording = family.wordings[row.template_id.partition("/")[2]][row.cell]
         if any(contains_word(_FIELD.sub("", wording), answer) for answer in answers):
             return "an answer is a word of the wording itself"
         for side in ("clean", "corrupt", "null"):
             text = getattr(row, side)
             stands = any(contains_word(text, answer) for answer in answers)
-            if stands and (not names_answers or side == "null"):
+            if stands and (not family.names_answers or side == "null"):
                 return "an answer stands in a prompt"
             ids = [self._answer_id(text, answer) for answer in answers]
             if None in ids or ids[0] == ids[1]:
