@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -423,6 +424,18 @@ def test_unusable_prompts_are_refused(engines: Any, prompts: Any, message: str) 
 def test_unusable_requests_are_refused(engines: Any, arguments: Any, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         engines["gpt2"].measure(PROMPTS, **{"interventions": [], **arguments})
+
+
+def test_layers_are_not_replayed_where_nothing_is_changed(
+    engines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unhooked figures are the model's own; replaying took as long as measuring them."""
+    engine = engines["llama"]
+    hooked = engine.measure(PROMPTS, [AblateHeads(((0, 0),))])
+    monkeypatch.setattr(type(engine.architecture), "through", lambda *_, **__: pytest.fail())
+    unhooked = engine.measure(PROMPTS, [])
+    same = hooked[hooked["method"] == "none"].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(unhooked, same, rtol=1e-5)
 
 
 def test_a_model_that_does_more_than_its_layers_is_refused(tiny_entry: Any) -> None:

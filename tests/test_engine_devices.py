@@ -722,16 +722,17 @@ def test_what_is_no_norm_and_matrix_is_left_to_the_model(tiny_models: Any) -> No
 
 
 @pytest.mark.parametrize("off", ["own", "__call__"])
+@pytest.mark.parametrize("asked", [[], [AblateHeads(((0, 0),))]])
 def test_half_precision_is_guarded_in_both_ways(
-    off: str, tiny_entry: Any, monkeypatch: pytest.MonkeyPatch
+    off: str, asked: Any, tiny_entry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the model's own logits: the layers replayed in its dtype, and what figures use."""
-    engine = Engine(load_model(tiny_entry("llama"), dtype="bfloat16"))
-    engine.measure(PROMPTS, [])
+    loaded = load_model(tiny_entry("llama"), dtype="bfloat16")
+    Engine(loaded).measure(PROMPTS, asked)
     right = getattr(Unembedding, off)
     monkeypatch.setattr(Unembedding, off, lambda self, hidden: right(self, hidden) + 2.0)
     with pytest.raises(EngineError, match="differ from its own forward"):
-        engine.measure(PROMPTS, [])
+        Engine(loaded).measure(PROMPTS, asked)
 
 
 def test_baselines_in_half_precision_read_from_one_place(tiny_entry: Any) -> None:

@@ -21,7 +21,6 @@ from tinyablation.batteries import EVERYTHING
 from tinyablation.commands import CommandError, add_bench_options, bench_of
 from tinyablation.conditions import CONDITIONS
 from tinyablation.errors import TinyAblationError
-from tinyablation.text import duration
 
 if TYPE_CHECKING:
     from tinyablation.measuring import Bench
@@ -183,6 +182,7 @@ def _asked(name: str) -> list[str]:
 def _time(bench: "Bench", condition: str) -> Iterator[str]:
     """How long the sweep of one condition takes here, from a timed sample."""
     from tinyablation.interventions import AblateHeads
+    from tinyablation.text import duration
 
     facts = bench.facts
     rows = bench.rows(condition, EVERYTHING)

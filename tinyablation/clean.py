@@ -7,6 +7,7 @@ into one row (tries.py) in which each distinct prefix is computed once.
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ PACK_NODES = 128
 # Tokens per node from which prompts are packed. At 1.65 (logic) it saved 11 to 13 % of the time;
 # this bound, below which the gain is taken to be gone, was not timed itself.
 LEAST_SHARING = 1.25
+NO_CALLS = Calls((), (), ())
 _LOG = logging.getLogger(__name__)
 
 
@@ -121,6 +123,7 @@ class CleanPasses:
         self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
         self._folded: Tensor | None = None
         self._takes_packs: bool | None = None  # not tried yet
+        self._reads_alike = False  # what follows the layers, as the model's own does; not compared
 
     def visit(
         self,
@@ -134,6 +137,9 @@ class CleanPasses:
     ) -> None:
         """Work on clean passes over prompts of one length, short lengths first, as memory allows.
 
+        Where nothing is kept, for no row starts from the passes, layers are not replayed either:
+        only how logits are read is compared with the model's own, once.
+
         loans: those of the interventions; kept, lent: what clean passes over prompts and over
         donors keep for them; constants: what is put in whatever the prompt. Where memory runs out
         in the work it is called again, with the same prompts in smaller chunks.
@@ -143,6 +149,7 @@ class CleanPasses:
             buckets.setdefault(len(ids), []).append(index)
         owners = _owners(examples)
         donors = [borrowing.donors[loan.donor] for loan in loans if loan.donor]
+        is_hooked = kept != Kept()
         for length, bucket in sorted(buckets.items()):
             own = length * self._numbers(kept) + 5 * self.loaded.facts.vocab_size
             each = length * self._numbers(lent)
@@ -150,7 +157,11 @@ class CleanPasses:
                 own + each * len({of[example] for of in donors for example in owners[index]})
                 for index in bucket
             ]
-            calls = self.verify([examples.distinct[index] for index in bucket])
+            calls = NO_CALLS
+            if is_hooked or not self._reads_alike:
+                prompts = [examples.distinct[index] for index in bucket]
+                calls = self.verify(prompts, replayed=is_hooked)
+                self._reads_alike = True
 
             def run(part: Sequence[int], length: int = length, calls: Calls = calls) -> None:
                 ids = [examples.distinct[index] for index in part]
@@ -348,12 +359,16 @@ class CleanPasses:
             torch.as_tensor(places, device=device),
         )
 
-    def verify(self, bucket: list[Ids]) -> Calls:
-        """Record how layers are called at this length; refuse a model we do not reproduce."""
+    def verify(self, bucket: list[Ids], *, replayed: bool = True) -> Calls:
+        """Record how layers are called at this length; refuse a model we do not reproduce.
+
+        replayed: layer by layer; else what comes after the layers only.
+        """
         ends = list(dict.fromkeys([bucket[0], bucket[-1]]))
         what = f"a forward pass over a prompt of {len(bucket[0])} tokens"
         # Both ends at once, or one after the other where there is no room for two.
-        parts = self.room.parts(ends, [1] * len(ends), 2, what, self._replayed)
+        begin = 0 if replayed else len(self.architecture.layers)
+        parts = self.room.parts(ends, [1] * len(ends), 2, what, partial(self._replayed, begin))
         replays = [replay for _, replay in parts]
         theirs = exact(torch.cat([replay.theirs for replay in replays]))
         if not torch.isfinite(theirs).all():
@@ -373,13 +388,15 @@ class CleanPasses:
                 )
         return replays[0].calls
 
-    def _replayed(self, prompts: Sequence[Ids]) -> _Replay:
+    def _replayed(self, begin: int, prompts: Sequence[Ids]) -> _Replay:
+        """The layers from `begin` on, replayed from what the model itself gives them."""
         arch = self.architecture
         recorded = [arch.record(self._tensor([ids])) for ids in prompts]
         calls = recorded[0][0]
         ids = self._tensor(prompts)
-        hidden = arch.clean(ids, Kept(residual=frozenset([0])), logits=False).residual[0]
-        for layer in range(len(arch.layers)):
+        kept = Kept(residual=frozenset(range(begin, len(arch.layers))[:1]))
+        hidden = arch.clean(ids, kept, logits=False).residual[begin]
+        for layer in range(begin, len(arch.layers)):
             hidden = arch.through(calls, layer, hidden)
         own = arch.unembedding.own(hidden[:, -1])
         read = arch.logits(hidden[:, -1]) if arch.unembedding.widens else own
