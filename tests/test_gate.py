@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.small_corpora import KNOWN, UNKNOWN, crossed, put_corpora, put_crossed
-from tinyablation.batteries import BATTERIES, EVERYTHING, ONE_EACH, UNHOOKED, Sample
+from tinyablation.batteries import (
+    BATTERIES,
+    EVERYTHING,
+    ONE_EACH,
+    PER_RELATION,
+    UNHOOKED,
+    Sample,
+)
 from tinyablation.gate import EACH, RELATIONS
-from tinyablation.measuring import PER_RELATION, Bench
+from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
 from tinyablation.validity import blocks
@@ -91,6 +98,18 @@ def test_sweeps_run_on_known_facts_of_counting_families(made):
     assert set(made.rows(FACTS, Sample("discovery")).values()) == {"discovery"}
     # Means and donors come from all that counts.
     assert len(made.pool(FACTS)) == len(selection.rows) == 10 * 4 * 2 * 3
+
+
+def test_more_of_each_relation_are_swept_where_more_are_asked_for(tmp_path, corpora, made):
+    """Smaller samples grow with it, the gate does not; addresses tell them apart."""
+    wide = bench(tmp_path / "store", corpora, per_relation=8)
+    assert len(wide.rows(FACTS)) == 10 * 8 and set(made.rows(FACTS)) < set(wide.rows(FACTS))
+    assert len(wide.rows(FACTS, ONE_EACH)) == 10 * 2
+    assert wide.per_cluster(FACTS, Sample(per_cluster=2)) == 4
+    assert wide.config(FACTS, "zero").name != made.config(FACTS, "zero").name
+    assert wide.config(FACTS, "null", made.gate.batteries(FACTS)[0].sample).name == (
+        made.config(FACTS, "null", made.gate.batteries(FACTS)[0].sample).name
+    )  # the gate asks what it asks
 
 
 def test_the_selection_is_part_of_the_address(made):

@@ -32,6 +32,9 @@ from tinyablation.interventions import (
 BASELINE = "baseline"
 Side = Literal["clean", "corrupt", "null"]
 
+# Of a crossed corpus: examples of each relation that a sweep measures. Relations are what a claim
+# generalises over, so that two prompts of each of 77 tell more than twelve of each of 13.
+PER_RELATION = 2
 SHARD_SIZE = 96  # interventions measured together, unless one layer has more
 WINDOWS = (0, 1, 2)  # half-widths of patched windows, in layers
 # Multiples of the direction that is added. The study steered by -.5 and .5; the rest shows whether

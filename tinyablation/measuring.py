@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tinyablation.addresses import ALL_SPLITS, ENGINE_VERSION, RunConfig, digest
 from tinyablation.batteries import (
     EVERYTHING,
+    PER_RELATION,
     AnyBattery,
     Patching,
     Paths,
@@ -60,10 +61,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Directions = Callable[["Bench"], Mapping[str, "Tensor"]]
-
-# Of a crossed corpus: examples of each relation that a sweep measures. Relations are what a claim
-# generalises over, so that two prompts of each of 77 tell more than twelve of each of 13.
-PER_RELATION = 2
 
 
 class Bench(HeldModel):
