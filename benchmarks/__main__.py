@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.record import (
@@ -31,6 +30,7 @@ from benchmarks.record import (
 )
 from tinyablation.devices import look
 from tinyablation.errors import TinyAblationError
+from tinyablation.spelling import did_you_mean
 
 FOLDER = Path(__file__).parent
 NO_BENCHMARK = ("__init__", "__main__", "loops", "record", "shapes", "timing")
@@ -84,9 +84,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     for name in arguments.only or ():
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            parser.error(f"no benchmark {name!r}{hint} There are: {', '.join(known)}")
+            parser.error(f"no benchmark {name!r}; {did_you_mean(name, known)}")
     chosen = [name for name in known if name in (arguments.only or known)]
     if arguments.list:
         width = max(map(len, chosen))

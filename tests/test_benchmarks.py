@@ -174,7 +174,7 @@ def test_the_list_has_every_benchmark_and_nothing_else(capsys):
 def test_an_unknown_benchmark_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit):
         harness.main(["--only", "startpu"])
-    assert "did you mean startup?" in capsys.readouterr().err
+    assert "did you mean 'startup'?" in capsys.readouterr().err
 
 
 def test_the_results_that_are_kept_can_be_read():

@@ -435,7 +435,7 @@ BROKEN_ROWS = {  # what stands on line 2, and what the message must say after th
         {**without("cluster_id"), "cluster": "x"},
         "field 'cluster' is unknown; did you mean 'cluster_id'",
     ),
-    "an unknown field": ({**ROWS[1], "xyz": 1}, "field 'xyz' is unknown; known are clean, corrupt"),
+    "an unknown field": ({**ROWS[1], "xyz": 1}, "field 'xyz' is unknown; known: clean, corrupt"),
     "a number for text": ({**ROWS[1], "target": 7}, "field 'target': 7 is not text"),
     "null for text": ({**ROWS[1], "cell": None}, "field 'cell': None is not text"),
     "text for a truth value": ({**ROWS[1], "aligned": "yes"}, "'yes' is not true or false"),

@@ -10,7 +10,6 @@ triples of one layer, 16 + 120 + 560; and "patch" some 700 in each direction.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -28,6 +27,7 @@ from tinyablation.interventions import (
     PatchResidual,
     Steer,
 )
+from tinyablation.spelling import did_you_mean
 
 BASELINE = "baseline"
 Side = Literal["clean", "corrupt", "null"]
@@ -375,6 +375,4 @@ def battery(name: str) -> Battery:
     """The battery of that name; BatteryError names the nearest known one."""
     if name in BATTERIES:
         return BATTERIES[name]
-    near = difflib.get_close_matches(name, BATTERIES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise BatteryError(f"no battery {name!r}: {hint}known are {', '.join(BATTERIES)}")
+    raise BatteryError(f"no battery {name!r}; {did_you_mean(name, BATTERIES)}")

@@ -4,7 +4,6 @@ Thin: each builds a bench or opens runs, asks the library, and writes JSON.
 """
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora import CONDITIONS, CONFIRMATION
 from tinyablation.errors import TinyAblationError
+from tinyablation.spelling import SLIP, nearest
 
 if TYPE_CHECKING:
     from tinyablation.dispatch import Dispatch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 REGISTRY = Path("fixtures/models.toml")
 RUNS = Path("reports/runs")
-SLIP = 0.8  # of difflib's ratio: two letters of ten
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -107,10 +106,10 @@ def entry_of(options: argparse.Namespace) -> "ModelEntry":
     entry = registry.named(options.model, options.revision)
     # Few repositories have no owner: a slip of the pen is not asked of the hub.
     if entry.repo == options.model and "/" not in options.model and entry.id not in registry:
-        close = difflib.get_close_matches(options.model, registry.ids, n=1, cutoff=SLIP)
-        if close:
+        close = nearest(options.model, registry.ids, SLIP)
+        if close is not None:
             raise CommandError(
-                f"--model {options.model}: no model has this id; did you mean {close[0]!r}? (A "
+                f"--model {options.model}: no model has this id; did you mean {close!r}? (A "
                 "repository of the hub is named OWNER/NAME)"
             )
     return entry

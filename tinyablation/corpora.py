@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tinyablation.conditions import BINDING as BINDING
 from tinyablation.conditions import CONDITIONS as CONDITIONS
 from tinyablation.conditions import IN_CONTEXT as IN_CONTEXT
 from tinyablation.errors import TinyAblationError
+from tinyablation.spelling import did_you_mean
 
 DISCOVERY, CONFIRMATION = "discovery", "confirmation"
 SPLITS = (DISCOVERY, CONFIRMATION)
@@ -267,9 +267,7 @@ def parse_json(text: str) -> Any:
 def refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in row:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise CorpusError(f"field {name!r} is unknown{hint}")
+            raise CorpusError(f"field {name!r} is unknown; {did_you_mean(name, known)}")
 
 
 def _parse_row(row: Any) -> tuple[Example, bool]:

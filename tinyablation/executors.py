@@ -9,7 +9,6 @@ What they raise for a job that died with its worker is Lost, with who and why.
 """
 
 import contextlib
-import difflib
 import re
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.spelling import nearest
 
 LOCAL = "local"
 # Seconds: what a scheduler of the own network answers in; how often submitted jobs are looked at;
@@ -108,8 +108,8 @@ def parse(url: str) -> Address:
     scheme = url.split("://", 1)[0]
     if scheme not in _KNOWN:
         raise UnknownExecutor(
-            f"executor {url!r}: {_nearest(scheme, _KNOWN)}; give local, dask://HOST:PORT, "
-            "slurm://PARTITION or submitit-local://"
+            f"executor {url!r}: {_unknown(scheme, _KNOWN)}; give local, "
+            "dask://HOST:PORT, slurm://PARTITION or submitit-local://"
         )
     if scheme == LOCAL:
         if url != LOCAL:
@@ -134,7 +134,7 @@ def parse(url: str) -> Address:
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in known:
             raise UnknownExecutor(
-                f"executor {url!r}: {_nearest(key, known)}; {scheme}:// takes {', '.join(known)}"
+                f"executor {url!r}: {_unknown(key, known)}; {scheme}:// takes {', '.join(known)}"
             )
         given[key] = _value(url, key, value, known[key])
     return Address(scheme, place, Options(**given))  # type: ignore[arg-type]
@@ -153,10 +153,9 @@ def _value(url: str, key: str, value: str, default: int | str) -> int | str:
     return int(value)
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{word!r} is unknown{hint}"
+def _unknown(word: str, known: Mapping[str, Any]) -> str:
+    close = nearest(word, known)  # all that are known stand behind it in any case
+    return f"{word!r} is unknown" + (f"; did you mean {close!r}?" if close else "")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Three TOML files under claims/, all read at test collection, hence nothing heavy
                        claim = "H1.1"
 """
 
-import difflib
 import hashlib
 import json
 import re
@@ -32,6 +31,7 @@ from pydantic import (
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS
+from tinyablation.spelling import did_you_mean
 from tinyablation.verdicts import STATUSES, Status
 
 CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
@@ -143,7 +143,7 @@ def _prediction(entry: object, pattern: str, where: str) -> Prediction:
     where = f"{where}, {pattern!r}"
     table = {"verdict": entry} if isinstance(entry, str) else entry
     if not isinstance(table, dict):
-        raise ExpectationError(f"{where}: {entry!r} is no verdict; {_nearest('', STATUSES)}")
+        raise ExpectationError(f"{where}: {entry!r} is no verdict; {did_you_mean('', STATUSES)}")
     _refuse_unknown(table, Prediction._fields, where)
     verdict, reason = table.get("verdict"), table.get("reason", "")
     if not isinstance(reason, str):
@@ -152,8 +152,8 @@ def _prediction(entry: object, pattern: str, where: str) -> Prediction:
         if verdict == status:
             return Prediction(status, reason)
     if verdict is None:
-        raise ExpectationError(f"{where}: no verdict; {_nearest('', STATUSES)}")
-    raise ExpectationError(f"{where}: {verdict!r} is no verdict; {_nearest(verdict, STATUSES)}")
+        raise ExpectationError(f"{where}: no verdict; {did_you_mean('', STATUSES)}")
+    raise ExpectationError(f"{where}: {verdict!r} is no verdict; {did_you_mean(verdict, STATUSES)}")
 
 
 def _registered(value: object, place: str) -> dict[str, str]:
@@ -294,13 +294,14 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
         place = _place(path, text, model)
         if models is not None and model not in models:
             raise ExpectationError(
-                f"{place}: {model!r} is no registered model; {_nearest(model, models)}"
+                f"{place}: {model!r} is no registered model; {did_you_mean(model, models)}"
             )
         found = _validated(Subject, table, f"{place}: model {model!r}")
         if models is not None and found.reference not in (None, *models):
             raise ExpectationError(
                 f"{_place(path, text, model, 'reference')}: model {model!r}: reference "
-                f"{found.reference!r} is no registered model; {_nearest(found.reference, models)}"
+                f"{found.reference!r} is no registered model; "
+                f"{did_you_mean(found.reference, models)}"
             )
         subjects[model] = found
     return Subjects(path, subjects)
@@ -345,7 +346,7 @@ class Figure(BaseModel):
         known = (*CONDITIONS, ALL_CONDITIONS)
         if self.condition not in known:
             raise ValueError(
-                f"{self.condition!r} is no condition; {_nearest(self.condition, known)}"
+                f"{self.condition!r} is no condition; {did_you_mean(self.condition, known)}"
             )
         return self
 
@@ -438,10 +439,4 @@ def _validated(kind: type[Model], table: object, where: str) -> Model:
 def _refuse_unknown(table: Iterable[str], known: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in known:
-            raise ExpectationError(f"{where}: unknown key {key!r}; {_nearest(key, known)}")
-
-
-def _nearest(word: object, known: Collection[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1) if isinstance(word, str) else []
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+            raise ExpectationError(f"{where}: unknown key {key!r}; {did_you_mean(key, known)}")

@@ -8,13 +8,13 @@ the same folder, is a corpus's own: see binding.)
 import string
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.spelling import did_you_mean
 
 Tone = Literal["neutral", "certain", "doubt"]
 Word = Annotated[str, Field(pattern=r"^\S+$")]  # answers are one word, without the leading space
@@ -252,9 +252,7 @@ def explain(
         reason = str(first["ctx"]["error"])
     elif first["type"] == "extra_forbidden":
         known = _known_fields(model, first["loc"][:-1])
-        near = get_close_matches(str(first["loc"][-1]), known, 1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        reason = f"unknown field; {hint}"
+        reason = f"unknown field; {did_you_mean(first['loc'][-1], known)}"
     return KnowledgeError(f"{path}: {field}: {reason}" if field else f"{path}: {reason}")
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,20 +63,31 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     and is on disk before it gets its name; whatever goes wrong, no temporary file is left, unless
     the process is killed (see remove_leftovers). NotWritten where the system refuses.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as handle:
-                write(handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        except BaseException:
+    write_together({path: write})
+
+
+def write_together(writers: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    """The same for files that belong together: none gets its name before all are on disk."""
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, write in writers.items():
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
+                temporary[path] = path.parent / name
+                with open(temporary[path], "xb") as handle:
+                    write(handle)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+        for path, made in temporary.items():
+            with writing(path):
+                os.replace(made, path)
+                _sync_folder(path.parent)
+    except BaseException:
+        for made in temporary.values():
             with contextlib.suppress(OSError):  # a file system that became read-only keeps it
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+                made.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,9 +6,7 @@ tinyablation/plain.py).
 """
 
 import json
-import os
 import re
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -18,6 +16,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from tinyablation.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.conditions import CONDITIONS as CONDITIONS
 from tinyablation.error_rates import ErrorRates
+from tinyablation.manifests import write_together
 from tinyablation.panels import Panel
 from tinyablation.plain import Count, Number, Plain, RecordError, plain
 from tinyablation.record_tables import from_json, from_parquet, to_parquet
@@ -319,25 +318,17 @@ def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
         for name, field in Record.model_fields.items()
     }
     table = to_parquet(content, descriptions, nested=NESTED, numbers=_NUMBERS, counts=_COUNTS)
-    parts = {"records.json": text.encode("utf-8"), "records.parquet": table}
-    temporary: dict[str, str] = {}
+    as_json, as_parquet = folder / "records.json", folder / "records.parquet"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, payload in parts.items():
-            handle, temporary[name] = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(payload)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary[name], 0o644)  # mkstemp gives 0600; a report is to be shared
-        for name in parts:
-            os.replace(temporary.pop(name), folder / name)
+        write_together(
+            {
+                as_json: lambda stream: stream.write(text.encode("utf-8")),
+                as_parquet: lambda stream: stream.write(table),
+            }
+        )
     except OSError as error:
-        raise RecordError(f"{folder}: cannot write the records: {error}") from error
-    finally:
-        for left in temporary.values():
-            Path(left).unlink(missing_ok=True)
-    return folder / "records.json", folder / "records.parquet"
+        raise RecordError(f"the records cannot be written: {error}") from error
+    return as_json, as_parquet
 
 
 def read_records(path: Path) -> RecordFile:

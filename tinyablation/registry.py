@@ -1,6 +1,5 @@
 """Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
 
-import difflib
 import hashlib
 import re
 import tomllib
@@ -23,6 +22,7 @@ from pydantic import (
 from tinyablation.errors import LoadingError, TinyAblationError
 from tinyablation.folders import GGUF, file_hash, gguf_in, weight_files, weights_hash
 from tinyablation.naming import name_of
+from tinyablation.spelling import did_you_mean
 
 Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -305,14 +305,14 @@ class Registry(Mapping[str, ModelEntry]):
         if not REPO.match(name):
             raise RegistryError(
                 f"{name!r} is neither a model id, a folder nor a repository of the hub; "
-                f"{_nearest(name, self.ids)}"
+                f"{did_you_mean(name, self.ids)}"
             )
         return ModelEntry(**given, id=_slug(name.rsplit("/", 1)[-1]), title=name, repo=name)
 
     def __getitem__(self, key: str) -> ModelEntry:
         """The entry called `key`; RegistryError with the nearest known id when there is none."""
         if key not in self._entries:
-            raise RegistryError(f"{self.path}: no model {key!r}; {_nearest(key, self.ids)}")
+            raise RegistryError(f"{self.path}: no model {key!r}; {did_you_mean(key, self.ids)}")
         return self._entries[key]
 
     def __contains__(self, key: object) -> bool:
@@ -342,7 +342,7 @@ def load_registry(path: str | Path) -> Registry:
         raise RegistryError(f"{path}: not valid TOML: {error}") from error
     for key in document:
         if key != "model":
-            raise RegistryError(f"{path}: unknown key {key!r}; {_nearest(key, ('model',))}")
+            raise RegistryError(f"{path}: unknown key {key!r}; {did_you_mean(key, ('model',))}")
     tables = document.get("model", [])
     if not isinstance(tables, list) or not tables:
         raise RegistryError(f"{path}: lists no model; add a [[model]] table")
@@ -360,7 +360,7 @@ def load_registry(path: str | Path) -> Registry:
         if entry.twin is not None and (entry.twin not in entries or entry.twin == entry.id):
             raise RegistryError(
                 f"{places[entry.id]}: model {entry.id!r}: twin {entry.twin!r} is no other model of "
-                f"this file; {_nearest(entry.twin, tuple(entries))}"
+                f"this file; {did_you_mean(entry.twin, tuple(entries))}"
             )
     return Registry(path, entries)
 
@@ -427,11 +427,4 @@ def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -
     known = tuple(kind.model_fields)
     for key in table:
         if key not in known:
-            raise RegistryError(f"{place}: unknown field {key!r}; {_nearest(key, known)}")
-
-
-def _nearest(key: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(known)
+            raise RegistryError(f"{place}: unknown field {key!r}; {did_you_mean(key, known)}")

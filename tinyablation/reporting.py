@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -32,7 +31,7 @@ from tinyablation.drift import compare_sessions, summary
 from tinyablation.drift_commands import Table, notes, tables
 from tinyablation.error_rates import goals, power_panel
 from tinyablation.errors import TinyAblationError
-from tinyablation.manifests import MANIFEST
+from tinyablation.manifests import MANIFEST, write_atomic
 from tinyablation.packs import element
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS, Record, RecordFile, Session, content_of
 from tinyablation.sections import CHANGES, FLAGS, Cell, Section, sections
@@ -336,16 +335,8 @@ def write_report(
         runs=Path(os.path.relpath(folders[0], path.parent)).as_posix(),
         places=run_places((name for record in file.records for name in record.runs), folders, path),
     ).encode("utf-8")
-    temporary = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_atomic(path, lambda stream: stream.write(page))
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise ReportError(f"{path}: the report cannot be written: {error}") from error
+        raise ReportError(f"the report cannot be written: {error}") from error
     return path
