@@ -7,7 +7,7 @@ triple of the layer that is measured.
 import pytest
 
 from tinyablation.coalitions import set_name
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS
 from tinyablation.verdicts import judge_above_floor, judge_all_of, judge_below_ceiling
 

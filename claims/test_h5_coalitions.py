@@ -9,7 +9,7 @@ import pytest
 
 from tinyablation.coalition_panels import cooperation, heads_together, pair_gains, recoveries
 from tinyablation.coalitions import set_name
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.ratios import RatioUndefined
 from tinyablation.verdicts import (
     blocked,

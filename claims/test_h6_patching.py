@@ -8,7 +8,7 @@ split.
 
 import pytest
 
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.interventions import PatchResidual
 from tinyablation.panels import CurvePanel, GridPanel, Series
 from tinyablation.patches import ASYMMETRY_FLOOR, is_flat, residual_patches

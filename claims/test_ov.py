@@ -7,7 +7,7 @@ are over fact clusters; words that a tokenizer splits are left out.
 
 import pytest
 
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.leanings import likeness, one_vocabulary, shared_tokens
 from tinyablation.panels import TokensPanel
 from tinyablation.verdicts import (

@@ -7,7 +7,7 @@ confirmation split.
 import pytest
 
 from tinyablation.courses import emergence
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.panels import CurvePanel, Series
 from tinyablation.verdicts import judge_above_floor, judge_all_of
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from tests.synthetic_effects import N, make_table
-from tinyablation.effects import Effects, EffectsError, head_name, same_examples
+from tinyablation.effects import (
+    Effects,
+    EffectsError,
+    same_examples,
+)
+from tinyablation.heads import head_name
 from tinyablation.statistics import DegenerateInterval
 
 

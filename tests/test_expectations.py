@@ -10,12 +10,12 @@ import pytest
 
 from tinyablation.expectations import (
     ExpectationError,
-    Head,
     Prediction,
     load_predictions,
     load_published,
     load_subjects,
 )
+from tinyablation.heads import Head
 from tinyablation.registry import load_registry
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,8 @@ from tinyablation.geometry import (
     spread_difference,
     step_norms,
 )
-from tinyablation.interventions import InterventionError, heads_label
+from tinyablation.heads import heads_label
+from tinyablation.interventions import InterventionError
 from tinyablation.loading import load_model
 from tinyablation.statistics import DegenerateInterval, StatisticsError, generator
 from tinyablation.tokenisation import Prompt

@@ -31,8 +31,8 @@ from tests.synthetic_effects import (
 from tests.synthetic_sweeps import make_sweep
 from tests.test_claims_can_fail import tables
 from tests.test_courses import made_up as made_up_course
-from tinyablation.effects import head_name
 from tinyablation.expectations import Subject
+from tinyablation.heads import head_name
 from tinyablation.noise import noise_rows, spread
 from tinyablation.ratios import RatioUndefined
 from tinyablation.robustness import NoiseRow

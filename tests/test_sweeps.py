@@ -8,8 +8,9 @@ import pytest
 
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.effects import EffectsError
+from tinyablation.heads import head_name
 from tinyablation.statistics import StatisticsError
-from tinyablation.sweeps import head_name, rank_agreement_interval
+from tinyablation.sweeps import rank_agreement_interval
 
 
 def test_heads_are_all_heads_layer_by_layer():

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tinyablation.examples import EngineError
-from tinyablation.interventions import Head
+from tinyablation.heads import Head
 from tinyablation.loading import LoadedModel
 from tinyablation.unembedding import Unembedding
 from tinyablation.whereabouts import at_hand, desk_of, home, replaced, weight_of

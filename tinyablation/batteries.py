@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
 from tinyablation.interventions import (
     AblateHeads,
     AblationMethod,
     Donor,
-    Head,
     Intervention,
     PatchHeads,
     PatchMLP,
@@ -107,7 +107,7 @@ def single_heads(n_layers: int, n_heads: int) -> tuple[Head, ...]:
     """Every (layer, head), layer by layer: n_layers * n_heads pairs."""
     if n_layers < 1 or n_heads < 1:
         raise BatteryError(f"a model of {n_layers} layers x {n_heads} heads has no head to ablate")
-    return tuple((layer, head) for layer in range(n_layers) for head in range(n_heads))
+    return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Patching:
         yield PatchMLP(layer, positions="last")
         yield PatchMLP(layer, positions="subject")
         for head in range(n_heads):
-            yield PatchHeads(((layer, head),))
+            yield PatchHeads((Head(layer, head),))
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Steering:
         return f"steer-L{self.layer:02d}-{self.source}"
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
-        require_head((self.layer, 0), n_layers, n_heads)
+        require_head(Head(self.layer, 0), n_layers, n_heads)
         doses = [
             Steer(self.layer, direction, scale)
             for direction in self.directions
@@ -292,7 +292,7 @@ class InEveryMethod:
 
 def one_head(head: Head) -> OneHead:
     """The battery that zeroes this head only."""
-    return OneHead((int(head[0]), int(head[1])))
+    return OneHead(Head(int(head[0]), int(head[1])))
 
 
 def require_head(head: Head, n_layers: int, n_heads: int) -> None:

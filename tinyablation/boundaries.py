@@ -16,10 +16,13 @@ from hypothesis import Phase, Verbosity, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from tinyablation.effects import head_name
 from tinyablation.errors import TinyAblationError
 from tinyablation.grammar import Grammar, Indices, Sentence
-from tinyablation.interventions import AblateHeads, AblationMethod, Head
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions import (
+    AblateHeads,
+    AblationMethod,
+)
 from tinyablation.robustness import Boundary, Counterexample
 from tinyablation.statistics import generator
 

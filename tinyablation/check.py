@@ -21,6 +21,7 @@ from tinyablation.batteries import EVERYTHING
 from tinyablation.commands import CommandError, add_bench_options, bench_of
 from tinyablation.conditions import CONDITIONS
 from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
 
 if TYPE_CHECKING:
     from tinyablation.measuring import Bench
@@ -143,7 +144,7 @@ def _heads(bench: "Bench") -> str:
     if declared is None:
         return "heads: chosen on the discovery split; --heads L0H7,L0H2,L0H5 names others"
     heads = [declared.suppressor, *(declared.trio or declared.pair)]
-    names = dict.fromkeys(f"L{head.layer}H{head.head}" for head in heads)
+    names = dict.fromkeys(head.name for head in heads)
     return f"heads: {', '.join(names)} ({declared.source}, {SUBJECTS})"
 
 
@@ -191,9 +192,9 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
     prompts = every[::step][:PROMPTS]
     layers = sorted({(facts.n_layers - 1) * part // (LAYERS - 1) for part in range(LAYERS)})
     seconds = []
-    bench.engine.measure(prompts, [AblateHeads(((0, 0),))])  # what is done once, untimed
+    bench.engine.measure(prompts, [AblateHeads((Head(0, 0),))])  # what is done once, untimed
     for layer in layers:
-        heads = [AblateHeads(((layer, head),)) for head in range(facts.n_heads)]
+        heads = [AblateHeads((Head(layer, head),)) for head in range(facts.n_heads)]
         started = time.perf_counter()
         bench.engine.measure(prompts, heads)
         seconds.append(time.perf_counter() - started)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tinyablation.architecture import HIDDEN, Architecture, hooked
 from tinyablation.examples import EngineError
+from tinyablation.heads import Head
 from tinyablation.whereabouts import exact, home, weight_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Circuits(NamedTuple):
 
 def head_columns(arch: Architecture, layer: int) -> list[slice]:
     """Where each head of a layer stands in the output projection's input."""
-    return arch.columns(layer, tuple((layer, head) for head in range(arch.n_heads)))
+    return arch.columns(layer, tuple(Head(layer, head) for head in range(arch.n_heads)))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Panels of heads zeroed together: what they do alone and joined, and what one gives back."""
 
 from tinyablation.coalitions import Coalitions, Heads, set_name
-from tinyablation.effects import head_name
+from tinyablation.heads import head_name
 from tinyablation.panels import ForestPanel, GridPanel
 from tinyablation.ratios import RatioUndefined
 

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyablation.corpora import CONFIRMATION
-from tinyablation.effects import Effects, EffectsError, Floats, head_name
-from tinyablation.interventions import METHODS, AblateHeads, AblationMethod, Head
+from tinyablation.effects import (
+    Effects,
+    EffectsError,
+    Floats,
+)
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions import (
+    METHODS,
+    AblateHeads,
+    AblationMethod,
+)
 from tinyablation.ratios import ratio_interval
 from tinyablation.statistics import (
     DegenerateInterval,
@@ -209,5 +218,5 @@ class Coalitions(Effects):
 
 def _parse(text: str) -> Heads:
     return tuple(
-        (int(layer), int(head)) for layer, head in (part.split(".") for part in text.split("+"))
+        Head(int(layer), int(head)) for layer, head in (part.split(".") for part in text.split("+"))
     )

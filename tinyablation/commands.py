@@ -16,7 +16,7 @@ from tinyablation.spelling import SLIP, nearest
 
 if TYPE_CHECKING:
     from tinyablation.dispatch import Dispatch
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
     from tinyablation.measuring import Bench
     from tinyablation.registry import ModelEntry
     from tinyablation.runs import Run, RunStore
@@ -139,15 +139,15 @@ def bench_of(
 
 def parse_heads(texts: Sequence[str]) -> tuple["Head", ...]:
     """ "0:2" "0:4" as sorted heads; CommandError for anything else."""
-    from tinyablation.expectations import parse_head
+    from tinyablation.heads import Head
 
     try:
-        heads = [tuple(parse_head(text)) for text in texts]
+        heads = [Head.parse(text) for text in texts]
     except ValueError as error:
         raise CommandError(str(error)) from error
     if len(set(heads)) != len(heads):
         raise CommandError(f"heads {' '.join(texts)}: one is given twice")
-    return tuple(sorted((layer, head) for layer, head in heads))
+    return tuple(sorted(heads))
 
 
 def refuse_overwriting(options: argparse.Namespace) -> None:
@@ -240,7 +240,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def partial_patch(options: argparse.Namespace) -> None:
     """Baseline, zero and patched LD, with each restored head's recovery."""
-    from tinyablation.effects import head_name
+    from tinyablation.heads import head_name
     from tinyablation.ratios import RatioUndefined
 
     trio = parse_heads(options.heads)

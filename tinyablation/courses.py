@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyablation.corpora import CONFIRMATION
-from tinyablation.effects import Floats, head_name, same_examples
+from tinyablation.effects import (
+    Floats,
+    same_examples,
+)
 from tinyablation.errors import TinyAblationError
-from tinyablation.interventions import Head
+from tinyablation.heads import Head, head_name
 from tinyablation.statistics import Agreement, Estimate, generator, rank_agreement
 from tinyablation.sweeps import Sweep
 from tinyablation.validity import COMPETENCE_FLOOR, competence

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tinyablation.corpora import CONFIRMATION
 from tinyablation.errors import TinyAblationError
-from tinyablation.interventions import Head
 from tinyablation.statistics import DegenerateInterval, Estimate, cluster_interval, generator
 from tinyablation.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
 
@@ -24,10 +23,6 @@ Floats = NDArray[np.float64]
 
 class EffectsError(TinyAblationError):
     """Something was asked of a measurement that its table does not hold."""
-
-
-def head_name(head: Head) -> str:
-    return f"{head[0]}:{head[1]}"
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from pydantic import (
 )
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
 from tinyablation.records import ALL_CONDITIONS, CONDITIONS
 from tinyablation.spelling import did_you_mean
 from tinyablation.verdicts import STATUSES, Status
 
 CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # what a cell id holds, and fnmatch's own signs
-_HEAD = re.compile(r"(?:L([0-9]+)H|([0-9]+):)([0-9]+)")
 _REGISTERED = "registered"
 CHANGED = "changed after"  # how the reason of a prediction begins that is younger than its figures
 
@@ -178,25 +178,7 @@ def _registered(value: object, place: str) -> dict[str, str]:
 # --- subjects.toml -------------------------------------------------------------------------------
 
 
-class Head(NamedTuple):
-    """A head, counted from 0; printed "layer:head"."""
-
-    layer: int
-    head: int
-
-    def __str__(self) -> str:
-        return f"{self.layer}:{self.head}"
-
-
-def parse_head(text: object) -> Head:
-    """Read "L0H5", or "0:5", as a head. Raises ValueError."""
-    match = _HEAD.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f'{text!r} is no head; write it "L0H5" (or "layer:head", such as "0:5")')
-    return Head(int(match[1] or match[2]), int(match[3]))
-
-
-_TomlHead = Annotated[Head, BeforeValidator(parse_head)]
+_TomlHead = Annotated[Head, BeforeValidator(Head.parse)]
 
 
 class _Heads(BaseModel):
@@ -221,7 +203,7 @@ class _Heads(BaseModel):
                     f"{len(set(heads))}"
                 )
             if heads and self.suppressor not in heads:
-                raise ValueError(f"{name} must hold the suppressor {self.suppressor}")
+                raise ValueError(f"{name} must hold the suppressor {self.suppressor.label}")
         return self
 
     @property
@@ -271,7 +253,7 @@ class Subjects(NamedTuple):
         found = self.subjects.get(model)
         for each in () if found is None else (found, *found.claims.values()):
             beyond = [
-                str(head) for head in each.heads if head.layer >= n_layers or head.head >= n_heads
+                head.label for head in each.heads if head.layer >= n_layers or head.head >= n_heads
             ]
             # A path may lead to the stream after the last layer, too.
             if each.receiver is not None and each.receiver > n_layers:

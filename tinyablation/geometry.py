@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tinyablation.engine import Engine
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
     from tinyablation.tokenisation import Prompt
 
 EARLY = 5  # steps that count as early, as in the published claim (G.2)
@@ -172,7 +172,7 @@ def measure_geometry(
     import pandas as pd
 
     from tinyablation.examples import check_prompts
-    from tinyablation.interventions import heads_label
+    from tinyablation.heads import heads_label
 
     _check_sets(engine, sets, layer, vectors_of)
     real = _without_pads(prompts, lengths)
@@ -219,7 +219,7 @@ def _streams(
 
     from tinyablation.architecture import Kept
     from tinyablation.examples import EngineError
-    from tinyablation.interventions import heads_label
+    from tinyablation.heads import heads_label
 
     arch = engine.architecture
     here = frozenset([layer])
@@ -257,7 +257,8 @@ def _check_sets(
     vectors_of: Sequence[tuple["Head", ...]],
 ) -> None:
     from tinyablation.examples import EngineError
-    from tinyablation.interventions import AblateHeads, heads_label
+    from tinyablation.heads import heads_label
+    from tinyablation.interventions import AblateHeads
 
     n_heads = engine.architecture.n_heads
     if not 0 <= layer < engine.n_layers:

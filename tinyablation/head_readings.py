@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinyablation.batteries import EVERYTHING, UNHOOKED, Sample
 from tinyablation.corpora import DISCOVERY
-from tinyablation.interventions import Head
+from tinyablation.heads import Head
 from tinyablation.readings import Computed
 
 if TYPE_CHECKING:

@@ -18,7 +18,11 @@ from tinyablation.batteries import (
     require_head,
 )
 from tinyablation.corpora import CONFIRMATION
-from tinyablation.interventions import AblateHeads, AblationMethod, Head
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions import (
+    AblateHeads,
+    AblationMethod,
+)
 
 # Triples beyond this many are sampled: C(16, 3), all triples of a layer of GPT-2 medium. Of a layer
 # of 32 heads (Llama, Mistral) that is 560 of 4,960.
@@ -61,10 +65,11 @@ class HeadSets:
 
     def sets(self) -> list[tuple[Head, ...]]:
         """The head sets, smallest first, each in order of heads."""
-        heads = [(self.layer, head) for head in range(self.n_heads)]
+        heads = [Head(self.layer, head) for head in range(self.n_heads)]
         if any(head not in heads for head in self.trio):
             raise BatteryError(
-                f"the trio {self.trio} is not within the {self.n_heads} heads of layer {self.layer}"
+                f"the trio {' '.join(map(head_name, self.trio))} is not within the {self.n_heads} "
+                f"heads of layer {self.layer}"
             )
         triples = list(combinations(heads, 3))
         if not self.is_exact:

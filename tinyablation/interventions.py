@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head, heads_label
 
-Head = tuple[int, int]
 AblationMethod = Literal["zero", "zero_folded", "mean", "resample"]
 METHODS: tuple[str, ...] = get_args(AblationMethod)
 # What senders of a path become; a resampled path would need a donor of its own.
@@ -372,13 +372,8 @@ class Steer(_Change):
 Intervention = AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer
 
 
-def heads_label(heads: tuple[Head, ...]) -> str:
-    """Heads as tables write them: "0.2+0.4"."""
-    return "+".join(f"{layer}.{head}" for layer, head in heads)
-
-
 def _single(heads: tuple[Head, ...]) -> Head:
-    return heads[0] if len(heads) == 1 else (-1, -1)
+    return heads[0] if len(heads) == 1 else Head(-1, -1)
 
 
 def _is_count(value: object) -> bool:

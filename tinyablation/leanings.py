@@ -20,7 +20,7 @@ from tinyablation.readings import Computed, Reading
 from tinyablation.statistics import Estimate, cluster_statistic_interval, exceedance, generator
 
 if TYPE_CHECKING:
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
     from tinyablation.statistics import Floats, Indices
 
 _ROW = ("model", "layer", "head")
@@ -78,7 +78,7 @@ class Leanings:
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         """(layer, head) in the order of the tensors."""
-        return tuple((row["layer"], row["head"]) for row in self.document["heads"])
+        return tuple(Head(row["layer"], row["head"]) for row in self.document["heads"])
 
     def place(self, head: Head) -> int:
         """Where a head stands in `heads`."""
@@ -188,7 +188,8 @@ class Leanings:
         return np.asarray((score - score.mean(axis=1, keepdims=True)) * (n_heads / (n_heads - 1)))
 
     def _interval(self, statistic: Callable[[Indices], Floats], what: str, head: Head) -> Estimate:
-        purpose = f"{self.model} {self.condition} {self.document['split']} {what} {head}"
+        split = self.document["split"]
+        purpose = f"{self.model} {self.condition} {split} {what} {tuple(head)}"
         found = cluster_statistic_interval(
             lambda drawn: statistic(drawn[0]),
             [self.clusters],
@@ -244,7 +245,8 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
         lengths = _forms(a, products[0]) * _forms(b, products[2])
         return np.asarray(_forms(a, products[1], b) / np.sqrt(lengths))
 
-    purpose = f"{one.model} {head} {other.model} {other_head} {one.condition} likeness"
+    heads = f"{one.model} {tuple(head)} {other.model} {tuple(other_head)}"
+    purpose = f"{heads} {one.condition} likeness"
     drawn = cluster_statistic_interval(
         cosine,
         [one.clusters, other.clusters],

@@ -24,7 +24,7 @@ from tinyablation.tokenisation import TokenisationError, answer_id, encode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]

@@ -29,8 +29,9 @@ from tinyablation.batteries import (
 from tinyablation.corpora import CONFIRMATION
 from tinyablation.gate import RELATIONS, Gate
 from tinyablation.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.heads import Head
 from tinyablation.holding import HeldModel
-from tinyablation.interventions import AblationMethod, Head
+from tinyablation.interventions import AblationMethod
 from tinyablation.library import Library
 from tinyablation.lodging import ALONE, Sharing
 from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE

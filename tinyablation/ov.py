@@ -36,7 +36,7 @@ from tinyablation.whereabouts import exact
 
 if TYPE_CHECKING:
     from tinyablation.engine import Engine
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
     from tinyablation.tokenisation import Prompt
 
 # Random directions read at once: 256 x 50,000 tokens are 51 MB in float32.

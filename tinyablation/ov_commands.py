@@ -17,7 +17,7 @@ from tinyablation.corpora import SPLITS
 from tinyablation.errors import TinyAblationError
 
 if TYPE_CHECKING:
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
 
 ALL = "all"
 
@@ -67,13 +67,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _head(text: str) -> Head:
-    from tinyablation.expectations import parse_head
+    from tinyablation.heads import Head
 
     try:
-        layer, head = parse_head(text)
+        return Head.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return layer, head
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from tinyablation.readings import Computed, Reading
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tinyablation.interventions import Head
+    from tinyablation.heads import Head
 
     # A reading, one just computed, or the document of an OV report without logit vectors.
     Source = Reading | Computed | Mapping[str, Any]
@@ -132,7 +132,7 @@ def _heads_of(source: Source) -> dict[Head, _Written]:
     document, tensors = _parts(source)
     try:
         return {
-            (row["layer"], row["head"]): _Written(
+            Head(row["layer"], row["head"]): _Written(
                 document["model"],
                 document["condition"],
                 row["layer"],

@@ -10,18 +10,27 @@ its own layer's MLP only.
 from dataclasses import dataclass
 
 from tinyablation.corpora import CONFIRMATION
-from tinyablation.effects import Effects, Floats, head_name
-from tinyablation.interventions import AblateHeads, Head, PatchPath
+from tinyablation.effects import (
+    Effects,
+    Floats,
+)
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions import (
+    AblateHeads,
+    PatchPath,
+)
 from tinyablation.ratios import ratio_interval
 from tinyablation.statistics import Estimate, generator
 from tinyablation.verdicts import Floor
+
+_FIRST = Head(0, 0)
 
 
 @dataclass(frozen=True)
 class PathEffects(Effects):
     """The paths of one head of a model under one condition."""
 
-    head: Head = (0, 0)
+    head: Head = _FIRST
     n_layers: int = 0
 
     @property

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyablation.examples import EngineError
-from tinyablation.interventions import BASELINE_COLUMNS, Columns, Intervention, heads_label
+from tinyablation.heads import heads_label
+from tinyablation.interventions import (
+    BASELINE_COLUMNS,
+    Columns,
+    Intervention,
+)
 from tinyablation.metrics import FLOAT_FIGURES, INTEGER_FIGURES
 from tinyablation.tables import BASELINE, COLUMNS, ENGINE_COLUMNS
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tinyablation.corpora import CONFIRMATION
-from tinyablation.effects import EffectsError, head_name
-from tinyablation.interventions import Head
+from tinyablation.effects import EffectsError
+from tinyablation.heads import Head, head_name
 from tinyablation.robustness import Screened, Unmeasured
 from tinyablation.screening import CONFIDENCE, Plan, most_in_population
 from tinyablation.statistics import Alternative
@@ -131,7 +131,7 @@ class ScreenedSweep(Sweep):
         """Mean Delta by layer and head, None for heads that were not measured."""
         means = self.mean_deltas(split)
         values = [
-            [means.get((layer, head)) for head in range(len(row))]
+            [means.get(Head(layer, head)) for head in range(len(row))]
             for layer, row in enumerate(self._plan.scores)
         ]
         title = f"mean change of LD, {split} split, logits; empty: not measured (screened)"

@@ -35,7 +35,8 @@ from tinyablation.batteries import (
 )
 from tinyablation.corpora import DISCOVERY
 from tinyablation.errors import TinyAblationError
-from tinyablation.interventions import AblateHeads, Head
+from tinyablation.heads import Head
+from tinyablation.interventions import AblateHeads
 from tinyablation.statistics import StatisticsError, generator
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tinyablation.batteries import Sample
 from tinyablation.coalitions import Coalitions, Heads
 from tinyablation.head_sets import HeadSets
-from tinyablation.interventions import Head, heads_label
+from tinyablation.heads import Head, heads_label
 from tinyablation.readings import Computed
 
 if TYPE_CHECKING:

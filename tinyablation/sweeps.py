@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyablation.corpora import CONFIRMATION, DISCOVERY
-from tinyablation.effects import Effects, EffectsError, Floats, head_name
-from tinyablation.interventions import METHODS, AblationMethod, Head
+from tinyablation.effects import (
+    Effects,
+    EffectsError,
+    Floats,
+)
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions import (
+    METHODS,
+    AblationMethod,
+)
 from tinyablation.statistics import (
     Alternative,
     DegenerateInterval,
@@ -55,7 +63,8 @@ class Sweep(Effects):
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         pairs = self.single[["layer", "head"]].drop_duplicates()
-        return tuple(sorted(zip(pairs["layer"].tolist(), pairs["head"].tolist(), strict=True)))
+        layers, heads = pairs["layer"].tolist(), pairs["head"].tolist()
+        return tuple(sorted(map(Head, layers, heads)))
 
     @property
     def n_layers(self) -> int:

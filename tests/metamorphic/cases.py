@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import N_HEADS, N_LAYERS
 from tinyablation.engine import Engine
+from tinyablation.heads import Head
 from tinyablation.interventions import (
     METHODS,
     AblateHeads,
-    Head,
     Intervention,
     PatchHeads,
     PatchMLP,

@@ -21,9 +21,9 @@ from tests.metamorphic.cases import (
 )
 from tests.metamorphic.searching import ROUNDING, assert_same_rows
 from tinyablation.engine import Engine
+from tinyablation.heads import Head
 from tinyablation.interventions import (
     AblateHeads,
-    Head,
     PatchHeads,
     PatchResidual,
     ScaleHeads,

@@ -13,7 +13,12 @@ from tests.metamorphic.cases import Case, Question, ids_of
 from tests.metamorphic.laws import plain_logits
 from tinyablation.architecture import Architecture, Kept
 from tinyablation.engine import Engine
-from tinyablation.interventions import AblateHeads, Head, PatchPath, PathMethod
+from tinyablation.heads import Head
+from tinyablation.interventions import (
+    AblateHeads,
+    PatchPath,
+    PathMethod,
+)
 from tinyablation.ov import head_outputs
 from tinyablation.rows import Rows
 
