@@ -146,7 +146,7 @@ def large(
     """Figures of a Mistral in bfloat16, and of its whole sweep by them; what they are made of."""
     import torch
 
-    from tinyablation.measurement import TOLERANCES
+    from tinyablation.precision import TOLERANCES
 
     begin = time.perf_counter()
     loaded = random_model(shape, device, torch.bfloat16)

@@ -20,11 +20,12 @@ from tinyablation.batteries import Patching, Paths, Steering, battery
 from tinyablation.clean import CleanPasses
 from tinyablation.engine import Engine
 from tinyablation.interventions import AblateHeads, ScaleHeads, Steer
-from tinyablation.measurement import TOLERANCES, Measurement
 from tinyablation.measuring import Bench
+from tinyablation.precision import TOLERANCES
 from tinyablation.protocols import PUBLISHED
 from tinyablation.registry import load_registry
 from tinyablation.robustness import BackendCheck
+from tinyablation.run_plans import measurement_of
 from tinyablation.runs import RunStore
 from tinyablation.statistics import generator
 
@@ -204,8 +205,8 @@ def test_a_fault_of_the_engine_is_a_disagreement_of_both(tmp_path, monkeypatch, 
 
 def by_hand(made, interventions, spoil=lambda table: table):
     """What `agreement` says of these, measured by the bench's engine."""
-    measured = Measurement(made, battery("zero"), "facts", made.examples("facts"))
-    table = measured._measure(interventions, list(range(len(measured.prompts))))
+    measured = measurement_of(made, battery("zero"), "facts", made.examples("facts"))
+    table = measured.measure(interventions, list(range(len(measured.prompts))))
     return agreement(measured, interventions, spoil(table))
 
 
@@ -305,7 +306,7 @@ def test_any_other_error_of_a_backend_comes_out(tmp_path, monkeypatch):
 def test_a_model_over_several_devices_is_bridged_on_the_cpu(tmp_path):
     for dtype, expected in (("bfloat16", TOLERANCES["bfloat16"]), ("float32", None)):
         made = bench(tmp_path / dtype, dtype=dtype)
-        measured = SimpleNamespace(bench=made)
+        measured = SimpleNamespace(held=made)
         backend, share = backend_of(measured, BRIDGE)
         assert backend is made.bridge_hooks and share == AGREEMENT[dtype]
         made.drop_model()

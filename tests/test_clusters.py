@@ -22,6 +22,7 @@ from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
 from tinyablation.dispatch import Dispatch, JobLost, dispatching
 from tinyablation.executors import ExecutorError, parse
+from tinyablation.findings import Findings
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.run_plans import plan_run
@@ -146,7 +147,7 @@ def test_a_dask_worker_killed_in_the_middle_of_a_shard_loses_nothing(
         assert tables(run) == alone and "model" not in made.__dict__
         assert {process.pid for process in processes.begun if process.poll() is not None} == {lost}
         # The one that is left measures the rest of the session.
-        assert len(made.sweep("facts").heads) == 32
+        assert len(Findings(made).sweep("facts").heads) == 32
 
 
 def test_a_scheduler_that_goes_away_is_an_error_that_says_so(dask, corpora, tmp_path):

@@ -44,9 +44,9 @@ from tinyablation.interventions import (
     Steer,
 )
 from tinyablation.loading import LoadedModel, ModelFacts, load_model
-from tinyablation.measurement import TOLERANCES
 from tinyablation.measuring import Bench
 from tinyablation.noise import spread
+from tinyablation.precision import TOLERANCES
 from tinyablation.registry import load_registry
 from tinyablation.runs import RunStore
 from tinyablation.tokenisation import Prompt, encode_examples

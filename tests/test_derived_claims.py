@@ -23,7 +23,9 @@ from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tests.test_courses import made_up
 from tinyablation.coalitions import Coalitions
+from tinyablation.findings import Findings
 from tinyablation.fingerprints import load_as_measured
+from tinyablation.heads import Head
 from tinyablation.interventions import AblateHeads
 from tinyablation.loading import WeightsMissing
 from tinyablation.measuring import Bench
@@ -305,10 +307,7 @@ def bench(store, model="tiny-gpt2", corpora=ROOT / "corpora", **options):
     return Bench(entry, corpora=corpora, store=RunStore(store), threads=1, **options)
 
 
-SUBJECT = SimpleNamespace(
-    suppressor=SimpleNamespace(layer=0, head=2),
-    trio=tuple(SimpleNamespace(layer=layer, head=head) for layer, head in TRIO),
-)
+SUBJECT = SimpleNamespace(suppressor=Head(0, 2), trio=tuple(Head(*head) for head in TRIO))
 
 
 @pytest.mark.parametrize(
@@ -320,8 +319,9 @@ SUBJECT = SimpleNamespace(
     ],
 )
 def test_the_published_protocol_is_blocked(tmp_path, fixture, arguments):
+    made = bench(tmp_path, protocol="published")
     with pytest.raises(Blocked, match="corrected protocol only"):
-        given(fixture, bench(tmp_path, protocol="published"), *arguments)
+        given(fixture, made if fixture is measurements.corrected else Findings(made), *arguments)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
     made = bench(tmp_path)
     named = given(measurements.named, made, SUBJECT, judge)
     assert given(derived.trio, made, named, judge) == named == TRIO
-    apart = (SimpleNamespace(layer=1, head=0), *SUBJECT.trio[1:])
+    apart = (Head(1, 0), *SUBJECT.trio[1:])
     for heads in (apart, ()):
         with pytest.raises(Blocked, match="no two or three heads of one layer are"):
             given(measurements.named, made, SimpleNamespace(trio=heads, pair=()), judge)
@@ -353,7 +353,8 @@ def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
 
     def with_patches(found):
         gate = SimpleNamespace(hindrance=lambda _: None)
-        return SimpleNamespace(patches=lambda _: found, protocol="corrected", gate=gate)
+        made = SimpleNamespace(protocol="corrected", gate=gate)
+        return SimpleNamespace(patches=lambda _: found, bench=made)
 
     assert given(measurements.patches, with_patches(sound), "facts", judge) is sound
     assert given(measurements.twin_patches, with_patches(sound), "facts", judge) is sound
@@ -372,13 +373,13 @@ def test_no_binding_corpus_is_blocked(tmp_path):
     tokenizer = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
     adopt(corpora / "tiny", load_as_measured(tokenizer))
     with pytest.raises(Blocked, match="binding"):
-        given(derived.binding, bench(tmp_path / "store", corpora=corpora), judge)
+        given(derived.binding, Findings(bench(tmp_path / "store", corpora=corpora)), judge)
 
 
 def test_a_model_that_does_not_bind_is_blocked_at_little_cost(tmp_path):
     made = bench(tmp_path, share=0.25)
     with pytest.raises(Blocked, match="tiny-gpt2 does not bind: "):
-        given(derived.binding, made, judge)
+        given(derived.binding, Findings(made), judge)
     measured = sorted(path.name.split("-binding")[0] for path in tmp_path.glob("tiny-*"))
     assert measured == ["tiny-gpt2-baseline", "tiny-gpt2-corrupt", "tiny-gpt2-null"]
 
@@ -404,8 +405,9 @@ def test_a_model_that_binds_is_swept(monkeypatch, tmp_path):
         return SimpleNamespace(table=lambda: frame)
 
     monkeypatch.setattr(made, "run", run)
-    monkeypatch.setattr(made, "sweep", lambda condition: f"sweep of {condition}")
-    assert given(derived.binding, made, judge) == "sweep of binding"
+    found = Findings(made)
+    monkeypatch.setattr(found, "sweep", lambda condition: f"sweep of {condition}")
+    assert given(derived.binding, found, judge) == "sweep of binding"
 
 
 def test_a_model_without_checkpoints_is_blocked(tmp_path):
@@ -426,7 +428,7 @@ def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, mo
 
 
 def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, monkeypatch):
-    found = given(derived.zeroed_trio, None, bench(tmp_path, share=0.2), "facts", TRIO)
+    found = given(derived.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO)
     clean, ablated = found.baseline(), found.rows(TRIO)
     for column in ("example", "split", "cluster_id", "target"):
         assert clean[column].tolist() == ablated[column].tolist()
@@ -434,5 +436,5 @@ def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, mon
     assert set(ablated["heads"]) == {"0.0+0.2+0.5"}
     assert clean.groupby("cluster_id").size().max() <= 2
     monkeypatch.setattr("tinyablation.loading.load_model", None)
-    again = given(derived.zeroed_trio, None, bench(tmp_path, share=0.2), "facts", TRIO)
+    again = given(derived.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO)
     assert again.rows(TRIO).equals(ablated)

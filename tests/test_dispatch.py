@@ -15,6 +15,7 @@ from tinyablation.batteries import ONE_EACH, Steering
 from tinyablation.dispatch import RETRIES, Dispatch, JobLost, device_of
 from tinyablation.errors import TooLarge
 from tinyablation.executors import ExecutorError, Lost, parse
+from tinyablation.findings import Findings
 from tinyablation.head_readings import Direction, SteeringDirections
 from tinyablation.jobs import DESK, Failure, Job, Receipt, run_job
 from tinyablation.measuring import Bench
@@ -104,11 +105,11 @@ def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     made.run("facts", "corrupt")
     made.run("facts", "baseline")
     assert len(executor.jobs) == 2 and made.elsewhere._pending == {}
-    made.unhooked("facts")
+    made.gate.unhooked("facts")
     names = [job.config.battery for job in executor.jobs]
     # What the gate still lacks, and no sweep.
     assert names == ["baseline", "corrupt", "null"]
-    made.patches("facts")
+    Findings(made).patches("facts")
     # Both directions of patching, of which each is some shards, before either is waited for.
     names = [job.config.battery for job in executor.jobs[3:]]
     assert {*names} == {"patch-forward", "patch-reverse"}
@@ -121,7 +122,7 @@ def test_readings_and_steering_travel_too(corpora, tmp_path):
     reading = made.reading("facts", Direction((0, 0)))
     assert reading.tensors()["direction"].shape == (made.facts.d_model,)
     controls = ("ov", "random-1", "random-2", "random-3")
-    made.effects(
+    Findings(made).effects(
         "facts",
         Steering(0, "0.0-test", controls),
         directions=SteeringDirections((0, 0), "facts"),
@@ -137,10 +138,11 @@ def test_a_screened_sweep_travels_with_its_scores(corpora, tmp_path):
     made = bench(tmp_path / "runs", corpora, Dispatch(executor), parse_screening("2:2"))
     gate = [each.name for each in made.gate.batteries("facts")]
     assert gate == ["baseline", "corrupt", "null"]  # whichever heads are swept
-    sweep = made.sweep("facts")
+    sweep = Findings(made).sweep("facts")
     assert 8 < len(sweep.heads) < 32 and "model" not in made.__dict__
     assert [job.kind for job in executor.jobs[:2]] == ["reading", "reading"]
-    alone = bench(tmp_path / "alone", corpora, screening=parse_screening("2:2")).sweep("facts")
+    alone = bench(tmp_path / "alone", corpora, screening=parse_screening("2:2"))
+    alone = Findings(alone).sweep("facts")
     assert alone.heads == sweep.heads and alone.runs == sweep.runs
 
 

@@ -191,7 +191,7 @@ note = "trio 0:2, 0:4, 0:7"
     subjects = load_subjects(write(text), {"tiny-gpt2", "gpt2-medium"})
     subject = subjects.for_model("tiny-gpt2")
     assert subject is not None
-    assert subject.suppressor == (0, 5) and str(subject.suppressor) == "0:5"
+    assert subject.suppressor == (0, 5) and subject.suppressor.name == "L0H5"
     assert subject.trio == (Head(0, 5), Head(0, 1), Head(0, 6))
     other = subjects.for_model("gpt2-medium")
     assert other is not None and other.trio == () and other.note

@@ -18,6 +18,7 @@ from tinyablation.batteries import (
     UNHOOKED,
     Sample,
 )
+from tinyablation.findings import Findings
 from tinyablation.gate import EACH, RELATIONS
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
@@ -50,13 +51,13 @@ def made(tmp_path_factory, corpora) -> Bench:
 
 
 def test_the_family_that_fails_is_left_out(made):
-    found = made.validities(FACTS)
+    found = made.gate.validities(FACTS)
     assert {name: each.status for name, each in found.items()} == {
         KNOWN: "supported",
         UNKNOWN: "refuted",
     }
     assert made.gate.families(FACTS) == (KNOWN,)
-    assert not blocks(made.validity(FACTS)) and made.gate.hindrance(FACTS) is None
+    assert not blocks(made.gate.validity(FACTS)) and made.gate.hindrance(FACTS) is None
     assert set(made.gate.counting(FACTS).clean["template_id"]) == {f"{KNOWN}/{n}" for n in "abc"}
 
 
@@ -69,7 +70,7 @@ def test_the_gate_asks_some_of_every_family(made):
     asked = [corpus.examples[row] for row in made.rows(FACTS, sample)]
     counts = {name: sum(row.family == name for row in asked) for name in (KNOWN, UNKNOWN)}
     assert counts == {KNOWN: 20, UNKNOWN: 20} and RELATIONS * EACH > 20
-    tables = made.unhooked(FACTS)
+    tables = made.gate.unhooked(FACTS)
     assert list(tables.corrupt["logit_diff"]) != list(tables.clean["logit_diff"])
     for row, clean, corrupt in zip(
         asked, tables.clean["clean"], tables.corrupt["clean"], strict=True
@@ -80,14 +81,14 @@ def test_the_gate_asks_some_of_every_family(made):
 def test_mirrors_give_what_the_corrupt_prompts_would(made):
     corrupt = replace(BATTERIES["corrupt"], sample=Sample(per_cluster=EACH, among="all"))
     asked = made.run(FACTS, corrupt).table().sort_values("example")
-    derived = made.unhooked(FACTS).corrupt
+    derived = made.gate.unhooked(FACTS).corrupt
     assert list(derived["target"]) == list(asked["target"])
     assert list(derived["logit_diff"]) == pytest.approx(list(asked["logit_diff"]), abs=1e-4)
 
 
 def test_sweeps_run_on_known_facts_of_counting_families(made):
     corpus, _ = made.corpus(FACTS)
-    selection = made.selection(FACTS)
+    selection = made.gate.selection(FACTS)
     assert selection.families == (KNOWN,) and selection.lacking == ""
     assert {corpus.examples[row].family for row in selection.rows} == {KNOWN}
     assert selection.share == 1.0 and len(selection.known) == 10
@@ -105,7 +106,7 @@ def test_more_of_each_relation_are_swept_where_more_are_asked_for(tmp_path, corp
     wide = bench(tmp_path / "store", corpora, per_relation=8)
     assert len(wide.rows(FACTS)) == 10 * 8 and set(made.rows(FACTS)) < set(wide.rows(FACTS))
     assert len(wide.rows(FACTS, ONE_EACH)) == 10 * 2
-    assert wide.per_cluster(FACTS, Sample(per_cluster=2)) == 4
+    assert wide.sampling.per_cluster(FACTS, Sample(per_cluster=2)) == 4
     assert wide.config(FACTS, "zero").name != made.config(FACTS, "zero").name
     assert wide.config(FACTS, "null", made.gate.batteries(FACTS)[0].sample).name == (
         made.config(FACTS, "null", made.gate.batteries(FACTS)[0].sample).name
@@ -113,13 +114,13 @@ def test_more_of_each_relation_are_swept_where_more_are_asked_for(tmp_path, corp
 
 
 def test_the_selection_is_part_of_the_address(made):
-    assert made.config(FACTS, "zero").selection == made.selection(FACTS).token
+    assert made.config(FACTS, "zero").selection == made.gate.selection(FACTS).token
     assert made.config(FACTS, "baseline", UNHOOKED).selection is None
     assert made.config(FACTS, "baseline", Sample(among="counting")).selection == KNOWN
 
 
 def test_the_unfiltered_estimate_is_of_all_facts_of_counting_families(made):
-    effects = made.unfiltered(FACTS, ((0, 0),))
+    effects = Findings(made).unfiltered(FACTS, ((0, 0),))
     assert set(effects.table["split"]) == {"confirmation"}
     assert set(effects.table["template_id"].str.split("/").str[0]) == {KNOWN}
 
@@ -127,12 +128,12 @@ def test_the_unfiltered_estimate_is_of_all_facts_of_counting_families(made):
 def test_a_condition_that_fails_is_never_swept(tmp_path):
     own = put_crossed(tmp_path / "corpora", crossed(known=(), unknown="abcd"))
     made = bench(tmp_path / "store", own)
-    assert blocks(made.validity(FACTS))
+    assert blocks(made.gate.validity(FACTS))
     assert made.gate.families(FACTS) == ()
-    assert made.gate.hindrance(FACTS) == made.validity(FACTS).reason
-    assert made.rows(FACTS) == {} and made.selection(FACTS).rows == frozenset()
-    assert made.selection(FACTS).share == 0.0
-    assert len(made.gate.counting(FACTS).clean) == len(made.unhooked(FACTS).clean)
+    assert made.gate.hindrance(FACTS) == made.gate.validity(FACTS).reason
+    assert made.rows(FACTS) == {} and made.gate.selection(FACTS).rows == frozenset()
+    assert made.gate.selection(FACTS).share == 0.0
+    assert len(made.gate.counting(FACTS).clean) == len(made.gate.unhooked(FACTS).clean)
     assert runs(tmp_path / "store") == ["baseline", "null"]
 
 
@@ -150,7 +151,7 @@ def test_the_validity_of_a_condition_needs_no_sweep(tmp_path):
 def test_too_few_known_relations_block_the_condition(tmp_path):
     rows = [row for row in crossed() if row.cluster_id in ("capital", "color", "organ", "sum")]
     made = bench(tmp_path / "store", put_crossed(tmp_path / "corpora", rows))
-    assert not blocks(made.validity(FACTS))
+    assert not blocks(made.gate.validity(FACTS))
     reason = made.gate.hindrance(FACTS)
     assert "too few relations" in reason and "2 of discovery" in reason
     assert "zero" not in runs(tmp_path / "store")
@@ -159,16 +160,16 @@ def test_too_few_known_relations_block_the_condition(tmp_path):
 def test_a_corpus_without_families_is_asked_as_a_whole(tmp_path):
     made = bench(tmp_path / "store", put_corpora(tmp_path / "corpora"))
     assert [each.name for each in made.gate.batteries(FACTS)] == ["baseline", "corrupt", "null"]
-    assert made.selection(FACTS) is None and made.config(FACTS, "zero").selection is None
+    assert made.gate.selection(FACTS) is None and made.config(FACTS, "zero").selection is None
     assert made.rows(FACTS) == made.rows(FACTS, UNHOOKED)
-    assert made.per_cluster(FACTS, EVERYTHING) == 0
-    assert set(made.validities(FACTS)) == {""} and made.gate.hindrance(FACTS) is None
+    assert made.sampling.per_cluster(FACTS, EVERYTHING) == 0
+    assert set(made.gate.validities(FACTS)) == {""} and made.gate.hindrance(FACTS) is None
     assert runs(tmp_path / "store") == ["baseline", "corrupt", "null"]
 
 
 def test_the_published_protocol_has_no_gate(tmp_path, corpora):
     made = bench(tmp_path / "store", corpora, protocol="published")
-    assert made.validity(FACTS) is None and made.selection(FACTS) is None
+    assert made.gate.validity(FACTS) is None and made.gate.selection(FACTS) is None
     assert made.gate.hindrance(FACTS) is None
     assert not (tmp_path / "store").exists() or runs(tmp_path / "store") == []
     assert not blocks(made.gate.judged(FACTS))

@@ -17,8 +17,7 @@ import pytest
 
 from tests.loopback_hub import FOREVER, LoopbackHub, Request, files_of, make_checkpoint
 from tests.small_tokenizers import byte_level, save_tokenizer
-from tinyablation.folders import weight_files
-from tinyablation.hub import conversion_command
+from tinyablation.folders import conversion_command, weight_files
 
 pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
 

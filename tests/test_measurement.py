@@ -13,17 +13,21 @@ import pytest
 import torch
 
 from tests.small_corpora import put_corpora
+from tinyablation import run_plans
 from tinyablation.batteries import Patching, Steering, battery
 from tinyablation.corpora import CorpusError
 from tinyablation.errors import TooLarge, Unavailable
-from tinyablation.measurement import TOLERANCES, VERIFIED_METRICS, Measurement
+from tinyablation.findings import Findings
 from tinyablation.measuring import Bench
+from tinyablation.precision import TOLERANCES
 from tinyablation.protocols import PUBLISHED, ProtocolError
 from tinyablation.registry import load_registry
+from tinyablation.run_plans import measurement_of
 from tinyablation.runs import NotVerified, RunStore
 from tinyablation.statistics import Estimate
 from tinyablation.tables import PER_EXAMPLE_COLUMNS
 from tinyablation.verdicts import judge_above_floor
+from tinyablation.verification import VERIFIED_METRICS
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +50,7 @@ def bench(tmp_path, change=lambda row: row, **options) -> Bench:
 
 def test_subjects_are_where_the_two_prompts_differ(tmp_path):
     made = bench(tmp_path)
-    measure = Measurement(made, Patching("reverse"), "facts", made.examples("facts"))
+    measure = measurement_of(made, Patching("reverse"), "facts", made.examples("facts"))
     tokenizer = made.model.tokenizer
     for example, prompt, where in zip(
         measure.examples, measure.prompts, measure.subjects, strict=True
@@ -111,20 +115,20 @@ def test_other_dtypes_are_verified_by_the_cpu_in_float32(tmp_path, dtype, least,
     assert least < run.noise_floor() < most
     assert run.noise_floor().where == f"cpu in {dtype}"
     # The figures of the other side are those of a run in float32, to the grain of its sums.
-    table = made.reference.run("facts", "zero").table()
+    table = bench(tmp_path / "again").run("facts", "zero").table()
     sample = table[
         table["intervention"].isin(found["interventions"])
         & table["example"].isin(found["examples"])
     ]
     assert found["logit_diff"]["verify"] == pytest.approx(sample["logit_diff"].mean(), abs=1e-4)
-    assert made.effects("facts", "zero").floor().where == f"cpu in {dtype}"
+    assert Findings(made).effects("facts", "zero").floor().where == f"cpu in {dtype}"
 
 
 @pytest.mark.slow
 def test_means_donors_and_directions_are_verified_too(tmp_path):
     """The reference makes its own means, and is given the same directions."""
     made = bench(tmp_path, dtype="float16")
-    made.methods("facts")
+    Findings(made).methods("facts")
     made.run("facts", Patching("reverse"))
     vector = torch.linspace(-1, 1, made.facts.d_model)
     steering = Steering(0, "made", ("up",))
@@ -182,7 +186,7 @@ def test_a_wrong_shard_of_an_earlier_attempt_is_found(tmp_path, monkeypatch):
         patched.setattr(
             made.engine, "measure", lambda *args, **options: invert(own(*args, **options))
         )
-        patched.setattr(Measurement, "verify", stop)
+        patched.setattr(run_plans, "verify", stop)
         with pytest.raises(KeyboardInterrupt):
             made.run("facts", "zero")
     with pytest.raises(NotVerified):
@@ -266,7 +270,7 @@ def test_whichever_noise_is_the_largest_decides_what_is_inconclusive(
     kinds = {name: found[name] or 0.0 for name in ("repeat", "shape", "reference")}
     assert max(kinds, key=kinds.get) == kind and found["noise"] == found[kind] > 0.3
     assert sorted(kinds.values())[1] < 0.1  # and no other kind is near it
-    floor = made.effects("facts", "zero").floor()
+    floor = Findings(made).effects("facts", "zero").floor()
     assert run.noise_floor() == found["noise"] and float(floor) >= found["noise"]
     within, beyond = (Estimate(x, x - 0.01, x + 0.01, 16, 8) for x in (0.28, 1.5))
     refused = judge_above_floor(within, floor=floor, what="it")
@@ -294,12 +298,12 @@ def test_donors_come_from_the_whole_condition_not_from_the_sample(tmp_path):
     made = bench(tmp_path)
     lone = max(range(16), key=lambda n: len(made.prompts("facts")[n].ids))
     chosen = [made.examples("facts")[lone]]
-    measure = Measurement(made, Patching("reverse"), "facts", chosen)
+    measure = measurement_of(made, Patching("reverse"), "facts", chosen)
     assert len(measure.prompts) == 1 and len(measure.reference) == 16
     (shard,) = Patching("reverse").shards(4, 8)[1:]
     table = measure(shard)
     assert np.isfinite(table["logit_diff"]).all()
-    methods = Measurement(made, battery("methods"), "facts", chosen)
+    methods = measurement_of(made, battery("methods"), "facts", chosen)
     assert len(methods(battery("methods").shards(4, 8)[1])) == 32
 
 
@@ -321,6 +325,6 @@ def test_patches_have_their_layer_impact_and_paths_theirs(tmp_path):
     assert len(heads[(heads["metric"] == "logit_diff") & (heads["split"] == "all")]) == 32
     sham = impact[(impact["donor"] == "self") & (impact["metric"] == "logit_diff")]
     assert sham["value"].abs().max() < 1e-4
-    made.paths("facts", (0, 0))
+    Findings(made).paths("facts", (0, 0))
     (path,) = (folder for folder in (tmp_path / "runs").glob("*path-0.0*"))
     assert set(made.store.open(path.name).layer_impact()["granularity"]) == {"path"}

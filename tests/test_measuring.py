@@ -15,6 +15,7 @@ from tests.small_corpora import label, put_corpora
 from tinyablation.artefacts import environment_fingerprint
 from tinyablation.batteries import ONE_EACH, battery
 from tinyablation.corpora import CorpusError, load_corpus, load_split, write_corpus
+from tinyablation.findings import Findings
 from tinyablation.interventions import AblateHeads
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
@@ -38,7 +39,7 @@ def bench(store: Path, corpora: Path, **options) -> Bench:
 def measured(tmp_path_factory, corpora):
     store = tmp_path_factory.mktemp("store")
     made = bench(store, corpora)
-    return made, made.sweep("facts"), store
+    return made, Findings(made).sweep("facts"), store
 
 
 def test_a_sweep_covers_every_head(measured):
@@ -49,7 +50,7 @@ def test_a_sweep_covers_every_head(measured):
 
 def test_methods_cover_layer_zero_in_four_ways_on_some_examples(measured):
     made, sweep, _ = measured
-    methods = made.methods("facts")
+    methods = Findings(made).methods("facts")
     assert methods.heads == sweep.layer(0)
     assert set(methods.methods((0, 1))) == {"zero", "zero_folded", "mean", "resample"}
     # One example of each of the 8 clusters, where the sweep has four.
@@ -59,7 +60,7 @@ def test_methods_cover_layer_zero_in_four_ways_on_some_examples(measured):
 def test_a_complete_run_is_read_without_the_model(measured, corpora):
     _, sweep, store = measured
     again = bench(store, corpora)
-    assert again.sweep("facts").table.equals(sweep.table)
+    assert Findings(again).sweep("facts").table.equals(sweep.table)
     assert "model" not in again.__dict__
     assert "engine" not in again.__dict__
 
@@ -72,7 +73,7 @@ def test_the_noise_floor_is_measured_and_small(measured):
 
 def test_unhooked_tables_are_of_the_same_examples(measured):
     made, _, _ = measured
-    tables = made.unhooked("facts")
+    tables = made.gate.unhooked("facts")
     corpus, _ = made.corpus("facts")
     assert list(tables.corrupt["clean"]) == [example.corrupt for example in corpus.examples]
     assert list(tables.null["clean"]) == [example.null for example in corpus.examples]
@@ -84,7 +85,9 @@ def test_the_seed_draws_the_donors(measured, corpora):
     """P11: another seed is another run, and moves resample ablation only."""
     _, _, store = measured
     single = battery("single-heads")
-    first, second = (bench(store, corpora, seed=n).effects("facts", single) for n in (0, 1))
+    first, second = (
+        Findings(bench(store, corpora, seed=n)).effects("facts", single) for n in (0, 1)
+    )
     assert first.runs != second.runs
     for method, same in (("zero", True), ("mean", True), ("resample", False)):
         label = AblateHeads(((0, 1),), method).label
@@ -113,7 +116,7 @@ def test_the_corpus_is_part_of_the_address(measured, corpora, tmp_path):
     split = load_split(path.with_suffix(".split.json"), corpus)
     write_corpus(path.parent, turned, type(split)(0, turned.content_hash, halves))
     label(tmp_path / "corpora")
-    assert bench(store, tmp_path / "corpora").sweep("facts").runs != sweep.runs
+    assert Findings(bench(store, tmp_path / "corpora")).sweep("facts").runs != sweep.runs
 
 
 def test_a_corpus_without_null_prompts_has_no_null_table(corpora, tmp_path, measured):
@@ -128,14 +131,14 @@ def test_a_corpus_without_null_prompts_has_no_null_table(corpora, tmp_path, meas
     (folder / "facts.split.json").write_text(json.dumps(split))
     label(tmp_path / "corpora")
     handover = bench(tmp_path / "store", tmp_path / "corpora", battery="zero")
-    assert handover.unhooked("facts").null is None
+    assert handover.gate.unhooked("facts").null is None
     with pytest.raises(CorpusError, match="have no null prompts"):
         handover.run("facts", "null")
 
 
 def test_release_forgets_the_model(corpora, tmp_path):
     made = bench(tmp_path, corpora, battery="zero")
-    made.sweep("facts")
+    Findings(made).sweep("facts")
     assert "model" in made.__dict__
     made.release()
     assert "model" not in made.__dict__
@@ -214,7 +217,7 @@ class Turn:
 def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="float16")
     other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
-    table = made.sweep("facts").table
+    table = Findings(made).sweep("facts").table
     other.run("facts", "baseline")
     reference = made.reference
     made.make_way()
@@ -224,7 +227,7 @@ def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made.make_way()
     for each in (made, other):
         assert "model" not in each.__dict__ and "engine" not in each.__dict__
-    assert made.sweep("facts").table is table
+    assert Findings(made).sweep("facts").table is table
     # What verifies holds no accelerator, and goes when the bench does.
     assert made.reference is reference and "model" in reference.__dict__
     made.release()
@@ -250,6 +253,6 @@ def test_a_bench_that_waits_for_anothers_run_gives_its_model_up(corpora, tmp_pat
 @pytest.mark.slow
 def test_validity_knows_the_noise_of_every_side(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="bfloat16")
-    tables = made.unhooked("facts")
+    tables = made.gate.unhooked("facts")
     noises = [made.run("facts", name).noise_floor() for name in ("zero", "corrupt", "null")]
     assert tables.noise == max(noises) > 1e-3 and tables.noise.where == "cpu in bfloat16"

@@ -160,17 +160,25 @@ def stopping(verdict, **given):
     raise Stopped(verdict.reason)
 
 
-class Bench:
-    def __init__(self, name="made-up", protocol="corrected", validity=None):
-        self.entry = SimpleNamespace(id=name, is_named_only=name.startswith("hub-"))
-        self.protocol, self._validity = protocol, validity
-        self.gate = Gate(self)
-        self.selection = lambda condition: None
+class GivenGate(Gate):
+    def __init__(self, bench, validity):
+        super().__init__(bench)
+        self._validity = validity or {}
 
     def validity(self, condition):
         if isinstance(self._validity, Exception):
             raise self._validity
-        return (self._validity or {}).get(condition)
+        return self._validity.get(condition)
+
+    def selection(self, condition):
+        return None
+
+
+class Bench:
+    def __init__(self, name="made-up", protocol="corrected", validity=None):
+        self.entry = SimpleNamespace(id=name, is_named_only=name.startswith("hub-"))
+        self.protocol = protocol
+        self.gate = GivenGate(self, validity)
 
 
 def call(fixture, *arguments):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic_sweeps import make_sweep
+from tinyablation.findings import Findings
 from tinyablation.interventions import AblateHeads
 from tinyablation.measuring import Bench
 from tinyablation.protocols import PUBLISHED, ProtocolError, baseline_of_heads, pad_right
@@ -89,12 +90,12 @@ def test_protocols_have_addresses_of_their_own(bench):
 
 
 def test_the_published_protocol_has_no_gate(bench):
-    assert bench.validity("facts") is None
+    assert bench.gate.validity("facts") is None
 
 
 @pytest.mark.slow
 def test_a_sweep_under_it_starts_from_the_mean_over_heads(bench):
-    sweep = bench.sweep("facts")
+    sweep = Findings(bench).sweep("facts")
     assert sweep.method == "zero_folded"
     assert sweep.deltas("discovery").mean(axis=1) == pytest.approx(0, abs=1e-9)
     assert set(sweep.single["intervention"]) >= {AblateHeads(((3, 7),), "zero_folded").label}

@@ -13,6 +13,7 @@ from scipy import stats
 
 from tests.small_corpora import put_corpora
 from tinyablation.batteries import single_heads
+from tinyablation.findings import Findings
 from tinyablation.measuring import Bench
 from tinyablation.protocols import PUBLISHED
 from tinyablation.registry import load_registry
@@ -211,7 +212,7 @@ def bench(store: Path, corpora: Path, text: str | None = "2:6", **options) -> Be
 @pytest.mark.slow
 def test_a_screened_sweep_is_exact_where_it_measures(store, corpora):
     """Scores choose heads, and no figure is one: the same as in a full sweep."""
-    full, made = (bench(store, corpora, text).sweep("facts") for text in (None, "2:6"))
+    full, made = (Findings(bench(store, corpora, text)).sweep("facts") for text in (None, "2:6"))
     assert full.screened is None and made.screened is not None
     assert set(made.heads) < set(full.heads)
     for split in ("discovery", "confirmation"):
@@ -225,14 +226,14 @@ def test_a_screened_sweep_is_exact_where_it_measures(store, corpora):
 @pytest.mark.slow
 def test_scores_and_plan_are_kept_and_read_without_the_model(store, corpora):
     first = bench(store, corpora)
-    sweep = first.sweep("facts")
+    sweep = Findings(first).sweep("facts")
     again = bench(store, corpora)
-    assert again.sweep("facts").table.equals(sweep.table)
+    assert Findings(again).sweep("facts").table.equals(sweep.table)
     assert "model" not in again.__dict__
     assert (store / sweep.runs[1] / "reading.json").exists()
     other = bench(store, corpora, "2:6", seed=1)
-    assert other.sweep("facts").runs[0] != sweep.runs[0]
-    assert bench(store, corpora, "3:6").sweep("facts").runs[0] != sweep.runs[0]
+    assert Findings(other).sweep("facts").runs[0] != sweep.runs[0]
+    assert Findings(bench(store, corpora, "3:6")).sweep("facts").runs[0] != sweep.runs[0]
 
 
 def test_the_confirmation_split_has_no_say(tmp_path, corpora, store):
@@ -247,7 +248,7 @@ def test_the_confirmation_split_has_no_say(tmp_path, corpora, store):
 def test_another_protocol_is_not_screened(tmp_path, corpora):
     made = bench(tmp_path, corpora, protocol=PUBLISHED)
     with pytest.raises(ScreeningError, match="zero_folded is not screened"):
-        made.sweep("facts")
+        Findings(made).sweep("facts")
 
 
 @pytest.mark.parametrize("model", PLANTED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.interventions import Intervention
 from tinyablation.plain import plain
+from tinyablation.precision import TOLERANCES
 from tinyablation.protocols import PUBLISHED
 from tinyablation.robustness import BackendCheck
 from tinyablation.tables import BASELINE
@@ -43,11 +44,10 @@ def agreement(
     from tinyablation.backends import BACKENDS
     from tinyablation.statistics import generator
 
-    bench = measured.bench
     usable = [each for each in interventions if _is_checkable(each, measured.has_spans)]
     rows = measured.comparable_rows()
     why = ""
-    if bench.protocol == PUBLISHED:
+    if measured.protocol == PUBLISHED:
         why = "the published protocol repeats a study's way of measuring, which no backend judges"
     elif not interventions:
         why = "the run changes nothing: it is of the unhooked model"
@@ -55,8 +55,7 @@ def agreement(
         why = "answers of several tokens: no example or intervention has a first token to compare"
     if why:
         return {"backends": [], "backends_not_made": dict.fromkeys(BACKENDS, why)}
-    run = bench.config(measured.condition, measured.battery.name, measured.battery.sample).name
-    rng = generator(bench.seed, f"backends {run}")
+    rng = generator(measured.seed, f"backends {measured.run}")
     n_examples, n_interventions = SAMPLE
     size = min(n_examples, len(rows))
     chosen = sorted(int(row) for row in rng.choice(rows, size, replace=False))
@@ -65,7 +64,7 @@ def agreement(
     sample = choose(usable, engine.abs().mean(axis=1).to_dict(), n_interventions, rng)
     deltas = engine.loc[[each.label for each in sample]].to_numpy(dtype=float)
     cases = measured.cases(chosen, {each.loan.donor for each in sample})
-    return _compare(measured, run, dict(zip(chosen, cases, strict=True)), sample, deltas)
+    return _compare(measured, dict(zip(chosen, cases, strict=True)), sample, deltas)
 
 
 def choose(
@@ -92,7 +91,6 @@ def choose(
 
 def _compare(
     measured: "Measurement",
-    run: str,
     cases: "Mapping[int, Case]",
     sample: Sequence[Intervention],
     deltas: "NDArray[np.float64]",
@@ -106,13 +104,13 @@ def _compare(
     for name in BACKENDS:
         try:
             backend, allowed = backend_of(measured, name)
-            check = _ask(measured, backend, run, cases, sample, deltas, allowed)
+            check = _ask(measured, backend, cases, sample, deltas, allowed)
         except BackendError as error:
             not_made[name] = str(error)
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-            not_made[name] = f"{measured.bench.device} ran out of memory"
+            not_made[name] = f"{measured.held.device} ran out of memory"
         else:
             if isinstance(check, str):
                 not_made[name] = check
@@ -128,20 +126,18 @@ def backend_of(measured: "Measurement", name: str) -> "tuple[Backend, float]":
     on the CPU in float32, and may be as far off as the verified sample.
     """
     from tinyablation.backends import PLAIN, is_spread
-    from tinyablation.measurement import TOLERANCES
 
-    bench = measured.bench
+    held = measured.held
     if name == PLAIN:
-        return bench.plain_hooks, AGREEMENT[bench.dtype]
-    if is_spread(bench.model) and not bench.is_trusted:
-        return bench.reference.bridge_hooks, TOLERANCES[bench.dtype]
-    return bench.bridge_hooks, AGREEMENT[bench.dtype]
+        return held.plain_hooks, AGREEMENT[held.dtype]
+    if is_spread(held.model) and not held.is_trusted:
+        return held.reference.bridge_hooks, TOLERANCES[held.dtype]
+    return held.bridge_hooks, AGREEMENT[held.dtype]
 
 
 def _ask(
     measured: "Measurement",
     backend: "Backend",
-    run: str,
     cases: "Mapping[int, Case]",
     sample: Sequence[Intervention],
     deltas: "NDArray[np.float64]",
@@ -155,7 +151,7 @@ def _ask(
     changes = Changes(
         backend,
         reference=[prompt.ids for prompt in measured.reference],
-        bos_id=measured.bench.model.bos_id,
+        bos_id=measured.held.model.bos_id,
         directions=measured.directions,
     )
     clean = np.array([changes.clean(case) for case in cases.values()])
@@ -173,7 +169,7 @@ def _ask(
         )
     return BackendCheck(
         backend=backend.name,
-        run=run,
+        run=measured.run,
         n_examples=len(cases),
         n_interventions=len(sample),
         largest=float(off.max()),

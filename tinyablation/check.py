@@ -95,7 +95,7 @@ def report(bench: "Bench", name: str, *, known_of: Sequence[str]) -> Iterator[st
             hindrances[condition] = lacking
             yield f"{condition:15}{lacking}"
             continue
-        for family, verdict in bench.validities(condition).items():
+        for family, verdict in bench.gate.validities(condition).items():
             yield f"{condition:15}{_family_line(family, verdict)}"
         hindrance = bench.gate.blocked_by_validity(condition)
         if hindrance is not None:
@@ -126,7 +126,7 @@ def _family_line(family: str, verdict: "Verdict") -> str:
 
 def _known(bench: "Bench", condition: str) -> Iterator[str]:
     """Known facts by relation; of a corpus whose facts are not crossed with wordings, nothing."""
-    selection = bench.selection(condition)
+    selection = bench.gate.selection(condition)
     if selection is None or not selection.known:
         return
     kept, whole = (sum(each) for each in zip(*selection.known.values(), strict=True))

@@ -240,6 +240,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def partial_patch(options: argparse.Namespace) -> None:
     """Baseline, zero and patched LD, with each restored head's recovery."""
+    from tinyablation.findings import Findings
     from tinyablation.heads import head_name
     from tinyablation.ratios import RatioUndefined
 
@@ -251,7 +252,7 @@ def partial_patch(options: argparse.Namespace) -> None:
         if head not in trio:
             raise CommandError(f"--restore {head_name(head)}: it is not among --heads")
     bench = bench_of(options)
-    found = bench.subsets(options.condition, trio)
+    found = Findings(bench).subsets(options.condition, trio)
     clean = float(found.baseline(CONFIRMATION)["logit_diff"].mean())
     patched: dict[str, Any] = {}
     for head in restored:

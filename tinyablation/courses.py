@@ -16,6 +16,7 @@ from tinyablation.effects import (
     same_examples,
 )
 from tinyablation.errors import TinyAblationError
+from tinyablation.findings import Findings
 from tinyablation.heads import Head, head_name
 from tinyablation.statistics import Agreement, Estimate, generator, rank_agreement
 from tinyablation.sweeps import Sweep
@@ -229,7 +230,7 @@ def course(bench: "Bench", head: Head, condition: str) -> Course:
     for then in benches:
         then.ahead(condition, one_head(head))
     for then in benches:
-        found = then.effects(condition, one_head(head))
+        found = Findings(then).effects(condition, one_head(head))
         then.release()
         sweeps.append(
             Sweep(found.model, condition, found.table, found.noise_floor, found.seed, found.runs)

@@ -19,7 +19,7 @@ from tinyablation.executors import Address, ExecutorError, Lost, opened
 from tinyablation.jobs import BenchFacts, Job, JobError, Receipt, kind_of_device, run_job
 
 if TYPE_CHECKING:
-    from tinyablation.measuring import Bench
+    from tinyablation.interface import Measures
 
 # How often a job that died with its worker is run again, beside what a scheduler does itself.
 RETRIES = 2
@@ -78,7 +78,7 @@ class Dispatch:
         return config.name in self._pending
 
     def begin(
-        self, bench: Bench, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
+        self, bench: Measures, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
     ) -> bool:
         """Send what is missing of a run or a reading, if it is not under way; waits for nothing.
 
@@ -101,7 +101,7 @@ class Dispatch:
         self._pending[config.name] = _Pending(whole, len(missing) or 1, sent)
         return True
 
-    def complete(self, bench: Bench, config: RunConfig) -> None:
+    def complete(self, bench: Measures, config: RunConfig) -> None:
         """Wait until what was begun is complete in the store.
 
         A job that died with its worker is run again, RETRIES times at most: then JobLost names the

@@ -6,6 +6,8 @@ Nothing heavy is imported here: what a model is can be said from its files alone
 import contextlib
 import hashlib
 import json
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,6 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             )
         return [folder / shard for shard in names]
     if any(path.suffix in PICKLED for path in folder.iterdir()):
-        from tinyablation.hub import conversion_command
-
         target = folder.with_name(f"{folder.name}-safetensors")
         raise PickledWeights(
             f"model {name!r}: {folder} has pickled weights only, which are never read (loading a "
@@ -131,6 +131,23 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise LoadingError(f"model {name!r}: {path} holds no JSON object")
     return found
+
+
+def conversion_command(source: str, revision: str | None, folder: Path) -> str:
+    """The command line that writes a checkpoint's pickled weights once more as safetensors.
+
+    source: a repository or a local folder; folder: where the copy goes. transformers reads the
+    pickle in a process of its own, with weights_only (no code in it is run).
+    """
+    at = f", revision={revision!r}" if revision else ""
+    program = (
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        f"M.from_pretrained({source!r}{at}, dtype='auto').save_pretrained({folder.as_posix()!r}); "
+        f"T.from_pretrained({source!r}{at}).save_pretrained({folder.as_posix()!r})"
+    )
+    # Double quotes serve every shell, as long as nothing in them means something to one.
+    plain = re.search(r'["$`\\!%]', program) is None
+    return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinyablation.batteries import BASELINE, Battery, Sample, battery
+from tinyablation.memo import Memo
 from tinyablation.protocols import PUBLISHED
 from tinyablation.samples import mirror_rows
 
 if TYPE_CHECKING:
     import pandas
 
-    from tinyablation.measuring import Bench
+    from tinyablation.interface import Measures
     from tinyablation.runs import Run
     from tinyablation.selection import Selection
     from tinyablation.validity import Tables
@@ -28,8 +29,13 @@ EACH, RELATIONS = 2, 40
 class Gate:
     """The gate of one bench, which keeps what is found here."""
 
-    def __init__(self, bench: "Bench") -> None:
+    def __init__(self, bench: "Measures") -> None:
         self.bench = bench
+        self._memo = Memo()
+
+    def clear(self) -> None:
+        """Forget what was found."""
+        self._memo.clear()
 
     def batteries(self, condition: str) -> tuple[Battery, ...]:
         """The batteries that say whether a condition is valid for the model.
@@ -55,6 +61,9 @@ class Gate:
 
     def unhooked(self, condition: str) -> "Tables":
         """The model without interventions on the clean, corrupt and null prompts of a condition."""
+        return self._memo(("unhooked", condition), lambda: self._unhooked(condition))
+
+    def _unhooked(self, condition: str) -> "Tables":
         from tinyablation.validity import Tables, mirrored
 
         gate = self.batteries(condition)
@@ -73,15 +82,18 @@ class Gate:
 
     def validities(self, condition: str) -> "dict[str, Verdict]":
         """By family of the condition, whether it is valid for the model ("" where it has none)."""
+        return self._memo(("validities", condition), lambda: self._validities(condition))
+
+    def _validities(self, condition: str) -> "dict[str, Verdict]":
         from tinyablation.validity import family_validity
 
-        return family_validity(self.bench.unhooked(condition), seed=self.bench.seed)
+        return family_validity(self.unhooked(condition), seed=self.bench.seed)
 
     def families(self, condition: str) -> tuple[str, ...]:
         """The families that count for the model."""
         from tinyablation.validity import counting
 
-        return counting(self.bench.validities(condition))
+        return counting(self.validities(condition))
 
     def validity(self, condition: str) -> "Verdict | None":
         """Whether the condition says anything about the model; None: the protocol has no gate."""
@@ -89,14 +101,17 @@ class Gate:
 
     def judged(self, condition: str) -> "Verdict":
         """Whether the condition says anything about the model, under any protocol."""
+        return self._memo(("judged", condition), lambda: self._judged(condition))
+
+    def _judged(self, condition: str) -> "Verdict":
         from tinyablation.validity import combined
 
         bench = self.bench
-        return combined(bench.validities(condition), bench.unhooked(condition), seed=bench.seed)
+        return combined(self.validities(condition), self.unhooked(condition), seed=bench.seed)
 
     def counting(self, condition: str) -> "Tables":
         """The unhooked rows of the families that count; of all of them where none does."""
-        tables = self.bench.unhooked(condition)
+        tables = self.unhooked(condition)
         return tables.of(*(self.families(condition) or tables.families))
 
     def selection(self, condition: str) -> "Selection | None":
@@ -105,6 +120,9 @@ class Gate:
         Measures all prompts of the families that count. None for any other corpus, and for the
         published protocol, which has no gate.
         """
+        return self._memo(("selection", condition), lambda: self._selection(condition))
+
+    def _selection(self, condition: str) -> "Selection | None":
         from tinyablation.selection import NOTHING, select
 
         bench = self.bench
@@ -124,14 +142,14 @@ class Gate:
         invalid = self.blocked_by_validity(condition)
         if invalid is not None:
             return invalid
-        selection = self.bench.selection(condition)
+        selection = self.selection(condition)
         return None if selection is None else selection.lacking or None
 
     def blocked_by_validity(self, condition: str) -> str | None:
         """The same, as far as validity goes; the known facts are not asked for."""
         from tinyablation.validity import blocks
 
-        validity = self.bench.validity(condition)
+        validity = self.validity(condition)
         return validity.reason if validity is not None and blocks(validity) else None
 
 

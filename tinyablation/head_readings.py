@@ -17,7 +17,7 @@ from tinyablation.readings import Computed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tinyablation.measuring import Bench
+    from tinyablation.interface import Measures
 
 TOP_K = 50  # tokens listed at either end: what a page shows, and what clusters count
 DIRECTION_VERSION = 1  # part of the address: raised whenever a steering direction could change
@@ -36,13 +36,13 @@ class Written:
     top_k: int = TOP_K
     sample: Sample = EVERYTHING
 
-    def name(self, bench: Bench) -> str:
+    def name(self, bench: Measures) -> str:
         from tinyablation.lexicons import ov_battery
 
         layers = range(bench.facts.n_layers)
         return ov_battery(self.split, _lexicons(bench), self.top_k, layers, [self.head])
 
-    def compute(self, bench: Bench, condition: str) -> Computed:
+    def compute(self, bench: Measures, condition: str) -> Computed:
         from tinyablation.ov import measure_ov
 
         return measure_ov(
@@ -68,10 +68,10 @@ class Lengths:
 
     sample: Sample = UNHOOKED
 
-    def name(self, bench: Bench) -> str:
+    def name(self, bench: Measures) -> str:
         return "prompt-lengths"
 
-    def compute(self, bench: Bench, condition: str) -> Computed:
+    def compute(self, bench: Measures, condition: str) -> Computed:
         from tinyablation.tokenisation import encode
 
         corpus, _ = bench.corpus(condition)
@@ -86,10 +86,10 @@ class Direction:
     head: Head
     sample: Sample = EVERYTHING
 
-    def name(self, bench: Bench) -> str:
+    def name(self, bench: Measures) -> str:
         return f"direction-{self.head[0]}.{self.head[1]}-{DISCOVERY}-v{DIRECTION_VERSION}"
 
-    def compute(self, bench: Bench, condition: str) -> Computed:
+    def compute(self, bench: Measures, condition: str) -> Computed:
         import numpy as np
 
         from tinyablation.ov import head_outputs
@@ -109,7 +109,7 @@ class SteeringDirections:
     head: Head
     source: str
 
-    def __call__(self, bench: Bench) -> Mapping[str, Tensor]:
+    def __call__(self, bench: Measures) -> Mapping[str, Tensor]:
         import torch
 
         from tinyablation.steering import OV, control_directions
@@ -121,7 +121,7 @@ class SteeringDirections:
         return {name: torch.from_numpy(each) for name, each in vectors.items()}
 
 
-def _lexicons(bench: Bench) -> dict[str, tuple[str, ...]]:
+def _lexicons(bench: Measures) -> dict[str, tuple[str, ...]]:
     from tinyablation.lexicons import load_lexicons
 
     return load_lexicons(bench.corpora / "knowledge" / "lexicons.toml")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tinyablation.artefacts import Circumstances, environment_fingerprint
 from tinyablation.loading import ModelFacts, describe
 from tinyablation.lodging import ALONE, Sharing
-from tinyablation.measurement import TRUSTED_DEVICE, TRUSTED_DTYPE
+from tinyablation.precision import TRUSTED_DEVICE, TRUSTED_DTYPE
 from tinyablation.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -108,6 +108,31 @@ class HeldModel:
         from tinyablation.backends import BridgeHooks
 
         return BridgeHooks(self.model)
+
+    @cached_property
+    def reference(self) -> "HeldModel":
+        """This model on the CPU in float32, which verifies what others measure; itself, if it is.
+
+        It holds nothing of an accelerator, so it takes no turns and makes way for nobody.
+        """
+        if self.is_trusted:
+            return self
+        made = HeldModel(
+            self.entry,
+            device=TRUSTED_DEVICE,
+            dtype=TRUSTED_DTYPE,
+            threads=self.threads,
+            sharing=self.sharing,
+        )
+        made.described_by = self.described_by
+        made.__dict__["facts"] = self.facts
+        return made
+
+    def drop_reference(self) -> None:
+        """Give back the memory of the model that verifies this one."""
+        reference = self.__dict__.pop("reference", None)
+        if reference is not None:
+            reference.drop_model()
 
     def drop_model(self) -> None:
         """Give the model's memory back; it is loaded again when it is next needed."""

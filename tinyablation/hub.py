@@ -8,7 +8,6 @@ which is why that happens inside functions only.
 import errno
 import json
 import re
-import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from tinyablation.folders import (
     TOKENIZER_FILES,
     WEIGHTS,
     WEIGHTS_INDEX,
+    conversion_command,
     shard_names,
     weight_files,
 )
@@ -84,23 +84,6 @@ def fetch(
         # the disk is reckoned once, and the hub is asked once.
         with FileLock(locks / f"{repo.replace('/', '--')}.lock"):
             return _cached(request) or _download(request, check)
-
-
-def conversion_command(source: str, revision: str | None, folder: Path) -> str:
-    """The command line that writes a checkpoint's pickled weights once more as safetensors.
-
-    source: a repository or a local folder; folder: where the copy goes. transformers reads the
-    pickle in a process of its own, with weights_only (no code in it is run).
-    """
-    at = f", revision={revision!r}" if revision else ""
-    program = (
-        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        f"M.from_pretrained({source!r}{at}, dtype='auto').save_pretrained({folder.as_posix()!r}); "
-        f"T.from_pretrained({source!r}{at}).save_pretrained({folder.as_posix()!r})"
-    )
-    # Double quotes serve every shell, as long as nothing in them means something to one.
-    plain = re.search(r'["$`\\!%]', program) is None
-    return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
 class _Request(NamedTuple):

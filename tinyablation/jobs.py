@@ -23,6 +23,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.registry import ModelEntry
 
 if TYPE_CHECKING:
+    from tinyablation.interface import Measures
     from tinyablation.measuring import Bench
 
 
@@ -48,7 +49,7 @@ class BenchFacts(BaseModel):
     own: dict[str, Path] = {}  # conditions from files
 
     @classmethod
-    def of(cls, bench: "Bench") -> "BenchFacts":
+    def of(cls, bench: "Measures") -> "BenchFacts":
         return cls(
             entry=bench.entry,
             corpora=Path(bench.corpora).resolve(),

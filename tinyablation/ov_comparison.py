@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
 from tinyablation.readings import Computed, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tinyablation.heads import Head
 
     # A reading, one just computed, or the document of an OV report without logit vectors.
     Source = Reading | Computed | Mapping[str, Any]

@@ -17,6 +17,8 @@ from tinyablation.tables import BASELINE
 if TYPE_CHECKING:
     import pandas
 
+    from tinyablation.batteries import Side
+    from tinyablation.corpora import Example
     from tinyablation.loading import LoadedModel
     from tinyablation.tokenisation import Prompt
 
@@ -31,6 +33,16 @@ _AVERAGED = (
 
 class ProtocolError(TinyAblationError):
     """A protocol asks for what a model or a table does not have."""
+
+
+def encode(
+    model: "LoadedModel", examples: Sequence["Example"], side: "Side", protocol: str
+) -> list["Prompt"]:
+    """The prompts of one side of these examples, as a protocol measures them."""
+    from tinyablation.tokenisation import encode_examples
+
+    prompts = list(encode_examples(model.tokenizer, examples, model.bos_id, side=side))
+    return pad_right(prompts, model) if protocol == PUBLISHED else prompts
 
 
 def pad_right(prompts: Sequence["Prompt"], model: "LoadedModel") -> list["Prompt"]:

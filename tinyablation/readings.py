@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyablation import artefacts
 from tinyablation.addresses import RunConfig, RunError
@@ -35,8 +35,6 @@ from tinyablation.runs import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_c
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinyablation.batteries import Sample
-    from tinyablation.measuring import Bench
 
 READING = "reading.json"
 TENSORS = "tensors.safetensors"
@@ -48,15 +46,6 @@ class Computed(NamedTuple):
 
     document: dict[str, Any]
     tensors: Mapping[str, np.ndarray] = MappingProxyType({})
-
-
-class AnyReading(Protocol):
-    """What a bench needs of a reading: its name in the address, its sample, and how it is made."""
-
-    @property
-    def sample(self) -> Sample: ...
-    def name(self, bench: Bench) -> str: ...
-    def compute(self, bench: Bench, condition: str) -> Computed: ...
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyablation.addresses import RunConfig
 from tinyablation.batteries import AnyBattery, Shard, Side, battery
 from tinyablation.measurement import Measurement
+from tinyablation.verification import verify
 
 if TYPE_CHECKING:
     import pandas
 
-    from tinyablation.corpora import Corpus
-    from tinyablation.measuring import Bench, Directions
+    from tinyablation.corpora import Corpus, Example
+    from tinyablation.interface import Directions, Measures
 
 
 class RunPlan(NamedTuple):
@@ -28,11 +29,11 @@ class RunPlan(NamedTuple):
     directions: Directions | None
 
     def verify(self, table: pandas.DataFrame) -> dict[str, Any]:
-        return self.measure.verify(self.shards, table)
+        return verify(self.measure, self.shards, table)
 
 
 def plan_run(
-    bench: Bench,
+    bench: Measures,
     condition: str,
     wanted: str | AnyBattery,
     directions: Directions | None = None,
@@ -40,20 +41,46 @@ def plan_run(
     """The plan of one battery's run under one condition; no model is loaded for it.
 
     Where the examples that count are to be known and are not yet, they are decided first, which
-    measures the unhooked model (Bench.selection).
+    measures the unhooked model (Measures.selection).
     """
     chosen = battery(wanted) if isinstance(wanted, str) else wanted
     corpus, _ = bench.corpus(condition)
     sample = chosen.sample
     rows = bench.rows(condition, sample, aligned=bool(chosen.donor))
-    made = None if directions is None else partial(directions, bench)
+    examples = [corpus.examples[row] for row in rows]
     return RunPlan(
         bench.config(condition, chosen.name, sample),
         chosen,
         chosen.shards(bench.facts.n_layers, bench.facts.n_heads),
-        Measurement(bench, chosen, condition, [corpus.examples[row] for row in rows], made),
+        measurement_of(bench, chosen, condition, examples, directions),
         examples_frame(corpus, rows, chosen.side),
         directions,
+    )
+
+
+def measurement_of(
+    bench: Measures,
+    wanted: AnyBattery,
+    condition: str,
+    examples: Sequence[Example],
+    directions: Directions | None = None,
+) -> Measurement:
+    """What measures a battery on these examples of a condition, drawn by its sample."""
+    sample = wanted.sample
+    corpus, _ = bench.corpus(condition)
+    # Nothing is borrowed for the unhooked model, and a crossed corpus takes a second to encode.
+    pool = examples if sample.among == "all" else bench.pool(condition, sample.among)
+    return Measurement(
+        bench,
+        wanted,
+        condition,
+        examples,
+        pool,
+        run=bench.config(condition, wanted.name, sample).name,
+        place=f"{corpus.tokenizer}/{condition}",
+        seed=bench.seed,
+        protocol=bench.protocol,
+        directions=None if directions is None else partial(directions, bench),
     )
 
 

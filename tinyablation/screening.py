@@ -40,7 +40,7 @@ from tinyablation.interventions import AblateHeads
 from tinyablation.statistics import StatisticsError, generator
 
 if TYPE_CHECKING:
-    from tinyablation.measuring import Bench
+    from tinyablation.interface import Measures
     from tinyablation.readings import Computed
     from tinyablation.tokenisation import Prompt
 
@@ -219,10 +219,10 @@ class Scores:
 
     sample: Sample = _ON
 
-    def name(self, bench: "Bench") -> str:
+    def name(self, bench: "Measures") -> str:
         return f"scores-{METHOD}-v{SCORES_VERSION}"
 
-    def compute(self, bench: "Bench", condition: str) -> "Computed":
+    def compute(self, bench: "Measures", condition: str) -> "Computed":
         return _scores(bench, condition)
 
 
@@ -234,16 +234,16 @@ class KeptPlan:
     scores: str
     sample: Sample = _ON
 
-    def name(self, bench: "Bench") -> str:
+    def name(self, bench: "Measures") -> str:
         return f"plan-{self.plan.name}"
 
-    def compute(self, bench: "Bench", condition: str) -> "Computed":
+    def compute(self, bench: "Measures", condition: str) -> "Computed":
         from tinyablation.readings import Computed
 
         return Computed(self.plan.document() | {"scores": self.scores})
 
 
-def obtain_plan(bench: "Bench", condition: str, screening: Screening) -> Plan:
+def obtain_plan(bench: "Measures", condition: str, screening: Screening) -> Plan:
     """The plan of a condition; its scores and itself are readings, made once.
 
     ScreeningError where another method than zero ablation is to be measured, or where all answers
@@ -261,7 +261,7 @@ def obtain_plan(bench: "Bench", condition: str, screening: Screening) -> Plan:
     return replace(made, reading=reading.name)
 
 
-def _scores(bench: "Bench", condition: str) -> "Computed":
+def _scores(bench: "Measures", condition: str) -> "Computed":
     """The mean score of every head over the discovery split."""
     from tinyablation.attribution import head_scores
     from tinyablation.readings import Computed
@@ -279,14 +279,14 @@ def _scores(bench: "Bench", condition: str) -> "Computed":
     )
 
 
-def _prompts(bench: "Bench", condition: str) -> "list[Prompt]":
+def _prompts(bench: "Measures", condition: str) -> "list[Prompt]":
     """The prompts of the discovery split; of answers of several tokens, the first of each."""
     from tinyablation.batteries import battery
-    from tinyablation.measurement import Measurement
+    from tinyablation.run_plans import measurement_of
     from tinyablation.tokenisation import Prompt
 
     chosen = bench.examples(condition, DISCOVERY)
-    measured = Measurement(bench, battery(METHOD), condition, chosen)
+    measured = measurement_of(bench, battery(METHOD), condition, chosen)
     prompts: Any = measured.prompts
     if not measured.has_spans:
         return list(prompts)

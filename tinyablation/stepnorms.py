@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora import Example
     from tinyablation.geometry import Geometry
-    from tinyablation.measuring import Bench
+    from tinyablation.interface import Measures
 
 # Columns of the table: mean over a prompt's first steps, and over all of them.
 EARLY_STEPS, ALL_STEPS = "step_norm_early", "step_norm"
@@ -51,17 +51,17 @@ class TripleNorms:
     def sample(self) -> Sample:
         return HeadSets.sample
 
-    def sets(self, bench: "Bench") -> HeadSets:
+    def sets(self, bench: "Measures") -> HeadSets:
         """The sets of the trio's layer; BatteryError for a trio that is not of one layer."""
         sets = HeadSets(self.trio[0][0], self.trio, bench.facts.n_heads, seed=bench.seed)
         sets.sets()
         return sets
 
-    def name(self, bench: "Bench") -> str:
+    def name(self, bench: "Measures") -> str:
         self.sets(bench)
         return f"geometry-{_name(self.trio)}"
 
-    def compute(self, bench: "Bench", condition: str) -> Computed:
+    def compute(self, bench: "Measures", condition: str) -> Computed:
         from tinyablation.geometry import measure_geometry
         from tinyablation.tokenisation import Prompt, encode
 
@@ -85,7 +85,7 @@ class TripleNorms:
         return Computed(document, {name: table.to_numpy() for name, table in wide.items()})
 
 
-def stepnorms(bench: "Bench", condition: str, trio: tuple[Head, ...]) -> StepNorms:
+def stepnorms(bench: "Measures", condition: str, trio: tuple[Head, ...]) -> StepNorms:
     """The triples of the trio's layer, on the examples that its coalitions are measured on.
 
     Reused where the reading is complete. Raises BatteryError for a trio that is not of one layer,
@@ -127,7 +127,7 @@ def stepnorms(bench: "Bench", condition: str, trio: tuple[Head, ...]) -> StepNor
 
 
 def _measured(
-    bench: "Bench", condition: str, sample: Sample
+    bench: "Measures", condition: str, sample: Sample
 ) -> tuple[dict[int, str], list["Example"]]:
     """Row of the corpus -> split, and the examples in that order."""
     rows = bench.rows(condition, sample)

@@ -15,6 +15,7 @@ from tests.conftest import FAMILIES, N_LAYERS
 from tests.metamorphic.faults import next_head
 from tinyablation.batteries import one_head
 from tinyablation.engine import EngineError
+from tinyablation.findings import Findings
 from tinyablation.head_sets import Subsets
 from tinyablation.interventions import (
     AblateHeads,
@@ -66,14 +67,14 @@ def table_of(engine, prompts, interventions, **given):
 
 def test_p01_a_batch_is_its_prompts_alone(bench, unhooked):
     """Prompts of many lengths are each read at their own last token, never at a pad."""
-    measured = bench.effects("facts", one_head((0, 0))).baseline()["logit_diff"]
+    measured = Findings(bench).effects("facts", one_head((0, 0))).baseline()["logit_diff"]
     assert len({len(p.ids) for p in bench.encode(bench.examples("facts"), "clean")}) > 1
     np.testing.assert_allclose(measured, unhooked, atol=SAME)
 
 
 def test_p02_the_baseline_is_the_unhooked_model(bench, unhooked):
     """Not the mean over ablated heads; and what changes nothing has a Delta of exactly 0."""
-    effects = bench.effects("facts", one_head((0, 7)))  # its head does much
+    effects = Findings(bench).effects("facts", one_head((0, 7)))  # its head does much
     np.testing.assert_allclose(effects.baseline()["logit_diff"], unhooked, atol=SAME)
     prompts = bench.encode(bench.examples("facts"), "clean")
     table = table_of(bench.engine, prompts, [ScaleHeads(((0, 7),), 1.0)])
