@@ -44,8 +44,8 @@ def main() -> None:
 
     import torch
 
+    from tinyablation.addresses import ENGINE_VERSION
     from tinyablation.corpora import CONDITIONS
-    from tinyablation.engine import ENGINE_VERSION
 
     torch.set_num_threads(1)
     recording = Recording("engine", arguments.results)

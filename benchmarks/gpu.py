@@ -72,8 +72,8 @@ def main(given: Sequence[str] | None = None) -> None:
     import torch
 
     from benchmarks.engine import corpus_prompts
+    from tinyablation.addresses import ENGINE_VERSION
     from tinyablation.corpora import CONDITIONS
-    from tinyablation.engine import ENGINE_VERSION
 
     torch.set_float32_matmul_precision("highest")  # no TF32
     recording = Recording("gpu", arguments.results)

@@ -7,9 +7,13 @@ added to the attention output of the head's layer, at all positions, in seven do
 import pytest
 
 from tinyablation.corpora import CONFIRMATION
+from tinyablation.directions import OV
 from tinyablation.heads import head_name
 from tinyablation.panels import CurvePanel, Series
-from tinyablation.steering import OV, PER_UNIT, judge_spared
+from tinyablation.steering import (
+    PER_UNIT,
+    judge_spared,
+)
 from tinyablation.verdicts import Verdict, figure, judge_above_floor, judge_all_of
 
 TARGET = "facts"

@@ -34,12 +34,17 @@ from tinyablation.batteries import (
     Side,
     single_heads,
 )
+from tinyablation.errors import RunError
 from tinyablation.interventions import AblateHeads, AblationMethod
 from tinyablation.manifests import file_sha256, read_json
 from tinyablation.measuring import Bench
 from tinyablation.registry import load_registry
 from tinyablation.run_plans import plan_run
-from tinyablation.runs import FILES, TABLES, RunError, RunStore
+from tinyablation.runs import (
+    FILES,
+    TABLES,
+    RunStore,
+)
 from tinyablation.shards import PARTIAL_SUMMARY, SHARDS, Plan
 
 ROOT = Path(__file__).parent.parent

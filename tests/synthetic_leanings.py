@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tinyablation.document import Computed
 from tinyablation.leanings import Leanings
 from tinyablation.lexicons import (
     PERMUTATIONS,
@@ -14,7 +15,6 @@ from tinyablation.lexicons import (
     log_odds,
     standardise,
 )
-from tinyablation.readings import Computed
 
 LAYERS, HEADS, VOCAB, CLUSTERS = 2, 8, 300, 16
 NAMED = (0, 2)

@@ -10,11 +10,10 @@ from pydantic import ValidationError
 from tests.synthetic_runs import make_config
 from tinyablation.addresses import (
     RunConfig,
-    RunError,
-    canonical_json,
-    digest,
     parent_name,
 )
+from tinyablation.errors import RunError
+from tinyablation.hashes import canonical_json, digest
 
 
 def test_the_name_holds_model_battery_condition_and_hash():

@@ -14,8 +14,14 @@ import pytest
 
 from tests.synthetic_runs import make_config, obtain, without_picture
 from tinyablation.__main__ import main
+from tinyablation.errors import RunError
 from tinyablation.manifests import write_manifest
-from tinyablation.runs import FILES, HEAD_IMPACT, PER_EXAMPLE, RunError, RunStore
+from tinyablation.runs import (
+    FILES,
+    HEAD_IMPACT,
+    PER_EXAMPLE,
+    RunStore,
+)
 from tinyablation.tables import PER_EXAMPLE_COLUMNS, read_table
 
 

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from tests.synthetic_runs import compute, make_config, obtain, without_picture
-from tinyablation.addresses import RunError, parent_name
+from tinyablation.addresses import parent_name
 from tinyablation.cross_condition import (
     HEAD_MATRIX,
     ordered,
     read_head_matrix,
     write_cross_condition,
 )
+from tinyablation.errors import RunError
 from tinyablation.runs import HEAD_IMPACT, RunStore
 from tinyablation.tables import HEAD_MATRIX_COLUMNS
 

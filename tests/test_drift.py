@@ -22,7 +22,8 @@ from tinyablation.drift import (
     summary,
     within,
 )
-from tinyablation.drift_commands import MOST_ROWS, as_markdown, as_text, escaped, tables
+from tinyablation.drift_tables import MOST_ROWS, as_markdown, as_text, tables
+from tinyablation.markdown import escaped
 from tinyablation.merging import merge
 from tinyablation.records import RecordFile, Session, SessionModel, write_records
 from tinyablation.reporting import write_report

@@ -22,6 +22,7 @@ from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tests.pretended_devices import Placed, place, pretending
 from tinyablation import clean, unembedding
 from tinyablation import engine as engine_module
+from tinyablation.answers import Span
 from tinyablation.circuits import ov_circuits
 from tinyablation.engine import Engine, EngineError, OutOfMemory
 from tinyablation.geometry import measure_geometry
@@ -39,7 +40,7 @@ from tinyablation.loading import load_model
 from tinyablation.ov import head_outputs
 from tinyablation.results import Results
 from tinyablation.room import Room, ran_out
-from tinyablation.spans import Span, measure_spans
+from tinyablation.spans import measure_spans
 from tinyablation.tokenisation import Prompt
 from tinyablation.unembedding import Unembedding
 

@@ -10,9 +10,8 @@ import pytest
 
 from tests.fake_sessions import fake_session, one_record
 from tests.synthetic_runs import make_config, obtain
-from tinyablation.addresses import RunError
 from tinyablation.bundles import choose
-from tinyablation.errors import WeightsMissing
+from tinyablation.errors import RunError, WeightsMissing
 from tinyablation.evidence import (
     Conduct,
     Described,

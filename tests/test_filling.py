@@ -28,8 +28,9 @@ from tests.synthetic_runs import (
     without_picture,
 )
 from tinyablation import runs
+from tinyablation.errors import RunError
 from tinyablation.locks import RunLocks
-from tinyablation.runs import RunError, RunStore
+from tinyablation.runs import RunStore
 
 PATIENCE = 60  # seconds a subprocess may need to import pandas on a loaded machine
 

@@ -19,6 +19,7 @@ from tests.synthetic_leanings import (
     make_leanings,
     own_vector,
 )
+from tinyablation.document import Computed
 from tinyablation.leanings import (
     Leanings,
     LeaningsError,
@@ -27,7 +28,6 @@ from tinyablation.leanings import (
     shared_tokens,
 )
 from tinyablation.lexicons import standardise
-from tinyablation.readings import Computed
 
 ROOT = Path(__file__).parent.parent
 ROUNDING = 1e-9

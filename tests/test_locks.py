@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 from tinyablation.locks import RunLocks
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 from tinyablation.manifests import (
     check_manifest,
     read_json,

@@ -13,6 +13,7 @@ import torch
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation import ov
 from tinyablation.circuits import Readout, ov_circuits
+from tinyablation.document import Computed
 from tinyablation.engine import Engine
 from tinyablation.examples import EngineError
 from tinyablation.leanings import Leanings
@@ -20,7 +21,6 @@ from tinyablation.lexicons import candidate_ids, token_texts
 from tinyablation.loading import load_model
 from tinyablation.ov import head_outputs, measure_ov
 from tinyablation.plain import plain
-from tinyablation.readings import Computed
 from tinyablation.tokenisation import Prompt
 
 # fp32 sums in another order, outputs of some units.

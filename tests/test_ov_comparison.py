@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.synthetic_runs import make_config
+from tinyablation.document import Computed
 from tinyablation.ov_comparison import ComparisonError, cluster_tokens, compare
-from tinyablation.readings import Computed, obtain_reading
+from tinyablation.readings import obtain_reading
 from tinyablation.runs import RunStore
 
 VOCABULARY = [f" w{id}" for id in range(40)]

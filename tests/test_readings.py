@@ -11,11 +11,15 @@ import pytest
 
 from tests.synthetic_runs import make_config
 from tinyablation import readings
-from tinyablation.addresses import RunError
 from tinyablation.artefacts import Circumstances
+from tinyablation.document import Computed
+from tinyablation.errors import RunError
 from tinyablation.manifests import write_manifest
 from tinyablation.plain import RecordError
-from tinyablation.readings import Computed, Reading, obtain_reading
+from tinyablation.readings import (
+    Reading,
+    obtain_reading,
+)
 from tinyablation.runs import RunStore
 
 ROOT = Path(__file__).parent.parent

@@ -28,8 +28,13 @@ from tests.synthetic_runs import (
 )
 from tinyablation import runs
 from tinyablation.artefacts import Circumstances
+from tinyablation.errors import RunError
 from tinyablation.manifests import write_manifest
-from tinyablation.runs import FILES, NotVerified, RunError, RunStore
+from tinyablation.runs import (
+    FILES,
+    NotVerified,
+    RunStore,
+)
 
 PATIENCE = 60  # seconds a subprocess may need to import pandas on a loaded machine
 

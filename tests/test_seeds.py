@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.synthetic_runs import compute, make_config, obtain, without_picture
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 from tinyablation.manifests import check_manifest
 from tinyablation.runs import HEAD_IMPACT, SUMMARY, RunStore
 from tinyablation.seeds import (

@@ -14,8 +14,8 @@ from tests.synthetic_runs import (
     verify,
     without_picture,
 )
-from tinyablation.addresses import RunError
 from tinyablation.batteries import Shard
+from tinyablation.errors import RunError
 from tinyablation.runs import RunStore
 from tinyablation.shards import BASELINE_TOLERANCE, Plan
 

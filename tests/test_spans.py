@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.small_tokenizers import merging_over_spaces, sentencepiece_like
+from tinyablation.answers import Span, encode_spans, is_multi_token
 from tinyablation.corpora import Example
 from tinyablation.engine import Engine, EngineError
 from tinyablation.interventions import (
@@ -26,7 +27,10 @@ from tinyablation.interventions import (
 )
 from tinyablation.loading import load_model
 from tinyablation.registry import ModelEntry
-from tinyablation.spans import LEAST_PROBABILITY, Span, encode_spans, is_multi_token, measure_spans
+from tinyablation.spans import (
+    LEAST_PROBABILITY,
+    measure_spans,
+)
 from tinyablation.tables import ENGINE_COLUMNS
 from tinyablation.tokenisation import Prompt, TokenisationError, encode_examples
 

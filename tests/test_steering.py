@@ -10,17 +10,14 @@ from claims import test_steering as s1
 from fixtures.readings import Steered
 from tests.synthetic_effects import N, make_table, noise
 from tinyablation.batteries import STEERING_SCALES
+from tinyablation.directions import CONTROLS, OV, SteeringError, control_directions
 from tinyablation.effects import Effects
 from tinyablation.expectations import Subject
 from tinyablation.interventions import Steer
 from tinyablation.panels import CurvePanel
 from tinyablation.statistics import Estimate
 from tinyablation.steering import (
-    CONTROLS,
-    OV,
     DoseResponse,
-    SteeringError,
-    control_directions,
     judge_spared,
 )
 

@@ -18,8 +18,9 @@ from tests import synthetic_runs as synthetic
 from tests.mounted import read_only, resize, small_disk
 from tests.synthetic_runs import KEYS, Counting, make_config, obtain, without_picture
 from tinyablation import artefacts, manifests, runs
+from tinyablation.errors import RunError
 from tinyablation.manifests import NotWritten, write_atomic, write_json
-from tinyablation.runs import RunError, RunStore
+from tinyablation.runs import RunStore
 
 PROCESSES = 8
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.synthetic_runs import baseline_rows, make_examples, obtain
 from tinyablation import tables
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 from tinyablation.runs import TABLES
 from tinyablation.tables import COLUMNS, ENGINE_COLUMNS, METRICS, check_examples
 

@@ -7,43 +7,17 @@ later run on another device).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tinyablation.errors import TinyAblationError
-
-HASH_DIGITS = 12  # 48 bits: a million runs collide with probability 2e-3 %
+from tinyablation.errors import RunError
+from tinyablation.hashes import HASH_DIGITS, digest
 
 # Names become folder names; hashes are tokens. Neither may hold a separator, so no path can enter.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Token = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z:._+-]*$", max_length=200)]
-
-
-class RunError(TinyAblationError):
-    """A run directory, its tables or its address is not what it should be."""
-
-
-def canonical_json(value: Any) -> str:
-    """One spelling per JSON value: sorted keys, no spaces, ASCII. Non-finite: RunError."""
-    try:
-        return json.dumps(
-            value,
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=True,
-            allow_nan=False,
-        )
-    except (TypeError, ValueError) as error:
-        raise RunError(f"not representable as JSON: {error}") from error
-
-
-def digest(value: Any) -> str:
-    """sha256 (64 hex digits) of the canonical JSON of a value."""
-    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
 
 
 # The engine whose figures a run holds: raise it whenever a figure could change.

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.addresses import RunError, parent_name
+from tinyablation.addresses import parent_name
 from tinyablation.artefacts import utc_now
 from tinyablation.conditions import CONDITIONS
+from tinyablation.errors import RunError
 from tinyablation.manifests import (
     MANIFEST,
     check_manifest,

@@ -133,7 +133,7 @@ def token_defects(
 ) -> tuple[bool | None, list[tuple[str, str]]]:
     """Whether clean and corrupt have equally many tokens, None where the example is of no use, and
     (kind, what) of the defects that it has for this tokenizer."""
-    from tinyablation.spans import encode_spans
+    from tinyablation.answers import encode_spans
     from tinyablation.tokenisation import TokenisationError
 
     found = []

@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyablation.activations import in_one_pass
-from tinyablation.addresses import ENGINE_VERSION
 from tinyablation.architecture import Architecture
 from tinyablation.clean import Borrowing, Chunk, CleanPasses, Constants, Item
 from tinyablation.donors import draw_donors
@@ -65,7 +64,7 @@ LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
 # rows; by 5, as here, a whole sweep took another 3 % less).
 FIGURE_NUMBERS = 2**18
 
-__all__ = ["ENGINE_VERSION", "Engine", "EngineError", "OutOfMemory"]
+__all__ = ["Engine", "EngineError", "OutOfMemory"]
 
 
 class Engine:

@@ -23,3 +23,7 @@ class PickledWeights(WeightsMissing):
 
 class TooLarge(Unavailable):
     """The model does not fit into this machine's memory."""
+
+
+class RunError(TinyAblationError):
+    """A run directory, its tables or its address is not what it should be."""

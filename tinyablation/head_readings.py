@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tinyablation.batteries import EVERYTHING, UNHOOKED, Sample
 from tinyablation.corpora import DISCOVERY
+from tinyablation.document import Computed
 from tinyablation.heads import Head
-from tinyablation.readings import Computed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ class SteeringDirections:
     def __call__(self, bench: Measures) -> Mapping[str, Tensor]:
         import torch
 
-        from tinyablation.steering import OV, control_directions
+        from tinyablation.directions import OV, control_directions
 
         found = bench.reading(self.source, Direction(self.head)).tensors()
         vector = found["direction"].astype("float64")

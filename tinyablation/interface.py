@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from tinyablation.addresses import RunConfig
     from tinyablation.batteries import AnyBattery, Side
     from tinyablation.corpora import Corpus, Example, Split
+    from tinyablation.document import Computed
     from tinyablation.interventions import AblationMethod
     from tinyablation.library import Library
-    from tinyablation.readings import Computed, Reading
+    from tinyablation.readings import Reading
     from tinyablation.runs import Run, RunStore
     from tinyablation.tokenisation import Prompt
 

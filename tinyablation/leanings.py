@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tinyablation.document import Computed
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
 from tinyablation.ov_comparison import ENDS, compare
-from tinyablation.readings import Computed, Reading
+from tinyablation.readings import Reading
 from tinyablation.statistics import Estimate, cluster_statistic_interval, exceedance, generator
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinyablation.addresses import digest
 from tinyablation.errors import TinyAblationError
+from tinyablation.hashes import digest
 from tinyablation.statistics import ROUNDING, exceedance
 from tinyablation.tokenisation import TokenisationError, answer_id, encode
 

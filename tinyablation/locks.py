@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 from tinyablation.manifests import writing
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tinyablation.addresses import RunError
+from tinyablation.errors import RunError
 
 MANIFEST = "manifest.json"
 LAYOUT = 1  # raised when files of a run directory change their meaning

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import pandas
     from torch import Tensor
 
+    from tinyablation.answers import Span
     from tinyablation.backends import Case
     from tinyablation.corpora import Example
     from tinyablation.examples import Ids
-    from tinyablation.spans import Span
     from tinyablation.tokenisation import Prompt
 
 
@@ -63,7 +63,7 @@ class Measurement:
     @cached_property
     def has_spans(self) -> bool:
         """Whether some answer is more than one token; then all are measured as spans."""
-        from tinyablation.spans import is_multi_token
+        from tinyablation.answers import is_multi_token
 
         return is_multi_token(self.held.model.tokenizer, self.pool, self.battery.side)
 
@@ -149,7 +149,7 @@ class Measurement:
     def _encode(self, side: Side) -> "Sequence[Prompt | Span]":
         if not self.has_spans:
             return encode(self.held.model, self.pool, side, self.protocol)
-        from tinyablation.spans import encode_spans
+        from tinyablation.answers import encode_spans
 
         if self.protocol == PUBLISHED:
             raise ProtocolError(

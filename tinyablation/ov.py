@@ -17,6 +17,7 @@ from torch import Tensor
 from tinyablation.architecture import Kept
 from tinyablation.circuits import Readout, head_columns, ov_circuits
 from tinyablation.clean import RECORD_NUMBERS
+from tinyablation.document import Computed
 from tinyablation.examples import EngineError, check_prompts
 from tinyablation.lexicons import (
     PERMUTATIONS,
@@ -30,7 +31,6 @@ from tinyablation.lexicons import (
     standardise,
     token_texts,
 )
-from tinyablation.readings import Computed
 from tinyablation.statistics import generator
 from tinyablation.whereabouts import exact
 

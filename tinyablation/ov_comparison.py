@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tinyablation.document import Computed
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
-from tinyablation.readings import Computed, Reading
+from tinyablation.readings import Reading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tinyablation import artefacts
-from tinyablation.addresses import RunConfig, RunError
+from tinyablation.addresses import RunConfig
+from tinyablation.document import Computed
+from tinyablation.errors import RunError
 from tinyablation.manifests import (
     MANIFEST,
     check_manifest,
@@ -39,13 +40,6 @@ if TYPE_CHECKING:
 READING = "reading.json"
 TENSORS = "tensors.safetensors"
 FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which they are written
-
-
-class Computed(NamedTuple):
-    """What a measurement found: a document of JSON values, and tensors by name."""
-
-    document: dict[str, Any]
-    tensors: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tinyablation.columns import columns_of, competence
 from tinyablation.comparison import FATES, MEANING, Comparison, cell_key, compare_protocols
 from tinyablation.conditions import LETTERS
 from tinyablation.drift import compare_sessions, summary
-from tinyablation.drift_commands import Table, notes, tables
+from tinyablation.drift_tables import Table, notes, tables
 from tinyablation.error_rates import goals, power_panel
 from tinyablation.errors import TinyAblationError
 from tinyablation.manifests import MANIFEST, write_atomic

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tinyablation import artefacts
-from tinyablation.addresses import RunConfig, RunError
+from tinyablation.addresses import RunConfig
+from tinyablation.errors import RunError
 from tinyablation.filling import fill
 from tinyablation.locks import RunLocks
 from tinyablation.manifests import (

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinyablation.addresses import digest
 from tinyablation.batteries import EVERYTHING, Sample
 from tinyablation.gate import RELATIONS, Gate
+from tinyablation.hashes import digest
 from tinyablation.samples import thin, thin_pairs
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyablation.addresses import digest
 from tinyablation.batteries import (
     BASELINE,
     EVERYTHING,
@@ -35,13 +34,14 @@ from tinyablation.batteries import (
 )
 from tinyablation.corpora import DISCOVERY
 from tinyablation.errors import TinyAblationError
+from tinyablation.hashes import digest
 from tinyablation.heads import Head
 from tinyablation.interventions import AblateHeads
 from tinyablation.statistics import StatisticsError, generator
 
 if TYPE_CHECKING:
+    from tinyablation.document import Computed
     from tinyablation.interface import Measures
-    from tinyablation.readings import Computed
     from tinyablation.tokenisation import Prompt
 
 CONFIDENCE = 0.95  # of every bound on what was missed: that of our intervals
@@ -238,7 +238,7 @@ class KeptPlan:
         return f"plan-{self.plan.name}"
 
     def compute(self, bench: "Measures", condition: str) -> "Computed":
-        from tinyablation.readings import Computed
+        from tinyablation.document import Computed
 
         return Computed(self.plan.document() | {"scores": self.scores})
 
@@ -264,7 +264,7 @@ def obtain_plan(bench: "Measures", condition: str, screening: Screening) -> Plan
 def _scores(bench: "Measures", condition: str) -> "Computed":
     """The mean score of every head over the discovery split."""
     from tinyablation.attribution import head_scores
-    from tinyablation.readings import Computed
+    from tinyablation.document import Computed
 
     prompts = _prompts(bench, condition)
     scores = head_scores(bench.engine, prompts).mean(0)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.addresses import HASH_DIGITS, RunError, digest
 from tinyablation.artefacts import SUMMARY_METRICS, split_names, utc_now
 from tinyablation.cross_condition import stands
+from tinyablation.errors import RunError
+from tinyablation.hashes import HASH_DIGITS, digest
 from tinyablation.manifests import (
     MANIFEST,
     check_manifest,

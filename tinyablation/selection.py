@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinyablation.addresses import HASH_DIGITS, digest
 from tinyablation.corpora import SPLITS, family_of
+from tinyablation.hashes import HASH_DIGITS, digest
 
 if TYPE_CHECKING:
     import pandas

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from tinyablation.addresses import HASH_DIGITS, RunError, digest
 from tinyablation.artefacts import distinct, utc_now
+from tinyablation.errors import RunError
+from tinyablation.hashes import HASH_DIGITS, digest
 from tinyablation.manifests import MANIFEST, file_sha256, read_json, remedy, write_json
 from tinyablation.tables import (
     BASELINE,

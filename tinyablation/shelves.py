@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tinyablation.addresses import digest
 from tinyablation.conditions import BINDING, NAMES
 from tinyablation.corpora import (
     Corpus,
@@ -24,6 +23,7 @@ from tinyablation.corpora import (
     write_corpus,
 )
 from tinyablation.fingerprints import fingerprint_of
+from tinyablation.hashes import digest
 from tinyablation.manifests import MANIFEST, write_json
 
 if TYPE_CHECKING:

@@ -6,79 +6,26 @@ measured by the engine, and what it says of the next token is read from the engi
 intervention therefore acts at all positions of prompt and answer alike.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tinyablation.answers import Span
 from tinyablation.donors import draw_donors
 from tinyablation.examples import EngineError, Ids, check_prompts
-from tinyablation.tokenisation import Prompt, TokenisationError, encode, ids_after
+from tinyablation.tokenisation import Prompt
 
 if TYPE_CHECKING:
     import pandas
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
-    from tinyablation.corpora import Example
     from tinyablation.engine import Engine
     from tinyablation.interventions import Intervention
 
 # Below this a float64 loses digits, and soon is 0: the logarithm of it would be wrong or -inf. It
 # takes a logit 690 below the sum of all.
 LEAST_PROBABILITY = 1e-300
-
-
-class Span(NamedTuple):
-    """A prompt and its two answers. `ids` include the BOS id where the model's policy says so."""
-
-    ids: Ids
-    target: Ids
-    foil: Ids
-
-
-def encode_spans(
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Iterable["Example"],
-    bos: int | None,
-    side: str = "clean",
-) -> list[Span]:
-    """Spans of one side of the examples, in their order; `bos` is put in front unless None.
-
-    TokenisationError for an answer that changes how its prompt is split, adds no token, or holds a
-    word the tokenizer does not know; and for two answers of which one begins with the other, as
-    equal ones do: the shorter is then never the less probable, whatever a model knows.
-    """
-    found = []
-    for row in examples:
-        text = getattr(row, side)
-        ids = encode(tokenizer, text)
-        target, foil = (_answer(tokenizer, ids, text, answer) for answer in (row.target, row.foil))
-        short = min(len(target), len(foil))
-        if target[:short] == foil[:short]:
-            raise TokenisationError(
-                f"of {row.target!r} and {row.foil!r} one begins with the tokens of the other, "
-                f"after {text!r}"
-            )
-        found.append(Span(ids if bos is None else (bos, *ids), target, foil))
-    return found
-
-
-def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answer: str) -> Ids:
-    ids = ids_after(tokenizer, before, prompt, answer)
-    if not ids:
-        raise TokenisationError(f"{answer!r} is no token after {prompt!r}")
-    if tokenizer.unk_token_id in ids:
-        raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
-    return ids
-
-
-def is_multi_token(
-    tokenizer: "PreTrainedTokenizerBase", examples: Iterable["Example"], side: str = "clean"
-) -> bool:
-    """Whether any answer is more than one token; TokenisationError as encode_spans."""
-    spans = encode_spans(tokenizer, examples, None, side)
-    return any(len(answer) > 1 for span in spans for answer in (span.target, span.foil))
 
 
 class _Row(NamedTuple):

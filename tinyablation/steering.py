@@ -4,7 +4,6 @@ The response of an example is its slope: least squares of LD over the scales, th
 them as scale 0. In logits per unit, a unit being the direction added once, at its own length.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,37 +11,13 @@ from numpy.typing import NDArray
 
 from tinyablation.batteries import STEERING_SCALES
 from tinyablation.corpora import CONFIRMATION, DISCOVERY
+from tinyablation.directions import CONTROLS, OV, SteeringError
 from tinyablation.effects import Effects, Floats
-from tinyablation.errors import TinyAblationError
 from tinyablation.interventions import Steer
-from tinyablation.statistics import Estimate, generator, spearman
+from tinyablation.statistics import Estimate, spearman
 from tinyablation.verdicts import Floor, Verdict, figure
 
-OV = "ov"
-# Random directions of the same length. One alone would leave the verdict to the luck of its draw;
-# three make 24 interventions a condition, a sixteenth of what a sweep of GPT-2 medium has.
-CONTROLS = ("random-1", "random-2", "random-3")
 PER_UNIT = "logits per unit"
-
-
-class SteeringError(TinyAblationError):
-    """Steering that cannot be measured or summarised; the message says which."""
-
-
-def control_directions(
-    direction: Floats, seed: int, purpose: str, names: Sequence[str] = CONTROLS
-) -> dict[str, Floats]:
-    """Random directions by name, [d_model] each, isotropic and as long as `direction` [d_model]."""
-    length = float(np.linalg.norm(direction))
-    if direction.ndim != 1 or not np.isfinite(length) or length == 0:
-        raise SteeringError(
-            f"a direction of shape {direction.shape} and length {length} has no control"
-        )
-    found = {}
-    for name in names:
-        drawn = generator(seed, f"{purpose} {name}").standard_normal(len(direction))
-        found[name] = np.asarray(drawn * (length / np.linalg.norm(drawn)))
-    return found
 
 
 @dataclass(frozen=True)

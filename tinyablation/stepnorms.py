@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.batteries import Sample
 from tinyablation.coalitions import Coalitions, Heads
+from tinyablation.document import Computed
 from tinyablation.head_sets import HeadSets
 from tinyablation.heads import Head, heads_label
-from tinyablation.readings import Computed
 
 if TYPE_CHECKING:
     import pandas

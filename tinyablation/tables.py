@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tinyablation.addresses import RunError, digest
+from tinyablation.errors import RunError
+from tinyablation.hashes import digest
 from tinyablation.manifests import write_atomic
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from tests.metamorphic.cases import (
     prompts_of,
 )
 from tests.metamorphic.searching import ROUNDING, assert_same_rows
+from tinyablation.answers import Span
 from tinyablation.engine import Engine
 from tinyablation.heads import Head
 from tinyablation.interventions import (
@@ -29,7 +30,7 @@ from tinyablation.interventions import (
     ScaleHeads,
     Steer,
 )
-from tinyablation.spans import Span, measure_spans
+from tinyablation.spans import measure_spans
 from tinyablation.tables import BASELINE
 from tinyablation.tokenisation import Prompt
 

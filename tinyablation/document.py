@@ -1,0 +1,17 @@
+"""A measurement that is a document and not a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Computed(NamedTuple):
+    """What a measurement found: a document of JSON values, and tensors by name."""
+
+    document: dict[str, Any]
+    tensors: Mapping[str, np.ndarray] = MappingProxyType({})

@@ -1,0 +1,28 @@
+"""Hashes of values: what is equal has one, wherever it was made."""
+
+import hashlib
+import json
+from typing import Any
+
+from tinyablation.errors import RunError
+
+HASH_DIGITS = 12  # 48 bits: a million runs collide with probability 2e-3 %
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling per JSON value: sorted keys, no spaces, ASCII. Non-finite: RunError."""
+    try:
+        return json.dumps(
+            value,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        )
+    except (TypeError, ValueError) as error:
+        raise RunError(f"not representable as JSON: {error}") from error
+
+
+def digest(value: Any) -> str:
+    """sha256 (64 hex digits) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
