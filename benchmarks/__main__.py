@@ -28,8 +28,8 @@ from benchmarks.record import (
     table,
     take_in,
 )
-from tinyablation.devices import look
 from tinyablation.errors import TinyAblationError
+from tinyablation.models.devices import look
 from tinyablation.spelling import did_you_mean
 
 FOLDER = Path(__file__).parent

@@ -44,8 +44,8 @@ def main() -> None:
 
     import torch
 
-    from tinyablation.addresses import ENGINE_VERSION
-    from tinyablation.corpora import CONDITIONS
+    from tinyablation.corpora.examples import CONDITIONS
+    from tinyablation.runs.address import ENGINE_VERSION
 
     torch.set_num_threads(1)
     recording = Recording("engine", arguments.results)
@@ -73,8 +73,8 @@ def corpus_prompts(tokenizer: Path, corpus: str, condition: str) -> list[Any]:
     """The clean prompts of a condition's confirmation split."""
     from transformers import AutoTokenizer
 
-    from tinyablation.corpora import load_corpus, load_split
-    from tinyablation.tokenisation import encode_examples
+    from tinyablation.corpora.examples import load_corpus, load_split
+    from tinyablation.corpora.tokenisation import encode_examples
 
     folder = ROOT / "corpora" / corpus
     examples = load_corpus(folder / f"{condition}.jsonl")
@@ -90,9 +90,9 @@ def compare(prompts: list[Any], heads: list[Head]) -> dict[str, Any]:
     """Both sides on these prompts, in this process, CPU seconds of each."""
     import numpy as np
 
-    from tinyablation.backends import BridgeHooks
-    from tinyablation.engine import Engine
-    from tinyablation.interventions import AblateHeads
+    from tinyablation.engine.engine import Engine
+    from tinyablation.engine.hook_backends import BridgeHooks
+    from tinyablation.interventions.interventions import AblateHeads
 
     engine = Engine(random_model(GPT2_SMALL))
     interventions = [AblateHeads((head,)) for head in heads]

@@ -32,11 +32,11 @@ from benchmarks.shapes import (
     random_model,
 )
 from benchmarks.timing import ROOT
-from tinyablation.devices import DeviceError, choose_device, peak_bytes, reset_peak
+from tinyablation.models.devices import DeviceError, choose_device, peak_bytes, reset_peak
 
 if TYPE_CHECKING:
-    from tinyablation.loading import LoadedModel
-    from tinyablation.tokenisation import Prompt
+    from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.models.loading import LoadedModel
 
 RATIO = 30.0  # against one hooked run a head and a prompt
 # Logits, in float32 between engine and loops: sums in other orders, over 12 layers.
@@ -72,8 +72,8 @@ def main(given: Sequence[str] | None = None) -> None:
     import torch
 
     from benchmarks.engine import corpus_prompts
-    from tinyablation.addresses import ENGINE_VERSION
-    from tinyablation.corpora import CONDITIONS
+    from tinyablation.corpora.examples import CONDITIONS
+    from tinyablation.runs.address import ENGINE_VERSION
 
     torch.set_float32_matmul_precision("highest")  # no TF32
     recording = Recording("gpu", arguments.results)
@@ -146,7 +146,7 @@ def large(
     """Figures of a Mistral in bfloat16, and of its whole sweep by them; what they are made of."""
     import torch
 
-    from tinyablation.precision import TOLERANCES
+    from tinyablation.measurement.precision import TOLERANCES
 
     begin = time.perf_counter()
     loaded = random_model(shape, device, torch.bfloat16)
@@ -200,8 +200,8 @@ def first_prompts(count: int) -> "list[Prompt]":
     """The first clean prompts of each of the four conditions, as many in all."""
     from transformers import AutoTokenizer
 
-    from tinyablation.corpora import CONDITIONS, load_corpus
-    from tinyablation.tokenisation import encode_examples
+    from tinyablation.corpora.examples import CONDITIONS, load_corpus
+    from tinyablation.corpora.tokenisation import encode_examples
 
     tokenizer = AutoTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
     found: list[Prompt] = []
@@ -233,9 +233,9 @@ def compare(
     """
     import numpy as np
 
-    from tinyablation.backends import BridgeHooks
-    from tinyablation.engine import Engine
-    from tinyablation.interventions import AblateHeads
+    from tinyablation.engine.engine import Engine
+    from tinyablation.engine.hook_backends import BridgeHooks
+    from tinyablation.interventions.interventions import AblateHeads
 
     device = str(loaded.device)
     engine = Engine(loaded)

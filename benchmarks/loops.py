@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.shapes import Head
 
 if TYPE_CHECKING:
-    from tinyablation.tokenisation import Prompt
+    from tinyablation.corpora.tokenisation import Prompt
 
 
 def hooked_loop(

@@ -1,9 +1,9 @@
 """Memory of four workers on one CPU against one: do they share the weights?
 
 Linux only: it reads /proc. Three loads of a random Llama-like model of some 3 GB in float32, each
-by one worker process and then by several, who load it through tinyablation.loading, run one prompt
-and wait: a float32 checkpoint; a float16 one that every worker casts; the same through a converted
-copy of the weights.
+by one worker process and then by several, who load it through tinyablation.models.loading, run one
+prompt and wait: a float32 checkpoint; a float16 one that every worker casts; the same through a
+converted copy of the weights.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def checkpoint(folder: Path, n_layers: int, dtype: str) -> int:
     import transformers
     from tokenizers import Tokenizer, models
 
-    from tinyablation.copies import Layout, write_tensors
+    from tinyablation.models.weight_copies import Layout, write_tensors
 
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
@@ -160,9 +160,9 @@ def work(folder: Path, copy: bool) -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from tinyablation.copies import converted
-    from tinyablation.loading import describe, load_model
-    from tinyablation.registry import ModelEntry
+    from tinyablation.models.loading import describe, load_model
+    from tinyablation.models.registry import ModelEntry
+    from tinyablation.models.weight_copies import converted
 
     torch.set_num_threads(1)
     disable_progress_bar()

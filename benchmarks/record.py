@@ -23,10 +23,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tinyablation.artefacts import utc_now, versions
-from tinyablation.devices import choose_device, describe_device, gigabytes
 from tinyablation.errors import TinyAblationError
-from tinyablation.manifests import write_json
+from tinyablation.files.manifests import write_json
+from tinyablation.models.devices import choose_device, describe_device, gigabytes
+from tinyablation.runs.derived import utc_now, versions
 
 RESULTS = Path(__file__).parent / "results"
 UNMEASURED = "no result"

@@ -76,7 +76,7 @@ def kills(module: str, moments: int, folder: Path, seed: int) -> dict[str, int]:
 def damaged_lines(count: int, folder: Path, seed: int) -> dict[str, int]:
     """How many lines were accepted, and how many refused."""
     from tests.fuzzing import read_damaged
-    from tinyablation.corpora import load_corpus
+    from tinyablation.corpora.examples import load_corpus
 
     rows = load_corpus(ROOT / "corpora" / "tiny" / "facts.jsonl").examples[:200]
     return dict(read_damaged(folder, rows, count, seed))

@@ -73,11 +73,11 @@ def saving(n_prompts: int, n_layers: int, screen: str) -> dict[str, Any]:
     import numpy as np
 
     from benchmarks.shapes import GPT2_SMALL, random_model
-    from tinyablation.attribution import head_scores
-    from tinyablation.engine import Engine
-    from tinyablation.interventions import AblateHeads
-    from tinyablation.screening import make_plan, parse_screening
-    from tinyablation.tokenisation import Prompt
+    from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.engine.attribution import head_scores
+    from tinyablation.engine.engine import Engine
+    from tinyablation.interventions.interventions import AblateHeads
+    from tinyablation.measurement.screening import make_plan, parse_screening
 
     rng, vocabulary = np.random.default_rng(SEED), GPT2_SMALL.vocabulary
     prompts = []
@@ -125,7 +125,7 @@ def heads_of(shape: tuple[int, int], screen: str) -> dict[str, Any]:
     """How many heads a screened sweep measures of such a model, by scores drawn at random."""
     import numpy as np
 
-    from tinyablation.screening import make_plan, most_in_population, parse_screening
+    from tinyablation.measurement.screening import make_plan, most_in_population, parse_screening
 
     scores = np.random.default_rng(SEED).normal(size=shape)
     plan = make_plan(scores, parse_screening(screen), "", seed=SEED, purpose="benchmark")
@@ -143,11 +143,11 @@ def heads_of(shape: tuple[int, int], screen: str) -> dict[str, Any]:
 
 def embedded() -> list[dict[str, Any]]:
     """A cell for each embedded model and condition."""
-    from tinyablation.corpora import CONDITIONS
-    from tinyablation.expectations import load_subjects
-    from tinyablation.measuring import Bench
-    from tinyablation.registry import load_registry
-    from tinyablation.runs import RunStore
+    from tinyablation.corpora.examples import CONDITIONS
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.models.registry import load_registry
+    from tinyablation.runs.store import RunStore
+    from tinyablation.verdicts.registered import load_subjects
 
     registry = load_registry(ROOT / "fixtures" / "models.toml")
     subjects = load_subjects(ROOT / "claims" / "subjects.toml")
@@ -171,11 +171,11 @@ def cell(bench: Any, condition: str, planted: Any) -> dict[str, Any]:
     import numpy as np
     from scipy.stats import spearmanr
 
-    from tinyablation.attribution import head_scores
-    from tinyablation.batteries import single_heads
-    from tinyablation.interventions import AblateHeads
-    from tinyablation.screening import make_plan, most_in_population, parse_screening
-    from tinyablation.verdicts import EFFECT_SHARE
+    from tinyablation.engine.attribution import head_scores
+    from tinyablation.interventions.batteries import single_heads
+    from tinyablation.interventions.interventions import AblateHeads
+    from tinyablation.measurement.screening import make_plan, most_in_population, parse_screening
+    from tinyablation.verdicts.verdicts import EFFECT_SHARE
 
     shape = (bench.facts.n_layers, bench.facts.n_heads)
     every = single_heads(*shape)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from tinyablation.loading import LoadedModel
+    from tinyablation.models.loading import LoadedModel
 
 Head = tuple[int, int]
 SEED = 0
@@ -36,8 +36,8 @@ def random_model(shape: Shape, device: str = "cpu", dtype: Any = None) -> "Loade
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
 
-    from tinyablation.loading import LoadedModel, ModelFacts
-    from tinyablation.registry import ModelEntry
+    from tinyablation.models.loading import LoadedModel, ModelFacts
+    from tinyablation.models.registry import ModelEntry
 
     if shape.gated:
         config: Any = MistralConfig(
@@ -105,7 +105,7 @@ def necessary_operations(
     everywhere and the rest where prompts end; the vocabulary for every prompt. Attention counts the
     tokens that are looked at. Clean passes, norms and activation functions count nothing.
     """
-    from tinyablation.tries import trie
+    from tinyablation.engine.prefix_trie import trie
 
     nodes = trie(list(dict.fromkeys(prompts)))
     at_ends = list(set(nodes.ends.tolist()))

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.record import Recording, parser
 from benchmarks.timing import Seconds, plain_environment, timed
-from tinyablation.manifests import MANIFEST, read_json
-from tinyablation.runs import PER_EXAMPLE
+from tinyablation.files.manifests import MANIFEST, read_json
+from tinyablation.runs.store import PER_EXAMPLE
 
 RATIO = 1.7
 # Two models of one size, so that two workers have as much to do each.

@@ -7,7 +7,7 @@ Change = ablated - clean.
 import pytest
 
 from tinyablation.heads import head_name
-from tinyablation.verdicts import judge_above_floor, judge_below_ceiling
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_below_ceiling
 
 # B.2: the share that counts for LD counts for entropy. The published .08 to .10, if they are nats
 # of some 6, are less than 2 %, and would be refuted as too small.

@@ -7,10 +7,10 @@ the confirmation split.
 
 import pytest
 
-from tinyablation.calibration import BRIER_FLOOR, Unbalanced, calibration_verdict
-from tinyablation.coalitions import set_name
-from tinyablation.panels import CurvePanel, Series
-from tinyablation.verdicts import blocked, figure
+from tinyablation.analysis.calibration import BRIER_FLOOR, Unbalanced, calibration_verdict
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.records.panels import CurvePanel, Series
+from tinyablation.verdicts.verdicts import blocked, figure
 
 
 @pytest.mark.claim("K.1")

@@ -6,10 +6,10 @@ triple of the layer that is measured.
 
 import pytest
 
-from tinyablation.coalitions import set_name
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS
 from tinyablation.heads import head_name
-from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS
-from tinyablation.verdicts import judge_above_floor, judge_all_of, judge_below_ceiling
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of, judge_below_ceiling
 
 # G.1: the share that counts for LD counts for entropy. It is crossed easily: on the discovery
 # split, up to 27 of the 56 triples of layer 0 of an unplanted model lower entropy as much (negation

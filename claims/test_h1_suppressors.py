@@ -7,10 +7,10 @@ fixtures see to that).
 
 import pytest
 
-from tinyablation.coalitions import set_name
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
-from tinyablation.sweeps import rank_agreement_interval
-from tinyablation.verdicts import judge_above_floor, judge_all_of
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of
 
 # H1.3: the 5 % critical value of Spearman's rho for the 16 heads of a layer of GPT-2 medium.
 AGREEMENT_FLOOR = 0.5

@@ -7,11 +7,16 @@ both are one measurement, counted once.
 
 import pytest
 
-from tinyablation.coalition_panels import cooperation, heads_together, pair_gains, recoveries
-from tinyablation.coalitions import set_name
+from tinyablation.analysis.coalition_panels import (
+    cooperation,
+    heads_together,
+    pair_gains,
+    recoveries,
+)
+from tinyablation.analysis.coalitions import set_name
 from tinyablation.heads import head_name
-from tinyablation.ratios import RatioUndefined
-from tinyablation.verdicts import (
+from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.verdicts import (
     blocked,
     judge_above_floor,
     judge_all_of,

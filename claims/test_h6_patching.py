@@ -8,12 +8,12 @@ split.
 
 import pytest
 
+from tinyablation.analysis.patching import ASYMMETRY_FLOOR, is_flat, residual_patches
 from tinyablation.heads import head_name
-from tinyablation.interventions import PatchResidual
-from tinyablation.panels import CurvePanel, GridPanel, Series
-from tinyablation.patches import ASYMMETRY_FLOOR, is_flat, residual_patches
-from tinyablation.ratios import RatioUndefined
-from tinyablation.verdicts import (
+from tinyablation.interventions.interventions import PatchResidual
+from tinyablation.records.panels import CurvePanel, GridPanel, Series
+from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.verdicts import (
     blocked,
     judge_above_floor,
     judge_all_of,

@@ -7,10 +7,10 @@ are over fact clusters; words that a tokenizer splits are left out.
 
 import pytest
 
+from tinyablation.analysis.head_vocabulary import likeness, one_vocabulary, shared_tokens
 from tinyablation.heads import head_name
-from tinyablation.leanings import likeness, one_vocabulary, shared_tokens
-from tinyablation.panels import TokensPanel
-from tinyablation.verdicts import (
+from tinyablation.records.panels import TokensPanel
+from tinyablation.verdicts.verdicts import (
     ALPHA,
     Verdict,
     blocked,

@@ -6,15 +6,15 @@ added to the attention output of the head's layer, at all positions, in seven do
 
 import pytest
 
-from tinyablation.corpora import CONFIRMATION
-from tinyablation.directions import OV
-from tinyablation.heads import head_name
-from tinyablation.panels import CurvePanel, Series
-from tinyablation.steering import (
+from tinyablation.analysis.steering import (
     PER_UNIT,
     judge_spared,
 )
-from tinyablation.verdicts import Verdict, figure, judge_above_floor, judge_all_of
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import head_name
+from tinyablation.interventions.directions import OV
+from tinyablation.records.panels import CurvePanel, Series
+from tinyablation.verdicts.verdicts import Verdict, figure, judge_above_floor, judge_all_of
 
 TARGET = "facts"
 # The study steers three doses; over seven, .9 allows of one exchange of two or three neighbours.

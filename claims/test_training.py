@@ -6,10 +6,10 @@ confirmation split.
 
 import pytest
 
-from tinyablation.courses import emergence
+from tinyablation.analysis.emergence import emergence
 from tinyablation.heads import head_name
-from tinyablation.panels import CurvePanel, Series
-from tinyablation.verdicts import judge_above_floor, judge_all_of
+from tinyablation.records.panels import CurvePanel, Series
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of
 
 
 @pytest.mark.claim("D.1")

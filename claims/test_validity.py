@@ -7,7 +7,7 @@ remains. V.1 and V.4 are asked of the families that count, and gate nothing.
 
 import pytest
 
-from tinyablation.validity import exceeds_prior, follows_answers, is_competent
+from tinyablation.measurement.validity import exceeds_prior, follows_answers, is_competent
 
 
 @pytest.mark.claim("V.1")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tests.conftest import VOCABULARY
-from tinyablation.tokenisation import Prompt
+from tinyablation.corpora.tokenisation import Prompt
 
 
 def make_prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:

@@ -102,7 +102,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_entry(tiny_folders: dict[str, Path]) -> Callable[..., Any]:
     """Make the registry entry of a family's tiny model; keywords replace fields."""
-    from tinyablation.registry import ModelEntry
+    from tinyablation.models.registry import ModelEntry
 
     def make(family: str, **fields: Any) -> ModelEntry:
         plain = {
@@ -121,7 +121,7 @@ def tiny_entry(tiny_folders: dict[str, Path]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_models(tiny_entry: Callable[..., Any]) -> dict[str, Any]:
     """The four tiny models, loaded in float32."""
-    from tinyablation.loading import load_model
+    from tinyablation.models.loading import load_model
 
     return {family: load_model(tiny_entry(family)) for family in FAMILIES}
 
@@ -129,7 +129,7 @@ def tiny_models(tiny_entry: Callable[..., Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def engines(tiny_models: dict[str, Any]) -> dict[str, Any]:
     """The engine over each of the four tiny models."""
-    from tinyablation.engine import Engine
+    from tinyablation.engine.engine import Engine
 
     return {family: Engine(model) for family, model in tiny_models.items()}
 
@@ -141,7 +141,7 @@ def bridges(tiny_entry: Callable[..., Any]) -> dict[tuple[str, bool], Any]:
         build_bridge_from_module,
     )
 
-    from tinyablation.loading import load_model
+    from tinyablation.models.loading import load_model
 
     found = {}
     for family in FAMILIES:

@@ -7,8 +7,8 @@ import random
 import re
 from html.parser import HTMLParser
 
-from tinyablation.packs import packs, unpack
-from tinyablation.records import Record, RecordFile
+from tinyablation.records.packs import packs, unpack
+from tinyablation.records.records import Record, RecordFile
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 FAMILIES = ("gpt2", "mistral", "llama", "neox")

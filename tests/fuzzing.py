@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tinyablation.corpora import CorpusError, Example, canonical_lines, load_corpus
+from tinyablation.corpora.examples import CorpusError, Example, canonical_lines, load_corpus
 
 # What JSON can hold where text or a truth value is wanted, and text that breaks readers.
 VALUES: tuple[Any, ...] = (

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.small_corpora import put_corpora
-from tinyablation.batteries import (
+from tinyablation.errors import RunError
+from tinyablation.files.manifests import file_sha256, read_json
+from tinyablation.interventions.batteries import (
     BASELINE,
     EVERYTHING,
     BatteryError,
@@ -34,18 +36,16 @@ from tinyablation.batteries import (
     Side,
     single_heads,
 )
-from tinyablation.errors import RunError
-from tinyablation.interventions import AblateHeads, AblationMethod
-from tinyablation.manifests import file_sha256, read_json
-from tinyablation.measuring import Bench
-from tinyablation.registry import load_registry
-from tinyablation.run_plans import plan_run
-from tinyablation.runs import (
+from tinyablation.interventions.interventions import AblateHeads, AblationMethod
+from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.plan import plan_run
+from tinyablation.models.registry import load_registry
+from tinyablation.runs.shards import PARTIAL_SUMMARY, SHARDS, Plan
+from tinyablation.runs.store import (
     FILES,
     TABLES,
     RunStore,
 )
-from tinyablation.shards import PARTIAL_SUMMARY, SHARDS, Plan
 
 ROOT = Path(__file__).parent.parent
 METHODS: tuple[AblationMethod, ...] = ("zero", "mean", "resample")
@@ -299,8 +299,8 @@ def prepare() -> None:
     import transformers
     from transformers.models.llama import modeling_llama  # noqa: F401
 
-    import tinyablation.engine
-    import tinyablation.plots  # noqa: F401
+    import tinyablation.engine.engine
+    import tinyablation.runs.heatmaps  # noqa: F401
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()

@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 
 from tests.killing import Damage
-from tinyablation.manifests import MANIFEST, file_sha256, read_json
-from tinyablation.runs import TABLES
-from tinyablation.shards import SHARDS
+from tinyablation.files.manifests import MANIFEST, file_sha256, read_json
+from tinyablation.runs.shards import SHARDS
+from tinyablation.runs.store import TABLES
 
 ROOT = Path(__file__).parent.parent
 CELLS = "(tiny-llama or tiny-mistral) and facts and not plain"

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tinyablation.folders import TOKENIZER_FILES
+from tinyablation.models.checkpoint import TOKENIZER_FILES
 
 Files = Path | Mapping[str, Path | bytes]
 FOREVER = math.inf

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tinyablation.jobs import Job, run_job
-from tinyablation.measurement import Measurement
+from tinyablation.cluster.jobs import Job, run_job
+from tinyablation.measurement.shard_computation import Measurement
 
 BATTERY = "single-heads"  # of an embedded model: the baseline, and two shards
 SHARD = "L00-L02"

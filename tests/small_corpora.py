@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tinyablation.corpora import (
+from tinyablation.corpora.corpus_folder import adopt
+from tinyablation.corpora.examples import (
     SPLITS,
     Corpus,
     Example,
@@ -13,8 +14,7 @@ from tinyablation.corpora import (
     load_split,
     write_corpus,
 )
-from tinyablation.shelves import adopt
-from tinyablation.tokenisation import load_tokenizer
+from tinyablation.corpora.tokenisation import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 EMBEDDED = ROOT / "fixtures" / "organisms" / "tiny-llama"  # all embedded models share a tokenizer

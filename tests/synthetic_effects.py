@@ -6,16 +6,16 @@ from zlib import crc32
 import numpy as np
 import pandas
 
-from tinyablation.coalitions import Coalitions
-from tinyablation.effects import Effects
-from tinyablation.interventions import (
+from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.effects import Effects
+from tinyablation.analysis.patching import Patches
+from tinyablation.analysis.path_patching import PathEffects
+from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
     PatchPath,
     PatchResidual,
 )
-from tinyablation.patches import Patches
-from tinyablation.paths import PathEffects
 
 N_CLUSTERS, PER_CLUSTER = 24, 2
 N = N_CLUSTERS * PER_CLUSTER

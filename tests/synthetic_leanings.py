@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyablation.document import Computed
-from tinyablation.leanings import Leanings
-from tinyablation.lexicons import (
+from tinyablation.analysis.head_vocabulary import Leanings
+from tinyablation.corpora.lexicons import (
     PERMUTATIONS,
     Usable,
     describe_words,
@@ -15,6 +14,7 @@ from tinyablation.lexicons import (
     log_odds,
     standardise,
 )
+from tinyablation.engine.document import Computed
 
 LAYERS, HEADS, VOCAB, CLUSTERS = 2, 8, 300, 16
 NAMED = (0, 2)

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tinyablation.addresses import RunConfig
-from tinyablation.batteries import Battery, Shard
-from tinyablation.runs import Run, RunStore
+from tinyablation.interventions.batteries import Battery, Shard
+from tinyablation.runs.address import RunConfig
+from tinyablation.runs.store import Run, RunStore
 
 N_LAYERS, N_HEADS, N_EXAMPLES = 4, 3, 12
 SUPPRESSOR = "0.2"
@@ -157,7 +157,7 @@ def obtain(root: Path, config: RunConfig | None = None, with_=compute, **options
 
 def without_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is half the cost of a synthetic run, and no concern of most tests."""
-    monkeypatch.setattr("tinyablation.plots.draw_png", lambda *_: b"no picture")
+    monkeypatch.setattr("tinyablation.runs.heatmaps.draw_png", lambda *_: b"no picture")
 
 
 def main(root: str, log: str, seconds: str, *keys: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas
 
-from tinyablation.sweeps import Sweep
-from tinyablation.tables import PER_EXAMPLE_COLUMNS
+from tinyablation.analysis.sweeps import Sweep
+from tinyablation.engine.tables import PER_EXAMPLE_COLUMNS
 
 LAYERS, HEADS = 3, 4
 METHODS = ("zero", "zero_folded", "mean", "resample")

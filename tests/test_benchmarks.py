@@ -14,7 +14,7 @@ import pytest
 from benchmarks import __main__ as harness
 from benchmarks import gpu, record, shapes, timing
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
-from tinyablation.devices import Hardware, pick
+from tinyablation.models.devices import Hardware, pick
 
 ROOT = Path(__file__).parent.parent
 CPU = {"kind": "cpu", "name": "Some CPU", "usable_cores": 2, "total_memory": 8 * 10**9}
@@ -290,7 +290,7 @@ def test_necessary_operations_by_hand():
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
-    from tinyablation.corpora import CONDITIONS
+    from tinyablation.corpora.examples import CONDITIONS
 
     recording = Recording("gpu", tmp_path)
     prompts = {name: engine.corpus_prompts(gpu.TOKENIZER, "tiny", name)[:6] for name in CONDITIONS}

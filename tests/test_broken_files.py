@@ -14,15 +14,15 @@ import pytest
 
 from tests.synthetic_runs import make_config, obtain, without_picture
 from tinyablation.__main__ import main
+from tinyablation.engine.tables import PER_EXAMPLE_COLUMNS, read_table
 from tinyablation.errors import RunError
-from tinyablation.manifests import write_manifest
-from tinyablation.runs import (
+from tinyablation.files.manifests import write_manifest
+from tinyablation.runs.store import (
     FILES,
     HEAD_IMPACT,
     PER_EXAMPLE,
     RunStore,
 )
-from tinyablation.tables import PER_EXAMPLE_COLUMNS, read_table
 
 
 def contents(folder: Path) -> dict[str, str]:

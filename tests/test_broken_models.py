@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tinyablation.loading import LoadingError, describe, load_model
+from tinyablation.models.loading import LoadingError, describe, load_model
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "model.safetensors"

@@ -11,8 +11,8 @@ import pytest
 from claims import test_h1_suppressors as h1
 from claims import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
-from tinyablation.expectations import Subject
-from tinyablation.validity import Tables, condition_validity, counting, family_validity
+from tinyablation.measurement.validity import Tables, condition_validity, counting, family_validity
+from tinyablation.verdicts.registered import Subject
 
 NAMED = Subject(suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted")
 PLANTED = {(0, 2): 1.0}

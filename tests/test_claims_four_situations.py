@@ -225,7 +225,7 @@ def test_a_session_whose_measurements_are_there_loads_no_torch(hub, machine, tmp
     machine.run(hub, *arguments)
     session = machine.run(hub, "-p", "heavy", "claims", *arguments, PYTHONPATH=paths)
     assert session.outcomes("tiny-mistral") == SUPPORTED[:1]
-    from tinyablation.devices import look
+    from tinyablation.models.devices import look
 
     expected = "heavy: []" if look().torch.endswith("+cpu") else "heavy: ['torch']"
     assert expected in session.out

@@ -20,13 +20,13 @@ from tests import lossy_jobs
 from tests.lossy_jobs import BATTERY, SHARD, marker
 from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
-from tinyablation.dispatch import Dispatch, JobLost, dispatching
-from tinyablation.executors import ExecutorError, parse
-from tinyablation.findings import Findings
-from tinyablation.measuring import Bench
-from tinyablation.registry import load_registry
-from tinyablation.run_plans import plan_run
-from tinyablation.runs import TABLES, Run, RunStore
+from tinyablation.analysis.findings import Findings
+from tinyablation.cluster.dispatch import Dispatch, JobLost, dispatching
+from tinyablation.cluster.executors import ExecutorError, parse
+from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.plan import plan_run
+from tinyablation.models.registry import load_registry
+from tinyablation.runs.store import TABLES, Run, RunStore
 
 pytestmark = [
     pytest.mark.slow,
@@ -200,7 +200,7 @@ def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_pat
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
-    monkeypatch.setattr("tinyablation.dispatch.RETRIES", 1)
+    monkeypatch.setattr("tinyablation.cluster.dispatch.RETRIES", 1)
     store = tmp_path / "runs"
     with dispatching(parse("submitit-local://?shards=1"), store, say=print) as elsewhere:
         elsewhere.call = lossy_jobs.always_dying
@@ -258,7 +258,7 @@ def test_a_slurm_job_whose_node_fails_is_submitted_again(corpora, alone, tmp_pat
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
-    monkeypatch.setattr("tinyablation.executors.ASK_SECONDS", 1)
+    monkeypatch.setattr("tinyablation.cluster.executors.ASK_SECONDS", 1)
     store, said = tmp_path / "runs", []
     with dispatching(parse("slurm://gpu?cpus=1&shards=1&jobs=2"), store, say=said.append) as sent:
         sent.call = lossy_jobs.dying

@@ -19,22 +19,22 @@ from claims import test_geometry as geometry
 from claims import test_training as training
 from fixtures import derived, measurements, readings
 from tests import synthetic_sweeps
+from tests.analysis.test_emergence import made_up
 from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
-from tests.test_courses import made_up
-from tinyablation.coalitions import Coalitions
-from tinyablation.findings import Findings
-from tinyablation.fingerprints import load_as_measured
+from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.findings import Findings
+from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
+from tinyablation.analysis.sweeps import Sweep
+from tinyablation.corpora.corpus_folder import adopt
+from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
 from tinyablation.heads import Head
-from tinyablation.interventions import AblateHeads
-from tinyablation.loading import WeightsMissing
-from tinyablation.measuring import Bench
-from tinyablation.plain import plain
-from tinyablation.registry import load_registry
-from tinyablation.runs import RunStore
-from tinyablation.shelves import adopt
-from tinyablation.stepnorms import ALL_STEPS, EARLY_STEPS, StepNorms
-from tinyablation.sweeps import Sweep
+from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.measurement.bench import Bench
+from tinyablation.models.loading import WeightsMissing
+from tinyablation.models.registry import load_registry
+from tinyablation.records.plain import plain
+from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -422,7 +422,7 @@ def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, mo
     def missing(*_):
         raise WeightsMissing("step 30: no folder")
 
-    monkeypatch.setattr("tinyablation.courses.course", missing)
+    monkeypatch.setattr("tinyablation.analysis.emergence.course", missing)
     with pytest.raises(WeightsMissing, match="step 30: no folder"):
         given(derived.training, None, None, bench(tmp_path), "facts", SUBJECT)
 
@@ -435,6 +435,6 @@ def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, mon
     assert set(clean["split"]) == {"discovery", "confirmation"}
     assert set(ablated["heads"]) == {"0.0+0.2+0.5"}
     assert clean.groupby("cluster_id").size().max() <= 2
-    monkeypatch.setattr("tinyablation.loading.load_model", None)
+    monkeypatch.setattr("tinyablation.models.loading.load_model", None)
     again = given(derived.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO)
     assert again.rows(TRIO).equals(ablated)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzzing import damaged_lines, read_damaged
-from tinyablation.corpora import load_corpus
+from tinyablation.corpora.examples import load_corpus
 
 pytestmark = pytest.mark.slow  # some seconds
 

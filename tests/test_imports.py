@@ -23,22 +23,62 @@ COLLECTING = WARM | TABLES
 LIGHT = {
     **dict.fromkeys(
         (
-            *("tinyablation", "tinyablation.batteries", "tinyablation.commands"),
-            *("tinyablation.corpora", "tinyablation.devices", "tinyablation.expectations"),
-            *("tinyablation.folders", "tinyablation.hub", "tinyablation.interventions"),
-            *("tinyablation.records", "tinyablation.registry", "tinyablation.verdicts"),
+            *("tinyablation", "tinyablation.interventions.batteries", "tinyablation.cli.measure"),
+            *(
+                "tinyablation.corpora.examples",
+                "tinyablation.models.devices",
+                "tinyablation.verdicts.registered",
+            ),
+            *(
+                "tinyablation.models.checkpoint",
+                "tinyablation.models.hub",
+                "tinyablation.interventions.interventions",
+            ),
+            *(
+                "tinyablation.records.records",
+                "tinyablation.models.registry",
+                "tinyablation.verdicts.verdicts",
+            ),
         ),
         COLLECTING | {"numpy"},
     ),
     **dict.fromkeys(
         (
-            *("tinyablation.calibration", "tinyablation.coalitions", "tinyablation.courses"),
-            *("tinyablation.effects", "tinyablation.geometry", "tinyablation.leanings"),
-            *("tinyablation.library", "tinyablation.loading", "tinyablation.measuring"),
-            *("tinyablation.multiplicity", "tinyablation.patches", "tinyablation.paths"),
-            *("tinyablation.plots", "tinyablation.ratios", "tinyablation.readings"),
-            *("tinyablation.reporting", "tinyablation.runs", "tinyablation.statistics"),
-            *("tinyablation.steering", "tinyablation.sweeps", "tinyablation.validity"),
+            *(
+                "tinyablation.analysis.calibration",
+                "tinyablation.analysis.coalitions",
+                "tinyablation.analysis.emergence",
+            ),
+            *(
+                "tinyablation.analysis.effects",
+                "tinyablation.engine.residual_steps",
+                "tinyablation.analysis.head_vocabulary",
+            ),
+            *(
+                "tinyablation.corpora.library",
+                "tinyablation.models.loading",
+                "tinyablation.measurement.bench",
+            ),
+            *(
+                "tinyablation.sessions.false_discovery",
+                "tinyablation.analysis.patching",
+                "tinyablation.analysis.path_patching",
+            ),
+            *(
+                "tinyablation.runs.heatmaps",
+                "tinyablation.statistics.ratios",
+                "tinyablation.runs.documents",
+            ),
+            *(
+                "tinyablation.report.page",
+                "tinyablation.runs.store",
+                "tinyablation.statistics.intervals",
+            ),
+            *(
+                "tinyablation.analysis.steering",
+                "tinyablation.analysis.sweeps",
+                "tinyablation.measurement.validity",
+            ),
         ),
         COLLECTING,
     ),
@@ -62,8 +102,8 @@ def imported(*arguments):
 
 
 def test_imports_are_counted():
-    found, _ = imported("-c", "import tinyablation.resampling")
-    assert {"tinyablation.resampling", "numpy"} <= found
+    found, _ = imported("-c", "import tinyablation.statistics.bootstrap")
+    assert {"tinyablation.statistics.bootstrap", "numpy"} <= found
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -77,7 +117,10 @@ def test_modules_that_are_light(module):
 def test_collecting_the_claims_imports_nothing_heavy():
     found, text = imported(*SESSION, "--collect-only", "-q")
     assert re.search(r"^\d+ tests collected", text, re.MULTILINE)
-    assert {"tinyablation.records", "tinyablation.sweeps"} <= found  # of plugins, of claims
+    assert {
+        "tinyablation.records.records",
+        "tinyablation.analysis.sweeps",
+    } <= found  # of plugins, of claims
     assert not found & COLLECTING
 
 
@@ -95,13 +138,16 @@ def test_a_warm_session_imports_neither_model_libraries_nor_their_like(tmp_path)
     cells = f"tiny-gpt2 and facts and not plain and ({' or '.join(KINDS)})"
     session = (*SESSION, "-q", "-k", cells, "--reports", str(tmp_path))
     cold, _ = imported(*session)
-    assert "torch" in cold and {"tinyablation.engine", "tinyablation.ov"} <= cold
+    assert (
+        "torch" in cold
+        and {"tinyablation.engine.engine", "tinyablation.engine.head_outputs"} <= cold
+    )
     before = sorted(path.name for path in (tmp_path / "runs").iterdir())
     warm, text = imported(*session)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == before
     assert f"{len(KINDS)} cells" in text and "error" not in text
-    assert {"pandas", "tinyablation.reporting"} <= warm
-    from tinyablation.devices import look
+    assert {"pandas", "tinyablation.report.page"} <= warm
+    from tinyablation.models.devices import look
 
     built = look().torch
     # With CUDA in it, torch is asked whether there is a GPU.

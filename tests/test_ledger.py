@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyablation.expectations import load_predictions, load_published
+from tinyablation.verdicts.registered import load_predictions, load_published
 
 ROOT = Path(__file__).parent.parent
 LEDGER = {

@@ -14,8 +14,8 @@ import pytest
 from fixtures.organisms.tokenizer import build_tokenizer
 from tests.small_tokenizers import byte_level
 from tinyablation.__main__ import main
-from tinyablation.corpora import BINDING, CONDITIONS, load_corpus, load_split
-from tinyablation.knowledge import load_knowledge
+from tinyablation.corpora.examples import BINDING, CONDITIONS, load_corpus, load_split
+from tinyablation.corpora.knowledge import load_knowledge
 
 ROOT = Path(__file__).parents[1]
 KNOWLEDGE = ROOT / "corpora" / "knowledge"

@@ -13,12 +13,12 @@ from claims import test_ov as ov
 from fixtures import readings
 from fixtures.readings import Reference
 from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
-from tinyablation.expectations import Subject, Subjects
-from tinyablation.gate import Gate
-from tinyablation.loading import WeightsMissing
-from tinyablation.panels import TokensPanel
-from tinyablation.plain import plain
-from tinyablation.verdicts import blocked, refuted
+from tinyablation.measurement.gate import Gate
+from tinyablation.models.loading import WeightsMissing
+from tinyablation.records.panels import TokensPanel
+from tinyablation.records.plain import plain
+from tinyablation.verdicts.registered import Subject, Subjects
+from tinyablation.verdicts.verdicts import blocked, refuted
 
 SUBJECT = Subject(suppressor="0:2", source="planted", reference="other")
 BESIDE = (0, 5)  # another head of the named one's layer

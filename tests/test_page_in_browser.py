@@ -19,9 +19,9 @@ import pytest
 
 from tests.browsing import Browser
 from tests.fake_sessions import CONDITIONS, HOSTILE, fake_session, large_session
-from tinyablation.merging import merge
-from tinyablation.records import RecordFile
-from tinyablation.reporting import write_report
+from tinyablation.records.records import RecordFile
+from tinyablation.report.page import write_report
+from tinyablation.sessions.merging import merge
 
 pytestmark = pytest.mark.slow
 

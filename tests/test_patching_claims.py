@@ -20,8 +20,8 @@ from tests.synthetic_effects import (
     noise,
 )
 from tests.synthetic_sweeps import make_sweep
-from tinyablation.expectations import Subject
 from tinyablation.heads import head_name
+from tinyablation.verdicts.registered import Subject
 
 NAMED = Subject(
     suppressor=head_name(LEADER), trio=[head_name(head) for head in TRIO], source="planted"

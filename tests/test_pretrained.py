@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from tinyablation.engine import Engine
+from tinyablation.corpora.corpus_folder import Shelf
+from tinyablation.corpora.tokenisation import encode_examples
+from tinyablation.engine.engine import Engine
 from tinyablation.errors import WeightsMissing
-from tinyablation.interventions import AblateHeads
-from tinyablation.loading import load_model
-from tinyablation.registry import load_registry
-from tinyablation.shelves import Shelf
-from tinyablation.tokenisation import encode_examples
+from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.models.loading import load_model
+from tinyablation.models.registry import load_registry
 
 pytestmark = pytest.mark.slow
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tinyablation.error_rates import (
+from tinyablation.models.registry import load_registry
+from tinyablation.records.error_rates import (
     ALL_CONDITIONS,
     EVERY_NULL,
     POWER_DOSE,
     UNTRUE,
     read_error_rates,
 )
-from tinyablation.expectations import load_subjects
-from tinyablation.registry import load_registry
+from tinyablation.verdicts.registered import load_subjects
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,10 +17,12 @@ import pytest
 from tests import synthetic_runs as synthetic
 from tests.mounted import read_only, resize, small_disk
 from tests.synthetic_runs import KEYS, Counting, make_config, obtain, without_picture
-from tinyablation import artefacts, manifests, runs
 from tinyablation.errors import RunError
-from tinyablation.manifests import NotWritten, write_atomic, write_json
-from tinyablation.runs import RunStore
+from tinyablation.files import manifests
+from tinyablation.files.manifests import NotWritten, write_atomic, write_json
+from tinyablation.runs import derived as artefacts
+from tinyablation.runs import store as runs
+from tinyablation.runs.store import RunStore
 
 PROCESSES = 8
 
@@ -181,7 +183,7 @@ def test_a_clock_that_jumps_changes_no_table(
 ) -> None:
     """Back by decades between two shards, and on again between two attempts."""
     times = iter(["2031-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"] * 100)
-    for module in (artefacts, sys.modules["tinyablation.shards"]):
+    for module in (artefacts, sys.modules["tinyablation.runs.shards"]):
         monkeypatch.setattr(module, "utc_now", lambda: next(times))
 
     def cut(shard: Any) -> Any:

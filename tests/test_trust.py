@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.fake_sessions import HOSTILE, Page, fake_session, opened
-from tinyablation.error_rates import goals, read_error_rates
-from tinyablation.reporting import render
-from tinyablation.robustness import (
+from tinyablation.records.error_rates import goals, read_error_rates
+from tinyablation.records.trust import (
     BackendCheck,
     Boundary,
     Counterexample,
@@ -18,6 +17,7 @@ from tinyablation.robustness import (
     Multiverse,
     NoiseRow,
 )
+from tinyablation.report.page import render
 
 ROOT = Path(__file__).parent.parent
 MULTIVERSE = Multiverse(

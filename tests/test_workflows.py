@@ -21,8 +21,8 @@ from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
 from tests.fake_sessions import one_record
-from tinyablation.records import CONDITIONS, RecordFile, write_records
-from tinyablation.registry import load_registry
+from tinyablation.models.registry import load_registry
+from tinyablation.records.records import CONDITIONS, RecordFile, write_records
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"

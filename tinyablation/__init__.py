@@ -1,1 +1,1 @@
-"""Instruments."""
+"""The instruments that claims are judged with; importable without pytest."""

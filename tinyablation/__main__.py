@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyablation.bundle_commands import add_commands as add_bundle_commands
-from tinyablation.check import add_check_command
-from tinyablation.commands import add_commands
-from tinyablation.drift_commands import add_commands as add_drift_commands
+from tinyablation.cli.bundle import add_commands as add_bundle_commands
+from tinyablation.cli.check import add_check_command
+from tinyablation.cli.drift import add_commands as add_drift_commands
+from tinyablation.cli.measure import add_commands
+from tinyablation.cli.ov import add_commands as add_ov_commands
+from tinyablation.cli.report import add_commands as add_report_commands
+from tinyablation.cluster.cost import add_commands as add_planning_commands
 from tinyablation.errors import TinyAblationError
-from tinyablation.ov_commands import add_commands as add_ov_commands
-from tinyablation.planning import add_commands as add_planning_commands
-from tinyablation.report_commands import add_commands as add_report_commands
 
 NATURAL, EMBEDDED = "natural", "embedded"
 
@@ -82,12 +82,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from tinyablation.binding import load_binding
-    from tinyablation.building import build_everything
-    from tinyablation.knowledge import load_knowledge
-    from tinyablation.natural import build_natural
-    from tinyablation.shelves import knowledge_hash, natural_hash, put_on_shelf
-    from tinyablation.tokenisation import load_tokenizer
+    from tinyablation.corpora.binding import load_binding
+    from tinyablation.corpora.builder import build_everything
+    from tinyablation.corpora.corpus_folder import knowledge_hash, natural_hash, put_on_shelf
+    from tinyablation.corpora.knowledge import load_knowledge
+    from tinyablation.corpora.natural import build_natural
+    from tinyablation.corpora.tokenisation import load_tokenizer
 
     if options.seed < 0:
         raise TinyAblationError(f"--seed {options.seed}: give 0 or more")
@@ -110,8 +110,8 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _adopt(options: argparse.Namespace) -> None:
-    from tinyablation.shelves import adopt
-    from tinyablation.tokenisation import load_tokenizer
+    from tinyablation.corpora.corpus_folder import adopt
+    from tinyablation.corpora.tokenisation import load_tokenizer
 
     if not options.folder.is_dir():
         raise TinyAblationError(f"{options.folder}: no such folder")

@@ -13,9 +13,10 @@ import torch
 from hypothesis import strategies as st
 
 from tests.conftest import N_HEADS, N_LAYERS
-from tinyablation.engine import Engine
+from tinyablation.corpora.tokenisation import Prompt
+from tinyablation.engine.engine import Engine
 from tinyablation.heads import Head
-from tinyablation.interventions import (
+from tinyablation.interventions.interventions import (
     METHODS,
     AblateHeads,
     Intervention,
@@ -26,7 +27,6 @@ from tinyablation.interventions import (
     ScaleHeads,
     Steer,
 )
-from tinyablation.tokenisation import Prompt
 
 BOS = 0
 D_MODEL = 32

@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from tests.metamorphic import table_laws
-from tinyablation import architecture, spans
-from tinyablation import engine as engine_module
-from tinyablation.architecture import Architecture
-from tinyablation.clean import CleanPasses
-from tinyablation.coalitions import Coalitions, _parse
-from tinyablation.donors import draw_donors
-from tinyablation.effects import Effects
-from tinyablation.engine import Engine
-from tinyablation.interventions import METHODS, AblateHeads, PatchResidual, ScaleHeads
-from tinyablation.loading import LoadedModel
-from tinyablation.metrics import figures
-from tinyablation.patches import Patches
-from tinyablation.protocols import pad_right
-from tinyablation.rows import Rows
-from tinyablation.sweeps import Sweep
+from tinyablation.analysis.coalitions import Coalitions, _parse
+from tinyablation.analysis.effects import Effects
+from tinyablation.analysis.patching import Patches
+from tinyablation.analysis.sweeps import Sweep
+from tinyablation.engine import architecture, spans
+from tinyablation.engine import engine as engine_module
+from tinyablation.engine.architecture import Architecture
+from tinyablation.engine.changed_pass import Rows
+from tinyablation.engine.clean_pass import CleanPasses
+from tinyablation.engine.donors import draw_donors
+from tinyablation.engine.engine import Engine
+from tinyablation.engine.logit_metrics import figures
+from tinyablation.interventions.interventions import METHODS, AblateHeads, PatchResidual, ScaleHeads
+from tinyablation.measurement.protocols import pad_right
+from tinyablation.models.loading import LoadedModel
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 

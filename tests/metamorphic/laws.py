@@ -20,19 +20,19 @@ from tests.metamorphic.cases import (
     prompts_of,
 )
 from tests.metamorphic.searching import ROUNDING, assert_same_rows
-from tinyablation.answers import Span
-from tinyablation.engine import Engine
+from tinyablation.corpora.answers import Span
+from tinyablation.corpora.tokenisation import Prompt
+from tinyablation.engine.engine import Engine
+from tinyablation.engine.spans import measure_spans
+from tinyablation.engine.tables import BASELINE
 from tinyablation.heads import Head
-from tinyablation.interventions import (
+from tinyablation.interventions.interventions import (
     AblateHeads,
     PatchHeads,
     PatchResidual,
     ScaleHeads,
     Steer,
 )
-from tinyablation.spans import measure_spans
-from tinyablation.tables import BASELINE
-from tinyablation.tokenisation import Prompt
 
 
 def block(frame: Any, label: str) -> Any:

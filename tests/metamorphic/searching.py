@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 
 from tests.metamorphic.cases import Question
-from tinyablation.metrics import FLOAT_FIGURES
+from tinyablation.engine.logit_metrics import FLOAT_FIGURES
 
 FIGURES = (*FLOAT_FIGURES, "seq_logprob_diff", "seq_probability", "seq_kl_mean")
 # fp32 sums in another order, in logits of some units: 2e-6 was the most, 1e-4 is promised.

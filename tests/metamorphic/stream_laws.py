@@ -11,16 +11,16 @@ from torch import Tensor
 from tests.conftest import N_LAYERS
 from tests.metamorphic.cases import Case, Question, ids_of
 from tests.metamorphic.laws import plain_logits
-from tinyablation.architecture import Architecture, Kept
-from tinyablation.engine import Engine
+from tinyablation.engine.architecture import Architecture, Kept
+from tinyablation.engine.changed_pass import Rows
+from tinyablation.engine.engine import Engine
+from tinyablation.engine.head_outputs import head_outputs
 from tinyablation.heads import Head
-from tinyablation.interventions import (
+from tinyablation.interventions.interventions import (
     AblateHeads,
     PatchPath,
     PathMethod,
 )
-from tinyablation.ov import head_outputs
-from tinyablation.rows import Rows
 
 # Sums of fp32 streams of some units, in another order: between 3e-6 and 4e-6 was the most.
 STREAM_ROUNDING = 1e-5

@@ -12,15 +12,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.synthetic_effects import LEADER, TRIO
-from tinyablation.artefacts import head_impact
-from tinyablation.coalitions import Coalitions
-from tinyablation.corpora import CONFIRMATION, DISCOVERY
-from tinyablation.effects import Effects
-from tinyablation.interventions import PatchResidual
-from tinyablation.patches import Patches, residual_patches
-from tinyablation.paths import PathEffects
-from tinyablation.protocols import baseline_of_heads
-from tinyablation.sweeps import Sweep
+from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.effects import Effects
+from tinyablation.analysis.patching import Patches, residual_patches
+from tinyablation.analysis.path_patching import PathEffects
+from tinyablation.analysis.sweeps import Sweep
+from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.interventions.interventions import PatchResidual
+from tinyablation.measurement.protocols import baseline_of_heads
+from tinyablation.runs.derived import head_impact
 
 # Means of some tens of figures near 4, added in another order: 2e-15 was the most.
 SUMMED_DIFFERENTLY = 1e-12

@@ -22,7 +22,7 @@ from tests.metamorphic.cases import (
 )
 from tests.metamorphic.faults import at_the_last_index, leaking_rows
 from tests.small_corpora import EMBEDDED
-from tinyablation.tokenisation import encode, load_tokenizer
+from tinyablation.corpora.tokenisation import encode, load_tokenizer
 
 FEW = settings(max_examples=200)
 

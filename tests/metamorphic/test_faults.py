@@ -15,15 +15,15 @@ from tests.metamorphic.cases import Case, Question
 from tests.metamorphic.table_laws import Order
 from tests.synthetic_effects import LEADER, make_coalitions, make_patches, make_paths
 from tests.synthetic_sweeps import make_sweep
-from tinyablation.engine import Engine
-from tinyablation.interventions import (
+from tinyablation.engine.engine import Engine
+from tinyablation.interventions.interventions import (
     AblateHeads,
     PatchHeads,
     PatchMLP,
     PatchResidual,
     ScaleHeads,
 )
-from tinyablation.loading import load_model
+from tinyablation.models.loading import load_model
 
 SHORT = Question(("the", "capital", "of", "France", "is"), "Paris", "Rome", (3,), "Italy")
 LONG = Question(

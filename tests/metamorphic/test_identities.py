@@ -24,8 +24,8 @@ from tests.metamorphic.cases import (
     questions,
 )
 from tests.metamorphic.searching import rounds
-from tinyablation.engine import Engine
-from tinyablation.interventions import Positions
+from tinyablation.engine.engine import Engine
+from tinyablation.interventions.interventions import Positions
 
 WITHOUT_BIASES = ("mistral", "llama")
 every_family = pytest.mark.parametrize("family", FAMILIES)

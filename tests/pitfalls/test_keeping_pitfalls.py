@@ -18,13 +18,13 @@ from tests.synthetic_runs import (
     make_examples,
     verify,
 )
-from tinyablation.corpora import CONDITIONS, load_corpus, load_split
-from tinyablation.finishing import BuildReport, fault, finish
-from tinyablation.knowledge import load_knowledge
-from tinyablation.plain import RecordError, plain
-from tinyablation.runs import RunStore
-from tinyablation.statistics import StatisticsError, cluster_interval, generator
-from tinyablation.tokenisation import TokenisationError, answer_id, load_tokenizer
+from tinyablation.corpora.examples import CONDITIONS, load_corpus, load_split
+from tinyablation.corpora.filtering import BuildReport, fault, finish
+from tinyablation.corpora.knowledge import load_knowledge
+from tinyablation.corpora.tokenisation import TokenisationError, answer_id, load_tokenizer
+from tinyablation.records.plain import RecordError, plain
+from tinyablation.runs.store import RunStore
+from tinyablation.statistics.intervals import StatisticsError, cluster_interval, generator
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "fixtures" / "organisms" / "tiny-gpt2"

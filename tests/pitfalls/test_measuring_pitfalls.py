@@ -13,25 +13,25 @@ import torch
 from tests.bridging import make_prompts, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
 from tests.metamorphic.faults import next_head
-from tinyablation.batteries import one_head
-from tinyablation.engine import EngineError
-from tinyablation.findings import Findings
-from tinyablation.head_sets import Subsets
-from tinyablation.interventions import (
+from tinyablation.analysis.findings import Findings
+from tinyablation.analysis.patching import is_flat
+from tinyablation.engine.engine import EngineError
+from tinyablation.engine.logit_metrics import distribution, divergence
+from tinyablation.interventions.batteries import one_head
+from tinyablation.interventions.head_sets import Subsets
+from tinyablation.interventions.interventions import (
     AblateHeads,
     InterventionError,
     PatchPath,
     PatchResidual,
     ScaleHeads,
 )
-from tinyablation.measuring import Bench
-from tinyablation.metrics import distribution, divergence
-from tinyablation.patches import is_flat
-from tinyablation.registry import load_registry
-from tinyablation.robustness import BackendCheck
-from tinyablation.runs import RunStore
-from tinyablation.statistics import Estimate
-from tinyablation.verdicts import effect_floor, judge_above_floor
+from tinyablation.measurement.bench import Bench
+from tinyablation.models.registry import load_registry
+from tinyablation.records.trust import BackendCheck
+from tinyablation.runs.store import RunStore
+from tinyablation.statistics.intervals import Estimate
+from tinyablation.verdicts.verdicts import effect_floor, judge_above_floor
 
 ROOT = Path(__file__).parents[2]
 SAME = 1e-4  # logits: float32 sums in another order leave some 1e-5
@@ -151,7 +151,7 @@ def test_p14_figures_of_half_precision_logits_are_computed_in_float64():
 
 
 def test_p14_a_figure_that_is_not_finite_is_an_error(engines, monkeypatch):
-    from tinyablation import engine as module
+    from tinyablation.engine import engine as module
 
     def broken(*given):
         found = module_figures(*given)

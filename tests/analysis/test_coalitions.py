@@ -1,0 +1,101 @@
+"""Heads ablated together, on tables whose answer is known.
+
+Run: pytest tests/analysis/test_coalitions.py
+"""
+
+import pytest
+
+from tests.synthetic_effects import LEADER, TRIO, make_coalitions, noise
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.effects import EffectsError
+from tinyablation.statistics.ratios import RatioUndefined
+
+PLANTED = {LEADER: 1.0}
+
+
+def test_all_sets_are_found():
+    found = make_coalitions(PLANTED)
+    assert [len(found.of_size(size)) for size in (1, 2, 3)] == [8, 28, 56]
+    assert set_name(TRIO) == "0:0 0:2 0:5"
+
+
+def test_an_additive_trio_does_not_cooperate():
+    found = make_coalitions(PLANTED)
+    assert found.effect(TRIO).estimate == pytest.approx(1.0, abs=0.15)
+    together = found.cooperation(TRIO)
+    assert together.estimate == pytest.approx(0, abs=1e-12)
+
+
+def test_what_a_trio_does_beyond_its_heads_is_its_cooperation():
+    found = make_coalitions(PLANTED, extra={3: 0.7 + noise(0.05, 9)})
+    together = found.cooperation(TRIO)
+    assert together.estimate == pytest.approx(0.7)
+    assert together.low > 0.6
+    assert max(found.accomplices(LEADER).values()) == pytest.approx(0, abs=1e-12)
+    pairs = make_coalitions(PLANTED, extra={2: 0.3})
+    assert set(pairs.accomplices(LEADER)) == {f"0:{n}" for n in range(8) if n != 2}
+    assert min(pairs.accomplices(LEADER).values()) == pytest.approx(0.3)
+
+
+def test_the_leader_recovers_all_and_a_partner_nothing():
+    found = make_coalitions(PLANTED, spread=0.05)
+    leader, partner = found.recovery(TRIO, LEADER), found.recovery(TRIO, TRIO[0])
+    assert leader.low < 1 < leader.high
+    assert partner.low < 0 < partner.high
+    assert leader.low > 0.6 and partner.high < 0.25
+
+
+def test_restoring_one_is_zeroing_the_others():
+    """Pitfall P9: one measurement, not two: the recovery is read from the pair's rows."""
+    found = make_coalitions(PLANTED)
+    rest = tuple(head for head in TRIO if head != LEADER)
+    whole, without = found.mean(TRIO), found.mean(rest)
+    assert found.recovery(TRIO, LEADER).estimate == pytest.approx((whole - without) / whole)
+
+
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(RatioUndefined):
+        make_coalitions({}).recovery(TRIO, LEADER)
+
+
+def test_a_negative_trio_effect_gives_no_share():
+    """With a vital head in it the ratio would pass falsely: -2 / -1.5 is above .6."""
+    with pytest.raises(RatioUndefined):
+        make_coalitions({LEADER: -2.0, TRIO[0]: 0.5}).recovery(TRIO, LEADER)
+
+
+def test_exceedance_counts_other_triples_only():
+    """Pitfall P8: all other triples of the layer, itself excluded, (k + 1) / (n + 1)."""
+    found = make_coalitions(dict.fromkeys(TRIO, 1.0), spread=0.02)
+    assert found.exceedance(TRIO) == pytest.approx(1 / 56)
+    assert make_coalitions({(0, 7): 1.0}).exceedance(TRIO) > 0.3
+
+
+def test_the_rival_is_chosen_by_what_its_heads_do_alone():
+    found = make_coalitions(PLANTED)
+    alone = {(0, head): float(head) for head in range(8)}
+    assert found.rival(TRIO, alone) == ((0, 5), (0, 6), (0, 7))
+    assert found.rival(((0, 5), (0, 6), (0, 7)), alone) == ((0, 4), (0, 6), (0, 7))
+
+
+def test_p_is_corrected_over_all_sets_of_the_size():
+    found = make_coalitions(PLANTED)
+    assert found.p_corrected(TRIO) <= 0.05
+    assert make_coalitions({}).p_corrected(TRIO) > 0.05
+
+
+def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():
+    found = make_coalitions(PLANTED)
+    with pytest.raises(EffectsError, match="not measured"):
+        found.effect([(1, 0)])
+    with pytest.raises(EffectsError, match="not among"):
+        found.recovery(TRIO, (0, 7))
+
+
+def test_gains_are_of_every_pair_and_of_no_head_with_itself():
+    found = make_coalitions(PLANTED, extra={2: 0.3})
+    heads, gains = found.gains()
+    assert heads == tuple((0, n) for n in range(8))
+    for row, one in enumerate(heads):
+        for column, other in enumerate(heads):
+            assert gains[row][column] == (None if one == other else pytest.approx(0.3))

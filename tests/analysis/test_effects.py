@@ -1,0 +1,72 @@
+"""Paired changes by example, on tables whose answer is known.
+
+Run: pytest tests/analysis/test_effects.py
+"""
+
+import numpy as np
+import pytest
+
+from tests.synthetic_effects import N, make_table
+from tinyablation.analysis.effects import (
+    Effects,
+    EffectsError,
+    same_examples,
+)
+from tinyablation.heads import head_name
+from tinyablation.statistics.intervals import DegenerateInterval
+
+
+def effects(**changes: object) -> Effects:
+    return Effects("made-up", "facts", make_table(dict(changes)), 1e-6)
+
+
+def test_a_change_is_paired_by_example_whatever_the_order_of_rows():
+    step = np.linspace(0, 1, N)
+    made = effects(moved=step)
+    half = make_table({}).set_index("example")["split"] == "discovery"
+    assert made.change("moved", "discovery") == pytest.approx(step[half.to_numpy()])
+    shuffled = made.table.sample(frac=1, random_state=0)
+    again = Effects("made-up", "facts", shuffled, 1e-6)
+    assert again.change("moved", "discovery") == pytest.approx(step[half.to_numpy()])
+    assert again.clusters("discovery") == made.clusters("discovery")
+
+
+def test_what_was_not_measured_is_named():
+    with pytest.raises(EffectsError, match="'other' was not measured"):
+        effects(moved=1.0).change("other", "discovery")
+
+
+def test_nothing_at_all_has_the_interval_zero_and_a_constant_is_refused():
+    """Pitfall P11: an interval over identical values is an error, unless they are all nothing."""
+    made = effects(nothing=0.0, same=1.0)
+    none = made.interval(made.change("nothing", "confirmation"), "confirmation", "x")
+    assert none[:3] == (0, 0, 0)
+    with pytest.raises(DegenerateInterval):
+        made.interval(made.change("same", "confirmation"), "confirmation", "x")
+
+
+def test_the_floor_is_a_share_of_the_clean_ld():
+    made = effects(moved=1.0)
+    clean = made.baseline("confirmation")["logit_diff"].mean()
+    assert made.floor() == pytest.approx(0.05 * clean)
+
+
+def test_largest_are_the_ends():
+    step = np.linspace(-1, 1, N)
+    made = effects(moved=step)
+    found = made.largest(made.change("moved", "discovery"), "discovery", 2)
+    deltas = [row["delta"] for row in found]
+    assert deltas == sorted(deltas, reverse=True) and len(deltas) == 4
+    assert deltas[0] > 0.9 and deltas[-1] == -1
+
+
+def test_only_the_same_examples_are_paired():
+    first, second = effects(moved=1.0), effects(moved=2.0)
+    assert same_examples(first, second, "discovery") == first.clusters("discovery")
+    other = Effects("other", "facts", second.table.assign(target=" maybe"), 1e-6)
+    with pytest.raises(EffectsError, match="not the same examples"):
+        same_examples(first, other, "discovery")
+
+
+def test_heads_are_written_as_the_study_writes_them():
+    assert head_name((0, 7)) == "0:7"

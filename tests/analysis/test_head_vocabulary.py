@@ -1,0 +1,175 @@
+"""What heads write, resampled by cluster, against the same figures worked out the long way.
+
+Run: pytest tests/analysis/test_head_vocabulary.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.synthetic_leanings import (
+    CANDIDATES,
+    CLUSTERS,
+    COUNTS,
+    NAMED,
+    WORDS,
+    make_leanings,
+    own_vector,
+)
+from tinyablation.analysis.head_vocabulary import (
+    Leanings,
+    LeaningsError,
+    likeness,
+    one_vocabulary,
+    shared_tokens,
+)
+from tinyablation.corpora.lexicons import standardise
+from tinyablation.engine.document import Computed
+
+ROOT = Path(__file__).parents[2]
+ROUNDING = 1e-9
+
+PLANTED = make_leanings({NAMED: 2.0})
+
+
+def without(leanings: Leanings, **changes: object) -> Leanings:
+    document = {**leanings.document, **changes}
+    document = {key: value for key, value in document.items() if value is not None}
+    return Leanings(Computed(document, leanings.tensors))
+
+
+def test_the_estimate_is_the_documents():
+    for head in (NAMED, (1, 7)):
+        for lexicon in WORDS:
+            found = PLANTED.excess(head, lexicon)
+            assert found.estimate == pytest.approx(PLANTED.figures(head, lexicon)["excess"])
+            assert found.low < found.estimate < found.high
+            assert (found.n, found.n_clusters) == (COUNTS.sum(), CLUSTERS)
+
+
+def test_a_draw_of_clusters_is_what_its_mean_output_scores():
+    """w . words / sqrt(w . spread . w) against standardised logits of the drawn mean."""
+    rows = np.random.default_rng(0).integers(CLUSTERS, size=CLUSTERS)
+    (weights,) = PLANTED.weights(rows[None])
+    counts = np.array([(rows == place).sum() for place in range(CLUSTERS)]) * COUNTS
+    assert weights == pytest.approx(counts / counts.sum())
+    drawn = weights @ PLANTED.tensors[f"clusters.logits.{NAMED[0]}.{NAMED[1]}"]
+    score = standardise(drawn[None], CANDIDATES)[0, WORDS["hedges"].ids].mean()
+    place = PLANTED.place(NAMED)
+    spread = PLANTED.tensors["clusters.spread"][place]
+    words = PLANTED.tensors["clusters.hedges"][place]
+    assert words @ weights / np.sqrt(weights @ spread @ weights) == pytest.approx(score)
+
+
+def test_the_interval_is_as_wide_as_clusters_differ():
+    narrow, wide = (
+        make_leanings({NAMED: 2.0}, hedging_spread=size).excess(NAMED, "hedges")
+        for size in (0.1, 1.0)
+    )
+    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert PLANTED.excess(NAMED, "hedges") == make_leanings({NAMED: 2.0}).excess(NAMED, "hedges")
+
+
+def test_a_lead_is_over_the_best_of_the_layer_only():
+    both = make_leanings({NAMED: 1.0, (0, 5): 2.0, (1, 0): 3.0})
+    lead = both.lead(NAMED, "hedges")
+    own, best = (both.figures(head, "hedges")["excess"] for head in (NAMED, (0, 5)))
+    assert lead.estimate == pytest.approx(own - best) and lead.high < 0
+    assert [both.layer_rank(head, "hedges") for head in (NAMED, (0, 5), (1, 0))] == [2, 1, 1]
+
+
+def test_what_a_reading_has_not_is_refused():
+    with pytest.raises(LeaningsError, match="has no head 7:0"):
+        PLANTED.excess((7, 0), "hedges")
+    with pytest.raises(LeaningsError, match="no lexicon 'swear words'"):
+        PLANTED.blocked("swear words")
+    with pytest.raises(LeaningsError, match="no logits by cluster of head 1:1"):
+        PLANTED.logits((1, 1))
+    with pytest.raises(LeaningsError, match="has no clusters"):
+        _ = without(PLANTED, clusters=None).clusters
+
+
+# --- two heads -----------------------------------------------------------------------------------
+
+SAME = own_vector(1001)
+ONE = make_leanings(model="one", writes={NAMED: SAME}, seed=1)
+ALIKE = make_leanings(model="alike", writes={NAMED: SAME}, seed=2)
+OTHER = make_leanings(model="other", seed=3)
+
+
+def test_heads_that_write_the_same_are_alike():
+    found = likeness(ONE, NAMED, ALIKE, NAMED)
+    assert found.estimate.estimate > 0.9 and found.estimate.low > 0.8
+    assert found.n == 30 and found.p == pytest.approx(1 / 31)
+
+
+def test_heads_are_not_alike_for_the_axis_that_all_share():
+    """Every head writes mostly along one axis: raw cosines are near 1 or -1, and say nothing."""
+    found = likeness(ONE, NAMED, OTHER, NAMED)
+    assert abs(found.raw) > 0.8
+    assert abs(found.estimate.estimate) < 0.2 and found.p > 0.05
+
+
+def test_opposite_heads_are_not_alike():
+    turned = make_leanings(model="turned", writes={NAMED: -SAME}, seed=2)
+    found = likeness(ONE, NAMED, turned, NAMED)
+    assert found.estimate.estimate < -0.9 and found.p > 0.9
+    assert found.estimate.low <= found.estimate.estimate <= found.estimate.high
+
+
+def test_the_estimate_is_the_cosine_of_the_mean_logits():
+    found = likeness(ONE, NAMED, ALIKE, NAMED).estimate
+    vectors = [
+        np.concatenate([each.tensors[f"logits.{layer}"] for layer in (0, 1)])
+        for each in (ONE, ALIKE)
+    ]
+    vectors = [rows - rows.mean(axis=1, keepdims=True) for rows in vectors]
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+    axis = np.linalg.svd(np.concatenate(units), full_matrices=False)[2][0]
+    a, b = (rows[2] - rows[2] @ axis * axis for rows in vectors)
+    expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert found.estimate == pytest.approx(expected, abs=ROUNDING)
+
+
+def test_shared_tokens_need_no_vocabulary_in_common():
+    one, alike, other, foreign = (
+        make_leanings(model=name, writes={NAMED: vector}, axis=0.0, seed=seed, **options)
+        for seed, (name, vector, options) in enumerate(
+            [
+                ("one", SAME, {}),
+                ("alike", SAME, {}),
+                ("other", own_vector(1002), {}),
+                ("foreign", SAME, {"tokenizer": "u" * 64, "texts": " x"}),
+            ]
+        )
+    )
+    found = shared_tokens(one, NAMED, alike, NAMED)
+    assert found.jaccard > 0.5 and found.n == 30 and found.p == pytest.approx(1 / 31)
+    assert shared_tokens(one, NAMED, other, NAMED).jaccard < 0.3
+    assert one_vocabulary(one, alike) and not one_vocabulary(one, foreign)
+    assert shared_tokens(one, NAMED, foreign, NAMED) == (0.0, 1.0, 30)
+
+
+def test_logits_of_every_layer_are_needed():
+    tensors = {name: each for name, each in ONE.tensors.items() if name != "logits.1"}
+    with pytest.raises(LeaningsError, match="no logits of layer 1"):
+        likeness(Leanings(Computed(dict(ONE.document), tensors)), NAMED, ALIKE, NAMED)
+
+
+def test_no_torch_is_needed():
+    code = (
+        "import sys, tinyablation.analysis.head_vocabulary, tinyablation.analysis.steering; "
+        "import claims.test_ov, "
+        "claims.test_steering, fixtures.readings; "
+        "assert not {'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

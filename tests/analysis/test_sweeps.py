@@ -1,0 +1,153 @@
+"""Sweeps: what is asked of them is answered from the right split, with the right sign.
+
+Run: pytest tests/analysis/test_sweeps.py
+"""
+
+import numpy as np
+import pytest
+
+from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
+from tinyablation.analysis.effects import EffectsError
+from tinyablation.analysis.sweeps import rank_agreement_interval
+from tinyablation.heads import head_name
+from tinyablation.statistics.intervals import StatisticsError
+
+
+def test_heads_are_all_heads_layer_by_layer():
+    sweep = make_sweep({})
+    assert sweep.heads == tuple((layer, head) for layer in range(LAYERS) for head in range(HEADS))
+    assert sweep.layer(1) == tuple((1, head) for head in range(HEADS))
+
+
+def test_a_planted_suppressor_comes_out_on_top():
+    """P6: one sign; the head whose ablation raises LD leads, not the one that lowers it."""
+    sweep = make_sweep({(0, 2): 1.0, (1, 1): -2.0})
+    assert sweep.top_suppressor() == (0, 2)
+    assert sweep.rank((0, 2)) == 1
+    assert sweep.rank((1, 1)) == LAYERS * HEADS
+    assert sweep.effect((0, 2)).estimate == pytest.approx(1.0, abs=0.2)
+    assert sweep.effect((1, 1)).high < 0
+
+
+def test_choice_and_judgement_use_different_examples():
+    """P13: changing the confirmation rows cannot change which head is chosen."""
+    sweep = make_sweep({(0, 2): 1.0})
+    table = sweep.table.copy()
+    other = (table["layer"] == 1) & (table["head"] == 3) & (table["split"] == "confirmation")
+    table.loc[other, "logit_diff"] += 50
+    changed = make_sweep({}).__class__("made-up", "facts", table, 1e-6)
+    assert changed.top_suppressor() == (0, 2)
+    assert changed.rank((1, 3)) == 1
+    assert changed.rank((0, 2)) == 2
+
+
+def test_p_is_corrected_over_all_heads():
+    sweep = make_sweep({(0, 2): 1.0})
+    assert sweep.p_corrected((0, 2)) < 0.01
+    assert all(sweep.p_corrected(head) > 0.05 for head in sweep.heads if head != (0, 2))
+    assert sweep.above_floor() == ((0, 2),)
+
+
+def test_exceedance_leaves_the_head_itself_out():
+    """P8: (k + 1) / (n + 1) over the other heads."""
+    sweep = make_sweep({(0, 2): 1.0})
+    assert sweep.exceedance((0, 2)) == pytest.approx(1 / (LAYERS * HEADS))
+    worst = min(sweep.heads, key=sweep.mean_deltas("confirmation").__getitem__)
+    assert sweep.exceedance(worst) == 1.0
+
+
+def test_the_floor_is_a_share_of_the_clean_ld_and_at_least_the_noise():
+    assert make_sweep({}, clean_ld=4.0).floor() == pytest.approx(0.2, rel=0.1)
+    loud = make_sweep({}, clean_ld=4.0)
+    loud = loud.__class__("made-up", "facts", loud.table, noise_floor=3.0)
+    assert loud.floor() == 3.0
+
+
+def test_another_column_has_effects_floor_and_p_of_its_own():
+    made = make_sweep({(0, 2): 1.0})
+    table = made.table.copy()
+    own = (table["layer"] == 1) & (table["head"] == 3)
+    table.loc[own, "entropy"] = 0.6 + 0.01 * (table.loc[own, "example"] % 5)
+    sweep = made.__class__("made-up", "facts", table, 1e-6)
+    assert sweep.effect((1, 3), column="entropy").estimate == pytest.approx(-0.38, abs=0.01)
+    assert sweep.mean_deltas("discovery", column="entropy")[1, 3] < -0.37
+    assert sweep.p_corrected((1, 3), column="entropy", alternative="less") < 0.01
+    assert sweep.p_corrected((1, 3), column="entropy") > 0.99
+    assert sweep.floor(column="entropy", share=0.1) == pytest.approx(0.1)
+    assert sweep.effect((0, 2), column="entropy").estimate == 0
+    assert sweep.p_corrected((0, 2)) < 0.01
+
+
+def test_an_ablation_that_changes_nothing_has_the_effect_zero():
+    sweep = make_sweep({}, spread=0.0)
+    assert sweep.effect((0, 0))[:3] == (0.0, 0.0, 0.0)
+    assert sweep.p_corrected((0, 0)) == 1.0
+
+
+def test_the_same_nonzero_effect_everywhere_is_an_error():
+    """P11: an interval over identical values has no width and says nothing."""
+    sweep = make_sweep({(0, 1): 1.0}, spread=0.0)
+    with pytest.raises(StatisticsError):
+        sweep.effect((0, 1))
+
+
+def test_figures_do_not_depend_on_the_order_of_rows():
+    sweep = make_sweep({(0, 2): 1.0})
+    shuffled = sweep.table.sample(frac=1, random_state=3)
+    again = sweep.__class__("made-up", "facts", shuffled, 1e-6)
+    assert again.effect((0, 2)) == sweep.effect((0, 2))
+    assert again.p_corrected((0, 2)) == sweep.p_corrected((0, 2))
+
+
+def test_lead_is_paired_by_example():
+    sweep = make_sweep({(0, 2): 1.0, (1, 0): 0.4})
+    lead = sweep.lead((0, 2), (1, 0))
+    deltas = sweep.deltas("confirmation")
+    assert lead.estimate == pytest.approx(float(np.mean(deltas[:, 2] - deltas[:, 4])))
+    assert lead.low > 0
+
+
+def test_flips_are_counted_against_the_clean_prediction():
+    """P15: an ablation that leaves the argmax alone flips nothing."""
+    sweep = make_sweep({(0, 2): 1.0})
+    assert sweep.behaviour((0, 2))["acc_flip_rate"] == 0.0
+    table = sweep.table.copy()
+    table.loc[(table["layer"] == 0) & (table["head"] == 2), "argmax"] = 8
+    flipped = sweep.__class__("made-up", "facts", table, 1e-6)
+    assert flipped.behaviour((0, 2))["acc_flip_rate"] == 1.0
+
+
+def test_extremes_show_both_directions():
+    sweep = make_sweep({(0, 2): 1.0})
+    deltas = [row["delta"] for row in sweep.extremes((0, 2))]
+    assert deltas == sorted(deltas, reverse=True)
+    assert len(deltas) == 10
+    every = sweep.deltas("confirmation")[:, 2]
+    assert deltas[0] == every.max()
+    assert deltas[-1] == every.min()
+
+
+def test_a_head_the_model_does_not_have_is_refused():
+    with pytest.raises(EffectsError, match="no head 0:9: its last is 2:3"):
+        make_sweep({}).effect((0, 9))
+    with pytest.raises(EffectsError, match="no 'median' rows"):
+        make_sweep({}).deltas("discovery", "median")
+
+
+def test_rank_agreement_sees_agreement_and_its_absence():
+    ranked = {(0, head): float(head) for head in range(HEADS)}
+    turned = {(0, head): float(HEADS - head) for head in range(HEADS)}
+    same = [make_sweep(ranked, condition=name, seed=n) for n, name in enumerate("ab")]
+    heads = same[0].layer(0)
+    # Bootstrap of a saturated rank correlation would have no width: a little overlap is needed.
+    noisy = [make_sweep(ranked, spread=2.0, condition=name, seed=n) for n, name in enumerate("cd")]
+    estimate, pairs = rank_agreement_interval(noisy, heads)
+    assert estimate.estimate > 0.5
+    assert list(pairs) == ["c ~ d"]
+    estimate, _ = rank_agreement_interval([same[0], make_sweep(turned, condition="e")], heads)
+    assert estimate.estimate == -1.0
+    assert estimate.high == -1.0
+
+
+def test_head_names():
+    assert head_name((0, 21)) == "0:21"

@@ -1,0 +1,158 @@
+"""What travels to a worker, and what the worker does with it.
+
+Run: pytest tests/cluster/test_jobs.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.small_corpora import put_corpora
+from tinyablation.cluster import jobs
+from tinyablation.cluster.jobs import DESK, BenchFacts, Failure, Job, JobError, Receipt, run_job
+from tinyablation.cluster.serialization import describe
+from tinyablation.corpora.examples import CorpusError
+from tinyablation.errors import TooLarge
+from tinyablation.interventions.batteries import battery
+from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.head_readings import Direction
+from tinyablation.models.registry import load_registry
+from tinyablation.runs.store import TABLES, RunStore
+
+ROOT = Path(__file__).parents[2]
+REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
+
+
+@pytest.fixture(autouse=True)
+def _cleared():
+    yield
+    DESK.clear()
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    return put_corpora(tmp_path_factory.mktemp("corpora"))
+
+
+def bench(store: Path, corpora: Path, model: str = "tiny-llama", **options) -> Bench:
+    store.mkdir(exist_ok=True)
+    return Bench(REGISTRY[model], corpora=corpora, store=RunStore(store), **options)
+
+
+def job_of(made: Bench, what="zero", kind="run", shards=()) -> Job:
+    chosen = battery(what) if isinstance(what, str) else what
+    name = chosen.name(made) if kind == "reading" else chosen.name
+    return Job(
+        kind=kind,
+        bench=BenchFacts.of(made),
+        config=made.config("facts", name, chosen.sample),
+        what=describe(chosen),
+        shards=shards,
+    )
+
+
+def done(job: Job) -> Receipt:
+    return Receipt.model_validate_json(run_job(job.model_dump_json()))
+
+
+def test_a_job_is_plain_json_and_reads_back(corpora, tmp_path):
+    job = job_of(bench(tmp_path / "runs", corpora, device="cuda:1", dtype="bfloat16"))
+    text = job.model_dump_json()
+    assert Job.model_validate_json(text) == job
+    plain = json.loads(text)
+    assert plain["bench"]["device"] == "cuda" and plain["bench"]["dtype"] == "bfloat16"
+    assert plain["bench"]["entry"]["source"] == str(REGISTRY["tiny-llama"].source)
+
+
+@pytest.mark.slow
+def test_a_worker_computes_the_shards_of_its_job_and_the_last_one_finishes(corpora, tmp_path):
+    here = bench(tmp_path / "here", corpora)
+    alone = here.run("facts", "zero")
+    there = bench(tmp_path / "there", corpora)
+    keys = ["L00-L03", "baseline"]
+    for last, key in enumerate(keys):
+        receipt = done(job_of(there, shards=(key,)))
+        assert receipt.error is None and receipt.run == alone.name and receipt.device == "cpu"
+        assert receipt.complete == bool(last)
+        assert set(receipt.shards) == {key} and receipt.seconds >= receipt.shards[key] > 0
+        assert receipt.worker == jobs.worker_name()
+    run = there.store.open(alone.name)
+    for name in TABLES:
+        assert (run.path / name).read_bytes() == (alone.path / name).read_bytes()
+    assert "model" not in there.__dict__
+    again = done(job_of(there, shards=("baseline",)))
+    assert again.shards == {} and again.error is None
+
+
+def test_a_whole_run_and_a_reading_are_jobs_too(corpora, tmp_path):
+    made = bench(tmp_path / "runs", corpora)
+    whole = job_of(made, "baseline")
+    assert done(whole).error is None and made.store.status(whole.config) == "complete"
+    reading = job_of(made, Direction((0, 0)), "reading")
+    assert done(reading).error is None
+    assert made.reading("facts", Direction((0, 0))).name == reading.config.name
+    assert "model" not in made.__dict__
+
+
+def test_a_worker_keeps_one_bench_from_job_to_job(corpora, tmp_path):
+    first = job_of(bench(tmp_path / "runs", corpora), "baseline")
+    assert done(first).error is None
+    kept = DESK.bench
+    assert done(job_of(bench(tmp_path / "runs", corpora), "corrupt")).error is None
+    assert DESK.bench is kept and "model" in kept.__dict__
+    other = bench(tmp_path / "runs", corpora, "tiny-llama-plain")
+    assert done(job_of(other, "baseline")).error is None
+    assert DESK.bench is not kept and "model" not in kept.__dict__
+
+
+def test_errors_come_back_as_they_were_raised(corpora, tmp_path, monkeypatch):
+    made = bench(tmp_path / "runs", corpora)
+    for error, kind, said in (
+        (TooLarge("it needs 99 GB"), TooLarge, "^it needs 99 GB$"),
+        (CorpusError("no rows"), CorpusError, "^no rows$"),
+        (ZeroDivisionError("by nothing"), JobError, "ZeroDivisionError: by nothing\n(.*\n)+"),
+    ):
+
+        def broken(*args, error=error):
+            raise error
+
+        monkeypatch.setattr(Bench, "advance", lambda *args, broken=broken, **rest: broken())
+        receipt = done(job_of(made, shards=("baseline",)))
+        rebuilt = receipt.error.rebuilt("zero, shard baseline", receipt.worker)
+        assert type(rebuilt) is kind
+        assert re.search(said, str(rebuilt))
+        (note,) = rebuilt.__notes__
+        assert receipt.worker in note and "shard baseline" in note
+
+
+def test_an_error_of_a_class_that_is_not_known_here_is_a_job_error():
+    failure = Failure(kind="tinyablation.elsewhere:Strange", message="so it is")
+    with pytest.raises(JobError, match="a-run: so it is"):
+        raise failure.rebuilt("a-run", "host:1")
+
+
+def test_a_worker_with_other_corpora_or_another_version_refuses(corpora, tmp_path):
+    made = bench(tmp_path / "runs", corpora)
+    job = job_of(made, "baseline")
+    other = job.config.model_copy(update={"corpus_hash": "f" * 64, "engine_version": "999"})
+    receipt = done(job.model_copy(update={"config": other}))
+    assert "corpus_hash, engine_version differ" in receipt.error.message
+    lost = job.bench.model_copy(update={"store": tmp_path / "nowhere"})
+    receipt = done(job.model_copy(update={"bench": lost}))
+    assert "sees no folder" in receipt.error.message and "the store" in receipt.error.message
+    assert not any((tmp_path / "runs").glob("tiny-*"))
+    text = job.model_dump_json().replace('"kind"', '"sort"')
+    assert "cannot read the job" in Receipt.model_validate_json(run_job(text)).error.message
+
+
+def test_the_time_limit_of_submitit_is_no_error_of_the_job(corpora, tmp_path, monkeypatch):
+    from submitit.core.utils import UncompletedJobError
+
+    def timed_out(*args, **rest):
+        raise UncompletedJobError("Job not requeued because: timed-out")
+
+    monkeypatch.setattr(Bench, "advance", timed_out)
+    with pytest.raises(UncompletedJobError):
+        done(job_of(bench(tmp_path / "runs", corpora), shards=("baseline",)))

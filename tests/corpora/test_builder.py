@@ -1,0 +1,275 @@
+"""Building corpora: the committed ones rebuilt byte by byte, drops with their reasons, balance.
+
+Run: pytest tests/corpora/test_builder.py
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from fixtures.organisms.tokenizer import build_tokenizer
+from tests.small_tokenizers import byte_level, sentencepiece_like
+from tinyablation.corpora.binding import load_binding
+from tinyablation.corpora.builder import CorpusBuilder, build_everything
+from tinyablation.corpora.examples import (
+    BINDING,
+    CONDITIONS,
+    CONFIRMATION,
+    DISCOVERY,
+    SPLITS,
+    Corpus,
+    CorpusError,
+    Split,
+    load_corpus,
+    load_split,
+    write_corpus,
+)
+from tinyablation.corpora.filtering import TooFewPrompts
+from tinyablation.corpora.knowledge import Knowledge, Relation, load_knowledge
+from tinyablation.corpora.tokenisation import encode, encode_examples, is_one_token
+
+CORPORA = Path(__file__).parents[2] / "corpora"
+Built = dict[str, tuple[Corpus, Split]]
+
+
+@pytest.fixture(scope="module")
+def knowledge() -> Knowledge:
+    return load_knowledge(CORPORA / "knowledge")
+
+
+@pytest.fixture(scope="module")
+def tiny(knowledge: Knowledge) -> Any:
+    return build_tokenizer(knowledge)
+
+
+@pytest.fixture(scope="module")
+def built(knowledge: Knowledge, tiny: Any) -> Built:
+    return CorpusBuilder(knowledge, tiny, "tiny").build()
+
+
+def require_balance_and_disjoint_splits(built: Built) -> None:
+    """What every build must hold, whatever was dropped from it."""
+    assert tuple(built) == CONDITIONS
+    for condition, (corpus, split) in built.items():
+        rows = corpus.examples
+        assert len({row.clean for row in rows}) == len(rows) >= 200
+        assert sorted(split.of_row()) == list(range(len(rows)))
+        sides = [[rows[index] for index in split.rows[name]] for name in SPLITS]
+        for side in sides:
+            assert Counter(row.target for row in side) == Counter(row.foil for row in side)
+            assert {row.template_id for row in side} == {row.template_id for row in rows}
+            assert {row.cell for row in side} == {row.cell for row in rows}
+            if condition in ("negation", "logic"):
+                labels = Counter((row.cell.split("-")[0], row.target) for row in side)
+                operators = {operator for operator, _ in labels}
+                assert all(labels[name, " yes"] == labels[name, " no"] for name in operators)
+        for field in ("clean", "fact_id", "cluster_id"):
+            parts = [
+                {part for row in side for part in getattr(row, field).split("+")} for side in sides
+            ]
+            assert parts[0].isdisjoint(parts[1]), (condition, field)
+
+
+def test_a_build_gives_the_committed_bytes(built: Built, tmp_path: Path) -> None:
+    for corpus, split in built.values():
+        write_corpus(tmp_path, corpus, split)
+    names = {path.name for path in tmp_path.iterdir()}
+    committed = {path.name for path in (CORPORA / "tiny").iterdir()}
+    assert names == {name for name in committed if name.split(".")[0] in CONDITIONS}
+    assert len(names) == 8
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (CORPORA / "tiny" / name).read_bytes(), name
+
+
+def test_a_build_is_balanced_with_disjoint_splits(built: Built) -> None:
+    require_balance_and_disjoint_splits(built)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_answers_are_one_token_in_every_prompt_of_the_embedded_tokenizer(
+    condition: str, tiny: Any
+) -> None:
+    """Of the committed rows; encoding refuses an answer of more tokens, and two of the same."""
+    rows = load_corpus(CORPORA / "tiny" / f"{condition}.jsonl").examples
+    sides = {side: encode_examples(tiny, rows, None, side=side) for side in ("clean", "null")}
+    corrupt = encode_examples(tiny, rows, None, side="corrupt")
+    for row, clean, null, other in zip(rows, *sides.values(), corrupt, strict=True):
+        assert tiny.decode(clean.target) == row.target and tiny.decode(clean.foil) == row.foil
+        assert clean[1:] == null[1:] == other[1:]
+        assert row.aligned == (len(clean.ids) == len(other.ids))
+
+
+def test_every_word_of_the_embedded_corpora_is_one_token(built: Built, tiny: Any) -> None:
+    """So that clean and corrupt are aligned wherever they have equally many words."""
+    for corpus, _ in built.values():
+        for row in corpus.examples:
+            words = [len(text.split()) for text in (row.clean, row.corrupt)]
+            assert row.aligned == (words[0] == words[1]), row
+
+
+def test_another_seed_gives_other_pairs_of_the_same_facts(
+    knowledge: Knowledge, tiny: Any, built: Built
+) -> None:
+    other = CorpusBuilder(knowledge, tiny, "tiny", seed=1).build()
+    for condition in CONDITIONS:
+        assert other[condition][0].content_hash != built[condition][0].content_hash
+        assert other[condition][1].seed == 1
+    clusters = [{row.cluster_id for row in each["facts"][0].examples} for each in (built, other)]
+    assert clusters[0] != clusters[1]
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=2,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # a build takes seconds: no shrinking
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(seed=st.integers(2, 2**40))
+def test_any_seed_gives_balanced_and_disjoint_splits(
+    knowledge: Knowledge, tiny: Any, seed: int
+) -> None:
+    require_balance_and_disjoint_splits(CorpusBuilder(knowledge, tiny, "any", seed=seed).build())
+
+
+# Tokenizers that do not know every word ----------------------------------------------------------
+
+
+def vocabulary(built: Built) -> set[str]:
+    """Every word and sign of the corpora."""
+    rows = [row for corpus, _ in built.values() for row in corpus.examples]
+    texts = [text for row in rows for text in (row.clean + row.target, row.corrupt, row.null)]
+    return {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}
+
+
+def test_answers_of_more_tokens_are_dropped_and_counted_by_reason(
+    knowledge: Knowledge, built: Built, tmp_path: Path
+) -> None:
+    known = vocabulary(built) - {"Paris", "Lima", "fire"}
+    builder = CorpusBuilder(knowledge, byte_level(f" {word}" for word in known), "few")
+    made = builder.build()
+    require_balance_and_disjoint_splits(made)
+    dropped = builder.report.dropped
+    assert dropped["facts"]["capital: the answer is more than one token"] == 2
+    words = {row.target for row in made["facts"][0].examples}
+    assert not words & {" Paris", " Lima"} and " Rome" in words
+    covers = {row.target for row in made["counterfactual"][0].examples}
+    assert " fire" not in covers and " feathers" in covers
+    reason = "cover: the answers are not one token each after a prompt"
+    assert dropped["counterfactual"][reason] == 256 - len(made["counterfactual"][0].examples) > 0
+    assert f"  dropped {dropped['counterfactual'][reason]}: {reason}" in builder.report.lines()
+    # What was built can be read again, strictly.
+    for condition, (corpus, split) in made.items():
+        write_corpus(tmp_path, corpus, split)
+        again = load_corpus(tmp_path / f"{condition}.jsonl", tokenizer="few")
+        assert again == corpus
+        assert load_split(tmp_path / f"{condition}.split.json", again) == split
+
+
+def test_a_label_of_more_tokens_leaves_too_little_and_the_error_says_why(
+    knowledge: Knowledge, built: Built
+) -> None:
+    tokenizer = byte_level(f" {word}" for word in vocabulary(built) - {"yes"})
+    with pytest.raises(CorpusError, match="few, negation: 0 prompts are left, 200 are") as caught:
+        CorpusBuilder(knowledge, tokenizer, "few").build()
+    assert "dropped 388: the answers are not one token each after a prompt" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_conditions_are_built_one_by_one_and_one_alone_may_lack_prompts(
+    knowledge: Knowledge, built: Built
+) -> None:
+    tokenizer = byte_level(f" {word}" for word in vocabulary(built) - {"yes"})
+    builder = CorpusBuilder(knowledge, tokenizer, "few")
+    with pytest.raises(TooFewPrompts, match="few, logic: 0 prompts are left, 200 are") as caught:
+        builder.build_one("logic")
+    assert (
+        "\n" not in str(caught.value) and str(caught.value) == f"few, logic: {caught.value.reason}"
+    )
+    assert builder.build_one("facts")[0].examples == built["facts"][0].examples
+    made, refused = CorpusBuilder(knowledge, tokenizer, "few").build_each()
+    assert tuple(made) == ("facts", "counterfactual")
+    assert made["counterfactual"][0].examples == built["counterfactual"][0].examples
+    assert tuple(refused) == ("negation", "logic")
+    assert refused["logic"] == caught.value.reason
+    assert "288 (the answers are not one token each after a prompt)" in refused["logic"]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_built_alone_is_the_one_built_with_the_others(
+    condition: str, knowledge: Knowledge, tiny: Any, built: Built
+) -> None:
+    assert CorpusBuilder(knowledge, tiny, "tiny").build_one(condition) == built[condition]
+
+
+def test_everything_is_the_four_and_binding(knowledge: Knowledge, tiny: Any, built: Built) -> None:
+    things = load_binding(CORPORA / "knowledge")
+    made = build_everything(knowledge, things, tiny, "tiny")
+    assert tuple(made.corpora) == (*CONDITIONS, BINDING) and made.refused == {}
+    assert {name: made.corpora[name] for name in CONDITIONS} == built
+    two = byte_level([" Paris", " Rome"])
+    made = build_everything(knowledge, things, two, "two")
+    assert made.corpora == {} and tuple(made.refused) == (*CONDITIONS, BINDING)
+    assert all("prompts are left, 200 are wanted" in reason for reason in made.refused.values())
+    with pytest.raises(TooFewPrompts, match="two, facts: 4 .*; negation has 0, .* What was"):
+        build_everything(knowledge, things, two, "two", insist=True)
+
+
+def test_a_sentencepiece_tokenizer_keeps_what_a_lone_word_would_lose(
+    knowledge: Knowledge, built: Built
+) -> None:
+    """P19: no answer is one token on its own here, and none is dropped."""
+    tokenizer = sentencepiece_like(vocabulary(built))
+    made = CorpusBuilder(knowledge, tokenizer, "pieces").build()
+    require_balance_and_disjoint_splits(made)
+    for condition, (corpus, _) in made.items():
+        assert len(corpus.examples) == len(built[condition][0].examples)
+        for row in corpus.examples:
+            assert len(encode(tokenizer, row.target)) == 2
+            assert is_one_token(tokenizer, row.clean, row.target)
+
+
+# Knowledge that cannot all be used ---------------------------------------------------------------
+
+
+def test_what_cannot_be_used_is_dropped_by_the_cluster(knowledge: Knowledge, tiny: Any) -> None:
+    """A prompt that holds a label, and one that stands there twice, take their cluster along."""
+    capital = knowledge.relations["capital"]
+    relations = {
+        **knowledge.relations,
+        # "no" is a label: of no harm to facts, but no statement about it can be asked for.
+        "size": Relation(phrase="the size of {subject}", facts={"no man": "big", "ants": "small"}),
+        # The answer of one is in the subject of the other, so they are no pair.
+        "age": Relation(phrase="the age of {subject}", facts={"big men": "big", "ants": "small"}),
+        "city": Relation(
+            phrase=capital.phrase,
+            facts={name: capital.facts[name] for name in ("France", "Italy")},
+        ),
+    }
+    builder = CorpusBuilder(knowledge._replace(relations=relations), tiny, "odd")
+    made = builder.build()
+    require_balance_and_disjoint_splits(made)
+    assert any(row.fact_id == "size/no man" for row in made["facts"][0].examples)
+    for condition in ("negation", "logic"):
+        facts = {part for row in made[condition][0].examples for part in row.fact_id.split("+")}
+        assert not facts & {"size/no man", "size/ants"}
+        assert builder.report.dropped[condition]["an answer stands in a prompt"] >= 4
+    assert builder.report.dropped["facts"]["age: no partner"] == 2
+    assert not any(row.fact_id.startswith("age/") for row in made["facts"][0].examples)
+    repeated = builder.report.dropped["facts"]["the same prompt again"]
+    assert repeated > 0 and repeated % 2 == 0
+
+
+def test_too_little_knowledge_is_an_error(knowledge: Knowledge, tiny: Any) -> None:
+    few = knowledge._replace(relations={"capital": knowledge.relations["capital"]})
+    with pytest.raises(CorpusError, match="few, facts: 48 prompts are left, 200 are wanted"):
+        CorpusBuilder(few, tiny, "few").build()
+
+
+def test_split_names_are_those_of_the_project(built: Built) -> None:
+    assert all(set(split.rows) == {DISCOVERY, CONFIRMATION} for _, split in built.values())

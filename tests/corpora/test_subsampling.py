@@ -1,0 +1,153 @@
+"""Which examples are drawn: by the seed, from every cluster, with labels kept balanced.
+
+Run: pytest tests/corpora/test_subsampling.py
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyablation.corpora.examples import Example
+from tinyablation.corpora.subsampling import mirror_rows, thin, thin_pairs
+
+
+def example(number: int, cluster: str, yes: bool) -> Example:
+    target, foil = (" yes", " no") if yes else (" no", " yes")
+    return Example(
+        clean=f"question {number}",
+        corrupt=f"other question {number}",
+        null="",
+        target=target,
+        foil=foil,
+        fact_id=f"fact{number}",
+        template_id="plain.is",
+        cluster_id=cluster,
+        cell="",
+        aligned=True,
+    )
+
+
+BALANCED = [
+    example(4 * cluster + number, f"c{cluster}", number % 2 == 0)
+    for cluster in range(12)
+    for number in range(4)
+]
+
+
+def test_every_cluster_gives_as_many_and_labels_stay_balanced():
+    kept = [BALANCED[index] for index in thin(BALANCED, 2, seed=0)]
+    assert Counter(each.cluster_id for each in kept) == {f"c{n}": 2 for n in range(12)}
+    assert Counter(each.target for each in kept) == {" yes": 12, " no": 12}
+
+
+def test_the_seed_draws_which():
+    """Pitfall P11."""
+    assert thin(BALANCED, 2, seed=0) == thin(BALANCED, 2, seed=0)
+    assert len({tuple(thin(BALANCED, 2, seed=seed)) for seed in range(5)}) == 5
+
+
+def test_a_cluster_does_not_depend_on_which_others_there_are():
+    """So that a smaller corpus measures the same examples of what it has."""
+    first = BALANCED[:8]
+    assert thin(first, 2, seed=3) == [i for i in thin(BALANCED, 2, seed=3) if i < 8]
+
+
+@given(
+    members=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30),
+    per_cluster=st.integers(1, 5),
+    seed=st.integers(0, 3),
+)
+def test_no_cluster_is_lost_and_none_gives_more(members, per_cluster, seed):
+    examples = [example(n, cluster, yes) for n, (cluster, yes) in enumerate(members)]
+    kept = thin(examples, per_cluster, seed)
+    assert kept == sorted(set(kept))
+    whole = Counter(each.cluster_id for each in examples)
+    drawn = Counter(examples[index].cluster_id for index in kept)
+    assert drawn == {name: min(count, per_cluster) for name, count in whole.items()}
+
+
+# --- crossed corpora ------------------------------------------------------------------------------
+
+
+def crossed(relations: int, pairs: int = 3, families: str = "xy") -> list[Example]:
+    """In every relation pairs of mirrors, in two families of two wordings and two cells."""
+    made = []
+    for relation in range(relations):
+        for family in families:
+            for wording in "ab":
+                for cell in ("first", "last"):
+                    for pair in range(pairs):
+                        kind = f"{family}/{wording}"
+                        sides = [f"{n} {relation} {kind} {cell} {pair}" for n in ("one", "two")]
+                        for turn in (0, 1):
+                            made.append(
+                                replace(
+                                    example(len(made), f"r{relation}", turn == 0),
+                                    clean=sides[turn],
+                                    corrupt=sides[1 - turn],
+                                    template_id=kind,
+                                    cell=cell,
+                                )
+                            )
+    return made
+
+
+CROSSED = crossed(12)
+
+
+def test_mirrors_are_found_by_prompt_and_answers():
+    mirrors = mirror_rows(CROSSED)
+    assert mirrors == [index + 1 if index % 2 == 0 else index - 1 for index in range(len(CROSSED))]
+    alone = [CROSSED[0], replace(CROSSED[1], target=" perhaps")]
+    assert mirror_rows(alone) == [None, None]
+
+
+@pytest.mark.parametrize("most", [2, 4])
+def test_pairs_of_mirrors_are_drawn_from_every_cluster(most):
+    kept = thin_pairs(CROSSED, most, seed=0)
+    assert kept == sorted(set(kept))
+    mirrors = mirror_rows(CROSSED)
+    assert {mirrors[index] for index in kept} == set(kept)
+    drawn = [CROSSED[index] for index in kept]
+    assert Counter(each.cluster_id for each in drawn) == {f"r{n}": most for n in range(12)}
+    assert Counter(each.target for each in drawn) == {" yes": 6 * most, " no": 6 * most}
+
+
+def test_few_examples_a_cluster_hold_all_kinds_over_the_clusters():
+    drawn = [CROSSED[index] for index in thin_pairs(CROSSED, 2, seed=0)]
+    kinds = Counter((each.template_id, each.cell) for each in drawn)
+    assert len(kinds) == 8 and max(kinds.values()) <= 2 * min(kinds.values())
+
+
+def test_a_family_is_drawn_from_so_many_of_its_clusters():
+    kept = [CROSSED[i] for i in thin_pairs(CROSSED, 2, seed=0, clusters_by_family=5)]
+    counts = Counter((each.family, each.cluster_id) for each in kept)
+    assert set(counts.values()) == {2}
+    assert Counter(family for family, _ in counts) == {"x": 5, "y": 5}
+    # Of a family that is of few relations, all.
+    less = [*crossed(3, families="x"), *crossed(12, families="y")]
+    kept = [less[index] for index in thin_pairs(less, 2, seed=0, clusters_by_family=5)]
+    names = {(each.family, each.cluster_id) for each in kept}
+    assert Counter(family for family, _ in names) == {"x": 3, "y": 5}
+
+
+def test_the_seed_draws_which_pairs():
+    """Pitfall P11."""
+    assert thin_pairs(CROSSED, 2, seed=0) == thin_pairs(CROSSED, 2, seed=0)
+    assert len({tuple(thin_pairs(CROSSED, 2, seed=seed)) for seed in range(5)}) == 5
+
+
+@given(
+    st.lists(st.sampled_from(range(96)), min_size=1, max_size=40, unique=True),
+    st.integers(1, 5),
+    st.integers(0, 3),
+)
+def test_no_cluster_of_a_crossed_corpus_is_lost_and_none_gives_more(rows, most, seed):
+    """Whatever is known: mirrors and kinds may be missing."""
+    some = [CROSSED[row] for row in rows]
+    drawn = Counter(some[index].cluster_id for index in thin_pairs(some, most, seed))
+    whole = Counter(each.cluster_id for each in some)
+    assert drawn == {name: min(count, most) for name, count in whole.items()}

@@ -1,0 +1,154 @@
+"""Run: pytest tests/runs/test_shards.py"""
+
+import pytest
+
+from tests.synthetic_runs import (
+    KEYS,
+    N_EXAMPLES,
+    SHARDS,
+    baseline_rows,
+    compute,
+    make_config,
+    make_examples,
+    obtain,
+    verify,
+    without_picture,
+)
+from tinyablation.errors import RunError
+from tinyablation.interventions.batteries import Shard
+from tinyablation.runs.shards import BASELINE_TOLERANCE, Plan
+from tinyablation.runs.store import RunStore
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    without_picture(monkeypatch)
+
+
+def plan_of(*shards: Shard) -> Plan:
+    return Plan(shards, N_EXAMPLES, "0" * 64)
+
+
+def broken(key, change):
+    """`compute`, with the rows of one shard changed."""
+
+    def computing(shard):
+        rows = compute(shard)
+        return change(rows) if shard.key == key else rows
+
+    return computing
+
+
+def test_a_plan_begins_with_the_baseline():
+    with pytest.raises(RunError, match="first shard"):
+        plan_of(*SHARDS[1:])
+    with pytest.raises(RunError, match="first shard"):
+        plan_of()
+    with pytest.raises(RunError, match="first shard"):
+        plan_of(Shard("baseline", SHARDS[1].interventions))
+
+
+def test_equal_interventions_are_one_measurement():
+    with pytest.raises(RunError, match=r"zero:0\.0 stands in shards 'L00' and 'again'"):
+        plan_of(*SHARDS, Shard("again", SHARDS[1].interventions[:1]))
+
+
+@pytest.mark.parametrize("key", ["../x", "a/b", "", "..", "a b"])
+def test_shard_keys_are_file_names(key):
+    with pytest.raises(RunError, match="shard key"):
+        plan_of(SHARDS[0], Shard(key, SHARDS[1].interventions))
+
+
+def test_an_empty_shard_or_a_key_used_twice_is_refused():
+    with pytest.raises(RunError, match="no interventions"):
+        plan_of(SHARDS[0], Shard("empty", ()))
+    with pytest.raises(RunError, match="must differ"):
+        plan_of(SHARDS[0], SHARDS[1], SHARDS[1])
+
+
+def test_baseline_rows_beside_interventions_are_dropped(tmp_path):
+    table = obtain(tmp_path).table()
+    assert (table["intervention"] == "baseline").sum() == N_EXAMPLES
+
+
+def test_rows_without_a_baseline_of_their_own_are_the_same_run(tmp_path):
+    def bare(shard):
+        rows = compute(shard)
+        return rows if shard.key == "baseline" else rows[rows["intervention"] != "baseline"]
+
+    assert obtain(tmp_path / "a", with_=bare).table().equals(obtain(tmp_path / "b").table())
+
+
+@pytest.mark.parametrize(("factor", "accepted"), [(0.5, True), (2.0, False)])
+def test_a_baseline_that_moved_between_shards_is_refused(tmp_path, factor, accepted):
+    def moved(rows):
+        own = rows["intervention"] == "baseline"
+        step = BASELINE_TOLERANCE["float32"] * factor
+        return rows.assign(logit_diff=rows["logit_diff"] + own * step)
+
+    if accepted:
+        obtain(tmp_path, with_=broken(KEYS[2], moved))
+        return
+    with pytest.raises(RunError, match=f"shard {KEYS[2]}: its baseline differs"):
+        obtain(tmp_path, with_=broken(KEYS[2], moved))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", ["logit_diff", "kl", "entropy"])
+def test_non_finite_figures_are_refused_by_name(tmp_path, column, value):
+    def poisoned(rows):
+        rows.loc[rows.index[-1], column] = value
+        return rows
+
+    match = rf"shard L01: {column} is .* for mean:1\.2, example {N_EXAMPLES - 1}"
+    with pytest.raises(RunError, match=match):
+        obtain(tmp_path, with_=broken("L01", poisoned))
+    assert RunStore(tmp_path).status(make_config()) == "partial"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda rows: rows.iloc[:-1], "rows for"),
+        (lambda rows: rows[rows["head"] != 1], r"missing \['mean:1.1', 'zero:1.1'\]"),
+        (lambda rows: rows.replace({"intervention": {"zero:1.1": "x"}}), "unasked"),
+        (lambda rows: rows.replace({"example": {5: 4}}), "stands twice"),
+        (lambda rows: rows.replace({"example": {5: 99}}), "rows for"),
+        (lambda rows: rows.drop(columns="kl"), "kl"),
+        (lambda rows: rows.assign(extra=1), "extra"),
+        (lambda rows: rows.assign(argmax=rows["argmax"] + 0.5), "not integer"),
+        (lambda rows: rows.astype({"kl": "float32"}), "not float64"),
+    ],
+    ids=[
+        "short",
+        "head-missing",
+        "unasked",
+        "twice",
+        "example-99",
+        "no-kl",
+        "extra",
+        "fraction",
+        "float32",
+    ],
+)
+def test_rows_that_were_not_asked_for_are_refused(tmp_path, change, match):
+    def bare(rows):
+        return change(rows[rows["intervention"] != "baseline"].reset_index(drop=True))
+
+    with pytest.raises(RunError, match=match):
+        obtain(tmp_path, with_=broken("L01", bare))
+
+
+def test_a_baseline_shard_with_other_rows_is_refused(tmp_path):
+    with pytest.raises(RunError, match="unasked"):
+        obtain(tmp_path, with_=lambda shard: compute(SHARDS[1]))
+    with pytest.raises(RunError, match="rows for"):
+        obtain(tmp_path / "short", with_=lambda shard: baseline_rows(N_EXAMPLES - 1))
+
+
+def test_a_shard_of_another_size_is_not_trusted(tmp_path):
+    # as when a battery kept its labels but a sidecar was copied from a run over fewer examples
+    with pytest.raises(RunError, match="indexed"):
+        RunStore(tmp_path).obtain(
+            make_config(), SHARDS, compute, make_examples().iloc[1:], verify=verify
+        )

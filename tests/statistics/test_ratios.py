@@ -1,0 +1,166 @@
+"""Intervals of ratios, by simulation. Run: pytest tests/statistics/test_ratios.py"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    StatisticsError,
+    cluster_interval,
+    generator,
+)
+from tinyablation.statistics.ratios import RatioUndefined, ratio_interval
+
+PROPERTIES = settings(max_examples=30, deadline=None, derandomize=True, database=None)
+TRUTH = 0.65
+
+
+def pair(rng, k, *, errors=8.0, shared=0.8, draw=None):
+    """Numerators and denominators of k clusters of 2-8 examples, the truth TRUTH, and labels.
+
+    errors: the mean denominator in standard errors; shared: correlation of the cluster means.
+    """
+    draw = draw or (lambda n: rng.normal(size=n))
+    below, other = draw(k), draw(k)
+    above = 0.7 * (shared * below + np.sqrt(1 - shared**2) * other)
+    mean = errors / np.sqrt(k)
+    sizes = rng.integers(2, 9, size=k)
+    labels = np.repeat([f"fact{i}" for i in range(k)], sizes)
+    noise = 0.3 * rng.normal(size=(2, len(labels)))
+    return (
+        np.repeat(TRUTH * mean + above, sizes) + noise[0],
+        np.repeat(mean + below, sizes) + noise[1],
+        list(labels),
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "errors", "draw", "documented"),
+    [
+        pytest.param(16, 5, None, 0.95, id="16 clusters"),
+        pytest.param(32, 10, None, 0.95, id="32 clusters"),
+        pytest.param(97, 5, None, 0.95, id="97 clusters"),
+        pytest.param(
+            32, 5, lambda rng, n: rng.exponential(size=n) - 1.0, 0.945, id="skewed clusters"
+        ),
+    ],
+)
+def test_the_interval_covers_the_truth_about_as_often_as_documented(k, errors, draw, documented):
+    rng, repetitions, covered = generator(0, f"ratio {k} {errors}"), 250, 0
+    judged = 0
+    for _ in range(repetitions):
+        data = pair(rng, k, errors=errors, draw=draw and (lambda n: draw(rng, n)))
+        try:
+            interval = ratio_interval(*data, rng, resamples=300)
+        except RatioUndefined:
+            continue
+        judged += 1
+        covered += interval.low <= TRUTH <= interval.high
+    assert judged >= 0.8 * repetitions
+    assert covered / judged >= documented - 3 * np.sqrt(documented * (1 - documented) / judged)
+
+
+def test_what_numerator_and_denominator_share_narrows_the_interval():
+    above, below, labels = pair(generator(0, "pairing"), 40)
+    above = TRUTH * below + 0.02 * above
+    paired = ratio_interval(above, below, labels, generator(0, "ratio"))
+    # The same numbers, but each cluster's numerator beside another cluster's denominator.
+    rng = generator(0, "independent")
+    tables = [
+        {label: values[np.array(labels) == label] for label in set(labels)}
+        for values in (above, below)
+    ]
+    names = sorted(tables[0])
+    ratios = []
+    for _ in range(500):
+        drawn = [rng.choice(names, len(names)) for _ in tables]
+        sums = [
+            np.mean(np.concatenate([table[name] for name in draw]))
+            for table, draw in zip(tables, drawn, strict=True)
+        ]
+        ratios.append(sums[0] / sums[1])
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    assert paired.high - paired.low < 0.1 * (high - low)
+    assert paired.low < paired.estimate < paired.high
+
+
+def test_a_denominator_not_told_from_zero_is_refused_with_its_interval():
+    above, below, labels = pair(generator(4, "refused"), 20, errors=0.5)
+    own = cluster_interval(below, labels, generator(0, "ratio"))
+    assert own.low <= 0
+    with pytest.raises(RatioUndefined, match="not wholly above 0") as caught:
+        ratio_interval(above, below, labels, generator(0, "ratio"))
+    assert caught.value.denominator == own
+    assert isinstance(caught.value, StatisticsError)
+
+
+def test_a_denominator_below_zero_is_refused_however_clear():
+    above, below, labels = pair(generator(5, "negative"), 20)
+    with pytest.raises(RatioUndefined, match="not wholly above 0") as caught:
+        ratio_interval(above, -below, labels, generator(0, "ratio"))
+    assert caught.value.denominator.high < 0
+
+
+def test_a_share_without_bounds_is_refused():
+    # Found by search: above 0 by its own interval, but not by the critical value of the ratio's.
+    refusals = []
+    for seed in range(400):
+        rng = generator(seed, "bounds")
+        data = pair(rng, 16, errors=2.6, draw=lambda n, rng=rng: rng.lognormal(size=n) - 1.65)
+        try:
+            interval = ratio_interval(*data, rng, resamples=200)
+            assert np.isfinite(interval).all()
+        except RatioUndefined as refusal:
+            if refusal.denominator.low > 0:
+                refusals.append(str(refusal))
+    assert refusals and all("bound" in message for message in refusals)
+
+
+def test_a_denominator_known_exactly_leaves_the_interval_of_the_mean():
+    above, _, labels = pair(generator(6, "exact"), 30)
+    ratio = ratio_interval(above, np.full(len(above), 2.0), labels, generator(0, "ratio"))
+    mean = cluster_interval(above, labels, generator(0, "ratio"))
+    assert ratio.estimate == pytest.approx(mean.estimate / 2)
+    assert ratio[1:3] == pytest.approx([mean.low / 2, mean.high / 2], rel=0.1)
+    with pytest.raises(RatioUndefined):
+        ratio_interval(above, np.zeros(len(above)), labels, generator(0, "ratio"))
+
+
+def test_the_same_share_in_every_cluster_has_no_interval():
+    _, below, labels = pair(generator(7, "same"), 12)
+    with pytest.raises(DegenerateInterval, match="given twice") as caught:
+        ratio_interval(0.4 * below, below, labels, generator(0, "ratio"))
+    assert caught.value.value == pytest.approx(0.4)
+
+
+@PROPERTIES
+@given(st.integers(0, 2**32), st.floats(0.01, 100.0))
+def test_a_common_unit_cancels_and_the_estimate_is_the_ratio_of_the_means(seed, unit):
+    above, below, labels = pair(generator(seed, "unit"), 20, errors=12.0)
+    plain = ratio_interval(above, below, labels, generator(0, "ratio"), resamples=200)
+    assert plain.estimate == pytest.approx(above.mean() / below.mean())
+    assert (plain.n, plain.n_clusters) == (len(above), 20)
+    scaled = ratio_interval(
+        unit * above, unit * below, labels, generator(0, "ratio"), resamples=200
+    )
+    assert scaled == pytest.approx(plain, rel=1e-6, abs=1e-9)
+    turned = ratio_interval(-above, below, labels, generator(0, "ratio"), resamples=200)
+    assert turned[:3] == pytest.approx([-plain.estimate, -plain.high, -plain.low], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "clusters", "message"),
+    [
+        ([1.0, 2.0], [1.0], list("ab"), "2 numerators for 1"),
+        ([], [], [], "n = 0"),
+        ([1.0, np.nan], [1.0, 2.0], list("ab"), "numerator: nan"),
+        ([1.0, 2.0], [1.0, np.inf], list("ab"), "denominator: inf"),
+        ([1.0, 2.0], [1.0, 2.0], ["a", None], "no cluster id"),
+        ([1.0, 2.0], [1.0, 2.0], ["a", "a"], "at least 2"),
+    ],
+)
+def test_what_carries_no_ratio_is_refused(above, below, clusters, message):
+    with pytest.raises(StatisticsError, match=message):
+        ratio_interval(above, below, clusters, generator(0, "ratio"))

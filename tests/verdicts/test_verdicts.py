@@ -1,0 +1,252 @@
+"""What figures say about a claim. Run: pytest tests/verdicts/test_verdicts.py"""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyablation.statistics.intervals import Estimate
+from tinyablation.verdicts.verdicts import (
+    EFFECT_SHARE,
+    Floor,
+    Noise,
+    Verdict,
+    VerdictError,
+    blocked,
+    effect_floor,
+    figure,
+    judge_above_floor,
+    judge_all_of,
+    judge_below_ceiling,
+    refuted,
+)
+
+
+def judge(low, high, floor=0.1, p=None):
+    return judge_above_floor(
+        Estimate((low + high) / 2, low, high, 60, 20),
+        floor=floor,
+        p_corrected=p,
+        what="zeroing 0:2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "status", "reason"),
+    [
+        (
+            0.2,
+            0.4,
+            None,
+            "supported",
+            "interval [0.200, 0.400] lies above the floor 0.100",
+        ),
+        (0.2, 0.4, 0.05, "supported", "above the floor 0.100, corrected p 0.0500"),
+        (0.2, 0.4, 0.06, "inconclusive", "but corrected p 0.0600 > 0.05"),
+        (0.05, 0.4, 0.001, "inconclusive", "[0.0500, 0.400] straddles the floor 0.100"),
+        (0.1, 0.4, None, "inconclusive", "straddles"),
+        (0.0, 0.1, None, "inconclusive", "straddles"),
+        (-0.2, 0.05, None, "refuted", "[-0.200, 0.0500] lies below the floor 0.100"),
+        (-0.2, -0.1, 0.5, "refuted", "lies below the floor"),
+    ],
+)
+def test_a_claim_stands_falls_or_stays_open_by_interval_and_p(low, high, p, status, reason):
+    verdict = judge(low, high, p=p)
+    assert verdict.status == status
+    assert reason in verdict.reason
+    assert verdict.reason.startswith("zeroing 0:2: ")
+    assert (verdict.floor, verdict.p_corrected, verdict.unit) == (0.1, p, "logits")
+    assert verdict.effect is not None and verdict.effect.n_clusters == 20
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(*[st.floats(-10, 10)] * 3, st.floats(0, 1))
+def test_a_higher_floor_or_p_never_helps_a_claim(one, other, floor, p):
+    order = ["refuted", "inconclusive", "supported"]
+    low, high = sorted((one, other))
+
+    def rank(floor, p):
+        return order.index(judge(low, high, floor, p).status)
+
+    assert rank(floor + 1, p) <= rank(floor, p)
+    assert rank(floor, 1.0) <= rank(floor, p) <= rank(floor, 0.0)
+
+
+def test_the_floor_is_a_share_of_the_clean_difference_or_the_noise():
+    assert effect_floor(4.0, 1e-3) == 4.0 * EFFECT_SHARE == effect_floor(-4.0, 1e-3)
+    assert effect_floor(0.001, 1e-3) == 1e-3
+    for bad in ((float("nan"), 0.0), (1.0, -1.0), (1.0, float("inf"))):
+        with pytest.raises(VerdictError):
+            effect_floor(*bad)
+
+
+def test_figures_that_are_not_finite_are_not_judged():
+    with pytest.raises(VerdictError, match="floor is nan"):
+        judge(0.2, 0.4, floor=float("nan"))
+    with pytest.raises(VerdictError, match="low is nan"):
+        judge_above_floor(Estimate(0.0, float("nan"), 1.0, 2, 2), floor=0.1, what="x")
+    with pytest.raises(VerdictError, match="p_corrected"):
+        judge(0.2, 0.4, p=float("nan"))
+    with pytest.raises(VerdictError, match="p_corrected"):
+        judge(0.2, 0.4, p=1.5)
+
+
+def test_a_verdict_has_a_known_word_and_a_reason_and_does_not_change():
+    with pytest.raises(VerdictError, match="'true' is no verdict"):
+        Verdict("true", "it is")  # type: ignore[arg-type]
+    with pytest.raises(VerdictError, match="needs its reason"):
+        blocked(" ")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        blocked("no weights").status = "supported"  # type: ignore[misc]
+    assert hash(blocked("a", details={"n": 1})) == hash(blocked("a"))
+
+
+def test_a_claim_that_needs_several_findings_is_as_strong_as_the_weakest():
+    strong, near, open_ = judge(1.0, 2.0), judge(0.2, 0.4), judge(0.0, 0.4)
+    wrong, shut = refuted("0:3 leads", unit=""), blocked("no weights")
+    assert judge_all_of([strong, near]).status == "supported"
+    assert judge_all_of([strong, near]).effect == near.effect
+    # As near but for rounding: which is lower differs from machine to machine.
+    for off in (-1e-6, 1e-6):
+        beside = dataclasses.replace(
+            near, effect=near.effect._replace(low=near.effect.low + off, high=9.0)
+        )
+        assert judge_all_of([strong, near, beside]).effect == near.effect
+        assert judge_all_of([strong, beside, near]).effect == beside.effect
+    assert judge_all_of([strong, open_]).status == "inconclusive"
+    assert judge_all_of([strong, open_, shut]).status == "blocked"
+    assert judge_all_of([strong, open_, shut, wrong]).status == "refuted"
+    assert judge_all_of([strong, open_, shut, wrong]).reason == "1 of 4 refuted: 0:3 leads"
+    assert judge_all_of([wrong, wrong]).reason == "0:3 leads"
+    with pytest.raises(VerdictError, match="n = 0"):
+        judge_all_of([])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (0.1 + 0.2, "0.300"),
+        (0.99999, "1.00"),
+        (-1.4849, "-1.48"),
+        (26.51, "26.5"),
+        (160.0, "160"),
+        (1234.5, "1230"),
+        (0.00123456, "0.00123"),
+        (3.4e-7, "3.40e-07"),
+    ],
+)
+def test_a_figure_has_three_significant_digits(value, text):
+    assert figure(value) == text
+
+
+def test_verdicts_are_cheap_to_import():
+    code = "import sys, tinyablation.verdicts.verdicts; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "status"),
+    [
+        (-0.5, -0.2, None, "supported"),
+        (-0.5, -0.2, 0.05, "supported"),
+        (-0.5, -0.2, 0.06, "inconclusive"),
+        (-0.5, 0.0, 0.01, "inconclusive"),
+        (-0.1, 0.0, 0.01, "inconclusive"),  # it ends at the ceiling
+        (-0.05, 0.3, 0.01, "refuted"),
+    ],
+)
+def test_a_decrease_lies_below_a_ceiling(low, high, p, status):
+    effect = Estimate((low + high) / 2, low, high, 60, 20)
+    verdict = judge_below_ceiling(effect, ceiling=-0.1, p_corrected=p, what="zeroing 0:2")
+    assert verdict.status == status, verdict.reason
+    assert verdict.effect == effect and verdict.floor == -0.1 and verdict.p_corrected == p
+
+
+# --- numerical noise ------------------------------------------------------------------------------
+
+NOISE = Noise(0.12, "cuda in bfloat16", {"entropy": 0.03})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clean", "status", "reason"),
+    [
+        # 5 % of 1 logit is .05, and the noise is more: under it nothing is told apart.
+        (0.0, 0.1, 1.0, "inconclusive", "beyond the numerical noise 0.120 of cuda in bfloat16"),
+        (-0.1, 0.04, 1.0, "inconclusive", "beyond the numerical noise"),
+        (-0.2, 0.0, 1.0, "inconclusive", "beyond the numerical noise"),
+        (-0.2, 0.2, 1.0, "inconclusive", "straddles the floor 0.120"),
+        (0.13, 0.2, 1.0, "supported", "lies above the floor 0.120"),
+        (-0.3, -0.13, 1.0, "refuted", "lies below the floor 0.120"),
+        # 5 % of 4 logits is .2: an effect under the noise is shown to be smaller than that.
+        (0.0, 0.1, 4.0, "refuted", "lies below the floor 0.200"),
+        (0.13, 0.19, 4.0, "refuted", "lies below the floor 0.200"),
+        (0.21, 0.3, 4.0, "supported", "lies above the floor 0.200"),
+    ],
+)
+def test_an_effect_under_the_noise_is_not_shown_to_be_small(low, high, clean, status, reason):
+    verdict = judge(low, high, floor=effect_floor(clean, NOISE))
+    assert verdict.status == status and reason in verdict.reason
+    assert type(verdict.floor) is float
+    # The same of a decrease, mirrored.
+    turned = judge_below_ceiling(
+        Estimate(-(low + high) / 2, -high, -low, 60, 20),
+        ceiling=-effect_floor(clean, NOISE),
+        what="zeroing 0:2",
+    )
+    assert turned.status == status
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status", "reason"),
+    [
+        (0.01, 0.11, "inconclusive", "does not lie beyond the numerical noise 0.120"),
+        (0.13, 0.2, "supported", "lies above the floor 0"),
+        (-0.11, -0.01, "inconclusive", "does not lie beyond the numerical noise 0.120"),
+        (-0.2, -0.13, "refuted", "lies below the floor 0"),
+        (-0.2, 0.3, "inconclusive", "straddles the floor 0"),
+    ],
+)
+def test_a_lead_within_the_noise_is_none(low, high, status, reason):
+    verdict = judge(low, high, floor=Floor(0.0, NOISE))
+    assert verdict.status == status and verdict.floor == 0.0
+    assert reason in verdict.reason
+
+
+def test_a_ceiling_under_the_noise_shows_nothing_to_be_small():
+    """A share of .1 of an effect of .5 logits is .05, where the noise is .12: .24 of it."""
+    small = Estimate(0.1, 0.05, 0.15, 60, 20)
+    for noise, status in ((0.24, "inconclusive"), (0.19, "supported")):
+        verdict = judge_below_ceiling(small, ceiling=Floor(0.2, Noise(noise)), what="recovery")
+        assert verdict.status == status
+    large = Estimate(0.5, 0.4, 0.6, 60, 20)
+    assert judge_below_ceiling(large, ceiling=Floor(0.2, 0.24), what="x").status == "refuted"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(*[st.floats(-10, 10)] * 3, st.floats(0, 5), st.floats(0, 5))
+def test_noise_never_decides_for_or_against_a_claim(one, other, clean, less, more):
+    """More noise can only make a verdict inconclusive."""
+    low, high = sorted((one, other))
+    less, more = sorted((less, more))
+    first, second = (
+        judge(low, high, floor=effect_floor(clean, Noise(noise))).status for noise in (less, more)
+    )
+    assert second in (first, "inconclusive")
+
+
+def test_noise_knows_its_columns_and_a_floor_is_a_number():
+    assert NOISE == 0.12 and NOISE.of("entropy") == 0.03 and NOISE.of("kl") == 0.12
+    assert NOISE.of("entropy").where == "cuda in bfloat16"
+    floor = effect_floor(1.0, NOISE)
+    assert floor == 0.12 and floor.limited and not effect_floor(4.0, NOISE).limited
+    assert -floor == -0.12 and (-floor).limited and (-floor).noise_said == floor.noise_said
+    with pytest.raises(VerdictError, match="must not be negative"):
+        Floor(0.0, -1.0)
+    with pytest.raises(VerdictError, match="noise is nan"):
+        Floor(0.0, float("nan"))

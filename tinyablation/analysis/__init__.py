@@ -1,0 +1,1 @@
+"""What claims read of tables: sweeps, coalitions, patching, paths and the rest."""

@@ -1,0 +1,222 @@
+"""Heads ablated together: pairs and triples of a layer, and what each head adds to a coalition.
+
+Restoring one head of an ablated trio is the same intervention as ablating the other two (bit for
+bit, within a layer), so a partial patch is read from the pairs: nothing is measured twice.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyablation.analysis.effects import (
+    Effects,
+    EffectsError,
+    Floats,
+)
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions.interventions import (
+    METHODS,
+    AblateHeads,
+    AblationMethod,
+)
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    Estimate,
+    exceedance,
+    generator,
+    max_t_sign_flip,
+)
+from tinyablation.statistics.ratios import ratio_interval
+from tinyablation.verdicts.verdicts import Floor
+
+if TYPE_CHECKING:
+    import pandas
+
+Heads = tuple[Head, ...]
+
+
+def set_name(heads: Iterable[Head]) -> str:
+    """Heads as a reader writes them: "0:2 0:4 0:7"."""
+    return " ".join(head_name(head) for head in heads)
+
+
+@dataclass(frozen=True)
+class Coalitions(Effects):
+    """The head sets of one layer, ablated together, for one model and condition."""
+
+    method: AblationMethod = "zero"
+
+    @cached_property
+    def sets(self) -> tuple[Heads, ...]:
+        """All measured sets, smallest first, in order of heads."""
+        rows = self.table[self.table["method"].isin(METHODS)]
+        found = [_parse(text) for text in rows["heads"].drop_duplicates()]
+        return tuple(sorted(found, key=lambda heads: (len(heads), heads)))
+
+    def of_size(self, size: int) -> tuple[Heads, ...]:
+        return tuple(heads for heads in self.sets if len(heads) == size)
+
+    def deltas(
+        self, heads: Iterable[Head], split: str = CONFIRMATION, column: str = "logit_diff"
+    ) -> Floats:
+        """[n_examples] ablated - clean with these heads ablated together; none: zeros."""
+        wanted = tuple(sorted(heads))
+        if not wanted:
+            return np.zeros(len(self.baseline(split)))
+        return self.change(AblateHeads(wanted, self.method).label, split, column)
+
+    def rows(self, heads: Iterable[Head]) -> "pandas.DataFrame":
+        """Rows of both splits with these heads ablated together, examples in order."""
+        label = AblateHeads(tuple(sorted(heads)), self.method).label
+        rows = self.table[self.table["intervention"] == label]
+        return rows.sort_values("example").reset_index(drop=True)
+
+    def effect(
+        self, heads: Iterable[Head], *, split: str = CONFIRMATION, column: str = "logit_diff"
+    ) -> Estimate:
+        """Mean Delta of a set with its interval over clusters, in the column's unit."""
+        wanted = tuple(sorted(heads))
+        purpose = f"joint {set_name(wanted)} {self.method} {column}"
+        return self.interval(self.deltas(wanted, split, column), split, purpose)
+
+    def lead(self, heads: Heads, over: Heads, *, split: str = CONFIRMATION) -> Estimate:
+        """Mean Delta of one set minus that of another, paired by example, in logits."""
+        values = self.deltas(heads, split) - self.deltas(over, split)
+        return self.interval(values, split, f"lead {set_name(heads)} {set_name(over)}")
+
+    def cooperation(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
+        """Delta of the set minus the sum of its heads' own, paired by example, in logits.
+
+        Above 0: the heads do more together than alone (super-additive); below: less.
+        """
+        values = self.cooperations(heads, split)
+        return self.interval(values, split, f"cooperation {set_name(heads)}")
+
+    def cooperations(self, heads: Heads, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] Delta of the set minus the sum of its heads' own, in logits."""
+        alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
+        return self.deltas(heads, split) - alone
+
+    def against_sum(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
+        """Delta of the set as a multiple of the sum of its heads' own; 1 is additive.
+
+        Raises ratios.RatioUndefined when that sum is not above 0 with its whole interval.
+        """
+        alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
+        purpose = f"{self.model} {self.condition} {split} against sum {set_name(heads)}"
+        rng = generator(self.seed, purpose)
+        return self._ratio(self.deltas(heads, split), alone, split, rng)
+
+    def restored(self, trio: Heads, head: Head, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] what restoring one head takes away of the set's Delta, in logits."""
+        if head not in trio:
+            raise EffectsError(f"{head_name(head)} is not among {set_name(trio)}")
+        rest = [other for other in trio if other != head]
+        return self.deltas(trio, split) - self.deltas(rest, split)
+
+    def recovery(self, trio: Heads, head: Head, *, split: str = CONFIRMATION) -> Estimate:
+        """The share of the set's Delta that restoring one head takes away again.
+
+        (Delta(set) - Delta(set without the head)) / Delta(set), numerator and denominator
+        bootstrapped together. Raises ratios.RatioUndefined when Delta(set) is not above 0 with its
+        whole interval: a share of nothing has no meaning.
+        """
+        restored = self.restored(trio, head, split)
+        rng = generator(
+            self.seed,
+            f"{self.model} {self.condition} {split} recovery {set_name(trio)} {head_name(head)}",
+        )
+        return self._ratio(restored, self.deltas(trio, split), split, rng)
+
+    def share(self, bound: float, heads: Heads, *, split: str = CONFIRMATION) -> Floor:
+        """A share of the set's Delta, as what a recovery is held against, with its noise."""
+        return self.share_of(bound, self.mean(heads, split))
+
+    def _ratio(
+        self, above: Floats, below: Floats, split: str, rng: np.random.Generator
+    ) -> Estimate:
+        clusters = self.clusters(split)
+        try:
+            return ratio_interval(above, below, clusters, rng, noise=self.noise())
+        except DegenerateInterval as same:  # one is the same multiple of the other everywhere
+            return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
+
+    def mean(
+        self, heads: Iterable[Head], split: str = CONFIRMATION, column: str = "logit_diff"
+    ) -> float:
+        return float(self.deltas(heads, split, column).mean())
+
+    def rival(self, heads: Heads, alone: Mapping[Head, float]) -> Heads:
+        """The other set of that size whose heads' own Deltas sum highest.
+
+        alone: each head's mean Delta on the discovery split, so that the rival is chosen on other
+        facts than it is judged by.
+        """
+        own = tuple(sorted(heads))
+        others = [each for each in self.of_size(len(own)) if each != own]
+        return max(others, key=lambda each: sum(alone[head] for head in each))
+
+    def exceedance(
+        self, heads: Heads, *, split: str = CONFIRMATION, column: str = "logit_diff", sign: int = 1
+    ) -> float:
+        """(k + 1) / (n + 1): how many of the n other sets of that size do as well as this one.
+
+        sign -1 asks for changes as far below 0.
+        """
+        own = tuple(sorted(heads))
+        null = [
+            sign * self.mean(other, split, column)
+            for other in self.of_size(len(own))
+            if other != own
+        ]
+        return exceedance(sign * self.mean(own, split, column), null)
+
+    def p_corrected(self, heads: Heads, *, split: str = CONFIRMATION) -> float:
+        """p of the set's mean Delta > 0, corrected over all sets of its size (max-T)."""
+        own = tuple(sorted(heads))
+        sets = self.of_size(len(own))
+        key = ("p", len(own), split)
+        if key not in self._cache:
+            rng = generator(self.seed, f"max-T {self.model} {self.condition} {split} {len(own)}")
+            deltas = np.stack([self.deltas(each, split) for each in sets], axis=1)
+            self._cache[key] = max_t_sign_flip(deltas, self.clusters(split), rng)
+        return float(self._cache[key][sets.index(own)])
+
+    def accomplices(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, float]:
+        """By other head: mean Delta of the pair minus both heads' own, largest first, in logits."""
+        gains = {}
+        for pair in self.of_size(2):
+            if head in pair:
+                (other,) = (each for each in pair if each != head)
+                alone = self.mean([head], split) + self.mean([other], split)
+                gains[head_name(other)] = self.mean(pair, split) - alone
+        return dict(sorted(gains.items(), key=lambda item: -item[1]))
+
+    def gains(self, split: str = CONFIRMATION) -> tuple[tuple[Head, ...], list[list[float | None]]]:
+        """Heads, and by pair of them the mean Delta of the pair minus both heads' own, in logits.
+
+        None for a head with itself, and for a pair that was not measured.
+        """
+        heads = tuple(head for (head,) in self.of_size(1))
+        pairs = set(self.of_size(2))
+
+        def gain(one: Head, other: Head) -> float | None:
+            pair = (min(one, other), max(one, other))
+            return float(self.cooperations(pair, split).mean()) if pair in pairs else None
+
+        return heads, [[gain(one, other) for other in heads] for one in heads]
+
+    def pairs_of(self, trio: Heads) -> tuple[Heads, ...]:
+        """The three pairs of a trio."""
+        return tuple(combinations(sorted(trio), 2))
+
+
+def _parse(text: str) -> Heads:
+    return tuple(
+        Head(int(layer), int(head)) for layer, head in (part.split(".") for part in text.split("+"))
+    )

@@ -1,0 +1,155 @@
+"""What every measurement of effects has: paired changes by example, with intervals over clusters.
+
+Delta = changed - unhooked, of any column of the table, paired by example.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.errors import TinyAblationError
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    Estimate,
+    cluster_interval,
+    generator,
+)
+from tinyablation.verdicts.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
+
+if TYPE_CHECKING:
+    import pandas
+
+Floats = NDArray[np.float64]
+
+
+class EffectsError(TinyAblationError):
+    """Something was asked of a measurement that its table does not hold."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """A run's per-example table (tables.PER_EXAMPLE_COLUMNS), for one model and condition.
+
+    noise_floor: in logits, a Noise where it was measured; runs: the names of the directories it
+    comes from.
+    """
+
+    model: str
+    condition: str
+    table: "pandas.DataFrame" = field(repr=False)
+    noise_floor: float
+    seed: int = 0
+    runs: tuple[str, ...] = ()
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def baseline(self, split: str | None = None) -> "pandas.DataFrame":
+        """Rows of the unhooked model, examples in order."""
+        key = ("baseline", split)
+        if key not in self._cache:
+            rows = self.table[self.table["method"] == "none"]
+            rows = rows if split is None else rows[rows["split"] == split]
+            self._cache[key] = rows.sort_values("example").reset_index(drop=True)
+        found: pandas.DataFrame = self._cache[key]
+        return found
+
+    def clusters(self, split: str) -> list[str]:
+        """The cluster of every example of the split, in order."""
+        return [str(name) for name in self.baseline(split)["cluster_id"]]
+
+    def values(self, label: str, split: str, column: str = "logit_diff") -> Floats:
+        """[n_examples] one column under one intervention (its label), examples in order."""
+        key = ("wide", split, column)
+        if key not in self._cache:
+            rows = self.table[self.table["split"] == split]
+            wide = rows.pivot(index="intervention", columns="example", values=column)
+            wide = wide.sort_index(axis=1)
+            self._cache[key] = (
+                {name: row for row, name in enumerate(wide.index)},
+                wide.to_numpy(dtype=float),
+            )
+        place, numbers = self._cache[key]
+        if label not in place:
+            raise EffectsError(f"{self.model}, {self.condition}: {label!r} was not measured")
+        found: Floats = numbers[place[label]]
+        return found
+
+    def change(self, label: str, split: str, column: str = "logit_diff") -> Floats:
+        """[n_examples] changed - unhooked of one column under one intervention."""
+        clean = self.baseline(split)[column].to_numpy(dtype=float)
+        difference: Floats = self.values(label, split, column) - clean
+        return difference
+
+    def floor(
+        self,
+        split: str = CONFIRMATION,
+        *,
+        column: str = "logit_diff",
+        share: float = EFFECT_SHARE,
+    ) -> Floor:
+        """The effect that counts: 5 % of the clean LD, and at least the numerical noise.
+
+        Of another column likewise, in its unit.
+        """
+        clean = float(self.baseline(split)[column].mean())
+        return effect_floor(clean, self.noise(column), share)
+
+    def noise(self, column: str = "logit_diff") -> Noise:
+        """The numerical noise in a change of a column, in its unit."""
+        own = self.noise_floor
+        return (own if isinstance(own, Noise) else Noise(own)).of(column)
+
+    def zero(self, column: str = "logit_diff") -> Floor:
+        """Nothing at all, as what a change or a lead is held against: the noise cannot pass."""
+        return Floor(0.0, self.noise(column))
+
+    def share_of(self, bound: float, whole: float) -> Floor:
+        """A share of a whole (in logits), as what a ratio is held against, with its noise."""
+        noise = self.noise()
+        return Floor(bound, Noise(noise / abs(whole), noise.where) if whole else Noise(0.0))
+
+    def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
+        """The mean of a figure by example, with its interval over clusters.
+
+        What changes nothing at all has the interval [0, 0].
+        """
+        clusters = self.clusters(split)
+        rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose}")
+        try:
+            return cluster_interval(values, clusters, rng)
+        except DegenerateInterval as same:
+            if same.value != 0:
+                raise
+            return Estimate(0.0, 0.0, 0.0, len(values), len(set(clusters)))
+
+    def largest(self, deltas: Floats, split: str, n: int) -> list[dict[str, object]]:
+        """The n prompts with the largest Delta LD each way (records.Extreme)."""
+        clean = self.baseline(split)
+        order = np.argsort(-deltas, kind="stable")
+        n = min(n, len(order) // 2)
+        return [
+            {
+                "prompt": clean["clean"][row],
+                "target": clean["target"][row],
+                "foil": clean["foil"][row],
+                "clean_ld": float(clean["logit_diff"][row]),
+                "delta": float(deltas[row]),
+                "split": split,
+            }
+            for row in [*order[:n].tolist(), *order[len(order) - n :].tolist()]
+        ]
+
+
+def same_examples(first: Effects, second: Effects, split: str) -> Sequence[str]:
+    """The clusters of two measurements of the same examples; EffectsError if they are not."""
+    one, other = first.baseline(split), second.baseline(split)
+    columns = ["fact_id", "cluster_id", "template_id", "target", "foil"]
+    if not one[columns].equals(other[columns]):
+        raise EffectsError(
+            f"{first.model} and {second.model}, {first.condition} and {second.condition}: not the "
+            "same examples, so that nothing can be paired"
+        )
+    return first.clusters(split)

@@ -1,0 +1,148 @@
+"""What claims read of one model: its runs as sweeps, coalitions, patches, paths and effects."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import Head
+from tinyablation.interventions.batteries import AnyBattery, Patching, Paths, Sample, one_head
+from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
+from tinyablation.memo import Memo
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.effects import Effects
+    from tinyablation.analysis.patching import Patches
+    from tinyablation.analysis.path_patching import PathEffects
+    from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.interface import Directions
+    from tinyablation.measurement.screening import Screening
+    from tinyablation.runs.store import Run
+
+
+class Findings:
+    """Asks a bench for runs, and keeps what they are read as."""
+
+    def __init__(self, bench: "Bench") -> None:
+        self.bench = bench
+        self._memo = Memo()
+
+    def clear(self) -> None:
+        """Forget the tables."""
+        self._memo.clear()
+
+    def sweep(self, condition: str) -> "Sweep":
+        """All single heads under one condition, or those that a screening chooses."""
+        from tinyablation.analysis.sweeps import Sweep
+
+        def make() -> Sweep:
+            if self.bench.screening is not None:
+                return self._screened(condition, self.bench.screening)
+            run = self.bench.run(condition, self.bench.battery)
+            return Sweep(*self.measured(condition, run), method=self.bench.method)
+
+        return self._memo(("sweep", condition), make)
+
+    def _screened(self, condition: str, screening: "Screening") -> "Sweep":
+        from tinyablation.analysis.screened_sweeps import ScreenedSweep
+        from tinyablation.measurement.screening import ScreenedHeads, obtain_plan
+
+        plan = obtain_plan(self.bench, condition, screening)
+        run = self.bench.run(condition, ScreenedHeads(plan.measured, plan.name))
+        made = ScreenedSweep(*self.measured(condition, run), method=self.bench.method, plan=plan)
+        return replace(made, runs=(*made.runs, plan.reading))
+
+    def methods(self, condition: str) -> "Sweep":
+        """The heads of layer 0 under every ablation method, on a part of the examples."""
+        from tinyablation.analysis.sweeps import Sweep
+
+        def make() -> Sweep:
+            return Sweep(*self.measured(condition, self.bench.run(condition, "methods")))
+
+        return self._memo(("methods", condition), make)
+
+    def coalitions(self, condition: str, trio: tuple[Head, ...]) -> "Coalitions":
+        """Pairs and triples of the trio's layer under one condition."""
+        from tinyablation.analysis.coalitions import Coalitions
+
+        def make() -> Coalitions:
+            bench = self.bench
+            sets = HeadSets(trio[0][0], trio, bench.facts.n_heads, bench.method, bench.seed)
+            run = bench.run(condition, sets)
+            return Coalitions(*self.measured(condition, run), method=bench.method)
+
+        return self._memo(("coalitions", condition, trio), make)
+
+    def subsets(self, condition: str, heads: tuple[Head, ...]) -> "Coalitions":
+        """Every subset of a few named heads under one condition, on every example."""
+        from tinyablation.analysis.coalitions import Coalitions
+
+        def make() -> Coalitions:
+            run = self.bench.run(condition, Subsets(heads, self.bench.method))
+            return Coalitions(*self.measured(condition, run), method=self.bench.method)
+
+        return self._memo(("subsets", condition, heads), make)
+
+    def patches(self, condition: str) -> "Patches":
+        """Activation patching in both directions under one condition, on aligned pairs."""
+        from tinyablation.analysis.effects import Effects
+        from tinyablation.analysis.patching import Patches
+
+        def make() -> Patches:
+            self.bench.ahead(condition, Patching("forward"), Patching("reverse"))
+            forward, reverse = (
+                Effects(*self.measured(condition, self.bench.run(condition, Patching(direction))))
+                for direction in ("forward", "reverse")
+            )
+            return Patches(forward, reverse, self.bench.facts.n_layers, self.bench.facts.n_heads)
+
+        return self._memo(("patches", condition), make)
+
+    def paths(self, condition: str, head: Head) -> "PathEffects":
+        """One head's direct paths into every later layer under one condition."""
+        from tinyablation.analysis.path_patching import PathEffects
+
+        def make() -> PathEffects:
+            run = self.bench.run(condition, Paths(head))
+            return PathEffects(
+                *self.measured(condition, run), head=head, n_layers=self.bench.facts.n_layers
+            )
+
+        return self._memo(("paths", condition, head), make)
+
+    def effects(
+        self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None
+    ) -> "Effects":
+        """Any battery's run, as effects by intervention label."""
+        from tinyablation.analysis.effects import Effects
+
+        name = wanted if isinstance(wanted, str) else wanted.name
+
+        def make() -> Effects:
+            run = self.bench.run(condition, wanted, directions=directions)
+            return Effects(*self.measured(condition, run))
+
+        sample = None if isinstance(wanted, str) else wanted.sample
+        return self._memo(("effects", condition, name, sample), make)
+
+    def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
+        """These heads zeroed together on confirmation prompts of facts known and unknown."""
+        chosen = one_head(heads[0]) if len(heads) == 1 else TrioZeroed(heads)
+        # As many as a sweep measures.
+        most = self.bench.sampling.per_cluster(condition, Sample(CONFIRMATION))
+        sample = Sample(CONFIRMATION, most, among="counting")
+        return self.effects(condition, replace(chosen, sample=sample))
+
+    def measured(
+        self, condition: str, run: "Run"
+    ) -> tuple[str, str, "pandas.DataFrame", float, int, tuple[str, ...]]:
+        """What Effects of a run are made of."""
+        table = run.table()
+        if self.bench.protocol == PUBLISHED:
+            table = baseline_of_heads(table)
+        noise = run.noise_floor()
+        return self.bench.entry.id, condition, table, noise, self.bench.seed, (run.name,)

@@ -1,0 +1,253 @@
+"""Activation patching in both directions, and what can be asked of it.
+
+Forward puts activations of the clean prompt into the run on the corrupt one; reverse puts those of
+the corrupt prompt into the run on the clean one. Both are normalised by the same fixed baselines,
+the unhooked LD of the two prompts of each pair:
+
+    forward recovery = (LD patched - LD corrupt) / (LD clean - LD corrupt)
+    reverse recovery = (LD clean - LD patched)   / (LD clean - LD corrupt)
+
+so that 0 is no effect and 1 the whole of it, either way, and the two can be compared.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from tinyablation.analysis.effects import Effects, EffectsError, Floats, same_examples
+from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.interventions.interventions import Intervention, PatchResidual, Positions
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    Estimate,
+    cluster_statistic_interval,
+    generator,
+    max_t_sign_flip,
+)
+from tinyablation.statistics.ratios import above_zero, ratio_interval
+from tinyablation.verdicts.verdicts import Floor, Noise
+
+Direction = Literal["forward", "reverse"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
+
+# Two recoveries this close are the same figure. Streams replaced as a whole give the donor's own
+# logits at every layer, to 1e-5; real profiles over layers move by tenths.
+FLAT = 1e-3
+# What counts as an asymmetry, as a share of LD clean - LD corrupt: as for effects.
+ASYMMETRY_FLOOR = 0.05
+# How far putting a prompt's own activations back may move LD, in logits: fp32 sums in another order
+# move it by some 1e-6, a patch at a wrong place by tenths.
+SHAM_TOLERANCE = 1e-4
+# And in coarser arithmetic, as a multiple of the run's numerical noise: at most 1.05 of it was seen
+# on the embedded models in bfloat16 and float16 (most shams there are exactly nothing).
+SHAM_NOISES = 4
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Both directions of patching for one model and condition, on the same aligned pairs.
+
+    Raises EffectsError where they are not, and where the sham patch is not nothing.
+    """
+
+    forward: Effects  # its baseline rows are the corrupt prompts
+    reverse: Effects  # its baseline rows are the clean prompts
+    n_layers: int
+    n_heads: int
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for split in (DISCOVERY, CONFIRMATION):
+            same_examples(self.forward, self.reverse, split)
+        allowed = self.resolution()
+        if self.sham() > allowed:
+            raise EffectsError(
+                f"{self.model}, {self.condition}: a prompt's own activations, put back, move LD by "
+                f"{self.sham():.3g} logits, where {allowed:.3g} are allowed: the engine patches at "
+                "a wrong place. Measure in float32; if it stays, report it as a defect."
+            )
+
+    @property
+    def model(self) -> str:
+        return self.forward.model
+
+    @property
+    def condition(self) -> str:
+        return self.forward.condition
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return (*self.forward.runs, *self.reverse.runs)
+
+    def gap(self, split: str) -> Floats:
+        """[n_examples] LD clean - LD corrupt, unhooked: what both directions are measured by."""
+        clean = self.reverse.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        corrupt = self.forward.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        difference: Floats = clean - corrupt
+        return difference
+
+    def whole(self, split: str) -> float:
+        """The sum over examples of LD clean - LD corrupt, which every recovery is a share of.
+
+        Raises ratios.RatioUndefined where its mean is not told from 0 and the noise.
+        """
+        key = ("whole", split)
+        if key not in self._cache:
+            rng = generator(self.forward.seed, f"{self.model} {self.condition} {split} whole")
+            gap = self.gap(split)
+            above_zero(gap, self.forward.clusters(split), rng, noise=self.noise())
+            self._cache[key] = float(gap.sum())
+        return float(self._cache[key])
+
+    def noise(self) -> Noise:
+        """The numerical noise in a change of LD, that of the noisier direction, in logits."""
+        return max(self.forward.noise(), self.reverse.noise())
+
+    def resolution(self) -> float:
+        """What a patch that does nothing may move LD by in this arithmetic, in logits."""
+        return max(SHAM_TOLERANCE, SHAM_NOISES * self.noise())
+
+    def bound(self, share: float, *, split: str = CONFIRMATION) -> Floor:
+        """A share of LD clean - LD corrupt, as what a recovery is held against, with its noise."""
+        noisier = max(self.forward, self.reverse, key=Effects.noise)
+        return noisier.share_of(share, float(self.gap(split).mean()))
+
+    def moved(self, direction: Direction, patch: Intervention, split: str) -> Floats:
+        """[n_examples] how far the patch moves LD towards its donor, in logits."""
+        if direction == "forward":
+            return self.forward.change(patch.label, split)
+        return -self.reverse.change(patch.label, split)
+
+    def share(self, direction: Direction, patch: Intervention, split: str = CONFIRMATION) -> float:
+        """The normalised recovery, without an interval; ratios.RatioUndefined as `whole`."""
+        return float(self.moved(direction, patch, split).sum() / self.whole(split))
+
+    def recovery(
+        self, direction: Direction, patch: Intervention, *, split: str = CONFIRMATION
+    ) -> Estimate:
+        """The normalised recovery with its interval over clusters, a share.
+
+        Raises ratios.RatioUndefined where LD clean - LD corrupt is not above 0.
+        """
+        moved = self.moved(direction, patch, split)
+        return self._ratio(moved, split, f"{direction} recovery {patch.label}")
+
+    def asymmetry(self, patch: Intervention, *, split: str = CONFIRMATION) -> Estimate:
+        """Forward minus reverse recovery, with its interval over clusters, a share."""
+        return self._ratio(self.difference(patch, split), split, f"asymmetry {patch.label}")
+
+    def mean_asymmetry(self, patch: Intervention, split: str = CONFIRMATION) -> float:
+        """Forward minus reverse recovery, without an interval; RatioUndefined as `whole`."""
+        return float(self.difference(patch, split).sum() / self.whole(split))
+
+    def profile(
+        self, direction: Direction, patch_of: Callable[[int], Intervention], split: str
+    ) -> list[float]:
+        """The normalised recovery by layer."""
+        return [self.share(direction, patch_of(layer), split) for layer in range(self.n_layers)]
+
+    def most_asymmetric(self, candidates: Sequence[Intervention]) -> tuple[Intervention, int]:
+        """The patch with the largest |asymmetry| on discovery, and its sign there."""
+        scores = [self.mean_asymmetry(patch, DISCOVERY) for patch in candidates]
+        best = int(np.argmax(np.abs(scores)))
+        return candidates[best], 1 if scores[best] >= 0 else -1
+
+    def p_asymmetry(
+        self, patch: Intervention, candidates: Sequence[Intervention], sign: int
+    ) -> float:
+        """p of an asymmetry of that sign under exchange of the two directions, by cluster.
+
+        Permutation null: where the directions do the same, each cluster's forward - reverse may as
+        well have the other sign. Corrected over the candidates (max-T), on confirmation.
+        """
+        key = ("p", sign, tuple(candidate.label for candidate in candidates))
+        if key not in self._cache:
+            rng = generator(self.forward.seed, f"asymmetry {self.model} {self.condition} {sign:+d}")
+            values = np.stack(
+                [sign * self.difference(each, CONFIRMATION) for each in candidates], axis=1
+            )
+            self._cache[key] = max_t_sign_flip(values, self.forward.clusters(CONFIRMATION), rng)
+        return float(self._cache[key][list(candidates).index(patch)])
+
+    def asymmetry_beyond(
+        self, twin: "Patches", patch: Intervention, sign: int, *, split: str = CONFIRMATION
+    ) -> Estimate:
+        """sign * (asymmetry here - asymmetry of the twin), the same examples drawn for both.
+
+        Raises ratios.RatioUndefined as `whole`, here or of the twin.
+        """
+        for patches in (self, twin):
+            patches.whole(split)
+        clusters = same_examples(self.forward, twin.forward, split)
+        own, other = self.difference(patch, split), twin.difference(patch, split)
+        gap, gap_other = self.gap(split), twin.gap(split)
+
+        def difference(rows: list[Any]) -> float:
+            (index,) = rows
+            here = own[index].sum() / gap[index].sum()
+            there = other[index].sum() / gap_other[index].sum()
+            return float(sign * (here - there))
+
+        rng = generator(
+            self.forward.seed, f"{self.model} {self.condition} {split} beyond twin {patch.label}"
+        )
+        try:
+            return cluster_statistic_interval(difference, [list(clusters)], rng, resamples=1000)
+        except DegenerateInterval as same:
+            value = same.value
+            return Estimate(value, value, value, len(own), len(set(clusters)))
+
+    def sham(self) -> float:
+        """The largest |change of LD| when a prompt's own activations are put back, in logits."""
+        largest = 0.0
+        for effects in (self.forward, self.reverse):
+            rows = effects.table[effects.table["donor"] == "self"]
+            if rows.empty:
+                raise EffectsError(f"{self.model}, {self.condition}: no sham patch was measured")
+            clean = effects.table[effects.table["method"] == "none"].set_index("example")
+            change = rows["logit_diff"].to_numpy() - clean.loc[rows["example"], "logit_diff"]
+            largest = max(largest, float(np.abs(change).max()))
+        return largest
+
+    def difference(self, patch: Intervention, split: str = CONFIRMATION) -> Floats:
+        """[n_examples] how much farther the patch moves LD forward than in reverse, in logits."""
+        forward, reverse = (self.moved(direction, patch, split) for direction in DIRECTIONS)
+        difference: Floats = forward - reverse
+        # Where both directions must do the same (the last stream at the last token) only the order
+        # of the sums differs, by machine and thread. max-T divides each patch by its own spread:
+        # it would make of that rounding an effect as large as any.
+        difference[np.abs(difference) <= self.resolution()] = 0.0
+        return difference
+
+    def _ratio(self, values: Floats, split: str, purpose: str) -> Estimate:
+        rng = generator(self.forward.seed, f"{self.model} {self.condition} {split} {purpose}")
+        clusters = self.forward.clusters(split)
+        try:
+            return ratio_interval(values, self.gap(split), clusters, rng, noise=self.noise())
+        except DegenerateInterval as same:
+            # The last stream, replaced at the last token, gives the donor's logits: 1 everywhere.
+            return Estimate(same.value, same.value, same.value, len(values), len(set(clusters)))
+
+
+def residual_patches(
+    n_layers: int, positions: Sequence[Positions] = ("last", "subject"), window: int = 0
+) -> list[PatchResidual]:
+    """Patches of the residual stream at every layer and these positions."""
+    return [
+        PatchResidual(layer, window=window, positions=where)
+        for where in positions
+        for layer in range(n_layers)
+    ]
+
+
+def is_flat(profile: Sequence[float]) -> bool:
+    """Whether an effect is the same at every layer, as an artefact of the instrument is.
+
+    Where the figure cannot depend on the layer (whole streams replaced, or another position read
+    than the one patched) it is no evidence about any layer (pitfall P3).
+    """
+    if len(profile) < 2:
+        raise EffectsError("a profile over fewer than two layers is neither flat nor not")
+    return bool(np.ptp(profile) <= FLAT)

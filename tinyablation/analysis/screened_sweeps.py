@@ -1,0 +1,178 @@
+"""A sweep over the heads that a screening chose (screening.py), and what it must not say.
+
+What is said of measured heads is exact, as in any sweep: effects, leads, ranks. A p is corrected
+over the measured heads, which the confirmation split had no say in choosing. What is said of ALL
+heads is another matter, and depends on the claim:
+
+    "some head does"     supported stands: it was measured. Refuted holds only if no head that was
+                         not measured can have the effect.
+    "no other head does" refuted stands: the other head was measured. Supported holds only if no
+                         head that was not measured can do as well.
+
+"Can" is the exact bound by the random sample. Where it allows one head, the verdict is inconclusive
+and says so: with M heads drawn and none found the bound is some 3 / M of the rest, so a claim that
+no head does is supported by a full sweep, or by a sample of nearly all. Claims about one layer that
+was measured whole, and about named heads, are as in a full sweep.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tinyablation.analysis.effects import EffectsError
+from tinyablation.analysis.sweeps import Sweep
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import Head, head_name
+from tinyablation.measurement.screening import CONFIDENCE, Plan, most_in_population
+from tinyablation.records.trust import Screened, Unmeasured
+from tinyablation.statistics.intervals import Alternative
+from tinyablation.verdicts.verdicts import Verdict, figure
+
+
+@dataclass(frozen=True)
+class ScreenedSweep(Sweep):
+    """The heads of a plan, ablated on the examples of one condition."""
+
+    plan: Plan | None = None
+
+    @property
+    def _plan(self) -> Plan:
+        assert self.plan is not None  # a dataclass may not have a field without default here
+        return self.plan
+
+    @property
+    def n_layers(self) -> int:
+        return self._plan.n_layers
+
+    @cached_property
+    def screened(self) -> Screened:
+        """What a record says of the screening."""
+        plan, floor = self._plan, self.floor()
+        by_layer = sum(head[0] in plan.whole for head in plan.measured)
+        return Screened(
+            asked=plan.asked,
+            condition=self.condition,
+            n_heads=len(plan.every),
+            measured=len(plan.measured),
+            by_layer=by_layer,
+            by_score=len(plan.top),
+            by_chance=len(plan.sample),
+            confidence=CONFIDENCE,
+            floor=float(floor),
+            raising=self.unmeasured(float(floor)),
+            lowering=self.unmeasured(-float(floor), alternative="less"),
+            agreement=self._agreement(),
+        )
+
+    def unmeasured(
+        self,
+        bound: float,
+        *,
+        alternative: Alternative = "greater",
+        layers: Collection[int] | None = None,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+    ) -> Unmeasured:
+        """How many heads that were not measured may have a mean Delta beyond the bound.
+
+        At it counts as beyond it. layers: among these only; a random sample of the rest is one of
+        any part of the rest that was named beforehand.
+        """
+        plan = self._plan
+
+        def within(heads: tuple[Head, ...]) -> list[Head]:
+            return [head for head in heads if layers is None or head[0] in layers]
+
+        rest, sample = within(plan.rest), within(plan.sample)
+        means = self.mean_deltas(split, column=column)
+        sign = -1 if alternative == "less" else 1
+        found = sum(sign * (means[head] - bound) >= 0 for head in sample)
+        most = most_in_population(len(rest), len(sample), found)
+        return Unmeasured(
+            n=len(rest) - len(sample), sampled=len(sample), found=found, most=most - found
+        )
+
+    def for_every_head(
+        self, verdict: Verdict, head: Head, *, layers: Collection[int] | None = None
+    ) -> Verdict:
+        if verdict.status != "supported":
+            return verdict
+        bound = self.mean_deltas(CONFIRMATION)[head]
+        hidden = self.unmeasured(bound, layers=layers)
+        return _allowing_for(verdict, hidden, f"do as well as {head_name(head)}")
+
+    def for_some_head(
+        self,
+        verdict: Verdict,
+        bound: float,
+        *,
+        alternative: Alternative = "greater",
+        layers: Collection[int] | None = None,
+        column: str = "logit_diff",
+    ) -> Verdict:
+        if verdict.status != "refuted":
+            return verdict
+        hidden = self.unmeasured(
+            float(bound), alternative=alternative, layers=layers, column=column
+        )
+        return _allowing_for(verdict, hidden, f"do what is asked, beyond {figure(float(bound))}")
+
+    def exceedance(self, head: Head, *, split: str = CONFIRMATION) -> float:
+        """(k + 1) / (n + 1) over all other heads of the model, those not measured counted at worst.
+
+        k: the measured heads that do as well, and as many of the others as the bound allows.
+        """
+        means = self.mean_deltas(split)
+        measured = sum(means[other] >= means[head] for other in self.heads if other != head)
+        hidden = self.unmeasured(means[head], split=split)
+        return (measured + hidden.most + 1) / len(self._plan.every)
+
+    def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
+        """Mean Delta by layer and head, None for heads that were not measured."""
+        means = self.mean_deltas(split)
+        values = [
+            [means.get(Head(layer, head)) for head in range(len(row))]
+            for layer, row in enumerate(self._plan.scores)
+        ]
+        title = f"mean change of LD, {split} split, logits; empty: not measured (screened)"
+        return {"values": values, "title": title}
+
+    def _agreement(self) -> float | None:
+        """Spearman's correlation of score and exact effect over the heads drawn by chance.
+
+        Those chosen by score would overstate it. None where either is the same for all.
+        """
+        from scipy.stats import spearmanr
+
+        plan, means = self._plan, self.mean_deltas(CONFIRMATION)
+        scores = [plan.scores[layer][head] for layer, head in plan.sample]
+        effects = [means[head] for head in plan.sample]
+        if len(set(scores)) < 3 or len(set(effects)) < 3:
+            return None
+        return float(spearmanr(scores, effects).statistic)
+
+    def _require(self, head: Head) -> None:
+        if head in self._plan.every and head not in self.heads:
+            raise EffectsError(
+                f"{self.model}, {self.condition}: head {head_name(head)} was not measured, for the "
+                f"sweep was screened ({self._plan.asked}); name it in claims/subjects.toml, or run "
+                "without --screen"
+            )
+        super()._require(head)
+
+
+def _allowing_for(verdict: Verdict, hidden: Unmeasured, what: str) -> Verdict:
+    """The verdict, inconclusive where a head that was not measured may decide otherwise."""
+    if not hidden.most:
+        return verdict
+    return replace(
+        verdict,
+        status="inconclusive",
+        reason=(
+            f"{verdict.reason}; but the sweep was screened: of {hidden.n} heads not measured up to "
+            f"{hidden.most} may {what} ({CONFIDENCE:.0%} bound: {hidden.found} of the "
+            f"{hidden.sampled} drawn from them by chance do), so only a full sweep can say "
+            f"{verdict.status}"
+        ),
+        p_value=None,
+    )

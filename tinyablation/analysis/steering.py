@@ -1,0 +1,149 @@
+"""Steering along a direction: how the logit difference responds to the dose. Tables only.
+
+The response of an example is its slope: least squares of LD over the scales, the unhooked run among
+them as scale 0. In logits per unit, a unit being the direction added once, at its own length.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyablation.analysis.effects import Effects, Floats
+from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.interventions.batteries import STEERING_SCALES
+from tinyablation.interventions.directions import CONTROLS, OV, SteeringError
+from tinyablation.interventions.interventions import Steer
+from tinyablation.statistics.intervals import Estimate, spearman
+from tinyablation.verdicts.verdicts import Floor, Verdict, figure
+
+PER_UNIT = "logits per unit"
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """One condition's response to a direction and its controls, added at one layer."""
+
+    effects: Effects
+    layer: int
+    controls: tuple[str, ...] = CONTROLS
+    direction: str = OV
+    doses: tuple[float, ...] = field(default=STEERING_SCALES)
+
+    @property
+    def condition(self) -> str:
+        return self.effects.condition
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return self.effects.runs
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The doses and 0, ascending."""
+        return tuple(sorted({*self.doses, 0.0}))
+
+    def floor(self) -> Floor:
+        """The slope that counts, in logits per unit: 5 % of the clean LD, at least the noise."""
+        return self.effects.floor()
+
+    def zero(self) -> Floor:
+        """No slope at all, in logits per unit, as what a lead is held against."""
+        return self.effects.zero()
+
+    def by_scale(self, direction: str, split: str) -> NDArray[np.float64]:
+        """[n_scales, n_examples] LD under each dose."""
+        clean = self.effects.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        rows = [
+            clean
+            if scale == 0
+            else self.effects.values(Steer(self.layer, direction, scale).label, split)
+            for scale in self.scales
+        ]
+        return np.stack(rows)
+
+    def slopes(self, direction: str, split: str) -> Floats:
+        """[n_examples] least squares of LD over the scales."""
+        centred = np.asarray(self.scales) - np.mean(self.scales)
+        return np.asarray(centred @ self.by_scale(direction, split) / (centred @ centred))
+
+    def sign(self, direction: str) -> float:
+        """Which way the direction moves LD on the discovery split: 1.0 or -1.0."""
+        return -1.0 if self.slopes(direction, DISCOVERY).mean() < 0 else 1.0
+
+    def slope(self, direction: str = OV, *, signed: bool = True) -> Estimate:
+        """The mean slope on the confirmation split; signed: times the sign of discovery."""
+        sign = self.sign(direction) if signed else 1.0
+        values = sign * self.slopes(direction, CONFIRMATION)
+        return self.effects.interval(values, CONFIRMATION, f"slope {direction}")
+
+    def strongest_control(self) -> str:
+        """The control that moves LD most on the discovery split, either way."""
+        if not self.controls:
+            raise SteeringError(f"{self.condition}: no control direction was measured")
+        means = [abs(float(self.slopes(name, DISCOVERY).mean())) for name in self.controls]
+        return self.controls[int(np.argmax(means))]
+
+    def lead(self, control: str) -> Estimate:
+        """Slope minus that of a control, each with its own sign of discovery, paired by example."""
+        own, other = (
+            self.sign(name) * self.slopes(name, CONFIRMATION) for name in (self.direction, control)
+        )
+        return self.effects.interval(own - other, CONFIRMATION, f"slope beyond {control}")
+
+    def monotony(self) -> float:
+        """Spearman's correlation of dose and mean LD on the confirmation split, times the sign.
+
+        1: the more, the further, at every step. 0 where no dose moves LD at all.
+        """
+        means = self.by_scale(self.direction, CONFIRMATION).mean(axis=1)
+        if np.ptp(means) == 0:
+            return 0.0
+        return spearman(self.scales, means) * self.sign(self.direction)
+
+    def curve(self, direction: str = OV) -> list[Estimate]:
+        """Mean change of LD by scale, confirmation split, in logits."""
+        rows = self.by_scale(direction, CONFIRMATION)
+        clean = rows[self.scales.index(0.0)]
+        return [
+            self.effects.interval(row - clean, CONFIRMATION, f"{direction} {scale!r}")
+            for scale, row in zip(self.scales, rows, strict=True)
+        ]
+
+    def levels(self, direction: str = OV) -> list[Estimate]:
+        """Mean LD itself by scale, confirmation split, in logits."""
+        rows = self.by_scale(direction, CONFIRMATION)
+        return [
+            self.effects.interval(row, CONFIRMATION, f"{direction} LD at {scale!r}")
+            for scale, row in zip(self.scales, rows, strict=True)
+        ]
+
+
+def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
+    """Is a slope nothing to speak of? For conditions that steering is to spare; an equivalence.
+
+    supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive,
+    so also within a floor that is the numerical noise: there nothing is shown to be small.
+    """
+    found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
+    found += f"{figure(slope.high)}]"
+    within = f"+-{figure(floor)}"
+    if -floor < slope.low and slope.high < floor:
+        if isinstance(floor, Floor) and floor.limited:
+            reason = f"{what}: {found} does not lie beyond {floor.noise_said}"
+            return Verdict("inconclusive", reason, slope, float(floor), None, PER_UNIT)
+        return Verdict(
+            "supported",
+            f"{what}: {found} lies within {within}",
+            slope,
+            float(floor),
+            None,
+            PER_UNIT,
+        )
+    if slope.low > floor or slope.high < -floor:
+        return Verdict(
+            "refuted", f"{what}: {found} lies outside {within}", slope, float(floor), None, PER_UNIT
+        )
+    return Verdict(
+        "inconclusive", f"{what}: {found} straddles {within}", slope, float(floor), None, PER_UNIT
+    )

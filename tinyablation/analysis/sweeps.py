@@ -1,0 +1,317 @@
+"""A sweep over all heads of a model under one condition, and what can be asked of it.
+
+Heads are chosen on the discovery split and judged on the confirmation split: `top_suppressor` looks
+at one, `effect` and `p_corrected` at the other. Delta = ablated - clean of the logit difference,
+paired by example; a suppressor has Delta > 0.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyablation.analysis.effects import (
+    Effects,
+    EffectsError,
+    Floats,
+)
+from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions.interventions import (
+    METHODS,
+    AblationMethod,
+)
+from tinyablation.statistics.intervals import (
+    Alternative,
+    DegenerateInterval,
+    Estimate,
+    cluster_statistic_interval,
+    exceedance,
+    generator,
+    max_t_sign_flip,
+    spearman,
+)
+from tinyablation.verdicts.verdicts import ALPHA, Verdict
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.records.trust import Screened
+
+EXTREMES = 5  # prompts shown with the largest effects, each way
+
+__all__ = ["Head", "Sweep", "head_name", "rank_agreement_interval"]
+
+
+@dataclass(frozen=True)
+class Sweep(Effects):
+    """All single heads of a model, ablated on the examples of one condition.
+
+    method: how heads were ablated, where a question does not name another.
+    """
+
+    method: AblationMethod = "zero"
+
+    @cached_property
+    def single(self) -> "pandas.DataFrame":
+        """The rows of single heads, ablated in whatever way."""
+        return self.table[(self.table["head"] >= 0) & self.table["method"].isin(METHODS)]
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        pairs = self.single[["layer", "head"]].drop_duplicates()
+        layers, heads = pairs["layer"].tolist(), pairs["head"].tolist()
+        return tuple(sorted(map(Head, layers, heads)))
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return 1 + self.heads[-1][0]
+
+    @property
+    def screened(self) -> "Screened | None":
+        """How the heads were chosen; None where all were measured (see screened_sweeps)."""
+        return None
+
+    def layer(self, number: int) -> tuple[Head, ...]:
+        return tuple(head for head in self.heads if head[0] == number)
+
+    def deltas(self, split: str, method: str | None = None, column: str = "logit_diff") -> Floats:
+        """[n_examples, n_heads] ablated - clean, heads as in `heads`, examples in order.
+
+        NaN for heads that were not ablated by this method.
+        """
+        method = method or self.method
+        key = ("deltas", split, method, column)
+        if key not in self._cache:
+            rows = self.single[(self.single["method"] == method) & (self.single["split"] == split)]
+            if rows.empty:
+                raise EffectsError(
+                    f"{self.model}, {self.condition}: no {method!r} rows in {split!r}"
+                )
+            wide = rows.pivot(index="example", columns=["layer", "head"], values=column)
+            clean = self.baseline(split)[column].to_numpy(dtype=float)
+            wide = wide.reindex(columns=list(self.heads))
+            self._cache[key] = wide.to_numpy(dtype=float) - clean[:, None]
+        values: Floats = self._cache[key]
+        return values
+
+    def mean_deltas(
+        self, split: str, method: str | None = None, column: str = "logit_diff"
+    ) -> dict[Head, float]:
+        means = self.deltas(split, method, column).mean(0)
+        return dict(zip(self.heads, means.tolist(), strict=True))
+
+    def top_suppressor(
+        self,
+        *,
+        among: Sequence[Head] | None = None,
+        split: str = DISCOVERY,
+        method: str | None = None,
+    ) -> Head:
+        """The head with the largest mean Delta; chosen on discovery unless told otherwise."""
+        means = self.mean_deltas(split, method)
+        return max(among or self.heads, key=lambda head: means[head])
+
+    def rank(
+        self, head: Head, *, among: Sequence[Head] | None = None, split: str = CONFIRMATION
+    ) -> int:
+        """1 for the head with the largest mean Delta."""
+        means = self.mean_deltas(split)
+        self._require(head)
+        return 1 + sum(means[other] > means[head] for other in among or self.heads)
+
+    def percentile(self, head: Head, *, among: Sequence[Head], split: str = CONFIRMATION) -> float:
+        """The share of the other heads that do less, times 100; the head itself is not counted."""
+        means = self.mean_deltas(split)
+        others = [means[other] for other in among if other != head]
+        return 100 * sum(value < means[head] for value in others) / len(others)
+
+    def effect(
+        self,
+        head: Head,
+        *,
+        split: str = CONFIRMATION,
+        method: str | None = None,
+        column: str = "logit_diff",
+    ) -> Estimate:
+        """Mean Delta of one head with its interval over clusters, in logits (or column's unit).
+
+        An ablation that changes nothing at all has the interval [0, 0].
+        """
+        self._require(head)
+        values = self.deltas(split, method, column)[:, self.heads.index(head)]
+        purpose = f"effect {head_name(head)} {method or self.method}"
+        return self.interval(values, split, purpose + _besides(column))
+
+    def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
+        """Mean Delta of one head minus that of another, paired by example, in logits."""
+        self._require(head)
+        self._require(over)
+        deltas = self.deltas(split)
+        values = deltas[:, self.heads.index(head)] - deltas[:, self.heads.index(over)]
+        return self.interval(values, split, f"lead {head_name(head)} {head_name(over)}")
+
+    def p_corrected(
+        self,
+        head: Head,
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        alternative: Alternative = "greater",
+    ) -> float:
+        """p of the head's mean Delta > 0 (or < 0: "less"), corrected over all heads (max-T)."""
+        key = ("p", split, column, alternative)
+        if key not in self._cache:
+            purpose = f"max-T {self.model} {self.condition} {split}"
+            rng = generator(self.seed, purpose + _besides(column))
+            self._cache[key] = max_t_sign_flip(
+                self.deltas(split, column=column),
+                self.clusters(split),
+                rng,
+                alternative=alternative,
+            )
+        return float(self._cache[key][self.heads.index(head)])
+
+    def above_floor(self, split: str = CONFIRMATION) -> tuple[Head, ...]:
+        """The heads anywhere whose whole interval lies above the floor, with corrected p <= .05."""
+        floor = self.floor(split)
+        return tuple(
+            head
+            for head in self.heads
+            if self.p_corrected(head, split=split) <= ALPHA
+            and self.effect(head, split=split).low > floor
+        )
+
+    def exceedance(self, head: Head, *, split: str = CONFIRMATION) -> float:
+        """(k + 1) / (n + 1): how many of the n other heads do as well as this one."""
+        means = self.mean_deltas(split)
+        return exceedance(means[head], [means[other] for other in self.heads if other != head])
+
+    def null_quantile(self, head: Head, q: float, *, split: str = CONFIRMATION) -> float:
+        """The q-quantile of the other heads' mean Delta, in logits."""
+        means = self.mean_deltas(split)
+        return float(np.quantile([means[other] for other in self.heads if other != head], q))
+
+    def methods(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, list[float]]:
+        """Effect by ablation method, [estimate, low, high]: how far they agree."""
+        found = {}
+        own = (self.single["layer"] == head[0]) & (self.single["head"] == head[1])
+        measured = set(self.single[own]["method"])
+        for method in METHODS:
+            if method in measured:
+                estimate = self.effect(head, split=split, method=method)
+                found[method] = [estimate.estimate, estimate.low, estimate.high]
+        return found
+
+    def behaviour(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, float]:
+        """What the ablation does to behaviour: P(target), rank, argmax flips, KL, entropy.
+
+        Flips are against the clean argmax of the same example, so doing nothing flips nothing.
+        """
+        layer, number = head
+        rows = self.single[
+            (self.single["method"] == self.method)
+            & (self.single["layer"] == layer)
+            & (self.single["head"] == number)
+            & (self.single["split"] == split)
+        ].sort_values("example")
+        clean = self.baseline(split)
+        flips = rows["argmax"].to_numpy() != clean["argmax"].to_numpy()
+        return {
+            "clean_top1": float((clean["target_rank"] == 0).mean()),
+            "ablated_top1": float((rows["target_rank"] == 0).mean()),
+            "clean_p_target": float(clean["target_probability"].mean()),
+            "ablated_p_target": float(rows["target_probability"].mean()),
+            "acc_flip_rate": float(flips.mean()),
+            "kl_nats": float(rows["kl"].mean()),
+            "entropy_change_nats": float(rows["entropy"].mean() - clean["entropy"].mean()),
+        }
+
+    def for_every_head(
+        self, verdict: Verdict, head: Head, *, layers: Collection[int] | None = None
+    ) -> Verdict:
+        """The verdict on a claim that no other head (of these layers) does as well as this one.
+
+        Here as it is: every head was measured.
+        """
+        return verdict
+
+    def for_some_head(
+        self,
+        verdict: Verdict,
+        bound: float,
+        *,
+        alternative: Alternative = "greater",
+        layers: Collection[int] | None = None,
+        column: str = "logit_diff",
+    ) -> Verdict:
+        """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
+
+        Here as it is: every head was measured.
+        """
+        return verdict
+
+    def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
+        """Mean Delta by layer and head, as records.Heatmap wants it."""
+        means = self.mean_deltas(split)
+        layers = sorted({layer for layer, _ in self.heads})
+        values = [[means[head] for head in self.layer(layer)] for layer in layers]
+        return {"values": values, "title": f"mean change of LD, {split} split, logits"}
+
+    def extremes(self, head: Head, split: str = CONFIRMATION) -> list[dict[str, object]]:
+        """The prompts on which the ablation moves LD most, up and down (records.Extreme)."""
+        deltas = self.deltas(split)[:, self.heads.index(head)]
+        return self.largest(deltas, split, EXTREMES)
+
+    def _require(self, head: Head) -> None:
+        if head not in self.heads:
+            raise EffectsError(
+                f"{self.model} has no head {head_name(head)}: its last is "
+                f"{head_name(self.heads[-1])}"
+            )
+
+
+def _besides(column: str) -> str:
+    """What a figure of another column than LD draws its randomness by."""
+    return "" if column == "logit_diff" else f" {column}"
+
+
+def rank_agreement_interval(
+    sweeps: Sequence[Sweep], heads: Sequence[Head], *, split: str = CONFIRMATION
+) -> tuple[Estimate, dict[str, float]]:
+    """Mean Spearman correlation of the heads' mean Delta over all pairs of sweeps.
+
+    Returns it with its interval (clusters of every sweep resampled) and each pair's own figure.
+    """
+    columns = [sweeps[0].heads.index(head) for head in heads]
+    deltas = [sweep.deltas(split)[:, columns] for sweep in sweeps]
+    pairs = [(a, b) for a in range(len(sweeps)) for b in range(a + 1, len(sweeps))]
+
+    def agreements(rows: Sequence[NDArray[np.intp]]) -> list[float]:
+        means = [table[index].mean(0) for table, index in zip(deltas, rows, strict=True)]
+        return [spearman(means[a], means[b]) for a, b in pairs]
+
+    everything = [np.arange(len(table)) for table in deltas]
+    own = {
+        f"{sweeps[a].condition} ~ {sweeps[b].condition}": value
+        for (a, b), value in zip(pairs, agreements(everything), strict=True)
+    }
+    rng = generator(sweeps[0].seed, f"{sweeps[0].model} rank agreement {split}")
+    clusters = [sweep.clusters(split) for sweep in sweeps]
+    try:
+        estimate = cluster_statistic_interval(
+            lambda rows: float(np.mean(agreements(rows))),
+            clusters,
+            rng,
+            bounds=(-1.0, 1.0),
+            resamples=1000,
+        )
+    except DegenerateInterval as same:
+        # A rank correlation saturates: clear rankings are the same on every resample.
+        fewest = min(len(set(labels)) for labels in clusters)
+        estimate = Estimate(same.value, same.value, same.value, sum(map(len, clusters)), fewest)
+    return estimate, own

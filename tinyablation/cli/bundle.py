@@ -1,0 +1,130 @@
+"""The commands `bundle` and `verdict`: evidence for a third party, and what it comes to there."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tinyablation.cli.measure import refuse_overwriting
+from tinyablation.records.conditions import ALL_CONDITIONS, CONDITIONS
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register both commands."""
+    bundle = commands.add_parser(
+        "bundle",
+        help="the evidence of recorded claims as one archive",
+        description="Judges recorded cells again on their measurements and writes all that it took "
+        "as a zip: runs, corpora, facts of the models, records and page, sources of the claims, "
+        "with the sha256 of every file. No weights. Nothing is measured.",
+    )
+    for name, what in (
+        ("claim", "ids or families, such as H1.1 or H1"),
+        ("model", "model ids"),
+        ("condition", f"{', '.join(CONDITIONS)} or {ALL_CONDITIONS} (claims that span them)"),
+        ("test", "node ids, as the records have them"),
+    ):
+        bundle.add_argument(
+            f"--{name}", nargs="+", default=[], metavar=name.upper(), help=f"{what} (default: any)"
+        )
+    bundle.add_argument(
+        "--reports",
+        type=Path,
+        default=Path("reports"),
+        metavar="DIR",
+        help="folder of records.json and runs/ (default: %(default)s)",
+    )
+    bundle.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the archive to write"
+    )
+    bundle.add_argument("--force", action="store_true", help="write over FILE if it exists")
+    _add_project(bundle)
+    bundle.set_defaults(run=_bundle)
+
+    verdict = commands.add_parser(
+        "verdict",
+        help="derive the verdicts of a bundle again",
+        description="Checks every file of a bundle, judges its cells from its tables with the "
+        "claims of this checkout, and compares verdicts and figures with those recorded. Exit "
+        "status 0 if they are the same, 1 if not, 2 if the bundle is broken or lacks something.",
+    )
+    verdict.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verdict.add_argument("--json", action="store_true", help="print JSON")
+    _add_project(verdict)
+    verdict.set_defaults(run=_verdict)
+
+
+def _add_project(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--project",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="checkout whose claims judge (default: the current folder)",
+    )
+
+
+def _bundle(options: argparse.Namespace) -> None:
+    from tinyablation.evidence.bundle import choose, write_bundle
+    from tinyablation.evidence.rederivation import EvidenceError
+    from tinyablation.files.manifests import file_sha256
+    from tinyablation.records.records import read_records
+
+    refuse_overwriting(options)
+    asked = {name: getattr(options, name) for name in ("claim", "model", "condition", "test")}
+    if not any(asked.values()):
+        raise EvidenceError("say which cells: --claim, --model, --condition or --test")
+    file = read_records(options.reports)
+    records = choose(file, **{f"{name}s": wanted for name, wanted in asked.items()})
+    write_bundle(options.output, options.project, _store_folder(options.reports), records, file)
+    print(f"{options.output}: {len(records)} cell(s), sha256 {file_sha256(options.output)}")
+
+
+def _store_folder(reports: Path) -> Path:
+    """Where the measurements of a folder of reports lie: those of both protocols are in one."""
+    return reports if (reports / "runs").is_dir() else reports.parent
+
+
+def _verdict(options: argparse.Namespace) -> None:
+    from tinyablation.evidence.bundle import judge_bundle, line
+    from tinyablation.evidence.rederivation import printable
+
+    found = judge_bundle(options.bundle, options.project)
+    if options.json:
+        print(json.dumps(_document(options.bundle, found), indent=2))
+    else:
+        said = [f"note: {note}" for note in found.notes]
+        for cell in found.cells:
+            said += [
+                cell.recorded.test,
+                f"  recorded  {line(cell.recorded)}",
+                f"  derived   {line(cell.derived)}",
+                *(f"  differs   {each}" for each in cell.differences),
+            ]
+        count = sum(not cell.differences for cell in found.cells)
+        print("\n".join(printable(each) for each in said))
+        print(f"{count} of {len(found.cells)} cell(s) come to what is recorded")
+    if not found.same:
+        sys.exit(1)  # 2 is for what could not be judged
+
+
+def _document(path: Path, found: Any) -> dict[str, Any]:
+    from tinyablation.evidence.bundle import DERIVED
+    from tinyablation.files.manifests import file_sha256
+
+    return {
+        "sha256": file_sha256(path),
+        "same": found.same,
+        "notes": found.notes,
+        "cells": [
+            {
+                "test": cell.recorded.test,
+                "same": not cell.differences,
+                "differences": cell.differences,
+                "recorded": cell.recorded.model_dump(include=set(DERIVED), mode="json"),
+                "derived": cell.derived.model_dump(include=set(DERIVED), mode="json"),
+            }
+            for cell in found.cells
+        ],
+    }

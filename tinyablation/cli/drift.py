@@ -1,0 +1,70 @@
+"""The command `drift`: what changed between two sessions, as terminal tables or as Markdown."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tinyablation.cli.measure import CommandError, add_output_options, refuse_overwriting
+from tinyablation.errors import TinyAblationError
+from tinyablation.report.drift_tables import as_markdown, as_text
+from tinyablation.report.markdown import escaped
+from tinyablation.sessions.drift import compare_sessions
+from tinyablation.sessions.reading import read_session
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    drift = commands.add_parser(
+        "drift",
+        help="what changed between two sessions of claims",
+        description="Compares the records of two sessions cell by cell: verdicts, effects beyond "
+        "the tolerance of snapshots, predictions, cells that came or went, and what was measured "
+        "with: weights, versions, device. Exit status 0, or 1 where --fail-on says so.",
+    )
+    for name, when in (("before", "earlier"), ("after", "later")):
+        drift.add_argument(
+            name,
+            type=Path,
+            metavar=name.upper(),
+            help=f"the {when} session: a folder of reports, records.json, records.parquet, or a "
+            "claims.html",
+        )
+    drift.add_argument(
+        "--markdown", action="store_true", help="Markdown, such as for $GITHUB_STEP_SUMMARY"
+    )
+    drift.add_argument(
+        "--fail-on",
+        choices=("verdict", "any"),
+        help="exit with status 1 where a verdict changed, or anything at all",
+    )
+    add_output_options(drift)
+    drift.set_defaults(run=_drift)
+
+
+def _drift(options: argparse.Namespace) -> None:
+    refuse_overwriting(options)
+    render = as_markdown if options.markdown else as_text
+    try:
+        drift = compare_sessions(read_session(options.before), read_session(options.after))
+    except TinyAblationError as error:
+        # A step summary shows what was written only: there, nothing would look like no drift.
+        if options.markdown:
+            _put(f"Not compared: {escaped(str(error))}\n", options)
+        raise
+    _put(render(drift), options)
+    if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
+        sys.exit(1)  # as diff does; 2 is for what could not be compared
+
+
+def _put(text: str, options: argparse.Namespace) -> None:
+    if options.output is None:
+        print(text, end="")
+        return
+    from tinyablation.files.manifests import write_atomic
+
+    data = text.encode("utf-8")
+    try:
+        write_atomic(options.output, lambda stream: stream.write(data))
+    except OSError as error:
+        raise CommandError(f"{options.output}: cannot be written ({error.strerror})") from error
+    print(options.output)

@@ -1,0 +1,201 @@
+"""Sends what is missing to an executor, and waits until the store has it.
+
+The session that asks holds no model: it sends descriptions, gets receipts, and reads the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tinyablation.cluster.executors import Address, ExecutorError, Lost, opened
+from tinyablation.cluster.jobs import BenchFacts, Job, JobError, Receipt, kind_of_device, run_job
+from tinyablation.cluster.serialization import DescriptionError, describe
+from tinyablation.runs.address import RunConfig
+
+if TYPE_CHECKING:
+    from tinyablation.measurement.interface import Measures
+
+# How often a job that died with its worker is run again, beside what a scheduler does itself.
+RETRIES = 2
+# How long a file that a worker has written may take to be seen here: NFS keeps what it knows of a
+# folder for up to 60 s.
+VISIBLE_SECONDS = 90.0
+LOGS = ".jobs"  # in the store: what submitit and its jobs write
+
+
+class JobLost(JobError):
+    """A job died with its worker as often as is allowed."""
+
+
+@dataclass
+class _Sent:
+    """A job on its way, and why earlier attempts were lost."""
+
+    job: Job
+    future: Future[str]
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Pending:
+    """What is under way for one run or reading."""
+
+    whole: Job
+    total: int
+    sent: list[_Sent]
+
+
+@dataclass
+class Dispatch:
+    """Jobs of one session on one executor.
+
+    shards: how many of them a job computes. call: what a worker does with a job. say: is told, a
+    line at a time, what was lost and is run again.
+    """
+
+    executor: Executor
+    shards: int = 1
+    call: Callable[[str], str] = run_job
+    progress: bool = False
+    say: Callable[[str], None] = print
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+
+    def device(self, wanted: str) -> str:
+        """What a device name comes to on a worker, which is asked."""
+        try:
+            return str(self.executor.submit(kind_of_device, wanted).result())
+        except Lost as lost:
+            raise ExecutorError(f"no worker said which device it has: {lost.reason}") from lost
+
+    def is_under_way(self, config: RunConfig) -> bool:
+        """Whether it was begun, and not waited for yet."""
+        return config.name in self._pending
+
+    def begin(
+        self, bench: Measures, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
+    ) -> bool:
+        """Send what is missing of a run or a reading, if it is not under way; waits for nothing.
+
+        parts: what and directions, and for a run the keys of its `missing` shards. Returns False,
+        and sends nothing, where they cannot be described: it is then to be measured here.
+        """
+        if self.is_under_way(config):
+            return True
+        missing: Sequence[str] = parts.pop("missing", ())
+        try:
+            described = {name: describe(part) for name, part in parts.items()}
+        except DescriptionError as error:
+            self.say(f"{config.name} is measured in this process: {error}")
+            return False
+        whole = Job(kind=kind, bench=BenchFacts.of(bench), config=config, **described)
+        starts = range(0, len(missing), self.shards)
+        parted = [tuple(missing[start : start + self.shards]) for start in starts] or [()]
+        jobs = [whole.model_copy(update={"shards": keys}) for keys in parted]
+        sent = [_Sent(job, self._submit(job)) for job in jobs]
+        self._pending[config.name] = _Pending(whole, len(missing) or 1, sent)
+        return True
+
+    def complete(self, bench: Measures, config: RunConfig) -> None:
+        """Wait until what was begun is complete in the store.
+
+        A job that died with its worker is run again, RETRIES times at most: then JobLost names the
+        shard, the worker and the reason. An error inside a job is raised as it was, and what else
+        waits for a worker is called off. ExecutorError where the workers' store is not this one.
+        """
+        pending = self._pending[config.name]
+        try:
+            done = self._collect(pending)
+            if not done and bench.store.status(config) != "complete":
+                # A shard was lost after the others ended, or came from a run that was cut short.
+                pending.sent = [_Sent(pending.whole, self._submit(pending.whole))]
+                self._collect(pending)
+        finally:
+            for one in pending.sent:
+                one.future.cancel()
+            del self._pending[config.name]
+        began = time.monotonic()
+        while bench.store.status(config) != "complete":
+            if time.monotonic() - began > VISIBLE_SECONDS:
+                raise ExecutorError(
+                    f"the workers completed {config.name}, and {bench.store.root} has it not: they "
+                    "must see this folder as this machine does, under the same path"
+                )
+            time.sleep(0.2)
+
+    def _submit(self, job: Job) -> Future[str]:
+        return self.executor.submit(self.call, job.model_dump_json())
+
+    def _collect(self, pending: _Pending) -> bool:
+        """Wait for all jobs sent; whether one of them found all complete at its end."""
+        from tqdm import tqdm
+
+        complete = False
+        name = pending.whole.config.name
+        with tqdm(total=pending.total, desc=name, unit="shard", disable=not self.progress) as bar:
+            left = list(pending.sent)
+            while left:
+                wait([one.future for one in left], return_when=FIRST_COMPLETED)
+                for one in [one for one in left if one.future.done()]:
+                    receipt = self._receipt(one)
+                    if receipt is None:
+                        continue
+                    if receipt.error is not None:
+                        raise receipt.error.rebuilt(one.job.about, receipt.worker)
+                    left.remove(one)
+                    complete = complete or receipt.complete
+                    bar.set_postfix_str(receipt.worker, refresh=False)
+                    bar.update(min(len(one.job.shards) or 1, pending.total - bar.n))
+        return complete
+
+    def _receipt(self, one: _Sent) -> Receipt | None:
+        """The receipt of a job that is done; None where it was lost and is sent again."""
+        try:
+            return Receipt.model_validate_json(one.future.result())
+        except Lost as lost:
+            worker = lost.worker or "its worker"
+            one.lost.append(f"{worker}: {lost.reason}")
+            if lost.final or len(one.lost) > RETRIES:
+                raise JobLost(
+                    f"{one.job.about}: lost with {worker}, after {len(one.lost)} attempt(s): "
+                    f"{'; '.join(one.lost)}. What other jobs measured is kept; give workers more "
+                    "memory or time, and run this again"
+                ) from lost
+            self.say(f"{one.job.about}: lost with {worker} ({lost.reason[:200]}); it is run again")
+        one.future = self._submit(one.job)
+        return None
+
+
+@contextlib.contextmanager
+def dispatching(
+    address: Address,
+    store: Path,
+    *,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> Iterator[Dispatch | None]:
+    """The dispatch of a session to the executor at an address; None for "local"."""
+    if address.is_local:
+        yield None
+        return
+    store.mkdir(parents=True, exist_ok=True)
+    with opened(address, store.resolve() / LOGS) as executor:
+        yield Dispatch(executor, address.options.shards, progress=progress, say=say)
+
+
+def device_of(address: Address, dispatch: Dispatch, wanted: str) -> str:
+    """The kind of device that the jobs compute on: a GPU's on Slurm if they book one.
+
+    The address of a run has it, so it must be known before anything is sent; a session whose
+    measurements are all there waits in no queue for it.
+    """
+    if wanted != "auto":
+        return wanted.split(":", 1)[0]
+    if address.scheme == "slurm":
+        return "cuda" if address.options.gpus else "cpu"
+    return dispatch.device(wanted)

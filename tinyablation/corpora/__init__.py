@@ -1,0 +1,1 @@
+"""From knowledge to examples, splits and tokens."""

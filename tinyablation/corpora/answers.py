@@ -1,0 +1,65 @@
+"""Answers of several tokens, as a tokenizer splits them after their prompts."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from tinyablation.corpora.tokenisation import TokenisationError, encode, ids_after
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tinyablation.corpora.examples import Example
+
+Ids = tuple[int, ...]
+
+
+class Span(NamedTuple):
+    """A prompt and its two answers. `ids` include the BOS id where the model's policy says so."""
+
+    ids: Ids
+    target: Ids
+    foil: Ids
+
+
+def encode_spans(
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Iterable["Example"],
+    bos: int | None,
+    side: str = "clean",
+) -> list[Span]:
+    """Spans of one side of the examples, in their order; `bos` is put in front unless None.
+
+    TokenisationError for an answer that changes how its prompt is split, adds no token, or holds a
+    word the tokenizer does not know; and for two answers of which one begins with the other, as
+    equal ones do: the shorter is then never the less probable, whatever a model knows.
+    """
+    found = []
+    for row in examples:
+        text = getattr(row, side)
+        ids = encode(tokenizer, text)
+        target, foil = (_answer(tokenizer, ids, text, answer) for answer in (row.target, row.foil))
+        short = min(len(target), len(foil))
+        if target[:short] == foil[:short]:
+            raise TokenisationError(
+                f"of {row.target!r} and {row.foil!r} one begins with the tokens of the other, "
+                f"after {text!r}"
+            )
+        found.append(Span(ids if bos is None else (bos, *ids), target, foil))
+    return found
+
+
+def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answer: str) -> Ids:
+    ids = ids_after(tokenizer, before, prompt, answer)
+    if not ids:
+        raise TokenisationError(f"{answer!r} is no token after {prompt!r}")
+    if tokenizer.unk_token_id in ids:
+        raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
+    return ids
+
+
+def is_multi_token(
+    tokenizer: "PreTrainedTokenizerBase", examples: Iterable["Example"], side: str = "clean"
+) -> bool:
+    """Whether any answer is more than one token; TokenisationError as encode_spans."""
+    spans = encode_spans(tokenizer, examples, None, side)
+    return any(len(answer) > 1 for span in spans for answer in (span.target, span.foil))

@@ -1,0 +1,373 @@
+"""Corpora for one tokenizer: knowledge rendered into clean and corrupt pairs, and their splits.
+
+The unit is a pair of facts of one relation (or of two entities of two kinds) whose answers differ.
+Each pair gives examples in both directions, so each answer is target as often as foil.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from tinyablation.corpora.binding import BindingTable, build_binding
+from tinyablation.corpora.examples import (
+    BINDING,
+    CONDITIONS,
+    SPLITS,
+    Corpus,
+    Example,
+    Split,
+)
+from tinyablation.corpora.filtering import (
+    LEAST_PROMPTS,
+    BuildReport,
+    TooFewPrompts,
+    fault,
+    finish,
+    summed,
+)
+from tinyablation.corpora.knowledge import Fact, Knowledge
+from tinyablation.corpora.pairs import FactPair, MemberPair, Pairing, turns
+from tinyablation.corpora.tokenisation import encode
+from tinyablation.corpora.wording import (
+    Template,
+    affirmed,
+    compound,
+    counterfactual_prompt,
+    fact_prompt,
+    negated,
+    truth_prompt,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES_PER_PAIR = 2  # 2 x 2 prompts a pair: some 90 pairs of facts give 360 prompts
+
+MADE_OF_FACTS = ("negation", "logic")  # beside "facts" itself, whose report has the losses
+
+# Cells of logic: truth of the parts, how often. Both labels are equally frequent under each
+# operator, so that the operator word alone is worth nothing.
+LOGIC_CELLS = {
+    "and": {"TT": 3, "TF": 1, "FT": 1, "FF": 1},
+    "or": {"FF": 3, "TF": 1, "FT": 1, "TT": 1},
+}
+# The counterpart of each cell, with the other truth value under the same operator.
+LOGIC_FLIPS = {
+    "and": {"TT": ("TF", "FT", "FF"), "TF": ("TT",), "FT": ("TT",), "FF": ("TT",)},
+    "or": {"FF": ("TF", "FT", "TT"), "TF": ("FF",), "FT": ("FF",), "TT": ("FF",)},
+}
+
+
+class Built(NamedTuple):
+    """All that was made for one tokenizer: each condition, "binding" too, is in one of the two."""
+
+    corpora: dict[str, tuple[Corpus, Split]]
+    refused: dict[str, str]  # condition -> why it has too few prompts, on one line
+    report: BuildReport
+
+
+def build_everything(
+    knowledge: Knowledge,
+    things: BindingTable,
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str,
+    *,
+    seed: int = 0,
+    insist: bool = False,
+) -> Built:
+    """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
+
+    insist: TooFewPrompts, saying of all conditions what was dropped, if one of the four lacks any.
+    """
+    builder = CorpusBuilder(knowledge, tokenizer, name, seed=seed)
+    corpora, refused = builder.build_each()
+    if insist and refused:
+        raise builder.too_few(refused)
+    report = builder.report
+    bound = build_binding(
+        things, tokenizer, name, null=knowledge.wording.null.word, seed=seed, report=report
+    )
+    if bound is not None:
+        corpora[BINDING] = bound
+    return Built(corpora, {**refused, **report.skipped}, report)
+
+
+class CorpusBuilder:
+    """Builds the four corpora of one tokenizer; the same inputs give the same bytes."""
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        tokenizer: "PreTrainedTokenizerBase",
+        name: str,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.knowledge = knowledge
+        self.tokenizer = tokenizer
+        self.name = name
+        self.seed = seed
+        self.report = BuildReport()
+        self.pairing = Pairing(knowledge, tokenizer, seed, self.report)
+        self.fact_templates = self.pairing.templates
+        cells = knowledge.wording.corpus
+        self.truth_templates = [Template.parse(cell) for cell in cells.truth]
+        self.counterfactual_templates = [Template.parse(cell) for cell in cells.counterfactual]
+
+    def build(self) -> dict[str, tuple[Corpus, Split]]:
+        """Condition -> (corpus, split). TooFewPrompts, with what was dropped of all conditions,
+        when one has too few prompts left."""
+        made, refused = self.build_each()
+        if refused:
+            raise self.too_few(refused)
+        return made
+
+    def build_each(self) -> tuple[dict[str, tuple[Corpus, Split]], dict[str, str]]:
+        """Condition -> (corpus, split), and condition -> why it has too few prompts left."""
+        made, refused = {}, {}
+        for condition in CONDITIONS:
+            try:
+                made[condition] = self.build_one(condition)
+            except TooFewPrompts as few:
+                refused[condition] = few.reason
+        return made, refused
+
+    def build_one(self, condition: str) -> tuple[Corpus, Split]:
+        """One condition; TooFewPrompts says on one line what was dropped of it."""
+        rows, lost = self._rows
+        try:
+            return finish(
+                self.tokenizer, self.name, condition, rows[condition], self.seed, self.report
+            )
+        except TooFewPrompts as few:
+            if condition not in MADE_OF_FACTS or not lost:
+                raise
+            reason = f"{few.reason}; of the facts it asks about {summed(lost)}"
+            raise TooFewPrompts(f"{self.name}, {condition}: {reason}", reason=reason) from None
+
+    def too_few(self, refused: Iterable[str]) -> TooFewPrompts:
+        """The error that says which conditions lack prompts, then all that was dropped."""
+        first, *others = ((condition, self.report.made[condition]) for condition in refused)
+        also = ", ".join(f"{condition} has {count}" for condition, count in others)
+        return TooFewPrompts(
+            f"{self.name}, {first[0]}: {first[1]} prompts are left, {LEAST_PROMPTS} are wanted"
+            + (f"; {also}" if also else "")
+            + ". What was dropped:\n"
+            + "\n".join(self.report.lines())
+        )
+
+    @cached_property
+    def _rows(self) -> tuple[dict[str, list[tuple[Example, str]]], Counter[str]]:
+        """Condition -> (example, split name), and why facts are in no pair, with counts."""
+        facts = self.pairing.facts()
+        lost = Counter(self.report.dropped.get("facts", {}))
+        rows = {
+            "facts": self._facts(facts),
+            "negation": self._negation(facts),
+            "counterfactual": self._counterfactual(self.pairing.members()),
+            "logic": self._logic(facts),
+        }
+        return rows, lost
+
+    def _length(self, text: str) -> int:
+        return len(encode(self.tokenizer, text))
+
+    # Conditions --------------------------------------------------------------------------------
+
+    def _facts(self, pairs: Sequence[tuple[FactPair, str]]) -> list[tuple[Example, str]]:
+        rows = []
+        blank = self.knowledge.wording.null.word
+        for turn, pair, split in turns(pairs):
+            for offset in range(TEMPLATES_PER_PAIR):
+                template = self.fact_templates[(turn + offset) % len(self.fact_templates)]
+                for fact, other in (pair, pair[::-1]):
+                    rows.append(
+                        (
+                            self._example(
+                                clean=fact_prompt(self.knowledge, template, fact),
+                                corrupt=fact_prompt(self.knowledge, template, other),
+                                null=fact_prompt(
+                                    self.knowledge, template, fact._replace(subject=blank)
+                                ),
+                                target=fact.answer,
+                                foil=other.answer,
+                                fact_id=fact.id,
+                                template=template,
+                                cluster=pair.id,
+                            ),
+                            split,
+                        )
+                    )
+        return rows
+
+    def _negation(self, pairs: Sequence[tuple[FactPair, str]]) -> list[tuple[Example, str]]:
+        """Each pair gives all four cells of operator and truth; corrupt keeps the operator."""
+        rows = []
+        blank = self.knowledge.wording.null.word
+        makes = {"affirmed": affirmed, "negated": negated}
+        for turn, pair, split in turns(pairs):
+            template = self.truth_templates[turn % len(self.truth_templates)]
+            order = pair if turn % 2 == 0 else pair[::-1]
+            for fact, truth in zip(order, (True, False), strict=True):
+                for operator, make in makes.items():
+                    right, wrong = fact.answer, pair.wrong(fact)
+                    holds = truth == (operator == "affirmed")
+                    obj, other = (right, wrong) if holds else (wrong, right)
+                    nothing = make(self.knowledge, fact._replace(subject=blank), blank)
+                    rows.append(
+                        (
+                            self._truth_example(
+                                template,
+                                make(self.knowledge, fact, obj),
+                                make(self.knowledge, fact, other),
+                                nothing,
+                                truth,
+                                fact_id=fact.id,
+                                cluster=pair.id,
+                                cell=f"{operator}-{'true' if truth else 'false'}",
+                            ),
+                            split,
+                        )
+                    )
+        return rows
+
+    def _logic(self, pairs: Sequence[tuple[FactPair, str]]) -> list[tuple[Example, str]]:
+        """Two pairs of different relations of one split make the parts of six statements."""
+        rows = []
+        for split in SPLITS:
+            for turn, quad in enumerate(
+                self.pairing.quads([pair for pair, own in pairs if own == split])
+            ):
+                operator = ("and", "or")[turn % 2]
+                template = self.truth_templates[(turn // 2) % len(self.truth_templates)]
+                rows += [(row, split) for row in self._logic_cells(operator, template, quad, turn)]
+        return rows
+
+    def _logic_cells(
+        self, operator: str, template: Template, quad: tuple[FactPair, FactPair], turn: int
+    ) -> Iterable[Example]:
+        blank = self.knowledge.wording.null.word
+        cluster = "+".join(pair.id for pair in quad)
+        number = turn
+        for cell, count in LOGIC_CELLS[operator].items():
+            for repeat in range(count):
+                # Each repeat takes another pairing of the facts, so no statement comes twice.
+                facts = [pair[(number >> part) % 2] for part, pair in enumerate(quad)]
+                number += 1
+                flip = LOGIC_FLIPS[operator][cell][repeat % len(LOGIC_FLIPS[operator][cell])]
+                nothing = [
+                    affirmed(self.knowledge, fact._replace(subject=blank), blank) for fact in facts
+                ]
+                truth = {"and": all, "or": any}[operator](part == "T" for part in cell)
+                yield self._truth_example(
+                    template,
+                    self._compound(operator, quad, facts, cell),
+                    self._compound(operator, quad, facts, flip),
+                    compound(self.knowledge, operator, *nothing),
+                    truth,
+                    fact_id="+".join(fact.id for fact in facts),
+                    cluster=cluster,
+                    cell=f"{operator}-{cell}",
+                )
+
+    def _compound(
+        self, operator: str, quad: tuple[FactPair, FactPair], facts: Sequence[Fact], cell: str
+    ) -> str:
+        parts = [
+            affirmed(self.knowledge, fact, fact.answer if part == "T" else pair.wrong(fact))
+            for pair, fact, part in zip(quad, facts, cell, strict=True)
+        ]
+        return compound(self.knowledge, operator, *parts)
+
+    def _counterfactual(self, pairs: Sequence[tuple[MemberPair, str]]) -> list[tuple[Example, str]]:
+        rows = []
+        kinds, blank = self.knowledge.kinds, self.knowledge.wording.null.word
+        for turn, pair, split in turns(pairs):
+            for shift, attribute in enumerate(kinds.attributes):
+                words = [kinds.word(member.kind, attribute) for member in pair]
+                if words[0] == words[1]:
+                    self.report.drop(
+                        "counterfactual", f"{attribute}: the same word for both kinds", 2
+                    )
+                    continue
+                templates = self.counterfactual_templates
+                template = templates[(turn + shift) % len(templates)]
+
+                def prompt(entity: str, kind: str) -> str:
+                    return counterfactual_prompt(self.knowledge, template, entity, kind, attribute)  # noqa: B023
+
+                examples = [
+                    self._example(
+                        clean=prompt(member.entity, other.kind),
+                        corrupt=prompt(member.entity, member.kind),
+                        null=prompt(blank, blank),
+                        target=kinds.word(other.kind, attribute),
+                        foil=kinds.word(member.kind, attribute),
+                        fact_id=f"{member.id}/{attribute}",
+                        template=template,
+                        cluster=pair.id,
+                    )
+                    for member, other in (pair, pair[::-1])
+                ]
+                faults = (fault(self.tokenizer, "counterfactual", example) for example in examples)
+                found = next(filter(None, faults), None)
+                if found is None:
+                    rows += [(example, split) for example in examples]
+                else:
+                    self.report.drop("counterfactual", f"{attribute}: {found}", 2)
+        return rows
+
+    # Examples ----------------------------------------------------------------------------------
+
+    def _truth_example(
+        self,
+        template: Template,
+        clean: str,
+        corrupt: str,
+        nothing: str,
+        truth: bool,
+        *,
+        fact_id: str,
+        cluster: str,
+        cell: str,
+    ) -> Example:
+        labels = self.knowledge.wording.labels
+        right, wrong = (labels.true, labels.false) if truth else (labels.false, labels.true)
+        return self._example(
+            clean=truth_prompt(self.knowledge, template, clean),
+            corrupt=truth_prompt(self.knowledge, template, corrupt),
+            null=truth_prompt(self.knowledge, template, nothing),
+            target=right,
+            foil=wrong,
+            fact_id=fact_id,
+            template=template,
+            cluster=cluster,
+            cell=cell,
+        )
+
+    def _example(
+        self,
+        *,
+        clean: str,
+        corrupt: str,
+        null: str,
+        target: str,
+        foil: str,
+        fact_id: str,
+        template: Template,
+        cluster: str,
+        cell: str = "",
+    ) -> Example:
+        return Example(
+            clean=clean,
+            corrupt=corrupt,
+            null=null,
+            target=f" {target}",
+            foil=f" {foil}",
+            fact_id=fact_id,
+            template_id=template.id,
+            cluster_id=cluster,
+            cell=cell,
+            aligned=self._length(clean) == self._length(corrupt),
+        )

@@ -1,0 +1,408 @@
+"""Corpora: examples of one condition for one tokenizer, and their splits, read strictly.
+
+A corpus is JSON lines, one example a line; a split is JSON that maps names to row indices and holds
+the corpus's content hash. Two formats are read:
+
+- this project's own, every field present (see `Example`), split names discovery and confirmation.
+  Any defect is an error.
+- the handover's: clean, corrupt, target, foil only, split names train, val, test. What is missing
+  is filled in (the clean prompt is the cluster), and defects its files are known for are counted
+  in `Corpus.defects` instead: duplicate prompts share a cluster, and rows of the test split that
+  also stand in train are removed from it, so that no statistic takes them for new evidence.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.records.conditions import BINDING as BINDING
+from tinyablation.records.conditions import CONDITIONS as CONDITIONS
+from tinyablation.records.conditions import IN_CONTEXT as IN_CONTEXT
+from tinyablation.spelling import did_you_mean
+
+DISCOVERY, CONFIRMATION = "discovery", "confirmation"
+SPLITS = (DISCOVERY, CONFIRMATION)
+
+_HANDOVER_FIELDS = ("clean", "corrupt", "target", "foil")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_HANDOVER_SPLITS = {"train": DISCOVERY, "test": CONFIRMATION}
+
+
+class CorpusError(TinyAblationError):
+    """A corpus or split cannot be used; the message names file, line and field."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clean and corrupt pair. Texts are without BOS; answers carry their leading space."""
+
+    clean: str  # the prompt that is measured; `target` is its right answer
+    corrupt: str  # its counterpart, for which `foil` is the right answer
+    null: str  # the same wording about nothing in particular; "" when there is none
+    target: str
+    foil: str
+    fact_id: str  # what the clean prompt is about
+    template_id: str  # the wording: "prefix.frame", or "family/wording" where there are families
+    cluster_id: str  # examples that share a fact share a cluster, on either side
+    cell: str  # e.g. operator and truth of the clean statement; "" where there is none
+    aligned: bool  # clean and corrupt have equally many tokens
+
+    def __post_init__(self) -> None:
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if not isinstance(value, bool if name == "aligned" else str):
+                kind = "true or false" if name == "aligned" else "text"
+                raise CorpusError(f"field {name!r}: {value!r} is not {kind}")
+            if isinstance(value, str) and _HALF_PAIR.search(value):
+                raise CorpusError(f"field {name!r}: {value!r} holds half a surrogate pair")
+        for name in ("clean", "corrupt", "target", "foil", "cluster_id"):
+            if not getattr(self, name).strip():
+                raise CorpusError(f"field {name!r} is empty")
+        if self.target == self.foil:
+            raise CorpusError(f"field 'foil': {self.foil!r} is the target too")
+        if self.clean == self.corrupt:
+            raise CorpusError("field 'corrupt': the same text as clean")
+
+    @property
+    def family(self) -> str:
+        """The family of prompts within the condition; "" where it has none."""
+        return family_of(self.template_id)
+
+
+def family_of(template_id: str) -> str:
+    """The family that a wording belongs to: "said" of "said/not-but", "" of "plain.true"."""
+    family, slash, _ = template_id.partition("/")
+    return family if slash else ""
+
+
+_FIELDS = tuple(field.name for field in fields(Example))
+
+
+def contains_word(text: str, answer: str) -> bool:
+    """Whether the answer stands in the text as a word, in any case."""
+    return next(_places(text, answer), None) is not None
+
+
+def _places(text: str, answer: str) -> Iterator["re.Match[str]"]:
+    return re.finditer(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text, re.IGNORECASE)
+
+
+def answer_places(text: str, answer: str) -> list[tuple[int, int]]:
+    """Where the answer stands in the text as a word, in any case: its first sign, and the next
+    after it."""
+    return [place.span() for place in _places(text, answer)]
+
+
+def word_after(text: str, place: tuple[int, int]) -> bool:
+    """Whether a word stands in the text after that place."""
+    return re.search(r"\w", text[place[1] :]) is not None
+
+
+def answer_fault(condition: str, text: str, answer: str) -> str | None:
+    """What is wrong with where the answer stands in a clean or corrupt prompt, if anything."""
+    places = list(_places(text, answer))
+    if condition not in IN_CONTEXT:
+        # A statement under question names its object, but the answer there is a label.
+        return f"the answer {answer!r} stands in it" if places else None
+    if len(places) != 1:
+        return f"the answer {answer!r} stands {len(places)} times in it, not once"
+    if not word_after(text, places[0].span()):
+        return f"it ends with the answer {answer!r}"
+    return None
+
+
+def canonical_lines(examples: Iterable[Example]) -> str:
+    """The text whose hash a corpus goes by: one compact JSON object a line, keys in field order."""
+    rows = (
+        # Not asdict, which copies deeply: half of the time that reading a corpus takes.
+        json.dumps(
+            {name: getattr(row, name) for name in _FIELDS},
+            ensure_ascii=False,
+            separators=(", ", ": "),
+        )
+        for row in examples
+    )
+    return "".join(f"{row}\n" for row in rows)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    condition: str
+    tokenizer: str
+    examples: tuple[Example, ...]
+    content_hash: str
+    defects: tuple[str, ...] = ()
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether its prompts come in families, each fact in every wording of its family."""
+        return all(example.family for example in self.examples)
+
+    @classmethod
+    def of(
+        cls,
+        condition: str,
+        tokenizer: str,
+        examples: Sequence[Example],
+        defects: Sequence[str] = (),
+    ) -> "Corpus":
+        text = canonical_lines(examples)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(condition, tokenizer, tuple(examples), digest, tuple(defects))
+
+
+@dataclass(frozen=True)
+class Split:
+    seed: int
+    data_hash: str
+    rows: Mapping[str, tuple[int, ...]]  # row indices of discovery and confirmation
+    defects: tuple[str, ...] = ()
+
+    def of_row(self) -> dict[int, str]:
+        """Which split each row is in; rows of no split are absent."""
+        return {row: name for name, rows in self.rows.items() for row in rows}
+
+    @property
+    def content_hash(self) -> str:
+        rows = {name: list(self.rows[name]) for name in SPLITS}
+        return hashlib.sha256(json.dumps([self.data_hash, rows]).encode()).hexdigest()
+
+
+def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str]]:
+    """(row, what is wrong) for what one example alone cannot show, and for answers in prompts."""
+    found = []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(examples):
+        if row.clean in seen:
+            found.append((number, f"field 'clean': the prompt of line {seen[row.clean] + 1} again"))
+        seen.setdefault(row.clean, number)
+        if row.family:
+            continue  # judged as a whole, below
+        for side in ("clean", "corrupt"):
+            for answer in (row.target, row.foil):
+                fault = answer_fault(condition, getattr(row, side), answer)
+                if fault is not None:
+                    found.append((number, f"field {side!r}: {fault}"))
+    return found + list(_unbalanced(examples))
+
+
+def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
+    """Prompts of families in which answers stand, where a bias could pass for knowledge.
+
+    An answer may stand in a prompt only if the corrupt prompt is the clean one of another row with
+    the answers exchanged, and if, over a family, the target comes first as often as last where both
+    stand. No prompt ends with one of its answers.
+    """
+    rows = {(row.clean, row.target, row.foil) for row in examples}
+    first: dict[str, list[int]] = {}
+    for number, row in enumerate(examples):
+        if not row.family:
+            continue
+        answers = (row.target, row.foil)
+        places = [list(_places(row.clean, answer)) for answer in answers]
+        if not any(places) and not any(contains_word(row.corrupt, answer) for answer in answers):
+            continue
+        if any(at and not re.search(r"\w", row.clean[at[-1].end() :]) for at in places):
+            yield number, "field 'clean': it ends with one of its answers"
+        # Of labels the mirror asks the same of other content, and the labels do not stand in it.
+        if (row.corrupt, row.foil, row.target) not in rows:
+            yield (
+                number,
+                "field 'corrupt': an answer stands in the prompts, and no other row has this "
+                "prompt as its clean one, with the answers exchanged",
+            )
+        if all(places):
+            sign = 1 if places[0][0].start() < places[1][0].start() else -1
+            first.setdefault(row.family, []).append(sign)
+    for family, signs in first.items():
+        if sum(signs):
+            number = next(n for n, row in enumerate(examples) if row.family == family)
+            yield (
+                number,
+                f"family {family!r}: the target stands first in {signs.count(1)} of {len(signs)} "
+                "prompts that have both answers, not in half of them",
+            )
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{path}: no such corpus; `python -m tinyablation corpora build` makes it"
+        ) from None
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CorpusError(f"{path}, line {line}: not UTF-8 ({error.reason})") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for place, (name, _) in enumerate(pairs):
+        if name in (earlier for earlier, _ in pairs[:place]):
+            raise CorpusError(f"field {name!r} stands there twice")
+    return dict(pairs)
+
+
+def parse_json(text: str) -> Any:
+    """CorpusError for what json.loads lets pass or raises beside JSONDecodeError."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_fields)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise CorpusError("nested too deeply") from None
+    except ValueError as error:  # a whole number of more than 4300 digits
+        raise CorpusError(f"not JSON ({error})") from None
+
+
+def refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in row:
+        if name not in known:
+            raise CorpusError(f"field {name!r} is unknown; {did_you_mean(name, known)}")
+
+
+def _parse_row(row: Any) -> tuple[Example, bool]:
+    """An example, and whether it is in the handover's short format."""
+    if not isinstance(row, dict):
+        raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
+    refuse_unknown(row, _FIELDS)
+    short = set(row) <= set(_HANDOVER_FIELDS)
+    missing = [name for name in (_HANDOVER_FIELDS if short else _FIELDS) if name not in row]
+    if missing:
+        raise CorpusError(f"field {missing[0]!r} is missing")
+    if short:
+        clean = row["clean"]
+        texts = {"null": "", "fact_id": clean, "template_id": "", "cluster_id": clean, "cell": ""}
+        return Example(**texts, aligned=False, **row), True
+    return Example(**row), False
+
+
+def load_corpus(
+    path: Path, *, condition: str | None = None, tokenizer: str | None = None
+) -> Corpus:
+    """Read a corpus; condition and tokenizer default to the names of the file and its folder."""
+    examples: list[Example] = []
+    formats = set()
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            example, short = _parse_row(parse_json(line))
+        except json.JSONDecodeError as error:
+            raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except CorpusError as error:
+            raise CorpusError(f"{path}, line {number}: {error}") from None
+        examples.append(example)
+        formats.add(short)
+    if not examples:
+        raise CorpusError(f"{path}: no examples in it")
+    if len(formats) > 1:
+        raise CorpusError(f"{path}: some rows have ids and some have not; use one format")
+    condition = condition or path.stem
+    defects = _defects(condition, examples)
+    if defects and not formats.pop():
+        number, what = defects[0]
+        raise CorpusError(f"{path}, line {number + 1}: {what}")
+    counted = [f"{path.name}, line {number + 1}: {what}" for number, what in defects]
+    return Corpus.of(condition, tokenizer or path.parent.name, examples, counted)
+
+
+def _parse_split(data: Any, corpus: Corpus) -> Split:
+    if not isinstance(data, dict):
+        raise CorpusError("a JSON object is wanted")
+    handover = "train" in data
+    names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
+    refuse_unknown(data, ("seed", "data_hash", *names))
+    for name in ("seed", "data_hash", *names):
+        if name not in data:
+            raise CorpusError(f"field {name!r} is missing")
+    if not isinstance(data["seed"], int) or isinstance(data["seed"], bool):
+        raise CorpusError(f"field 'seed': {data['seed']!r} is no whole number")
+    rows: dict[str, tuple[int, ...]] = {}
+    taken: dict[int, str] = {}
+    for name, ours in names.items():
+        values = data[name]
+        if not isinstance(values, list):
+            raise CorpusError(f"field {name!r}: a list of row indices is wanted")
+        for row in values:
+            whole = isinstance(row, int) and not isinstance(row, bool)
+            if not whole or not 0 <= row < len(corpus.examples):
+                raise CorpusError(
+                    f"field {name!r}: {row!r} is no row (0 to {len(corpus.examples) - 1})"
+                )
+            if row in taken:
+                raise CorpusError(f"field {name!r}: row {row} already stands in {taken[row]!r}")
+            taken[row] = name
+        rows[ours] = tuple(values)
+    defects = []
+    if handover:
+        # The study hashed its files byte by byte, newlines included, in a way it does not say.
+        defects.append("the corpus hash of a handover split cannot be checked")
+        rows.pop("val")
+    elif data["data_hash"] != corpus.content_hash:
+        raise CorpusError(
+            f"field 'data_hash': made for a corpus {str(data['data_hash'])[:12]}, this one is "
+            f"{corpus.content_hash[:12]}; build corpus and split together"
+        )
+    rows[CONFIRMATION], leaked = _without_leaks(corpus.examples, rows)
+    if leaked and not handover:
+        raise CorpusError(
+            f"field {CONFIRMATION!r}: row {leaked[0]} shares its prompt, fact or cluster with "
+            f"{DISCOVERY}"
+        )
+    if leaked:
+        defects.append(f"{len(leaked)} test rows also stand in train and were left out")
+    for name in SPLITS:
+        if not rows[name]:
+            raise CorpusError(f"field {name!r}: no row is left in it")
+    return Split(data["seed"], corpus.content_hash, rows, tuple(defects))
+
+
+def _without_leaks(
+    examples: Sequence[Example], rows: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Confirmation rows that share nothing with discovery, and those that do."""
+    names = ("clean", "fact_id", "cluster_id")
+    known = {name: {getattr(examples[row], name) for row in rows[DISCOVERY]} for name in names}
+    kept: list[int] = []
+    leaked: list[int] = []
+    for row in rows[CONFIRMATION]:
+        shared = any(getattr(examples[row], name) in known[name] for name in names)
+        (leaked if shared else kept).append(row)
+    return tuple(kept), tuple(leaked)
+
+
+def load_split(path: Path, corpus: Corpus) -> Split:
+    """Read the split of `corpus`; refused when it was made for other content, or leaks."""
+    try:
+        return _parse_split(parse_json("\n".join(read_lines(path))), corpus)
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except CorpusError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise CorpusError(f"{where}{error}") from None
+
+
+def write_corpus(folder: Path, corpus: Corpus, split: Split) -> None:
+    """Write <condition>.jsonl and <condition>.split.json into `folder`, each whole or not."""
+    rows = {name: list(split.rows[name]) for name in SPLITS}
+    data = {"seed": split.seed, "data_hash": corpus.content_hash, **rows}
+    texts = {
+        f"{corpus.condition}.jsonl": canonical_lines(corpus.examples),
+        f"{corpus.condition}.split.json": f"{json.dumps(data)}\n",
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            unfinished = folder / f".{name}.unfinished"
+            unfinished.write_bytes(text.encode())
+            unfinished.replace(folder / name)
+    except OSError as error:
+        raise CorpusError(f"{folder}: cannot be written ({error.strerror})") from error

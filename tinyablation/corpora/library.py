@@ -1,0 +1,257 @@
+"""Corpora by tokenizer: found by what the tokenizer does, built once where there are none.
+
+Those of a project lie under its corpora folder, and one that is not what its manifest names is
+refused. For any other tokenizer they are built from the knowledge tables into a cache beside the
+hub's, at an address made of tokenizer and knowledge; there whatever is not whole is built again.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tinyablation.corpora.corpus_folder import BUILDER, Shelf, natural_hash, put_on_shelf
+from tinyablation.corpora.defects import Defect
+from tinyablation.corpora.examples import Corpus, CorpusError, Split
+from tinyablation.corpora.filtering import TooFewPrompts
+from tinyablation.corpora.own_conditions import OwnCondition
+from tinyablation.corpora.tokenizer_fingerprint import fingerprint, load_as_measured
+from tinyablation.files.manifests import MANIFEST
+from tinyablation.records.conditions import NAMES
+
+__all__ = ["Library", "fingerprint"]
+
+SEED = 0  # of pairs and splits that are built where there are none
+_UNFINISHED = ".unfinished"
+
+
+class Library:
+    """The corpora of any tokenizer.
+
+    root: the folder with a folder of corpora per tokenizer; knowledge: the tables that others are
+    built from (default: root/knowledge); cache: where those are kept (default: beside the hub's
+    cache, so that HF_HOME moves it); say: takes a line when something is built, which takes
+    some five seconds, three of them imports; own: conditions from files, by name, for any
+    tokenizer; seed: draws their splits where they name none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        knowledge: Path | None = None,
+        cache: Path | None = None,
+        *,
+        say: Callable[[str], object] | None = None,
+        own: Mapping[str, OwnCondition] | None = None,
+        seed: int = SEED,
+    ) -> None:
+        self.root = Path(root)
+        self.knowledge = self.root / "knowledge" if knowledge is None else Path(knowledge)
+        self.cache = cache
+        self.say = say
+        self.own = dict(own or {})
+        self.seed = seed
+        self._shelves: dict[Path, tuple[Shelf, ...]] = {}
+        self._tokenised: dict[tuple[Path, str], tuple[Corpus, Split, tuple[Defect, ...]]] = {}
+
+    def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
+        """The examples of a condition and their split, for the tokenizer of a model's folder.
+
+        name: the model's id, for messages and for what is built. Raises TooFewPrompts, on one line
+        with the counts, where too few examples can be made for this tokenizer; CorpusError where a
+        folder of corpora is damaged or in doubt, has no such condition, or the cache cannot be
+        written; TokenisationError where there is no tokenizer.
+        """
+        if condition in self.own:
+            return self._own(tokenizer_folder, condition, name)[:2]
+        shelf = self.shelf(tokenizer_folder, name, condition)
+        lacking = _lacking(shelf, condition, name)
+        if lacking is not None:
+            raise lacking
+        return shelf.load(condition, self._called(shelf))
+
+    def lacks(self, tokenizer_folder: Path, condition: str, name: str) -> str | None:
+        """Why `corpus` has no examples of the condition, for this tokenizer; None where it has."""
+        if condition in self.own:
+            return None
+        lacking = _lacking(self.shelf(tokenizer_folder, name, condition), condition, name)
+        return None if lacking is None else str(lacking)
+
+    def conditions(self, tokenizer_folder: Path, name: str) -> tuple[str, ...]:
+        """The conditions that `corpus` has examples of, for this tokenizer; not one's own."""
+        return tuple(
+            condition
+            for condition in NAMES
+            if condition in self.shelf(tokenizer_folder, name, condition).manifest.built
+        )
+
+    def defects(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Defect, ...]:
+        """What is wrong with one's own condition, for this tokenizer; it is listed nowhere else."""
+        return self._own(tokenizer_folder, condition, name)[2]
+
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
+        """The folder of corpora for a tokenizer: under the root, else in the cache, else built.
+
+        Where several under the root are for it: the first that has the condition, as `standing`
+        orders them.
+        """
+        place = Path(tokenizer_folder).resolve()
+        if place not in self._shelves:
+            found = fingerprint(place)
+            standing = tuple(one for one in self.standing() if one.manifest.fingerprint == found)
+            self._shelves[place] = standing or (self._cached(found, place, name),)
+        shelves = self._shelves[place]
+        return next((one for one in shelves if condition in one.manifest.built), shelves[0])
+
+    def _own(
+        self, tokenizer_folder: Path, condition: str, name: str
+    ) -> tuple[Corpus, Split, tuple[Defect, ...]]:
+        key = (Path(tokenizer_folder).resolve(), condition)
+        if key not in self._tokenised:
+            tokenizer = load_as_measured(tokenizer_folder)
+            self._tokenised[key] = self.own[condition].for_tokenizer(tokenizer, name, self.seed)
+        return self._tokenised[key]
+
+    def _called(self, shelf: Shelf) -> str:
+        own = shelf.folder.parent == self.root
+        return shelf.folder.name if own else shelf.manifest.tokenizer
+
+    # Those of the project ------------------------------------------------------------------------
+
+    def standing(self) -> tuple[Shelf, ...]:
+        """The shelves under the root; of those for one tokenizer that which was built here comes
+        first, then that which is called as the tokenizer was, then by name.
+
+        CorpusError names a folder that has corpora but no manifest, or none that can be read.
+        """
+        if not self.root.is_dir():
+            raise CorpusError(f"{self.root}: no such folder of corpora")
+        shelves: list[Shelf] = []
+        for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
+            if not (folder / MANIFEST).exists():
+                if any((folder / f"{condition}.jsonl").exists() for condition in NAMES):
+                    raise CorpusError(
+                        f"{folder}: has corpora but no {MANIFEST}, so nothing says which tokenizer "
+                        f"they are for; `python -m tinyablation corpora adopt {folder} --tokenizer "
+                        "PATH_OR_ID` writes one"
+                    )
+                continue
+            shelves.append(Shelf.at(folder))
+        return tuple(sorted(shelves, key=_rank))
+
+    def doubled(self) -> tuple[str, ...]:
+        """A line for each folder under the root with corpora that another one gives: which is used.
+
+        CorpusError as for `standing`.
+        """
+        lines = []
+        giving: dict[tuple[str, str], Shelf] = {}
+        for shelf in self.standing():
+            given: dict[str, list[str]] = {}
+            for condition in shelf.manifest.built:
+                key = (shelf.manifest.fingerprint, condition)
+                first = giving.setdefault(key, shelf)
+                if first is not shelf:
+                    given.setdefault(first.folder.name, []).append(condition)
+            lines += [
+                f"{self.root.name}/{first} and {self.root.name}/{shelf.folder.name} are for the "
+                f"same tokenizer: {', '.join(conditions)} of {first} is used"
+                for first, conditions in given.items()
+            ]
+        return tuple(lines)
+
+    # Those that are built ------------------------------------------------------------------------
+
+    def _cached(self, wanted: str, tokenizer_folder: Path, name: str) -> Shelf:
+        known = natural_hash(self.knowledge)
+        key = f"{wanted[:16]}-{known[:8]}"
+        try:
+            folder = self._place(key)
+            shelf = _whole(folder, wanted, known)
+            return shelf or self._build(folder, wanted, known, tokenizer_folder, name)
+        except OSError as error:
+            raise CorpusError(
+                f"{name}: no corpora under {self.root} are for its tokenizer, and none can be kept "
+                f"in the cache ({error}); set HF_HOME to a folder that can be written, or run "
+                f"`python -m tinyablation corpora build --tokenizer {tokenizer_folder} --name "
+                f"{name} --output {self.root}`"
+            ) from error
+
+    def _place(self, key: str) -> Path:
+        if self.cache is not None:
+            return self.cache / key
+        from huggingface_hub import cached_assets_path
+
+        try:
+            return cached_assets_path("tinyablation", namespace="corpora", subfolder=key)
+        except ValueError as error:  # a file stands where a folder should
+            raise NotADirectoryError(str(error)) from error
+
+    def _build(
+        self, folder: Path, wanted: str, known: str, tokenizer_folder: Path, name: str
+    ) -> Shelf:
+        """Build into the cache: one process does, the others wait and find it."""
+        from filelock import FileLock
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The system frees the lock when its holder dies.
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            shelf = _whole(folder, wanted, known)
+            if shelf is not None:
+                return shelf
+            for left in folder.parent.glob(f".{folder.name}.*{_UNFINISHED}"):
+                shutil.rmtree(left, ignore_errors=True)
+            if self.say is not None:
+                self.say(
+                    f"{name}: no corpora under {self.root} are for its tokenizer; building them "
+                    f"once, into {folder}"
+                )
+            unfinished = folder.with_name(
+                f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{_UNFINISHED}"
+            )
+            from tinyablation.corpora.natural import build_natural
+
+            unfinished.mkdir()
+            try:
+                tokenizer = load_as_measured(tokenizer_folder)
+                built = build_natural(self.knowledge, tokenizer, name, seed=SEED)
+                put_on_shelf(unfinished, built, tokenizer, name, knowledge=known, seed=SEED)
+                if folder.exists():  # what is there was found not to be whole
+                    shutil.rmtree(folder)
+                unfinished.rename(folder)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+        return Shelf.at(folder)
+
+
+def _rank(shelf: Shelf) -> tuple[bool, bool, str]:
+    """Which of the shelves for one tokenizer comes first: see Library.standing."""
+    made = shelf.manifest
+    return made.builder is None, shelf.folder.name != made.tokenizer, shelf.folder.name
+
+
+def _lacking(shelf: Shelf, condition: str, name: str) -> CorpusError | None:
+    made = {str(key): made for key, made in shelf.manifest.conditions.items()}.get(condition)
+    if made is None:
+        has = ", ".join(shelf.manifest.built) or "none"
+        return CorpusError(f"{shelf.folder}: has no corpus {condition!r}; there are: {has}")
+    if made.refused is not None:
+        return TooFewPrompts(f"{name}, {condition}: {made.refused}", reason=made.refused)
+    return None
+
+
+def _whole(folder: Path, wanted: str, known: str) -> Shelf | None:
+    """The shelf of a cached folder if it is for this tokenizer and knowledge, and undamaged."""
+    with suppress(CorpusError):
+        shelf = Shelf.at(folder)
+        manifest = shelf.manifest
+        made_of = (manifest.fingerprint, manifest.knowledge, manifest.builder, manifest.seed)
+        complete = set(manifest.conditions) == {*NAMES}
+        if made_of == (wanted, known, BUILDER, SEED) and complete:
+            for condition in manifest.built:
+                shelf.load(condition, manifest.tokenizer)
+            return shelf
+    return None

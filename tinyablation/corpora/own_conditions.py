@@ -1,0 +1,266 @@
+"""A condition of one's own: a file of JSON lines, given to a session under a name.
+
+    {"clean": "When Mary and John went out, John gave a drink to", "target": " Mary",
+     "corrupt": "When Mary and John went out, Mary gave a drink to", "foil": " John"}
+
+OPTIONAL may be given besides; `aligned` is computed, whatever the file says. All that a corpus of
+this project is refused for, and more, is listed in `defects`: whoever measures with them accepts
+them, and the records say so. What cannot be read at all is a CorpusError, with file, line, field.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from json import JSONDecodeError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.corpora.defects import Defect, text_defects, token_defects
+from tinyablation.corpora.examples import (
+    CONFIRMATION,
+    DISCOVERY,
+    SPLITS,
+    Corpus,
+    CorpusError,
+    Example,
+    Split,
+    parse_json,
+    read_lines,
+    refuse_unknown,
+)
+from tinyablation.records.conditions import ALL_CONDITIONS, NAMES, OWN_NAME
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REQUIRED = ("clean", "corrupt", "target", "foil")
+# field -> what it is called in an Example; both names are read.
+OPTIONAL: Mapping[str, str] = {
+    "null": "null",
+    "cluster": "cluster_id",
+    "template": "template_id",
+    "fact": "fact_id",
+    "cell": "cell",
+}
+FAMILY = "family"  # an Example has it as the first part of its template_id
+SPLIT = "split"
+_COMPUTED = "aligned"
+_KNOWN = (*REQUIRED, *OPTIONAL, FAMILY, SPLIT, *OPTIONAL.values(), _COMPUTED)
+
+
+@dataclass(frozen=True)
+class OwnCondition:
+    """A condition as its file has it: examples, the half that each names ("" for none), defects.
+
+    `aligned` of the examples is no more than a place: what it is depends on the tokenizer.
+    """
+
+    name: str
+    path: Path
+    examples: tuple[Example, ...]
+    halves: tuple[str, ...]
+    defects: tuple[Defect, ...]
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 of what the file says of its examples and their halves."""
+        text = repr([(*vars(row).values(), half) for row, half in self._rows()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def n_clusters(self) -> int:
+        return len({row.cluster_id for row in self.examples})
+
+    def about(self, seed: int) -> str:
+        """The corpus for a reader, on one line; nothing of folders."""
+        half = "given by the file" if self.halves[0] else f"drawn by seed {seed}"
+        return (
+            f"{self.path.name} ({len(self.examples)} examples, {self.n_clusters} clusters; split "
+            f"{half}; sha256 {self.content_hash[:12]})"
+        )
+
+    def _rows(self) -> Iterator[tuple[Example, str]]:
+        return zip(self.examples, self.halves, strict=True)
+
+    def for_tokenizer(
+        self, tokenizer: "PreTrainedTokenizerBase", name: str, seed: int
+    ) -> tuple[Corpus, Split, tuple[Defect, ...]]:
+        """Corpus, split and all defects for one tokenizer, which is called `name`.
+
+        Examples whose answers it cannot tell apart, or does not know, are left out. CorpusError
+        where no example, or no cluster of one half, remains.
+        """
+        kept: list[Example] = []
+        rows: dict[str, list[int]] = {half: [] for half in SPLITS}
+        found: list[Defect] = []
+        # Over all examples, so that a prompt is in the same half for every tokenizer.
+        halves = self.halves if all(self.halves) else _drawn(self.path, self.examples, seed)
+        for line, (row, half) in enumerate(zip(self.examples, halves, strict=True), start=1):
+            aligned, faults = token_defects(tokenizer, row)
+            found += (Defect(kind, line, what) for kind, what in faults)
+            if aligned is not None:
+                rows[half].append(len(kept))
+                kept.append(replace(row, aligned=aligned))
+        for half in SPLITS:
+            if not rows[half]:
+                why = f"; {found[0].what}" if found else ""
+                raise CorpusError(f"{self.path}: no example of {half} is of use for {name}{why}")
+        defects = (*self.defects, *found)
+        lines = [f"{self.path.name}, line {each.line}: {each.what}" for each in defects]
+        corpus = Corpus.of(self.name, name, kept, lines)
+        split = {half: tuple(rows[half]) for half in SPLITS}
+        return corpus, Split(seed, corpus.content_hash, split), defects
+
+
+def check_name(name: str) -> None:
+    """CorpusError for what cannot be the name of a condition of one's own."""
+    if name in (*NAMES, ALL_CONDITIONS):
+        raise CorpusError(f"the name {name!r} is taken by the project; give the file another")
+    if not OWN_NAME.fullmatch(name):
+        raise CorpusError(
+            f"{name!r} cannot name a condition; use small letters, digits and _, a letter first, "
+            "such as ioi"
+        )
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_own(name: str, path: Path) -> OwnCondition:
+    """Read the file of a condition; CorpusError names it, its line and the field at fault."""
+    check_name(name)
+    if path.is_dir():
+        raise CorpusError(f"{path}: a folder; give a file of JSON lines")
+    if not path.exists():
+        raise CorpusError(f"{path}: no such file; give one of JSON lines")
+    rows = []
+    for number, text in enumerate(read_lines(path), start=1):
+        if not text.strip():
+            raise CorpusError(f"{path}, line {number}: empty; remove it")
+        try:
+            rows.append(_row(parse_json(text)))
+        except JSONDecodeError as error:
+            raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except CorpusError as error:
+            raise CorpusError(f"{path}, line {number}: {error}") from None
+    if not rows:
+        raise CorpusError(f"{path}: no examples in it")
+    halves = tuple(half for _, half in rows)
+    if "" in halves and any(halves):
+        line = halves.index("") + 1
+        raise CorpusError(
+            f"{path}, line {line}: field {SPLIT!r} is missing, and other lines have it; give it in "
+            "all, or in none to have it drawn"
+        )
+    examples = _named([row for row, _ in rows])
+    if all(halves):
+        _insist_apart(path, list(zip(examples, halves, strict=True)))
+    return OwnCondition(name, path, examples, halves, tuple(text_defects(examples)))
+
+
+def _row(data: Any) -> tuple[Example, str]:
+    """An example and the half it names; its ids are "" where the file has none."""
+    if not isinstance(data, dict):
+        raise CorpusError(f"a JSON object is wanted, not {type(data).__name__}")
+    refuse_unknown(data, _KNOWN)
+    for name in REQUIRED:
+        if name not in data:
+            raise CorpusError(f"field {name!r} is missing")
+    for name, value in data.items():
+        is_left_open = value is None and name not in REQUIRED
+        if not (isinstance(value, str) or is_left_open or name == _COMPUTED):
+            raise CorpusError(f"field {name!r}: {value!r} is not text")
+    given = {name: data[name] for name in REQUIRED}
+    for short, long in OPTIONAL.items():
+        if short != long and short in data and long in data:
+            raise CorpusError(f"fields {short!r} and {long!r} are the same; give one of them")
+        given[long] = data.get(short, data.get(long)) or ""
+    # What stands before a "/" in a template_id is a family, here as everywhere.
+    wording = given["template_id"].replace("/", ".")
+    family = data.get(FAMILY) or ""
+    if "/" in family:
+        raise CorpusError(f"field {FAMILY!r}: {family!r} holds '/'; leave it out")
+    given["template_id"] = f"{family}/{wording or 'asked'}" if family else wording
+    half = data.get(SPLIT) or ""
+    if half not in ("", *SPLITS):
+        raise CorpusError(
+            f"field {SPLIT!r}: {half!r} is neither {DISCOVERY!r} nor {CONFIRMATION!r}"
+        )
+    # An Example insists on a cluster; the lines that have none get theirs when all are read.
+    row = Example(**{**given, "cluster_id": given["cluster_id"] or _UNNAMED}, aligned=False)
+    return row, half
+
+
+_UNNAMED = "\0"  # the cluster of a row that names none, until it gets one
+
+
+def _named(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """The same with their ids: examples that share a prompt, on either side, are one cluster where
+    they name none, called by its first prompt; the fact is the clean prompt."""
+    unnamed = [row for row in rows if row.cluster_id == _UNNAMED]
+    joined = iter(_components([(row.clean, row.corrupt) for row in unnamed]))
+    return tuple(
+        replace(
+            row,
+            cluster_id=unnamed[next(joined)].clean
+            if row.cluster_id == _UNNAMED
+            else row.cluster_id,
+            fact_id=row.fact_id or row.clean,
+        )
+        for row in rows
+    )
+
+
+def _components(rows: Sequence[Iterable[str]]) -> list[int]:
+    """Of each row the first row that it hangs together with, by sharing a text with it or with
+    one that does."""
+    parent = list(range(len(rows)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[str, int] = {}
+    for index, texts in enumerate(rows):
+        for text in texts:
+            one, other = sorted((root(first.setdefault(text, index)), root(index)))
+            parent[other] = one
+    return [root(index) for index in range(len(rows))]
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def _apart(row: Example) -> tuple[str, str, str]:
+    """What may stand on one side of a split only."""
+    return f"prompt {row.clean!r}", f"fact {row.fact_id!r}", f"cluster {row.cluster_id!r}"
+
+
+def _insist_apart(path: Path, rows: Sequence[tuple[Example, str]]) -> None:
+    seen: dict[str, str] = {}
+    for line, (row, half) in enumerate(rows, start=1):
+        for shared in _apart(row):
+            if seen.setdefault(shared, half) != half:
+                raise CorpusError(
+                    f"{path}, line {line}: field {SPLIT!r}: its {shared} stands in "
+                    f"{seen[shared]} too; put both into one half"
+                )
+
+
+def _drawn(path: Path, rows: Sequence[Example], seed: int) -> list[str]:
+    """The half of each row, drawn by the seed: half and half of what hangs together by prompt,
+    fact or cluster."""
+    from tinyablation.statistics.intervals import generator
+
+    joined = _components([_apart(row) for row in rows])
+    groups = sorted(set(joined))
+    if len(groups) < len(SPLITS):
+        raise CorpusError(
+            f"{path}: its examples are one cluster, and cannot be split; give some that share no "
+            "prompt, fact or cluster with others"
+        )
+    order = generator(seed, "split of an own condition").permutation(len(groups))
+    chosen = {groups[int(place)] for place in order[: (len(groups) + 1) // 2]}
+    return [DISCOVERY if group in chosen else CONFIRMATION for group in joined]

@@ -1,0 +1,256 @@
+"""What a tokenizer does, as one hash: how it splits and numbers text, whatever its files are like.
+
+Two tokenizers with the same fingerprint give the same ids for every text; key order, the spelling
+of merges, chat templates, padding and post-processors are not part of it (prompts are encoded
+without special tokens, and their BOS is a model's policy).
+
+The fingerprint is that of the tokenizer which a measurement uses, AutoTokenizer's, and that is not
+always the one in tokenizer.json: transformers 5 takes vocabulary and merges from the file and makes
+the rest anew by the class that tokenizer_config.json or the model's type names. Where it is known
+to take the file as it stands, the file alone is read (.2 s for 50,000 tokens); else the tokenizer
+is loaded (4 s, most of it the import), and what was found is kept beside the hub's cache.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.corpora.tokenisation import TokenisationError, encode
+from tinyablation.models.checkpoint import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+LAYOUT = 1  # raised when the same tokenizer gets another fingerprint
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+# Classes that take tokenizer.json as it stands, and the types of model that leave it at that.
+_AS_SAVED = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_MODEL_TYPES = ("gpt2", "gpt_neox", "llama", "mistral")
+# Fields of tokenizer_config.json that change no id. With any other the tokenizer is loaded.
+_HARMLESS = frozenset(
+    {
+        "add_bos_token",  # of post-processing, as the next
+        "add_eos_token",
+        "added_tokens_decoder",  # compared with the file
+        "backend",
+        "chat_template",
+        "clean_up_tokenization_spaces",  # of decoding
+        "is_local",
+        "local_files_only",
+        "model_max_length",
+        "name_or_path",
+        "padding_side",
+        "tokenizer_class",
+        "truncation_side",
+    }
+)
+_NAMED_TOKENS = frozenset(
+    f"{name}_token" for name in ("bos", "cls", "eos", "mask", "pad", "sep", "unk")
+)
+_EMPTY: tuple[Any, ...] = (None, [], {})  # a field of which nothing is asked
+# transformers rewrites the pre-tokenizer of some larger ones (its patch of Mistral's).
+_PATCHED_FROM = 100_000
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+# What any of these may hold can change the tokenizer; weights and their like cannot.
+_READ = (".json", ".model", ".tiktoken", ".txt")
+# What a tokenizer without a backend is known by, beside its vocabulary.
+_PROBES = (
+    "The capital of France is Paris.",
+    " Two  spaces,\ttabs\nand lines\r\n\r\nin 1234567 pieces; don't SHOUT, it's naïve.",
+    "e\u0301 \u00e9 ﬁ ½ — “quotes” 東京 🦙 \u200d\u00a0 <s> </s> <|endoftext|> ▁Ġx",
+    "",
+)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 (64 hex digits) of what the tokenizer in `folder` does with text.
+
+    It equals `fingerprint_of` the loaded tokenizer. Neither torch nor transformers is imported for
+    a tokenizer.json that is used as it stands. Raises TokenisationError where there is no tokenizer
+    or it cannot be loaded.
+    """
+    if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise TokenisationError(f"{folder}: no tokenizer is in it; save one there")
+    core = _as_saved(folder)
+    if core is not None:
+        return _digest(_content(core))
+    note = _note_of(folder)
+    if note is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(note.read_bytes())["fingerprint"]
+            if re.fullmatch(r"[0-9a-f]{64}", kept):
+                return str(kept)
+    found = fingerprint_of(load_as_measured(folder))
+    if note is not None:
+        from tinyablation.files.manifests import write_json
+
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            write_json(note, {"fingerprint": found})
+    return found
+
+
+def fingerprint_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The fingerprint of a loaded tokenizer."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None:
+        return _digest(_content(core))
+    added = {
+        index: {"content": token.content} | {flag: getattr(token, flag) for flag in _FLAGS}
+        for index, token in tokenizer.added_tokens_decoder.items()
+    }
+    return _digest(
+        {
+            "type": type(tokenizer).__name__,
+            "vocabulary": tokenizer.get_vocab(),
+            "added": [[index, added[index]] for index in sorted(added)],
+            "probes": [encode(tokenizer, text) for text in _PROBES],
+        }
+    )
+
+
+def load_as_measured(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model's folder, as loading.load_model has it; else TokenisationError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # files of others: tokenizers raises bare Exception on bad JSON
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TokenisationError(f"{folder}: no tokenizer can be loaded: {reason}") from error
+    return tokenizer
+
+
+# What counts -------------------------------------------------------------------------------------
+
+
+def _content(core: "Tokenizer") -> dict[str, Any]:
+    """All of a tokenizer that changes ids; what it writes is spelt in one way by the library."""
+    data = json.loads(core.to_str())
+    model = dict(data["model"])
+    vocabulary, merges = model.pop("vocab"), model.pop("merges", [])
+    split_special = core.encode_special_tokens
+    return {
+        "type": model.pop("type"),
+        "vocabulary": vocabulary,
+        "merges": [merge.split(" ") if isinstance(merge, str) else merge for merge in merges],
+        "flags": _flags(model),
+        "normalizer": _steps(data["normalizer"], "normalizers"),
+        "pre_tokenizer": _steps(data["pre_tokenizer"], "pretokenizers"),
+        "added": sorted(
+            # Whether a token is special matters only where special ones are split like any text.
+            [
+                token["id"],
+                token["content"],
+                *(token[flag] for flag in _FLAGS),
+                token["special"] and split_special,
+            ]
+            for token in data["added_tokens"]
+        ),
+    }
+
+
+def _flags(model: dict[str, Any]) -> dict[str, Any]:
+    """The model's settings that are not at rest: "", none and false say the same."""
+    flags = {key: value for key, value in model.items() if value not in (None, "")}
+    flags = {key: value for key, value in flags.items() if value is not False}
+    if not flags.get("dropout"):
+        flags.pop("dropout", None)
+    if "unk_token" not in flags:  # nothing to fuse: what is unknown is left out
+        flags.pop("fuse_unk", None)
+    return flags
+
+
+def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, sequences flattened."""
+    if part is None:
+        return []
+    if part["type"] == "Sequence":
+        return [step for one in part[inner] for step in _steps(one, inner)]
+    # Offsets are places in the text; ids do not depend on them.
+    return [{key: value for key, value in part.items() if key != "trim_offsets"}]
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps({"layout": LAYOUT, **content}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Without transformers ----------------------------------------------------------------------------
+
+
+def _as_saved(folder: Path) -> "Tokenizer | None":
+    """What tokenizer.json holds, if AutoTokenizer is known to use it unchanged."""
+    config = _object(folder / TOKENIZER_CONFIG)
+    model_config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
+    if (
+        config is None
+        or model_config is None
+        or config.get("tokenizer_class") not in _AS_SAVED
+        or model_config.get("model_type", _MODEL_TYPES[0]) not in _MODEL_TYPES
+        or any(config[key] not in _EMPTY for key in set(config) - _HARMLESS - _NAMED_TOKENS)
+        or (folder / "added_tokens.json").exists()
+        or not (folder / TOKENIZER).is_file()
+    ):
+        return None
+    named = [config[key] for key in _NAMED_TOKENS & set(config)]
+    if (folder / "special_tokens_map.json").exists():
+        also = _object(folder / "special_tokens_map.json")
+        if also is None or not set(also) <= _NAMED_TOKENS:
+            return None
+        named += also.values()
+    from tokenizers import Tokenizer
+
+    try:
+        core = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception:  # it raises bare Exception; what AutoTokenizer says of it is said to the user
+        return None
+    added = core.get_added_tokens_decoder()
+    known = {token.content for token in added.values()}
+    if core.get_vocab_size() > _PATCHED_FROM or not all(_is_known(one, known) for one in named):
+        return None
+    listed = config.get("added_tokens_decoder")
+    flags = {
+        str(index): {"content": token.content, "special": token.special}
+        | {flag: getattr(token, flag) for flag in _FLAGS}
+        for index, token in added.items()
+    }
+    return core if listed is None or listed == flags else None
+
+
+def _is_known(token: Any, known: set[str]) -> bool:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content is None or content in known
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _note_of(folder: Path) -> Path | None:
+    """Where the fingerprint of files like these is kept; None where nothing can be."""
+    from huggingface_hub import cached_assets_path
+
+    versions = [metadata.version(name) for name in ("transformers", "tokenizers")]
+    lines = [f"{LAYOUT} {' '.join(versions)}"]
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in _READ and path.is_file():
+                lines.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        notes = cached_assets_path("tinyablation", namespace="fingerprints")
+    except (OSError, ValueError):  # ValueError: a file stands where the cache should be
+        return None
+    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return notes / f"{key[:32]}.json"

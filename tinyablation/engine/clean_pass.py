@@ -1,0 +1,558 @@
+"""Clean passes: what every row of a measurement starts from, in chunks that fit in memory.
+
+A chunk holds prompts of one length, one in each row of a batch; or prompts that begin alike, packed
+into one row (prefix_trie.py) in which each distinct prefix is computed once.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from tinyablation.engine.architecture import ALONE, Architecture, Calls, Clean, Kept, Layout
+from tinyablation.engine.logit_metrics import Distribution, distribution
+from tinyablation.engine.memory import Room, ran_out
+from tinyablation.engine.offload import exact
+from tinyablation.engine.prefix_trie import packs, trie
+from tinyablation.engine.prompt_checks import EngineError, Examples, Ids
+from tinyablation.interventions.interventions import Loan
+from tinyablation.models.loading import LoadedModel
+
+# How far the engine's clean logits may be from the model's own, relative to the largest logit:
+# batch shape changes the order of sums (fp32: some 1e-6 seen), a missed step changes all of it.
+FORWARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
+FORWARD_TOLERANCE_COARSE = 1e-1  # bfloat16: 8 bits of mantissa
+
+# Bound of one clean pass's record, in numbers: residuals, z, attention outputs, distributions.
+RECORD_NUMBERS = 2**26  # 256 MB in float32, and twice that for the float64 part
+
+# Nodes of one pack. Each attends to all, so that attention grows with their number, while the
+# prefixes that several packs compute become fewer. All heads of tiny-neox, tiny-mistral and
+# tiny-llama on facts and logic, one CPU thread: 128 was the fastest in all six, 64 took 4 to 25 %
+# more, 256 took 13 to 31 % more. With d_model 768 no other number was timed.
+PACK_NODES = 128
+# Tokens per node from which prompts are packed. At 1.65 (logic) it saved 11 to 13 % of the time;
+# this bound, below which the gain is taken to be gone, was not timed itself.
+LEAST_SHARING = 1.25
+NO_CALLS = Calls((), (), ())
+_LOG = logging.getLogger(__name__)
+
+
+class Item(NamedTuple):
+    """What a row is computed for: a prompt of the chunk, its donor and places, its examples."""
+
+    prompt: int
+    donor: Ids | None
+    places: tuple[int, ...] | None  # the subject's positions, where they matter
+    examples: np.ndarray
+
+
+class Lot(NamedTuple):
+    """The items of all interventions with one loan; a row is computed for each."""
+
+    items: list[Item]
+    prompts: Int[Tensor, " items"]  # row of the chunk's clean pass
+    donors: Int[Tensor, " items"]  # row of its lent activations; 0 where nothing is borrowed
+    places: Bool[Tensor, "items positions"]  # where the donor lends
+
+
+class Borrowing(NamedTuple):
+    """Who lends to the examples, and where: by Loan.donor, and the subjects' positions."""
+
+    donors: dict[str, list[Ids]]
+    subjects: list[tuple[int, ...]]
+
+
+class Constants(NamedTuple):
+    """What is put in whatever the prompt: z by ablation method, and directions to steer along."""
+
+    z: dict[str, Float[Tensor, "layers width"]]
+    directions: dict[str, Float[Tensor, " d_model"]]
+
+
+class Chunk(NamedTuple):
+    """Prompts of one length, or of one pack, with everything their rows need."""
+
+    length: int  # positions of a row
+    calls: Calls
+    clean: Clean
+    distribution: Distribution
+    probabilities: Float64[Tensor, "prompts vocab"]
+    lots: dict[Loan, Lot]
+    lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
+    constants: Constants
+    ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
+    packed: bool = False
+
+    @property
+    def prompts_per_row(self) -> int:
+        """How many prompts end in one row."""
+        return len(self.probabilities) if self.packed else 1
+
+    def clean_rows(self, loan: Loan, items: slice) -> Int[Tensor, " rows"]:
+        """For every row that is computed for these items, the row of the clean pass."""
+        prompts = self.lots[loan].prompts[items]
+        return prompts.new_zeros(1) if self.packed else prompts
+
+
+class _Replay(NamedTuple):
+    """How layers are called, and last-token logits: the model's own, and of its layers replayed."""
+
+    calls: Calls
+    theirs: Float[Tensor, "rows vocab"]
+    ours: Float[Tensor, "rows vocab"]
+    read: Float[Tensor, "rows vocab"]  # ours again, as figures are read from them
+
+
+class CleanPasses:
+    """The clean passes of one model, and the constants that mean and zero_folded put in."""
+
+    def __init__(self, loaded: LoadedModel, architecture: Architecture, room: Room) -> None:
+        self.loaded = loaded
+        self.name = loaded.entry.id
+        self.architecture = architecture
+        self.room = room
+        # z of all layers' heads in the last reference measured, [layers, width], and its ids: the
+        # shards of a sweep share a reference, and the means are a few numbers.
+        self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
+        self._folded: Tensor | None = None
+        self._takes_packs: bool | None = None  # not tried yet
+        self._reads_alike = False  # what follows the layers, as the model's own does; not compared
+
+    def visit(
+        self,
+        examples: Examples,
+        loans: Collection[Loan],
+        borrowing: Borrowing,
+        kept: Kept,
+        lent: Kept,
+        constants: Constants,
+        work: Callable[[Chunk], None],
+    ) -> None:
+        """Work on clean passes over prompts of one length, short lengths first, as memory allows.
+
+        Where nothing is kept, for no row starts from the passes, layers are not replayed either:
+        only how logits are read is compared with the model's own, once.
+
+        loans: those of the interventions; kept, lent: what clean passes over prompts and over
+        donors keep for them; constants: what is put in whatever the prompt. Where memory runs out
+        in the work it is called again, with the same prompts in smaller chunks.
+        """
+        buckets: dict[int, list[int]] = {}
+        for index, ids in enumerate(examples.distinct):
+            buckets.setdefault(len(ids), []).append(index)
+        owners = _owners(examples)
+        donors = [borrowing.donors[loan.donor] for loan in loans if loan.donor]
+        is_hooked = kept != Kept()
+        for length, bucket in sorted(buckets.items()):
+            own = length * self._numbers(kept) + 5 * self.loaded.facts.vocab_size
+            each = length * self._numbers(lent)
+            costs = [
+                own + each * len({of[example] for of in donors for example in owners[index]})
+                for index in bucket
+            ]
+            calls = NO_CALLS
+            if is_hooked or not self._reads_alike:
+                prompts = [examples.distinct[index] for index in bucket]
+                calls = self.verify(prompts, replayed=is_hooked)
+                self._reads_alike = True
+
+            def run(part: Sequence[int], length: int = length, calls: Calls = calls) -> None:
+                ids = [examples.distinct[index] for index in part]
+                items = {
+                    loan: [
+                        item
+                        for local, index in enumerate(part)
+                        for item in _items(local, owners[index], loan, borrowing)
+                    ]
+                    for loan in loans
+                }
+                work(self._chunk(ids, items, calls, kept, lent, constants))
+
+            what = f"prompts of {length} tokens with what is recorded of them"
+            for _ in self.room.parts(bucket, costs, RECORD_NUMBERS, what, run):
+                pass
+
+    def visit_packs(
+        self,
+        examples: Examples,
+        kept: Kept,
+        constants: Constants,
+        most_prompts: int,
+        work: Callable[[Chunk], None],
+    ) -> None:
+        """Work on clean passes over packs of prompts, for interventions that borrow nothing.
+
+        most_prompts: of one pack. Else as `visit`. Raises EngineError for a model that in a pack
+        does not compute what it computes of a prompt alone.
+        """
+        owners = _owners(examples)
+        for pack in packs(examples.distinct, PACK_NODES, most_prompts):
+            # At most: what prompts of the pack have in common is counted for each.
+            costs = [
+                len(examples.distinct[index]) * self._numbers(kept)
+                + 5 * self.loaded.facts.vocab_size
+                for index in pack
+            ]
+
+            def run(part: Sequence[int]) -> None:
+                loan, borrowing = Loan(), Borrowing({}, [])
+                items = [
+                    item
+                    for local, index in enumerate(part)
+                    for item in _items(local, owners[index], loan, borrowing)
+                ]
+                work(self._pack([examples.distinct[i] for i in part], items, kept, constants))
+
+            for _ in self.room.parts(pack, costs, RECORD_NUMBERS, "prompts that begin alike", run):
+                pass
+
+    def can_pack(self, prompts: Sequence[Ids]) -> bool:
+        """Whether prompts have enough in common, and the model computes them packed as it does each
+        alone: it must take a mask and positions, and every layer must go by them.
+        """
+        tokens = sum(len(ids) for ids in prompts)
+        if tokens < LEAST_SHARING * len(trie(prompts).tokens):
+            return False
+        if self._takes_packs is None:
+            tried = sorted(prompts, key=len)
+            some = list(dict.fromkeys([tried[0], tried[len(tried) // 2], tried[-1]]))
+            what = f"{sum(map(len, some))} tokens of {len(some)} prompts"
+            self._takes_packs = self.room.whole(what, lambda: self._packs_agree(some))
+        return self._takes_packs
+
+    def _packs_agree(self, prompts: list[Ids]) -> bool:
+        arch = self.architecture
+        if not {"attention_mask", "position_ids"} <= set(
+            inspect.signature(arch.model.forward).parameters
+        ):
+            return False
+        n_layers = len(arch.layers)
+        kept = Kept(residual=frozenset(range(n_layers)), attention=frozenset(range(n_layers)))
+        ids, layout = self._packed(prompts)
+        try:
+            calls, clean = arch.recorded(ids, kept, layout)
+            hidden = clean.residual[0]
+            for layer in range(n_layers):
+                hidden = arch.through(calls, layer, hidden, ends=layout.ends)
+            # Two rows that start from the one clean row.
+            twice = clean.attention[0].repeat(2, 1, 1)
+            rows = arch.after_attention(calls, 0, clean.residual[0], twice)
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            if ran_out(error):
+                raise
+            _LOG.info("%s: prompts are not packed: %s", self.name, error)
+            return False
+        whole = n_layers > 1 and rows.shape == twice.shape
+        pairs = [(arch.logits(hidden.flatten(0, 1)), clean.logits)]
+        pairs += [(rows[1], clean.residual[1][0])] if whole else []
+        pairs += [
+            (clean.logits[index], arch.record(self._tensor([alone]))[1][0])
+            for index, alone in enumerate(prompts)
+        ]
+        agrees = whole and all(self._same(one, other) for one, other in pairs)
+        if not agrees:
+            _LOG.info("%s: prompts are not packed: its logits differ in a pack", self.name)
+        return agrees
+
+    def _same(self, ours: Tensor, theirs: Tensor) -> bool:
+        """Whether two figures of one thing lie within what batch shape may move them."""
+        one = exact(ours)
+        other = exact(theirs).to(one.device)
+        allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
+        return bool((one - other).abs().max() <= allowed * max(1.0, other.abs().max().item()))
+
+    def _packed(self, prompts: Sequence[Ids]) -> tuple[Int[Tensor, "1 nodes"], Layout]:
+        """The prompts' tokens in one row, and how they lie in it."""
+        nodes = trie(prompts)
+        device, dtype = self.loaded.device, self.loaded.dtype
+        hidden = torch.as_tensor(~nodes.visible())
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+        inputs = {
+            "attention_mask": mask[None, None].to(device),
+            "position_ids": torch.as_tensor(nodes.positions)[None].to(device),
+        }
+        ids = torch.as_tensor(nodes.tokens)[None].to(device)
+        # The index stays on the CPU: layers of one model may be on several devices.
+        return ids, Layout(torch.as_tensor(nodes.ends), inputs)
+
+    def _pack(
+        self, prompts: list[Ids], items: list[Item], kept: Kept, constants: Constants
+    ) -> Chunk:
+        ids, layout = self._packed(prompts)
+        calls, clean = self.architecture.recorded(ids, kept, layout)
+        last = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+        alone = self.architecture.record(self._tensor([prompts[last]]))[1][0]
+        if not self._same(clean.logits[last], alone):
+            raise EngineError(
+                f"model {self.name!r}: packed with prompts that begin alike, a prompt of "
+                f"{len(prompts[last])} tokens has other logits than alone; try --dtype float32. If "
+                "that says the same, this architecture looks at more than the tokens before, and "
+                "cannot be measured"
+            )
+        length = ids.shape[1]
+        clean_distribution = distribution(clean.logits)
+        return Chunk(
+            length,
+            calls,
+            clean,
+            clean_distribution,
+            clean_distribution.probabilities(),
+            {Loan(): self._lot(Loan(), items, {}, length)},
+            Clean({}, {}, {}, {}, torch.empty(0)),
+            constants,
+            layout.ends,
+            packed=True,
+        )
+
+    def _chunk(
+        self,
+        prompts: list[Ids],
+        items: dict[Loan, list[Item]],
+        calls: Calls,
+        kept: Kept,
+        lent: Kept,
+        constants: Constants,
+    ) -> Chunk:
+        length = len(prompts[0])
+        clean = self.architecture.clean(self._tensor(prompts), kept)
+        borrowers = (item for of in items.values() for item in of)
+        lenders = {
+            donor: row
+            for row, donor in enumerate(dict.fromkeys(i.donor for i in borrowers if i.donor))
+        }
+        clean_distribution = distribution(clean.logits)
+        return Chunk(
+            length,
+            calls,
+            clean,
+            clean_distribution,
+            clean_distribution.probabilities(),
+            {loan: self._lot(loan, of, lenders, length) for loan, of in items.items()},
+            self._lent(list(lenders), length, lent),
+            constants,
+        )
+
+    def _numbers(self, kept: Kept) -> int:
+        # Per position of a prompt.
+        width = self.architecture.n_heads * self.architecture.d_head
+        streams = len(kept.residual) + len(kept.attention) + len(kept.mlp)
+        return streams * self.loaded.facts.d_model + len(kept.z) * width
+
+    def _lot(self, loan: Loan, items: list[Item], lenders: dict[Ids, int], length: int) -> Lot:
+        places = np.zeros((len(items), length), dtype=bool)
+        for row, item in enumerate(items):
+            places[row, list(item.places) if item.places is not None else slice(None)] = True
+        if loan.positions == "last":
+            places[:, :-1] = False
+        device = self.loaded.device
+        return Lot(
+            items,
+            torch.tensor([item.prompt for item in items], device=device),
+            torch.tensor([lenders[i.donor] if i.donor else 0 for i in items], device=device),
+            torch.as_tensor(places, device=device),
+        )
+
+    def verify(self, bucket: list[Ids], *, replayed: bool = True) -> Calls:
+        """Record how layers are called at this length; refuse a model we do not reproduce.
+
+        replayed: layer by layer; else what comes after the layers only.
+        """
+        ends = list(dict.fromkeys([bucket[0], bucket[-1]]))
+        what = f"a forward pass over a prompt of {len(bucket[0])} tokens"
+        # Both ends at once, or one after the other where there is no room for two.
+        begin = 0 if replayed else len(self.architecture.layers)
+        parts = self.room.parts(ends, [1] * len(ends), 2, what, partial(self._replayed, begin))
+        replays = [replay for _, replay in parts]
+        theirs = exact(torch.cat([replay.theirs for replay in replays]))
+        if not torch.isfinite(theirs).all():
+            raise EngineError(
+                f"model {self.name!r}: its own logits are not finite; check the weights and dtype"
+            )
+        allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
+        # Like with like, in the model's dtype; and what figures are read from, within its grain.
+        for ours in ([replay.ours for replay in replays], [replay.read for replay in replays]):
+            difference = (exact(torch.cat(ours)) - theirs).abs().max().item()
+            if not difference <= allowed * max(1.0, theirs.abs().max().item()):
+                raise EngineError(
+                    f"model {self.name!r}: replayed layer by layer, its logits differ from its own "
+                    f"forward by {difference:.2g} on prompts of {len(bucket[0])} tokens; this "
+                    "architecture does something between or after the layers that the engine does "
+                    "not"
+                )
+        return replays[0].calls
+
+    def _replayed(self, begin: int, prompts: Sequence[Ids]) -> _Replay:
+        """The layers from `begin` on, replayed from what the model itself gives them."""
+        arch = self.architecture
+        recorded = [arch.record(self._tensor([ids])) for ids in prompts]
+        calls = recorded[0][0]
+        ids = self._tensor(prompts)
+        kept = Kept(residual=frozenset(range(begin, len(arch.layers))[:1]))
+        hidden = arch.clean(ids, kept, logits=False).residual[begin]
+        for layer in range(begin, len(arch.layers)):
+            hidden = arch.through(calls, layer, hidden)
+        own = arch.unembedding.own(hidden[:, -1])
+        read = arch.logits(hidden[:, -1]) if arch.unembedding.widens else own
+        theirs = torch.cat([logits for _, logits in recorded])
+        return _Replay(calls, theirs.to(own.device), own, read.to(own.device))
+
+    def _lent(self, lenders: list[Ids], length: int, kept: Kept) -> Clean:
+        facts = self.loaded.facts
+        by_length: dict[int, list[int]] = {}
+        for row, donor in enumerate(lenders):
+            by_length.setdefault(len(donor), []).append(row)
+        width = self.architecture.n_heads * self.architecture.d_head
+
+        def empty(layers: frozenset[int], size: int) -> dict[int, Tensor]:
+            shape, dtype = (len(lenders), length, size), self.loaded.dtype
+            homes = self.architecture.homes
+            return {layer: torch.empty(shape, device=homes[layer], dtype=dtype) for layer in layers}
+
+        lent = Clean(
+            residual=empty(kept.residual, facts.d_model),
+            z=empty(kept.z, width),
+            attention=empty(kept.attention, facts.d_model),
+            mlp=empty(kept.mlp, facts.d_model),
+            logits=torch.empty(0, facts.vocab_size),
+        )
+        for longer, every in by_length.items():
+            size = self.room.of(len(every))
+            what = f"{longer} tokens of each of several donors"
+            for begin in range(0, len(every), size):
+                rows = every[begin : begin + size]
+                with self.room.trying(len(every), len(rows), len(rows), what):
+                    ids = self._tensor([lenders[row] for row in rows])
+                    clean = self.architecture.clean(ids, kept, logits=False)
+                    for into, out_of in (
+                        (lent.residual, clean.residual),
+                        (lent.z, clean.z),
+                        (lent.attention, clean.attention),
+                        (lent.mlp, clean.mlp),
+                    ):
+                        for layer, values in into.items():
+                            values[rows] = out_of[layer][:, -length:]
+        return lent
+
+    def check_paths(self, ids: Ids, layers: Collection[int]) -> None:
+        """EngineError unless these layers add what their attention puts out to the stream as it is.
+
+        A norm after the attention (Gemma 2, OLMo 2) would change what a head sends straight on.
+        """
+        arch = self.architecture
+        if not layers:
+            return
+        if any(arch.layers[layer].mlp is None for layer in layers):
+            raise EngineError(
+                f"model {self.name!r}: its MLPs are no modules of their own, so they cannot be "
+                "held at their clean outputs for path patching"
+            )
+        calls = self.verify([ids])
+        what = f"a prompt of {len(ids)} tokens with what is recorded of it"
+        self.room.whole(what, lambda: self._check_paths(calls, ids, layers))
+
+    def _check_paths(self, calls: Calls, ids: Ids, layers: Collection[int]) -> None:
+        arch = self.architecture
+        kept = Kept(*(frozenset(layers) for _ in Kept._fields))
+        clean = arch.clean(self._tensor([ids]), kept, logits=False)
+        for layer in layers:
+            hidden, attention, mlp = (
+                record[layer] for record in (clean.residual, clean.attention, clean.mlp)
+            )
+            change = attention.flip(-1)
+            before, after = (
+                arch.after_mlp(calls, layer, hidden, out, mlp)
+                for out in (attention, attention + change)
+            )
+            allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
+            off = (after - before - change).abs().max().item()
+            if not off <= allowed * max(1.0, before.abs().max().item()):
+                raise EngineError(
+                    f"model {self.name!r}: layer {layer} does not add its attention's output to "
+                    f"the stream as it is (off by {off:.2g}), so heads have no direct path"
+                )
+
+    def mean(self, reference: tuple[Ids, ...]) -> Float[Tensor, "layers width"]:
+        """The mean of z over all tokens of these prompts but BOS; one given twice weighs twice."""
+        if self._mean is not None and self._mean[0] == reference:
+            return self._mean[1]
+        arch = self.architecture
+        bos = self.loaded.bos_id
+        n_layers = len(arch.layers)
+        counts: dict[Ids, int] = {}
+        for ids in reference:
+            counts[ids] = counts.get(ids, 0) + 1
+        buckets: dict[int, list[Ids]] = {}
+        for ids in counts:
+            buckets.setdefault(len(ids), []).append(ids)
+        width = arch.n_heads * arch.d_head
+        desk = arch.desk
+        total = torch.zeros(n_layers, width, dtype=torch.float64, device=desk)
+        tokens = 0
+        for length, bucket in sorted(buckets.items()):
+
+            def add(part: Sequence[Ids], length: int = length) -> tuple[Tensor, int]:
+                clean = arch.clean(
+                    self._tensor(part), Kept(z=frozenset(range(n_layers))), logits=False
+                )
+                weight = torch.tensor(
+                    [
+                        [0.0 if t == 0 and ids[0] == bos else counts[ids] for t in range(length)]
+                        for ids in part
+                    ],
+                    dtype=torch.float64,
+                )
+                sums = [
+                    torch.einsum("rt,rtw->w", weight.to(z.device), z).to(desk)
+                    for z in map(exact, (clean.z[layer] for layer in range(n_layers)))
+                ]
+                return torch.stack(sums), int(weight.sum().item())
+
+            costs = [length * n_layers * width] * len(bucket)
+            what = f"reference prompts of {length} tokens with the z of all heads"
+            for _, (sums, count) in self.room.parts(bucket, costs, RECORD_NUMBERS, what, add):
+                total += sums
+                tokens += count
+        if not tokens:
+            raise EngineError("the reference prompts hold no token but BOS; mean has no meaning")
+        mean = (total / tokens).to(self.loaded.dtype).to(self.loaded.device)
+        self._mean = reference, mean
+        return mean
+
+    def folded(self, ids: Ids) -> Float[Tensor, "layers width"]:
+        """What zero_folded puts in for z, found with a prompt of these ids' length."""
+        if self._folded is None:
+            calls = self.verify([ids])
+            what = f"attention over a prompt of {len(ids)} tokens"
+            self._folded = self.room.whole(
+                what, lambda: self.architecture.folded_z(calls, len(ids))
+            )
+        return self._folded
+
+    def _tensor(self, ids: Sequence[Ids]) -> Int[Tensor, "rows positions"]:
+        return torch.tensor(ids, dtype=torch.long, device=self.loaded.device)
+
+
+def _owners(examples: Examples) -> list[list[int]]:
+    """By distinct prompt, the examples that have it."""
+    owners: list[list[int]] = [[] for _ in examples.distinct]
+    for example, index in enumerate(examples.which):
+        owners[index].append(example)
+    return owners
+
+
+def _items(prompt: int, owners: list[int], loan: Loan, borrowing: Borrowing) -> Iterator[Item]:
+    # Examples with the prompt in common share a row if they borrow alike.
+    found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
+    for example in owners:
+        donor = borrowing.donors[loan.donor][example] if loan.donor else None
+        places = borrowing.subjects[example] if loan.positions == "subject" else None
+        found.setdefault((donor, places), []).append(example)
+    for (donor, places), which in found.items():
+        yield Item(prompt, donor, places, np.array(which))

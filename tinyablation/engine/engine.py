@@ -1,0 +1,463 @@
+"""The measurement engine: interventions on activations, exact, batched, on plain HF modules.
+
+The way of the data: prompts are checked and made distinct, laid in rows of one length (there is no
+padding anywhere), passed through the model once, and then every intervention on a row is a row of a
+batch that starts from the clean activations at the earliest site it touches (see rows.Rows). Where
+that is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h)
+W_O[h]; where it is the MLP, neither is. At later sites activations are replaced row by row.
+
+Interventions that do the same to every prompt find all that begin alike packed in one row
+(prefix_trie.py); those that borrow from another prompt, or act at some positions, have a row a
+prompt.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from tinyablation.engine.architecture import Architecture
+from tinyablation.engine.changed_pass import Rows, Segment, needs, prompt_rows
+from tinyablation.engine.clean_pass import Borrowing, Chunk, CleanPasses, Constants, Item
+from tinyablation.engine.donors import draw_donors
+from tinyablation.engine.gelu import in_one_pass
+from tinyablation.engine.logit_metrics import Distribution, distribution, divergence, figures
+from tinyablation.engine.memory import OutOfMemory, Room
+from tinyablation.engine.offload import picked
+from tinyablation.engine.prompt_checks import (
+    EngineError,
+    Examples,
+    Ids,
+    check_directions,
+    check_donors,
+    check_pairs,
+    check_prompts,
+    check_reference,
+    check_subjects,
+)
+from tinyablation.engine.result_table import Results
+from tinyablation.interventions.interventions import (
+    AblateHeads,
+    Intervention,
+    Loan,
+    Part,
+    PatchPath,
+    Site,
+    Steer,
+)
+from tinyablation.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.corpora.tokenisation import Prompt
+
+# Bounds of one batch, in numbers, of which Engine.room says what share there is room for.
+BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 MB in an MLP
+LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
+# Of which figures are read at once on a CPU: what they are read from then stays in its caches,
+# where a batch of all rows took four times as long (GPT-2's vocabulary: 1.6 ms a row, .4 by 16
+# rows; by 5, as here, a whole sweep took another 3 % less).
+FIGURE_NUMBERS = 2**18
+
+__all__ = ["Engine", "EngineError", "OutOfMemory"]
+
+
+class Engine:
+    """Measures interventions on one loaded model; room.halvings: how often memory ran out."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        """Resolve the model's modules; EngineError if it is not built as needed."""
+        self.loaded = model
+        self.name = model.entry.id
+        self.architecture = Architecture(model)
+        self.room = Room(self.name)
+        self.passes = CleanPasses(model, self.architecture, self.room)
+        self.n_layers = model.facts.n_layers
+
+    @torch.no_grad()
+    def measure(
+        self,
+        prompts: Sequence["Prompt"],
+        interventions: Sequence[Intervention],
+        *,
+        reference: Sequence["Prompt"] | None = None,
+        clusters: Sequence[str] | None = None,
+        reference_clusters: Sequence[str] | None = None,
+        pairs: Sequence["Prompt"] | None = None,
+        others: Sequence["Prompt"] | None = None,
+        others_clusters: Sequence[str] | None = None,
+        subjects: Sequence[tuple[int, ...]] | None = None,
+        directions: Mapping[str, Tensor] | None = None,
+        donors: Sequence[Ids] | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> "pandas.DataFrame":
+        """Measure every intervention on every prompt, at the prompt's own last token.
+
+        reference: the prompts of mean and resample ablation, and required by them. clusters: one
+        name per prompt; a donor is never of the prompt's own cluster. reference_clusters: one per
+        reference prompt, needed only where a reference prompt is none of the prompts (see
+        donors.draw_donors). pairs: one donor prompt per prompt, with as many tokens, needed by
+        patches whose donor is "pair" or "other"; an "other" donor is one of `others` (default: the
+        pairs) of another cluster, with others_clusters naming those. subjects: per prompt, the
+        positions of the subject in its ids (BOS counts), needed by patches at "subject" positions.
+        directions: name -> [d_model], needed by Steer. donors: the ids of the prompts' resample
+        donors, one each and at least as long, in place of drawn ones. seed draws the donors.
+        progress: a bar on stderr.
+
+        Returns one row per (intervention, example): first the unhooked baseline, then the
+        interventions as given, examples in order within each. Columns: tables.ENGINE_COLUMNS, with
+        their meanings in tables.COLUMNS.
+
+        Interventions that are the same by arithmetic (scale 0.0 and zero; zero_folded and zero
+        where no bias is; scale 1.0 and the baseline; a patched window and its topmost layer, where
+        that is so) are measured once and reported under each label. The very same intervention
+        given twice is an error, since rows could not be told apart.
+
+        Where memory runs out, the batch is halved and the rest measured so (see memory.py).
+
+        Raises EngineError for unusable prompts or interventions, a missing donor, a model whose
+        own logits are not reproduced, and any figure that is not finite; OutOfMemory, which is one,
+        where a single row does not fit.
+        """
+        self.room.begin()
+        examples = check_prompts(self.loaded, prompts, "prompt")
+        self._check_interventions(interventions)
+        methods: set[str] = {
+            i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
+        }
+        reference_ids = check_reference(self.loaded, reference, methods & {"mean", "resample"})
+        for names, owners, what in (
+            (clusters, prompts, "clusters"),
+            (reference_clusters, reference, "reference_clusters"),
+            (others_clusters, others, "others_clusters"),
+        ):
+            if names is not None and len(names) != len(owners or ()):
+                raise EngineError(
+                    f"{what} has {len(names)} names for {len(owners or ())} prompts; give one each"
+                )
+        if seed < 0:
+            raise EngineError(f"seed must not be negative, got {seed}")
+        lending = {"pair", "other"}
+        pair_ids = check_pairs(
+            self.loaded, pairs, prompts, [i.label for i in interventions if i.loan.donor in lending]
+        )
+        needed_by = [i.label for i in interventions if i.loan.positions == "subject"]
+        places = check_subjects(subjects, prompts, needed_by)
+        steered = {i.direction: i.label for i in interventions if isinstance(i, Steer)}
+        vectors = check_directions(self.loaded, directions, steered)
+
+        ids = [tuple(prompt.ids) for prompt in prompts]
+        lenders: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
+        borrowing = {i.loan.donor for i in interventions}
+        if "resample" in borrowing:
+            lenders["resample"] = (
+                draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
+                if donors is None
+                else check_donors(self.loaded, donors, prompts)
+            )
+        if "other" in borrowing:
+            own = [repr(each) for each in ids] if clusters is None else clusters
+            pool, names = pair_ids, own
+            if others is not None:
+                pool = check_reference(self.loaded, others, {"other"})
+                names = others_clusters or [repr(each) for each in pool]
+            lenders["other"] = draw_donors(
+                ids, own, pool, names, seed, purpose="other", longer=False
+            )
+        constants: dict[str, Tensor] = {}
+        if "mean" in methods:
+            constants["mean"] = self.passes.mean(tuple(reference_ids))
+        shortest = min(examples.distinct, key=len)
+        if "zero_folded" in methods:
+            constants["zero_folded"] = self.passes.folded(shortest)
+        senders = {i.heads[0][0] for i in interventions if isinstance(i, PatchPath)}
+        self.passes.check_paths(shortest, sorted(senders))
+
+        wanted: dict[Intervention | None, list[int]] = {None: [0]}
+        for position, intervention in enumerate(interventions, 1):
+            wanted.setdefault(self._canonical(intervention, constants), []).append(position)
+        results = Results(len(interventions) + 1, len(prompts))
+        total = len(prompts) * len(wanted)
+        with (
+            in_one_pass(self.architecture.model),
+            tqdm(total=total, desc=self.name, unit="row", disable=not progress) as bar,
+        ):
+            self._measure_all(
+                examples,
+                Borrowing(lenders, places),
+                Constants(constants, vectors),
+                wanted,
+                results,
+                bar,
+            )
+        return results.frame(interventions)
+
+    def _measure_all(
+        self,
+        examples: Examples,
+        borrowing: Borrowing,
+        constants: Constants,
+        wanted: dict[Intervention | None, list[int]],
+        results: Results,
+        bar: "tqdm[None]",
+    ) -> None:
+        def work_on(interventions: list[Intervention]) -> Callable[[Chunk], None]:
+            starts: dict[Site, list[Intervention]] = {}
+            for intervention in interventions:
+                starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
+            return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
+
+        measured = [intervention for intervention in wanted if intervention is not None]
+        alike = [intervention for intervention in measured if intervention.loan == Loan()]
+        if alike and self.passes.can_pack(examples.distinct):
+            kept, _ = needs(alike, self.n_layers)
+            most = self.room.of(LOGIT_NUMBERS) // self.loaded.facts.vocab_size
+            self.passes.visit_packs(examples, kept, constants, max(1, most), work_on(alike))
+            measured = [intervention for intervention in measured if intervention.loan != Loan()]
+            if not measured:
+                return
+        # The baseline's figures are those of the prompts' own rows: the lot without a loan.
+        loans = dict.fromkeys([Loan(), *(intervention.loan for intervention in measured)])
+        kept, lent = needs(measured, self.n_layers)
+        self.passes.visit(examples, loans, borrowing, kept, lent, constants, work_on(measured))
+
+    def _measure_chunk(
+        self,
+        chunk: Chunk,
+        examples: Examples,
+        starts: dict[Site, list[Intervention]],
+        wanted: dict[Intervention | None, list[int]],
+        results: Results,
+        bar: "tqdm[None]",
+    ) -> None:
+        """Write what of the chunk is not written yet: memory may have run out amidst its rows."""
+
+        def write(
+            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
+        ) -> None:
+            for position in wanted[intervention]:
+                results.write(position, which, found)
+            bar.update(len(which))
+
+        def pending(intervention: Intervention | None, item: Item) -> bool:
+            return not results.has(wanted[intervention][-1], int(item.examples[0]))
+
+        own = chunk.lots[Loan()].items
+        if pending(None, own[-1]):
+            kl = torch.zeros_like(chunk.distribution.entropy)
+            write(None, *self._figures(chunk.distribution, kl, own, examples, "baseline"))
+        vocabulary = self.loaded.facts.vocab_size
+        for segments, hidden in self._finals(chunk, starts, pending):
+            n_rows = segments[-1].rows.stop
+            what = "one after another to the vocabulary"
+            with self.room.trying(LOGIT_NUMBERS, n_rows * vocabulary, n_rows, what):
+                found = self._changes(chunk, segments, torch.cat(hidden), examples)
+            for segment, (which, values) in zip(segments, found, strict=True):
+                write(segment.intervention, which, values)
+
+    def _changes(
+        self,
+        chunk: Chunk,
+        segments: list[Segment],
+        hidden: Float[Tensor, "rows d_model"],
+        examples: Examples,
+    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """By segment, its examples and their figures, from last-token residual streams."""
+        logits = self.architecture.logits(hidden)
+        prompts = torch.cat([prompt_rows(chunk, s) for s in segments])
+        items = [item for s in segments for item in chunk.lots[s.intervention.loan].items[s.items]]
+        which, rows = _examples_of(items)
+        size = len(logits)
+        if logits.device.type == "cpu":
+            size = max(1, FIGURE_NUMBERS // logits.shape[1])
+        parts = []
+        for begin in range(0, len(logits), size):
+            changed = distribution(logits[begin : begin + size])
+            of = prompts[begin : begin + size]
+            clean = picked(chunk.probabilities, of), picked(chunk.distribution.entropy, of)
+            here = slice(*np.searchsorted(rows, [begin, begin + size]))
+            kl = divergence(*clean, changed)
+            parts.append(_read(changed, kl, which[here], rows[here] - begin, examples))
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        ends = np.searchsorted(rows, [s.rows.stop for s in segments])
+        each = []
+        for s, begin, end in zip(segments, [0, *ends], ends, strict=False):
+            own = {name: values[begin:end] for name, values in found.items()}
+            self._insist_finite(which[begin:end], own, s.intervention.label)
+            each.append((which[begin:end], own))
+        return each
+
+    def _finals(
+        self,
+        chunk: Chunk,
+        starts: dict[Site, list[Intervention]],
+        pending: Callable[[Intervention, Item], bool],
+    ) -> Iterator[tuple[list[Segment], list[Float[Tensor, "rows d_model"]]]]:
+        """Last-token residual streams of all rows, some batches of them at a time.
+
+        The segments' rows are those of the streams: one a prompt. Batches are gathered before they
+        meet the vocabulary: with 50,000 tokens the unembedding of 40 rows runs at 70 % of the rate
+        that it reaches with 300.
+        """
+        facts = self.loaded.facts
+        each = chunk.prompts_per_row
+        limit = max(1, self.room.of(LOGIT_NUMBERS) // facts.vocab_size)
+        row = chunk.length * facts.d_model
+        segments: list[Segment] = []
+        hidden: list[Tensor] = []
+        used = 0
+        for start in sorted(starts):
+            for batch in self._batches(chunk, starts[start], max(1, limit // each), pending):
+                size = batch[-1].rows.stop
+                if used and used + size * each > limit:
+                    yield segments, hidden
+                    segments, hidden, used = [], [], 0
+                what = f"{chunk.length} tokens through the layers"
+                with self.room.trying(BATCH_NUMBERS, size * row, size, what):
+                    hidden.append(self._run(chunk, start, batch))
+                segments += [
+                    s._replace(rows=slice(used + s.rows.start * each, used + s.rows.stop * each))
+                    for s in batch
+                ]
+                used += size * each
+        if used:
+            yield segments, hidden
+
+    def _figures(
+        self,
+        ablated: Distribution,
+        kl: Float[Tensor, " rows"],
+        items: list[Item],
+        examples: Examples,
+        label: str,
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Examples and their figures, from one row per item."""
+        which, rows = _examples_of(items)
+        found = _read(ablated, kl, which, rows, examples)
+        self._insist_finite(which, found, label)
+        return which, found
+
+    def _insist_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                first = int(which[np.flatnonzero(~np.isfinite(values))[0]])
+                raise EngineError(
+                    f"model {self.name!r}: {name} of example {first} under {label} is not finite; "
+                    "measure in float32, and check the weights"
+                )
+
+    def _batches(
+        self,
+        chunk: Chunk,
+        interventions: list[Intervention],
+        limit: int,
+        pending: Callable[[Intervention, Item], bool],
+    ) -> Iterator[list[Segment]]:
+        """Rows in the order of interventions, then items, cut into batches of bounded size.
+
+        Rows are written in this order, so what is pending of an intervention are its last items.
+        """
+        row = chunk.length * self.loaded.facts.d_model
+        size = max(1, min(self.room.of(BATCH_NUMBERS) // row, limit))
+        batch: list[Segment] = []
+        used = 0
+        for intervention in interventions:
+            items = chunk.lots[intervention.loan].items
+            count = len(items)
+            if chunk.packed:  # one row for all of them
+                if pending(intervention, items[-1]):
+                    batch.append(Segment(intervention, slice(0, count), slice(used, used + 1)))
+                    used += 1
+                if used == size:
+                    yield batch
+                    batch, used = [], 0
+                continue
+            begin = next((n for n, item in enumerate(items) if pending(intervention, item)), count)
+            while begin < count:
+                taken = min(count - begin, size - used)
+                batch.append(
+                    Segment(intervention, slice(begin, begin + taken), slice(used, used + taken))
+                )
+                begin, used = begin + taken, used + taken
+                if used == size:
+                    yield batch
+                    batch, used = [], 0
+        if batch:
+            yield batch
+
+    def _run(
+        self, chunk: Chunk, start: Site, segments: list[Segment]
+    ) -> Float[Tensor, "rows d_model"]:
+        """The last token's residual stream, in a batch whose rows are clean up to `start`."""
+        return Rows(self.architecture, chunk, start, segments).final()
+
+    def _canonical(
+        self, intervention: Intervention, constants: dict[str, Tensor]
+    ) -> Intervention | None:
+        """The measurement this intervention is; None for the baseline."""
+        plain = intervention.plain(self.n_layers)
+        if isinstance(plain, AblateHeads | PatchPath) and plain.method == "zero_folded":
+            folded = constants["zero_folded"]
+            if not any(
+                bool(folded[layer, columns].any())
+                for layer in {layer for layer, _ in plain.heads}
+                for columns in self.architecture.columns(layer, plain.heads)
+            ):
+                return replace(plain, method="zero")
+        return plain
+
+    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
+        seen: set[Intervention] = set()
+        for intervention in interventions:
+            label = intervention.label
+            if intervention in seen:
+                raise EngineError(f"intervention {label} is given twice; give it once")
+            seen.add(intervention)
+            for layer, head in intervention.columns.heads:
+                if layer >= self.n_layers or head >= self.architecture.n_heads:
+                    raise EngineError(
+                        f"model {self.name!r} has no head {layer}:{head} ({label}); "
+                        f"it has {self.n_layers} layers of {self.architecture.n_heads} heads"
+                    )
+            layer = intervention.columns.layer
+            # A path may end in the stream that leaves the last layer.
+            if layer >= self.n_layers + isinstance(intervention, PatchPath):
+                raise EngineError(
+                    f"model {self.name!r} has no layer {layer} ({label}); it has {self.n_layers}"
+                )
+            if any(
+                site.part == Part.MLP and self.architecture.layers[site.layer].mlp is None
+                for site in intervention.sites(self.n_layers)
+            ):
+                raise EngineError(
+                    f"model {self.name!r}: its MLPs are no modules of their own; {label} cannot be "
+                    "measured"
+                )
+
+
+def _examples_of(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """The items' examples, and for each the number of its item."""
+    counts = [len(item.examples) for item in items]
+    return np.concatenate([i.examples for i in items]), np.repeat(np.arange(len(items)), counts)
+
+
+def _read(
+    ablated: Distribution,
+    kl: Float[Tensor, " rows"],
+    which: np.ndarray,
+    rows: np.ndarray,
+    examples: Examples,
+) -> dict[str, np.ndarray]:
+    """The figures of these examples, each read from its row."""
+    place = [
+        torch.as_tensor(x, device=kl.device)
+        for x in (rows, examples.targets[which], examples.foils[which])
+    ]
+    return figures(ablated, kl, *place)

@@ -1,0 +1,192 @@
+"""The prompts of a measurement: checked against the model, and each token sequence once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinyablation.corpora.tokenisation import Prompt
+
+Ids = tuple[int, ...]
+
+
+class EngineError(TinyAblationError):
+    """Something cannot be measured as asked; the message names the model and the example."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The prompts, each distinct token sequence once."""
+
+    distinct: tuple[Ids, ...]
+    which: np.ndarray  # [examples]: index into distinct
+    targets: np.ndarray
+    foils: np.ndarray
+
+
+def check_prompts(loaded: LoadedModel, prompts: Sequence["Prompt"], what: str) -> Examples:
+    """The prompts, made distinct; EngineError naming the first that this model cannot be given.
+
+    what: how a message calls one of them, such as "reference prompt".
+    """
+    if not len(prompts):
+        raise EngineError(f"model {loaded.entry.id!r}: no {what}s to measure")
+    facts = loaded.facts
+    for index, prompt in enumerate(prompts):
+        place = f"model {loaded.entry.id!r}: {what} {index}"
+        length = len(prompt.ids)
+        if not length:
+            raise EngineError(f"{place} is empty")
+        if length > facts.context:
+            raise EngineError(
+                f"{place} has {length} tokens, more than the context of {facts.context}"
+            )
+        if facts.sliding_window is not None and length > facts.sliding_window:
+            raise EngineError(
+                f"{place} has {length} tokens, more than the sliding window of "
+                f"{facts.sliding_window}; shorten it"
+            )
+        for token in (*prompt.ids, prompt.target, prompt.foil):
+            if not 0 <= token < facts.vocab_size:
+                raise EngineError(
+                    f"{place}: token id {token} is outside the vocabulary of "
+                    f"{facts.vocab_size}; was it made by this model's tokenizer?"
+                )
+        if prompt.target == prompt.foil:
+            raise EngineError(f"{place}: target and foil are both token {prompt.target}")
+    distinct: dict[Ids, int] = {}
+    which = [distinct.setdefault(tuple(p.ids), len(distinct)) for p in prompts]
+    return Examples(
+        tuple(distinct),
+        np.array(which),
+        np.array([prompt.target for prompt in prompts]),
+        np.array([prompt.foil for prompt in prompts]),
+    )
+
+
+def check_reference(
+    loaded: LoadedModel, reference: Sequence["Prompt"] | None, needed_by: set[str]
+) -> list[Ids]:
+    """The reference prompts' ids; EngineError if methods need some and there are none."""
+    if reference is None:
+        if needed_by:
+            raise EngineError(
+                f"{' and '.join(sorted(needed_by))} ablation needs reference prompts; give "
+                "reference="
+            )
+        return []
+    if needed_by:
+        check_prompts(loaded, reference, "reference prompt")
+    return [tuple(prompt.ids) for prompt in reference]
+
+
+def check_donors(
+    loaded: LoadedModel, donors: Sequence[Ids], prompts: Sequence["Prompt"]
+) -> list[Ids]:
+    """Given resample donors, one per prompt; EngineError, naming the first that cannot lend."""
+    if len(donors) != len(prompts):
+        raise EngineError(f"donors has {len(donors)} entries for {len(prompts)} prompts")
+    given = [prompt._replace(ids=tuple(ids)) for prompt, ids in zip(prompts, donors, strict=True)]
+    check_prompts(loaded, given, "donor")
+    for example, (donor, prompt) in enumerate(zip(given, prompts, strict=True)):
+        if len(donor.ids) < len(prompt.ids):
+            raise EngineError(
+                f"example {example} has {len(prompt.ids)} tokens and its donor {len(donor.ids)}; "
+                "a donor must be as long"
+            )
+    return [donor.ids for donor in given]
+
+
+def check_pairs(
+    loaded: LoadedModel,
+    pairs: Sequence["Prompt"] | None,
+    prompts: Sequence["Prompt"],
+    needed_by: list[str],
+) -> list[Ids]:
+    """The ids of the examples' donor prompts, one each, as long as the example's own.
+
+    needed_by: labels of the interventions that borrow from them. EngineError, naming the example,
+    where these cannot.
+    """
+    if pairs is None:
+        if needed_by:
+            raise EngineError(
+                f"{needed_by[0]} borrows from the other prompt of each pair; give pairs=, one "
+                "prompt per example with as many tokens as the example's own"
+            )
+        return []
+    if len(pairs) != len(prompts):
+        raise EngineError(
+            f"pairs has {len(pairs)} prompts for {len(prompts)} examples; give one each"
+        )
+    if needed_by:
+        check_prompts(loaded, pairs, "pair prompt")
+        for example, (pair, prompt) in enumerate(zip(pairs, prompts, strict=True)):
+            if len(pair.ids) != len(prompt.ids):
+                raise EngineError(
+                    f"example {example} has {len(prompt.ids)} tokens and its pair prompt "
+                    f"{len(pair.ids)}; {needed_by[0]} needs aligned pairs, so leave it out"
+                )
+    return [tuple(pair.ids) for pair in pairs]
+
+
+def check_subjects(
+    subjects: Sequence[tuple[int, ...]] | None,
+    prompts: Sequence["Prompt"],
+    needed_by: list[str],
+) -> list[tuple[int, ...]]:
+    """The examples' subject positions, in order; EngineError, naming the example, where unusable.
+
+    needed_by: labels of the interventions at subject positions.
+    """
+    if subjects is None:
+        if needed_by:
+            raise EngineError(
+                f"{needed_by[0]} acts on the subject's tokens; give subjects=, per example their "
+                "positions in its ids (BOS counts)"
+            )
+        return []
+    if len(subjects) != len(prompts):
+        raise EngineError(f"subjects has {len(subjects)} entries for {len(prompts)} examples")
+    if needed_by:
+        for example, (places, prompt) in enumerate(zip(subjects, prompts, strict=True)):
+            if not places:
+                raise EngineError(f"example {example} has no subject positions; leave it out")
+            if not all(0 <= place < len(prompt.ids) for place in places):
+                raise EngineError(
+                    f"example {example}: subject positions {places} are not all within its "
+                    f"{len(prompt.ids)} tokens"
+                )
+    return [tuple(sorted(set(places))) for places in subjects]
+
+
+def check_directions(
+    loaded: LoadedModel, directions: Mapping[str, "Tensor"] | None, needed_by: Mapping[str, str]
+) -> dict[str, "Tensor"]:
+    """The directions that are needed, [d_model] each, in the model's dtype and on its device.
+
+    needed_by: direction -> label of an intervention along it. EngineError where one is missing or
+    no vector of finite numbers.
+    """
+    found = {}
+    for name, label in needed_by.items():
+        if directions is None or name not in directions:
+            raise EngineError(
+                f"{label} needs the direction {name!r}; give it in directions=, a tensor of "
+                f"{loaded.facts.d_model} numbers"
+            )
+        vector = directions[name].to(loaded.device, loaded.dtype)
+        if vector.shape != (loaded.facts.d_model,) or not vector.isfinite().all():
+            raise EngineError(
+                f"direction {name!r}, of shape {list(vector.shape)}, must be "
+                f"{loaded.facts.d_model} finite numbers"
+            )
+        found[name] = vector
+    return found

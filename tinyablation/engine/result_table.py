@@ -1,0 +1,75 @@
+"""The engine's table while it is being filled, and as a data frame."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyablation.engine.logit_metrics import FLOAT_FIGURES, INTEGER_FIGURES
+from tinyablation.engine.prompt_checks import EngineError
+from tinyablation.engine.tables import BASELINE, COLUMNS, ENGINE_COLUMNS
+from tinyablation.heads import heads_label
+from tinyablation.interventions.interventions import (
+    BASELINE_COLUMNS,
+    Columns,
+    Intervention,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+# What the figures of a whole answer are where it is one token.
+SPAN_FIGURES = {
+    "seq_logprob_diff": "logit_diff",
+    "seq_probability": "target_probability",
+    "seq_kl_mean": "kl",
+}
+
+
+class Results:
+    """The figures by (intervention, example); row 0 is the baseline; NaN and -1 until written."""
+
+    def __init__(self, n_interventions: int, n_examples: int) -> None:
+        shape = n_interventions, n_examples
+        self.n_examples = n_examples
+        self.floats = {name: np.full(shape, np.nan) for name in FLOAT_FIGURES}
+        self.integers = {name: np.full(shape, -1, dtype=np.int64) for name in INTEGER_FIGURES}
+
+    def write(self, position: int, which: np.ndarray, found: dict[str, np.ndarray]) -> None:
+        """Enter figures, [examples] each, for the examples `which` of one intervention."""
+        for name, values in found.items():
+            (self.floats if name in self.floats else self.integers)[name][position, which] = values
+
+    def has(self, position: int, example: int) -> bool:
+        """Whether this example's figures of this intervention are there."""
+        return not np.isnan(self.floats["logit_diff"][position, example])
+
+    def frame(self, interventions: Sequence[Intervention]) -> "pandas.DataFrame":
+        """The table, as Engine.measure describes it."""
+        import pandas
+
+        described = [(BASELINE, BASELINE_COLUMNS), *((i.label, i.columns) for i in interventions)]
+        n = self.n_examples
+        columns: dict[str, object] = {
+            "intervention": np.repeat(np.array([label for label, _ in described], object), n),
+            "example": np.tile(np.arange(n, dtype=np.int64), len(described)),
+        }
+        for name, values in zip(
+            Columns._fields, zip(*(of for _, of in described), strict=True), strict=True
+        ):
+            if name == "heads":
+                values = tuple(map(heads_label, values))
+            kind = {"string": object}.get(dtype := COLUMNS[name].dtype, dtype)
+            columns[name] = np.repeat(np.array(values, dtype=kind), n)
+        for name in (*FLOAT_FIGURES, *INTEGER_FIGURES):
+            source = self.floats.get(name)
+            columns[name] = (self.integers[name] if source is None else source).ravel()
+        # A target is one token here, so the span is that token; log p(target) - log p(foil) is the
+        # logit difference, for the logarithm of the sum cancels.
+        for span, token in SPAN_FIGURES.items():
+            columns[span] = columns[token]
+        frame = pandas.DataFrame(columns)[list(ENGINE_COLUMNS)]
+        unwritten = int(frame["logit_diff"].isna().sum())
+        if unwritten:  # pragma: no cover - a defect of the engine itself
+            raise EngineError(f"{unwritten} rows were never measured; this is a bug")
+        return frame

@@ -1,0 +1,1 @@
+"""Bundles that can be judged again without weights."""

@@ -1,0 +1,389 @@
+"""Bundles: the evidence of some cells as one archive, and the verdict derived from it again.
+
+    README.txt  manifest.json  records.json  claims.html  models.json
+    runs/<name>/...  corpora/<name>/<condition>.{jsonl,split.json}  corpora/knowledge/lexicons.toml
+    sources/claims/<module>.py, {predictions,subjects,published}.toml
+There are no weights in it, and nothing in it is ever run: `sources/` is there to be compared with
+what is installed.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.evidence.archive import BundleError, unpack, write_archive
+from tinyablation.evidence.rederivation import (
+    CORPORA,
+    LEXICONS,
+    MODELS,
+    RUNS,
+    Conduct,
+    EvidenceError,
+    conduct_of,
+    gather,
+    named_models,
+    printable,
+    read_models,
+    rederive,
+)
+from tinyablation.files.manifests import MANIFEST
+from tinyablation.models.checkpoint import file_hash, files_hash
+from tinyablation.models.registry import load_registry
+from tinyablation.records.conditions import ALL_CONDITIONS, NAMES
+from tinyablation.records.plain import plain
+from tinyablation.records.records import Record, RecordFile, claim_order, read_records
+from tinyablation.runs.address import RunConfig
+from tinyablation.sessions.differences import differences
+
+RECORDS, PAGE, README, SOURCES = "records.json", "claims.html", "README.txt", "sources"
+TABLES_OF_CLAIMS = ("predictions.toml", "subjects.toml", "published.toml")
+# What is derived from tables; words, which round figures, and what a session adds are not compared.
+DERIVED = (
+    "verdict",
+    "subject",
+    "effect",
+    "low",
+    "high",
+    "floor",
+    "p_corrected",
+    "p_value",
+    "unit",
+    "n_examples",
+    "n_clusters",
+    "details",
+    "heatmap",
+    "largest",
+    "panels",
+    "runs",
+)
+# A node id is an argument of pytest, which must not read it as an option or as another file.
+_TEST = re.compile(r"claims/(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
+_README = """\
+Evidence of {n} cell(s) of the Tiny Ablation Lab.
+
+{cells}
+
+To check it, with a checkout of the project and this file as it was sent (neither weights nor a GPU
+are needed, and nothing in it is run):
+
+    python -m tinyablation verdict FILE
+
+It checks size and sha256 of every file against manifest.json, judges each cell again from the
+tables in runs/ with the installed version's own claim function, and says whether verdict and
+figures are those recorded. The archive is as good as its own sha256: compare that with what its
+author published.
+
+records.json, claims.html   what was recorded, and its page
+runs/                       the measurements it rests on, by address: config, tables, provenance
+corpora/                    the prompts that were measured, with their splits
+models.json                 what the models' files were: sha256 of weights, config and tokenizer
+sources/                    the claims' functions, and what was registered beforehand
+"""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Facts(_Strict):
+    """What a bundle's manifest says beside its files.
+
+    instruments: sha256 of all modules that measured and judged.
+    """
+
+    tests: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+    conduct: Conduct
+    versions: dict[str, str]
+    instruments: str
+
+
+class Rederived(NamedTuple):
+    """One cell, as recorded and as derived from the tables."""
+
+    recorded: Record
+    derived: Record
+
+    @property
+    def differences(self) -> list[str]:
+        """One line for each figure that is another: its key, what was recorded, what is derived."""
+        return differences(_derived(self.recorded), _derived(self.derived))
+
+
+class Judgement(NamedTuple):
+    """What a bundle came to; notes: how the installed version differs from the one that judged."""
+
+    cells: list[Rederived]
+    notes: list[str]
+
+    @property
+    def same(self) -> bool:
+        return not any(cell.differences for cell in self.cells)
+
+
+def _derived(record: Record) -> dict[str, Any]:
+    found: dict[str, Any] = plain(record.model_dump(include=set(DERIVED), mode="json"))
+    return found
+
+
+# --- choosing cells ------------------------------------------------------------------------------
+
+
+def choose(
+    file: RecordFile,
+    *,
+    claims: Sequence[str] = (),
+    models: Sequence[str] = (),
+    conditions: Sequence[str] = (),
+    tests: Sequence[str] = (),
+) -> list[Record]:
+    """The records asked for, in canonical order; what matches none is an EvidenceError.
+
+    claims: ids, or families ("H1"); an empty list asks for all.
+    """
+    found = file.ordered()
+    for what, wanted, of in (
+        ("claim", claims, lambda record: record.claim),
+        ("model", models, lambda record: record.model),
+        ("condition", conditions, lambda record: record.condition),
+        ("test", tests, lambda record: record.test),
+    ):
+        for one in wanted:
+            if not any(_matches(what, one, of(record)) for record in found):
+                known = sorted({of(record) for record in found}, key=claim_order)
+                near = f"; there are: {', '.join(known)}" if what != "test" else ""
+                raise EvidenceError(f"--{what} {one}: no such cell is recorded{near}")
+        if wanted:
+            found = [
+                record for record in found if any(_matches(what, one, of(record)) for one in wanted)
+            ]
+    return found
+
+
+def _matches(what: str, wanted: str, value: str) -> bool:
+    return value == wanted or (what == "claim" and value.startswith(f"{wanted.rstrip('.')}."))
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_bundle(
+    path: Path, project: Path, reports: Path, records: Sequence[Record], file: RecordFile
+) -> None:
+    """Judge the cells again on the store under `reports`, and write all that it took.
+
+    project: the checkout whose claims judged them. Raises EvidenceError where a cell did not end in
+    a verdict, cannot be judged without measuring, or comes to something else than was recorded.
+    """
+    insist_on_project(project)
+    for record in records:
+        if record.condition not in (*NAMES, ALL_CONDITIONS):
+            raise EvidenceError(
+                f"{record.test}: the condition {record.condition} is from a file (--condition), "
+                "which a bundle does not hold; bundle cells of other conditions, and send the file"
+            )
+        if record.verdict == "error":
+            raise EvidenceError(f"{record.test}: has no verdict ({record.reason})")
+    store = reports / RUNS
+    conduct = conduct_of(file, records, store)
+    tests = [_test(record.test) for record in records]
+    known = load_registry(project / "fixtures" / "models.toml")
+    unlisted = any(record.model not in known for record in records)
+    named = named_models(file.session.command) if unlisted else []
+    with TemporaryDirectory(prefix="tinyablation-") as made:
+        judged, folder = Path(made, "judged"), Path(made, "bundle")
+        judged.mkdir()
+        folder.mkdir()
+        derived = gather(project, judged, tests, conduct, store=store, models=named)
+        _insist_described(judged, records)
+        for record in records:
+            _insist_same(Rederived(record, derived[record.test]))
+        _collect(judged, folder, project)
+        only = file.model_copy(update={"records": list(records)})
+        _write_records(folder / RECORDS, only)
+        _write_page(folder, only)
+        _copy_sources(project, folder, tests)
+        cells = "\n".join(f"    {line(record)}\n        {record.test}" for record in records)
+        text = _README.format(n=len(records), cells=cells)
+        (folder / README).write_bytes(text.encode())
+        facts = Facts(
+            tests=tests,
+            conduct=conduct,
+            versions=file.session.versions,
+            instruments=instruments(project),
+        )
+        write_archive(path, folder, facts.model_dump(mode="json"))
+
+
+def insist_on_project(project: Path) -> None:
+    """EvidenceError for a folder that is no checkout: its claims and fixtures are what judges."""
+    for name in ("pytest.ini", "conftest.py", "claims", "fixtures"):
+        if not (project / name).exists():
+            raise EvidenceError(
+                f"{project.resolve()}: has no {name}: it is no checkout of the project; run this "
+                "in one, or give --project"
+            )
+
+
+def _insist_same(cell: Rederived) -> None:
+    found = cell.differences
+    if found:
+        other = cell.derived.verdict != cell.recorded.verdict and cell.derived.reason
+        reason = f" ({other})" if other else ""
+        raise EvidenceError(
+            f"{cell.recorded.test}: the store does not give what is recorded{reason}; run the "
+            "claim again, then bundle it:\n" + "\n".join(found)
+        )
+
+
+def _insist_described(judged: Path, records: Sequence[Record]) -> None:
+    models = read_models(judged / MODELS).models
+    for record in records:
+        if record.model and (record.model not in models or models[record.model].facts is None):
+            raise EvidenceError(
+                f"{record.test}: {record.model} is not on this machine, so there is no evidence; "
+                "get it, or set HF_HOME to the cache that has it, then bundle again"
+            )
+
+
+def _collect(judged: Path, folder: Path, project: Path) -> None:
+    """What was gathered: runs, corpora and models; not what the session wrote beside them."""
+    shutil.move(judged / MODELS, folder / MODELS)
+    shutil.move(judged / CORPORA, folder / CORPORA)
+    lexicons = folder / CORPORA / LEXICONS
+    lexicons.parent.mkdir(parents=True)
+    shutil.copyfile(project / CORPORA / LEXICONS, lexicons)
+    (folder / RUNS).mkdir()
+    for run in sorted((judged / RUNS).iterdir()):
+        with suppress(OSError, ValidationError):  # a matrix over runs, which judges nothing, a lock
+            RunConfig.model_validate_json((run / "config.json").read_bytes())
+            shutil.move(run, folder / RUNS / run.name)
+
+
+def _write_records(path: Path, file: RecordFile) -> None:
+    text = json.dumps(plain(file, "records"), allow_nan=False, ensure_ascii=False, indent=1)
+    path.write_bytes(f"{text}\n".encode())
+
+
+def _write_page(folder: Path, file: RecordFile) -> None:
+    from tinyablation.report.page import write_report
+
+    with suppress(TinyAblationError):  # evidence is evidence without its page
+        write_report(file, folder / PAGE)
+
+
+def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
+    for name in _sources(tests):
+        target = folder / SOURCES / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project / name, target)
+
+
+def _sources(tests: Sequence[str]) -> list[str]:
+    """What says how these cells are judged, and what was said of them beforehand."""
+    modules = sorted({test.partition("::")[0] for test in tests})
+    return [*modules, *(f"claims/{table}" for table in TABLES_OF_CLAIMS)]
+
+
+def instruments(project: Path) -> str:
+    """sha256 over the modules that measure and judge, line ends aside."""
+    return files_hash(
+        (
+            *sorted((project / "tinyablation").rglob("*.py")),
+            *sorted((project / "fixtures").glob("*.py")),
+        ),
+        text=True,
+    )
+
+
+def _test(name: str) -> str:
+    if not _TEST.fullmatch(name):
+        raise BundleError(f"{name!r} is no node id of a claim")
+    return name
+
+
+# --- judging -------------------------------------------------------------------------------------
+
+
+def judge_bundle(path: Path, project: Path) -> Judgement:
+    """Check every file of a bundle, and derive its verdicts again.
+
+    Raises BundleError for one that is broken, and EvidenceError where it does not hold what the
+    installed claims ask for.
+    """
+    insist_on_project(project)
+    with _unpacked(path) as (folder, manifest):
+        facts = _facts(path, manifest)
+        file = read_records(folder / "bundle" / RECORDS)
+        records = {_test(record.test): record for record in file.records}
+        if sorted(records) != sorted(_test(test) for test in facts.tests):
+            raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
+        notes = list(_notes(facts, folder / "bundle", project))
+        judged = folder / "judged"
+        judged.mkdir()
+        for name in (RUNS, CORPORA, MODELS):
+            if not (folder / "bundle" / name).exists():
+                raise BundleError(f"{path}: has no {name}")
+            shutil.move(folder / "bundle" / name, judged / name)
+        derived = rederive(project, judged, facts.tests, facts.conduct)
+    cells = [Rederived(record, derived[test]) for test, record in records.items()]
+    for cell in cells:
+        if cell.derived.verdict == "error":
+            reason = printable(cell.derived.reason)
+            raise EvidenceError(f"{path}: {cell.recorded.test} cannot be judged by it: {reason}")
+    return Judgement(cells, notes)
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    with TemporaryDirectory(prefix="tinyablation-") as made:
+        folder = Path(made)
+        (folder / "bundle").mkdir()
+        yield folder, unpack(path, folder / "bundle")
+
+
+def _facts(path: Path, manifest: Mapping[str, Any]) -> Facts:
+    said = {name: value for name, value in manifest.items() if name not in ("layout", "files")}
+    try:
+        return Facts.model_validate(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {MANIFEST}: field {place}: {first['msg']}") from error
+
+
+def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
+    """How what is installed differs from what judged the cells when they were recorded."""
+    pairs = {name: folder / SOURCES / name for name in _sources(facts.tests)}
+    corpora = sorted(path for path in (folder / CORPORA).rglob("*") if path.is_file())
+    pairs |= {path.relative_to(folder).as_posix(): path for path in corpora}
+    for name, bundled in pairs.items():
+        own = project / name
+        if not bundled.is_file():
+            yield f"{name} is not in the bundle, and cannot be compared"
+        elif own.is_file() and (found := file_hash(own, text=True)) != (
+            theirs := file_hash(bundled, text=True)
+        ):
+            yield f"{name} differs: installed is {found[:12]}, bundled {theirs[:12]}"
+    if (found := instruments(project)) != facts.instruments:
+        yield f"instruments differ: installed are {found[:12]}, bundled {facts.instruments[:12]}"
+
+
+def line(record: Record) -> str:
+    """One cell for a reader: claim, model, condition, verdict, and its figures if there are any."""
+    from tinyablation.verdicts.verdicts import figure
+
+    name = " ".join(filter(None, (record.claim, record.model, record.condition)))
+    effect = ""
+    if record.effect is not None and record.low is not None and record.high is not None:
+        effect = (
+            f", {figure(record.effect)} [{figure(record.low)}, {figure(record.high)}] {record.unit}"
+        )
+    return f"{name}: {record.verdict}{effect}"

@@ -1,0 +1,381 @@
+"""The evidence of claims: what a session reads while it judges them, taken down and given back.
+
+`gather` judges cells again on a store that has their measurements, and keeps all that this took:
+runs and readings, corpora, and what models were described as. `rederive` judges them with nothing
+but that. Both are ordinary sessions of pytest with one more plugin (fixtures/evidence.py), so that
+the function which judges is the claim's own, and a measurement that is not there is refused.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinyablation.corpora.corpus_folder import FolderName, Shelf
+from tinyablation.corpora.examples import CorpusError
+from tinyablation.corpora.library import Library
+from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
+from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
+from tinyablation.models.loading import ModelFacts, describe
+from tinyablation.models.registry import Checkpoint, ModelEntry
+from tinyablation.records.records import ProtocolName, Record, RecordFile, read_records
+from tinyablation.runs.address import Name, RunConfig
+from tinyablation.runs.store import RunStore
+
+PLUGIN = "fixtures.evidence"
+RUNS, CORPORA, MODELS = "runs", "corpora", "models.json"
+LEXICONS = Path("knowledge", "lexicons.toml")
+_SAID = 1500  # characters of a failed session's output that an error repeats
+
+
+class EvidenceError(TinyAblationError):
+    """Evidence cannot be gathered, or no verdict derived from it; the message says what lacks."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Described(_Strict):
+    """A model without its weights: its entry, what its files said, and its folder of corpora.
+
+    standing: whether the registry lists it, the session named it, or neither (a checkpoint).
+    missing: why there are no facts. Paths lead nowhere.
+    """
+
+    entry: ModelEntry
+    standing: Literal["listed", "named", "neither"]
+    facts: ModelFacts | None = None
+    missing: str | None = None
+    shelf: FolderName | None = None
+
+
+class Models(_Strict):
+    models: dict[str, Described] = {}
+
+
+class Conduct(_Strict):
+    """How the cells were judged: what a command line has to repeat, and the kind of device."""
+
+    protocol: ProtocolName = "corrected"
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    screen: Annotated[str, Field(pattern=r"^[0-9.]+%?:[0-9.]+%?$", max_length=40)] | None = None
+    device: Name = "cpu"
+
+    def options(self) -> list[str]:
+        """As options of pytest. The device is not asked for: nothing is computed on it."""
+        chosen = ["--device=cpu", f"--seed={self.seed}", f"--dtype={self.dtype}"]
+        chosen.append(f"--protocol={self.protocol}")
+        return chosen + ([f"--screen={self.screen}"] if self.screen else [])
+
+
+class Task(_Strict):
+    """What the plugin is to do. store: where to gather from; None: judge by what is in `folder`.
+
+    folder has, or is to have: runs/, corpora/, models.json.
+    """
+
+    folder: Path
+    device: Name
+    store: Path | None = None
+
+
+def printable(text: str) -> str:
+    """Text that others wrote, without what a terminal would obey; lines are kept."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
+    )
+
+
+# --- what a session reads ------------------------------------------------------------------------
+
+
+class Nobody:
+    """Stands where another process would measure what is missing: that is refused."""
+
+    def is_under_way(self, config: RunConfig) -> bool:
+        return False
+
+    def begin(self, bench: object, kind: str, config: RunConfig, **parts: object) -> NoReturn:
+        raise EvidenceError(
+            f"{config.name}: there is no complete measurement at this address (engine "
+            f"{config.engine_version}, seed {config.seed}, {config.device} in {config.dtype})"
+        )
+
+
+@dataclass(frozen=True)
+class GatheringStore(RunStore):
+    """A store that copies each run from another as it is asked for, if it is complete there."""
+
+    source: Path = Path()
+
+    def status(self, config: RunConfig) -> str:
+        folder, own = self.source / config.name, self.path(config)
+        if not own.exists() and (folder / MANIFEST).exists():
+            for name in (*check_manifest(folder)["files"], MANIFEST):
+                (own / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, own / name)
+        return super().status(config)
+
+
+class GatheringLibrary(Library):
+    """A library that copies each corpus it gives, with the manifest of its folder."""
+
+    def __init__(self, library: Library, folder: Path, notes: "Notes") -> None:
+        super().__init__(
+            library.root,
+            library.knowledge,
+            library.cache,
+            say=library.say,
+            own=library.own,
+            seed=library.seed,
+        )
+        self.folder = folder
+        self.notes = notes
+
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
+        shelf = super().shelf(tokenizer_folder, name, condition)
+        self.notes.shelves[name] = shelf.folder.name
+        self._copy(shelf, MANIFEST)
+        return shelf
+
+    def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> Any:
+        found = super().corpus(tokenizer_folder, condition, name)
+        if condition in self.own:
+            return found
+        shelf = super().shelf(tokenizer_folder, name, condition)
+        for file in (f"{condition}.jsonl", f"{condition}.split.json"):
+            self._copy(shelf, file)
+        return found
+
+    def _copy(self, shelf: Shelf, name: str) -> None:
+        target = self.folder / shelf.folder.name / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(shelf.folder / name, target)
+
+
+@dataclass
+class Notes:
+    """What was asked about models while evidence was gathered."""
+
+    described: dict[str, tuple[ModelEntry, ModelFacts | None, str | None]] = field(
+        default_factory=dict
+    )
+    shelves: dict[str, str] = field(default_factory=dict)
+
+    def describe(self, entry: ModelEntry) -> ModelFacts:
+        try:
+            facts = describe(entry)
+        except Unavailable as error:
+            self.described[entry.id] = (entry, None, str(error))
+            raise
+        self.described[entry.id] = (entry, facts, None)
+        return facts
+
+    def models(self, standing: Any) -> Models:
+        """What is kept of them. standing(id): as in Described."""
+        return Models(
+            models={
+                name: Described(
+                    entry=_placeless(entry),
+                    standing=standing(name),
+                    facts=None if facts is None else _facts(facts, name),
+                    missing=missing,
+                    shelf=self.shelves.get(name),
+                )
+                for name, (entry, facts, missing) in sorted(self.described.items())
+            }
+        )
+
+
+def _placeless(entry: ModelEntry) -> ModelEntry:
+    """The entry with names in place of this machine's folders."""
+
+    def at(checkpoint: Checkpoint) -> Checkpoint:
+        if checkpoint.source is None:
+            return checkpoint
+        name = f"{entry.id}-step{checkpoint.step:04d}"
+        return checkpoint.model_copy(update={"source": Path("models", name)})
+
+    source = None if entry.source is None else Path("models", entry.id)
+    checkpoints = tuple(at(each) for each in entry.checkpoints)
+    return entry.model_copy(update={"source": source, "checkpoints": checkpoints})
+
+
+def _facts(facts: ModelFacts, name: str) -> ModelFacts:
+    from dataclasses import replace
+
+    return replace(facts, folder=Path("models", name))
+
+
+class KeptLibrary(Library):
+    """The corpora of a bundle: a model's by its id, since its tokenizer is not there."""
+
+    def __init__(self, root: Path, models: Models) -> None:
+        super().__init__(root)
+        self.models = models
+
+    def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
+        kept = self.models.models.get(name)
+        if kept is None or kept.shelf is None:
+            raise CorpusError(f"the evidence holds no corpora for {name}")
+        named = Shelf.at(self.root / kept.shelf)
+        for shelf in self.standing():  # it may hold those of two folders
+            same = shelf.manifest.fingerprint == named.manifest.fingerprint
+            if same and condition in shelf.manifest.built:
+                return shelf
+        return named
+
+
+def kept_facts(models: Models, entry: ModelEntry) -> ModelFacts:
+    """What a bundle says of a model; what could not be had when it was gathered cannot now."""
+    kept = models.models.get(entry.id)
+    if kept is not None and kept.missing is not None:
+        raise WeightsMissing(kept.missing)
+    if kept is None or kept.facts is None:
+        raise EvidenceError(f"the evidence does not describe the model {entry.id}")
+    return kept.facts
+
+
+def read_models(path: Path) -> Models:
+    """models.json; EvidenceError where it is not what Models says."""
+    return _read(path, Models)
+
+
+def read_task(path: Path) -> Task:
+    return _read(path, Task)
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise EvidenceError(f"{path.name}: field {place}: {first['msg']}") from error
+
+
+# --- how it was judged ---------------------------------------------------------------------------
+
+
+def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Conduct:
+    """How cells of one session were judged: by its command, and by the addresses of their runs."""
+    asked = _command(file.session.command)
+    if asked.heads is not None:
+        raise EvidenceError(
+            f"judged with --heads {asked.heads}, which a bundle does not keep; declare these heads "
+            "in claims/subjects.toml, and judge again"
+        )
+    configs = [
+        _read(store / name / "config.json", RunConfig)
+        for record in records
+        for name in record.runs
+        if (store / name / "config.json").exists()
+    ]
+    devices = {config.device for config in configs}
+    if len(devices) > 1:
+        raise EvidenceError(f"measured on {' and '.join(sorted(devices))}; bundle them apart")
+    screens = {each.asked for record in records for each in record.screened}
+    return Conduct(
+        protocol=file.session.protocol,
+        seed=configs[0].seed if configs else asked.seed,
+        dtype=asked.dtype,
+        screen=screens.pop() if len(screens) == 1 else asked.screen,
+        device=devices.pop() if devices else file.session.device.partition(" ")[0],
+    )
+
+
+def named_models(command: str) -> list[str]:
+    """The --model options of a session's command, with their names and revision."""
+    asked = _command(command)
+    options = [part for name in asked.model for part in ("--model", name)]
+    options += [part for name in asked.name for part in ("--name", name)]
+    return options + (["--revision", asked.revision] if options and asked.revision else [])
+
+
+def _command(command: str) -> Any:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--screen")
+    parser.add_argument("--heads")
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--name", action="append", default=[])
+    parser.add_argument("--revision")
+    return parser.parse_known_args(shlex.split(command)[1:])[0]
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+def gather(
+    project: Path,
+    folder: Path,
+    tests: Sequence[str],
+    conduct: Conduct,
+    *,
+    store: Path,
+    models: Sequence[str] = (),
+) -> dict[str, Record]:
+    """Judge cells again, and fill `folder` with all that it took; their records, by test.
+
+    models: options that name models which the registry does not list.
+    """
+    task = Task(folder=folder.resolve(), device=conduct.device, store=store.resolve())
+    return _judged(project, task, tests, [*conduct.options(), *models])
+
+
+def rederive(
+    project: Path, folder: Path, tests: Sequence[str], conduct: Conduct
+) -> dict[str, Record]:
+    """Judge cells by what is in `folder` alone; their records, by test."""
+    task = Task(folder=folder.resolve(), device=conduct.device)
+    return _judged(project, task, tests, conduct.options())
+
+
+def _judged(
+    project: Path, task: Task, tests: Sequence[str], options: Sequence[str]
+) -> dict[str, Record]:
+    """Run a session in a process of its own and read its records; EvidenceError with what it said
+    where it left none.
+
+    The folder of evidence is its folder of reports, too, since claims look for verify.json there.
+    """
+    path = task.folder / ".task.json"
+    write_json(path, task.model_dump(mode="json"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider"]
+    command += ["-c", "pytest.ini", f"--evidence={path}", f"--reports={task.folder}"]
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    settings |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, *options, *tests],
+        cwd=project,
+        env=settings,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    path.unlink()
+    at = task.folder / "published" if "--protocol=published" in options else task.folder
+    if not (at / "records.json").exists():
+        said = printable((done.stdout + done.stderr).strip()[-_SAID:])
+        raise EvidenceError(
+            f"the claims could not be judged (pytest ended with {done.returncode}):\n{said}"
+        )
+    found = {record.test: record for record in read_records(at / "records.json").records}
+    missing = [test for test in tests if test not in found]
+    if missing:
+        raise EvidenceError(f"{missing[0]}: was not judged; is it a claim of this version?")
+    return found

@@ -1,0 +1,1 @@
+"""Files and hashes: written atomically, listed in manifests, named by what they hold."""

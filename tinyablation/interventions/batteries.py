@@ -1,0 +1,378 @@
+"""Batteries: which interventions a hypothesis needs, cut into shards that can be computed alone.
+
+A shard is the unit of work that survives a kill, so it should take seconds to minutes: as many
+whole layers as make SHARD_SIZE interventions. Each shard needs clean passes of its own (a fourth of
+the work at 8 heads a shard), and interventions that are the same by arithmetic are measured once
+within it. For GPT-2 medium (24 layers of 16 heads) battery "zero" is 1 + 4 shards, 384
+interventions in all; "single-heads", by four methods, 1,536; "h5", the single heads, pairs and
+triples of one layer, 16 + 120 + 560; and "patch" some 700 in each direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
+from tinyablation.interventions.interventions import (
+    AblateHeads,
+    AblationMethod,
+    Donor,
+    Intervention,
+    PatchHeads,
+    PatchMLP,
+    PatchPath,
+    PatchResidual,
+    Steer,
+)
+from tinyablation.spelling import did_you_mean
+
+BASELINE = "baseline"
+Side = Literal["clean", "corrupt", "null"]
+
+# Of a crossed corpus: examples of each relation that a sweep measures. Relations are what a claim
+# generalises over, so that two prompts of each of 77 tell more than twelve of each of 13.
+PER_RELATION = 2
+SHARD_SIZE = 96  # interventions measured together, unless one layer has more
+WINDOWS = (0, 1, 2)  # half-widths of patched windows, in layers
+# Multiples of the direction that is added. The study steered by -.5 and .5; the rest shows whether
+# the response to the dose is one, and -1 takes the head's mean output away.
+STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a battery is measured on: one split or both, all examples of a cluster or some.
+
+    Clusters are the unit of every interval: one or two of the 4 to 8 examples of each cost little
+    of its width and save three to four fifths of the work. (Of a crossed corpus, whose clusters are
+    relations of many examples, Bench.per_cluster says how many each of these stands for.)
+
+    among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
+    families that count for it ("counting"), or all; of any other corpus all, whatever it says.
+    relations: of a crossed corpus, at most so many relations of each split, drawn; 0: all.
+    lent: activations are borrowed from prompts of other clusters; of a crossed corpus only prompts
+    count then for which one of another relation is as long.
+    """
+
+    split: str | None = None
+    per_cluster: int = 0
+    among: Literal["known", "counting", "all"] = "known"
+    relations: int = 0
+    lent: bool = False
+
+
+EVERYTHING = Sample()
+UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
+SOME = Sample(per_cluster=2)
+ONE_EACH = Sample(per_cluster=1)
+LENT = Sample(lent=True)
+PATCHED = Sample(per_cluster=1, relations=6, lent=True)
+
+
+class BatteryError(TinyAblationError):
+    """A battery that does not exist, or a model shape it cannot be laid over."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Interventions measured together. `key` is unique within a battery and fit for a file name."""
+
+    key: str
+    interventions: tuple[Intervention, ...]
+
+
+class AnyBattery(Protocol):
+    """What a bench needs of a battery: its name, which prompts it measures, and its shards.
+
+    side: the prompt of each example that is measured. donor: the side whose prompts lend their
+    activations, "" where nothing is lent; only aligned pairs (equally many tokens) are measured
+    then.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def side(self) -> Side: ...
+    @property
+    def donor(self) -> Side | Literal[""]: ...
+    @property
+    def sample(self) -> Sample: ...
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]: ...
+
+
+def single_heads(n_layers: int, n_heads: int) -> tuple[Head, ...]:
+    """Every (layer, head), layer by layer: n_layers * n_heads pairs."""
+    if n_layers < 1 or n_heads < 1:
+        raise BatteryError(f"a model of {n_layers} layers x {n_heads} heads has no head to ablate")
+    return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Single heads.
+
+    Every head alone is ablated by each of `methods`, those of layer 0 by each of `first_layer` too.
+    """
+
+    name: str
+    methods: tuple[AblationMethod, ...]
+    describe: str
+    side: Side = "clean"
+    first_layer: tuple[AblationMethod, ...] = ()
+    donor: Side | Literal[""] = ""
+    sample: Sample = EVERYTHING
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        """The baseline shard (no interventions), then ranges of layers: "L00-L02", "L03-L05"..."""
+        heads = single_heads(n_layers, n_heads)
+        layers = n_layers if self.methods else min(1, len(self.first_layer))
+        return [
+            Shard(BASELINE, ()),
+            *_by_layer(
+                [
+                    AblateHeads(heads=(head,), method=method)
+                    for method in (*self.methods, *(self.first_layer if layer == 0 else ()))
+                    for head in heads
+                    if head[0] == layer
+                ]
+                for layer in range(layers)
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class Patching:
+    """H6: activations of one side of each pair put into the run on the other.
+
+    direction: "forward" puts the clean prompt's into the corrupt one's run (does it restore the
+    answer?), "reverse" the corrupt prompt's into the clean one's (does it destroy it?). Residual
+    stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other prompt,
+    and as controls the prompt itself ("self", the sham) and another example's ("other").
+    """
+
+    direction: Literal["forward", "reverse"]
+    # Some 20 patches a layer, in either direction, each half a forward pass of its own: no prefix
+    # is shared. Of 24 prompts of 18 tokens that is 40 minutes of a core with 135 M parameters.
+    sample: Sample = PATCHED
+    describe = "activations of one side of each pair patched into the other"
+
+    @property
+    def name(self) -> str:
+        return f"patch-{self.direction}"
+
+    @property
+    def side(self) -> Side:
+        return "corrupt" if self.direction == "forward" else "clean"
+
+    @property
+    def donor(self) -> Side:
+        return "clean" if self.direction == "forward" else "corrupt"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        single_heads(n_layers, n_heads)
+        layers = [list(self._layer(layer, n_heads)) for layer in range(n_layers)]
+        return [Shard(BASELINE, ()), *_by_layer(layers)]
+
+    def _layer(self, layer: int, n_heads: int) -> Iterator[Intervention]:
+        donors: tuple[Donor, ...] = ("pair", "self", "other")
+        for donor in donors:
+            yield PatchResidual(layer, positions="last", donor=donor)
+            yield PatchResidual(layer, positions="subject", donor=donor)
+        yield PatchResidual(layer, positions="all")
+        for window in WINDOWS[1:]:
+            yield PatchResidual(layer, window=window, positions="last")
+            yield PatchResidual(layer, window=window, positions="subject")
+        yield PatchMLP(layer, positions="last")
+        yield PatchMLP(layer, positions="subject")
+        for head in range(n_heads):
+            yield PatchHeads((Head(layer, head),))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Path patching: one head's direct way into the stream of every later layer."""
+
+    head: Head
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+    describe = "one head's direct path into the residual stream of each later layer"
+
+    @property
+    def name(self) -> str:
+        return f"path-{self.head[0]}.{self.head[1]}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        require_head(self.head, n_layers, n_heads)
+        paths = [PatchPath((self.head,), layer) for layer in range(self.head[0] + 1, n_layers + 1)]
+        return [Shard(BASELINE, ()), Shard("paths", (AblateHeads((self.head,)), *paths))]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A direction and a control of the same length, added at one layer in several doses.
+
+    source: a token that stands for what the directions were made from; it is part of the name,
+    hence of the address.
+    """
+
+    layer: int
+    source: str
+    directions: tuple[str, ...]
+    scales: tuple[float, ...] = STEERING_SCALES
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = ONE_EACH
+    describe = "a direction added to the residual stream in several doses"
+
+    @property
+    def name(self) -> str:
+        return f"steer-L{self.layer:02d}-{self.source}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        require_head(Head(self.layer, 0), n_layers, n_heads)
+        doses = [
+            Steer(self.layer, direction, scale)
+            for direction in self.directions
+            for scale in self.scales
+        ]
+        return [Shard(BASELINE, ()), Shard("doses", tuple(doses))]
+
+
+@dataclass(frozen=True)
+class OneHead:
+    """One head alone, zeroed: what is followed over the checkpoints of a training run."""
+
+    head: Head
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = EVERYTHING  # whether a step knows its answers is seen by cell
+    describe = "one head, zeroed"
+
+    @property
+    def name(self) -> str:
+        return f"head-{self.head[0]}.{self.head[1]}"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        require_head(self.head, n_layers, n_heads)
+        return [Shard(BASELINE, ()), Shard("head", (AblateHeads((self.head,)),))]
+
+
+@dataclass(frozen=True)
+class InEveryMethod:
+    """Head sets ablated in several ways: batteries that differ in nothing but their method.
+
+    Each set comes in all ways before the next, so that ways which are the same by arithmetic (zero
+    and zero_folded in a model without biases) share a shard, and are measured once.
+    """
+
+    batteries: tuple[AnyBattery, ...]
+    sample: Sample = LENT
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    describe = "head sets ablated in several ways"
+
+    @property
+    def name(self) -> str:
+        return f"{self.batteries[0].name}-methods"
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        by_method = [
+            [each for shard in battery.shards(n_layers, n_heads) for each in shard.interventions]
+            for battery in self.batteries
+        ]
+        return [
+            Shard(BASELINE, ()),
+            *cut("sets", [each for ways in zip(*by_method, strict=True) for each in ways]),
+        ]
+
+
+def one_head(head: Head) -> OneHead:
+    """The battery that zeroes this head only."""
+    return OneHead(Head(int(head[0]), int(head[1])))
+
+
+def require_head(head: Head, n_layers: int, n_heads: int) -> None:
+    """BatteryError if a model of that shape has no such head."""
+    if head not in single_heads(n_layers, n_heads):
+        raise BatteryError(
+            f"there is no head {head[0]}:{head[1]} in {n_layers} layers of {n_heads} heads"
+        )
+
+
+def cut(name: str, interventions: Sequence[Intervention]) -> list[Shard]:
+    """Shards of at most SHARD_SIZE interventions, in order: "<name>00", "<name>01", ..."""
+    starts = range(0, len(interventions), SHARD_SIZE)
+    return [
+        Shard(f"{name}{number:02d}", tuple(interventions[start : start + SHARD_SIZE]))
+        for number, start in enumerate(starts)
+    ]
+
+
+def _by_layer(layers: Iterable[Sequence[Intervention]]) -> list[Shard]:
+    """Ranges of whole layers, of at most SHARD_SIZE interventions unless one layer has more."""
+    shards: list[Shard] = []
+    first, held = 0, []  # type: tuple[int, list[Intervention]]
+    for layer, interventions in enumerate(layers):
+        if held and len(held) + len(interventions) > SHARD_SIZE:
+            shards.append(_layers(first, layer - 1, held))
+            first, held = layer, []
+        held = [*held, *interventions]
+        last = layer
+    return [*shards, _layers(first, last, held)] if held else shards
+
+
+def _layers(first: int, last: int, interventions: Sequence[Intervention]) -> Shard:
+    key = f"L{first:02d}" if first == last else f"L{first:02d}-L{last:02d}"
+    return Shard(key, tuple(interventions))
+
+
+BATTERIES: dict[str, Battery] = {
+    battery.name: battery
+    for battery in (
+        Battery(
+            BASELINE, (), "the unhooked model alone: what it knows, by condition", sample=UNHOOKED
+        ),
+        Battery(
+            "corrupt",
+            (),
+            "the unhooked model on the corrupt prompts",
+            side="corrupt",
+            sample=UNHOOKED,
+        ),
+        Battery(
+            "null", (), "the unhooked model on prompts about nothing", side="null", sample=UNHOOKED
+        ),
+        Battery("zero", ("zero",), "every single head of every layer, zeroed"),
+        Battery("folded", ("zero_folded",), "every single head of every layer, zeroed as folded"),
+        Battery(
+            "methods",
+            (),
+            "every head of layer 0, ablated in four ways, on one example of each cluster",
+            first_layer=("zero", "zero_folded", "mean", "resample"),
+            sample=replace(ONE_EACH, lent=True),
+        ),
+        Battery(
+            "single-heads",
+            ("zero", "zero_folded", "mean", "resample"),
+            "every single head of every layer, ablated in four ways",
+            sample=LENT,
+        ),
+        Battery(
+            "other-methods",
+            ("zero_folded", "mean", "resample"),
+            "every single head of every layer, ablated in the three ways that zero leaves out",
+            sample=LENT,
+        ),
+    )
+}
+
+
+def battery(name: str) -> Battery:
+    """The battery of that name; BatteryError names the nearest known one."""
+    if name in BATTERIES:
+        return BATTERIES[name]
+    raise BatteryError(f"no battery {name!r}; {did_you_mean(name, BATTERIES)}")

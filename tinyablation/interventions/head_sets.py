@@ -1,0 +1,147 @@
+"""Batteries of heads ablated together: all sets of a layer, the subsets of a few, one trio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions.batteries import (
+    BASELINE,
+    SOME,
+    BatteryError,
+    Sample,
+    Shard,
+    Side,
+    cut,
+    require_head,
+)
+from tinyablation.interventions.interventions import (
+    AblateHeads,
+    AblationMethod,
+)
+
+# Triples beyond this many are sampled: C(16, 3), all triples of a layer of GPT-2 medium. Of a layer
+# of 32 heads (Llama, Mistral) that is 560 of 4,960.
+MOST_TRIPLES = 560
+CONFIRMING = Sample(split=CONFIRMATION)
+CONFIRMING_ONE_EACH = Sample(split=CONFIRMATION, per_cluster=1)
+
+
+@dataclass(frozen=True)
+class HeadSets:
+    """H5: the single heads, pairs and triples of one layer, ablated together.
+
+    All of them where the layer has at most MOST_TRIPLES triples; else all pairs, and triples drawn
+    by the seed, with `trio` among them. `trio`, which may be a pair or empty, is then part of the
+    name.
+    """
+
+    layer: int
+    trio: tuple[Head, ...]
+    n_heads: int
+    method: AblationMethod = "zero"
+    seed: int = 0
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    # Nothing is chosen from it: the sets are named beforehand, rivals by the single heads.
+    sample: Sample = CONFIRMING_ONE_EACH
+    describe = "single heads, pairs and triples of one layer"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every triple of the layer is measured."""
+        return comb(self.n_heads, 3) <= MOST_TRIPLES
+
+    @property
+    def name(self) -> str:
+        named = () if self.is_exact else sorted(self.trio)
+        heads = "-" + "_".join(f"{a}.{b}" for a, b in named) if named else ""
+        folded = "" if self.method == "zero" else f"-{self.method}"
+        return f"h5-L{self.layer:02d}{heads}{folded}"
+
+    def sets(self) -> list[tuple[Head, ...]]:
+        """The head sets, smallest first, each in order of heads."""
+        heads = [Head(self.layer, head) for head in range(self.n_heads)]
+        if any(head not in heads for head in self.trio):
+            raise BatteryError(
+                f"the trio {' '.join(map(head_name, self.trio))} is not within the {self.n_heads} "
+                f"heads of layer {self.layer}"
+            )
+        triples = list(combinations(heads, 3))
+        if not self.is_exact:
+            from tinyablation.statistics.intervals import generator
+
+            own = [triple for triple in triples if set(triple) == set(self.trio)]
+            others = [triple for triple in triples if triple not in own]
+            rng = generator(self.seed, f"triples of layer {self.layer}")
+            drawn = sorted(rng.choice(len(others), MOST_TRIPLES, replace=False).tolist())
+            triples = sorted([others[index] for index in drawn] + own)
+        return [*((head,) for head in heads), *combinations(heads, 2), *triples]
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        if n_heads != self.n_heads or self.layer >= n_layers:
+            raise BatteryError(
+                f"sets of layer {self.layer} of {self.n_heads} heads do not fit a model of "
+                f"{n_layers} layers x {n_heads} heads"
+            )
+        ablations = [AblateHeads(heads=heads, method=self.method) for heads in self.sets()]
+        return [Shard(BASELINE, ()), *cut("sets", ablations)]
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """A few named heads of one layer: each alone and all together, and every set between.
+
+    On every example of the confirmation split: what is claimed of these heads is judged by it, and
+    the other sets of the layer (HeadSets) only have to stand beside them.
+    """
+
+    heads: tuple[Head, ...]
+    method: AblationMethod = "zero"
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = CONFIRMING
+    describe = "every subset of a few named heads, ablated together"
+
+    @property
+    def name(self) -> str:
+        folded = "" if self.method == "zero" else f"-{self.method}"
+        return "sets-" + "_".join(f"{a}.{b}" for a, b in sorted(self.heads)) + folded
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.heads:
+            require_head(head, n_layers, n_heads)
+        ablations = [
+            AblateHeads(heads, self.method)
+            for size in range(1, len(self.heads) + 1)
+            for heads in combinations(sorted(self.heads), size)
+        ]
+        return [Shard(BASELINE, ()), Shard("sets", tuple(ablations))]
+
+
+@dataclass(frozen=True)
+class TrioZeroed:
+    """Three heads zeroed together, on both splits: what is fitted on one is judged on the other."""
+
+    trio: tuple[Head, ...]
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+    describe = "three heads, zeroed together"
+
+    @property
+    def ablation(self) -> AblateHeads:
+        return AblateHeads(tuple(sorted(self.trio)))
+
+    @property
+    def name(self) -> str:
+        return "trio-" + "_".join(f"{layer}.{head}" for layer, head in self.ablation.heads)
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.trio:
+            require_head(head, n_layers, n_heads)
+        return [Shard(BASELINE, ()), Shard("trio", (self.ablation,))]

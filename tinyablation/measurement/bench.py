@@ -1,0 +1,282 @@
+"""From a model and a corpus to its run: the one place where prompts, engine and store meet.
+
+A `Bench` holds one model. It is loaded only when something has to be measured: a run found complete
+in the store is read without touching torch.
+"""
+
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyablation.corpora.library import Library
+from tinyablation.interventions.batteries import (
+    EVERYTHING,
+    PER_RELATION,
+    AnyBattery,
+    Sample,
+    Side,
+)
+from tinyablation.interventions.interventions import AblationMethod
+from tinyablation.measurement.gate import Gate
+from tinyablation.measurement.interface import Directions, Elsewhere, Measures
+from tinyablation.measurement.plan import RunPlan, plan_run
+from tinyablation.measurement.precision import TRUSTED_DEVICE
+from tinyablation.measurement.protocols import CORRECTED, PUBLISHED, encode
+from tinyablation.measurement.sampling import Sampling
+from tinyablation.models.registry import ModelEntry
+from tinyablation.models.residency import ALONE, Sharing
+from tinyablation.runs.address import ALL_SPLITS, ENGINE_VERSION, RunConfig
+from tinyablation.runs.store import Run, RunStore
+
+if TYPE_CHECKING:
+    from tinyablation.corpora.examples import Corpus, Example, Split
+    from tinyablation.corpora.own_conditions import OwnCondition
+    from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.measurement.interface import AnyReading
+    from tinyablation.measurement.screening import Screening
+    from tinyablation.runs.documents import Reading
+
+
+class Bench(Measures):
+    """Measures one model on the corpora of its tokenizer, into a store.
+
+    corpora: the folder with a folder of corpora per tokenizer; battery: that of `sweep`; device: a
+    torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
+    CPU, its own choice when None (a narrow model gets one of them, see holding); protocol:
+    "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
+    clusters of each split, drawn by the seed; per_relation: of a crossed corpus, the examples of
+    each relation that are swept; sharing: how this process shares the machine with
+    others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
+    measures what is missing, so that this process loads no model; None: this process does; own:
+    conditions from files, by name.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        *,
+        corpora: Path,
+        store: RunStore,
+        battery: str = "zero",
+        seed: int = 0,
+        device: str = TRUSTED_DEVICE,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: bool = False,
+        protocol: str = CORRECTED,
+        share: float = 1.0,
+        per_relation: int = PER_RELATION,
+        sharing: Sharing = ALONE,
+        screening: "Screening | None" = None,
+        elsewhere: "Elsewhere | None" = None,
+        own: "Mapping[str, OwnCondition] | None" = None,
+    ) -> None:
+        super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
+        self.screening = screening
+        self.protocol = protocol
+        self.battery = "folded" if protocol == PUBLISHED else battery
+        self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
+        # Whoever waits for another process's run gives its accelerator up first.
+        self.store = replace(store, before_waiting=self.make_way)
+        self.seed = seed
+        self.share = share
+        self.per_relation = per_relation
+        self.progress = progress
+        self.elsewhere = elsewhere
+        self.corpora = corpora
+        self.library = Library(corpora, say=_say if progress else None, own=own, seed=seed)
+        self.gate = Gate(self)
+        self.sampling = Sampling(self, self.gate)
+        self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
+        self._read: dict[str, tuple[Corpus, Split]] = {}
+
+    def make_way(self) -> None:
+        """Give up what this bench, and all made from it or it from, hold of accelerators.
+
+        Tables are kept. Models on the CPU stay, since nobody waits for their memory.
+        """
+        for bench in list(self._benches):
+            if bench.holds_turn:
+                bench.drop_model()
+
+    def release(self) -> None:
+        """Forget the model, the one that verifies it, and all tables."""
+        self.drop_model()
+        self.drop_reference()
+        self.gate.clear()
+        self.sampling.clear()
+
+    def like(self, entry: ModelEntry) -> "Bench":
+        """The same bench for another model: same corpora, store, device, seed and protocol.
+
+        The dtype is the same if one was asked for, else the other model's own.
+        """
+        made = Bench(
+            entry,
+            corpora=self.corpora,
+            store=self.store,
+            battery=self.battery,
+            seed=self.seed,
+            device=self.device,
+            dtype=self._asked_dtype,
+            threads=self.threads,
+            progress=self.progress,
+            protocol=self.protocol,
+            share=self.share,
+            per_relation=self.per_relation,
+            sharing=self.sharing,
+            screening=self.screening,
+            elsewhere=self.elsewhere,
+        )
+        made.library = self.library
+        made.described_by = self.described_by
+        made._benches = self._benches
+        self._benches.add(made)
+        return made
+
+    # --- what is measured ------------------------------------------------------------------------
+
+    def corpus(self, condition: str) -> tuple["Corpus", "Split"]:
+        """The examples of a condition and their split, for the model's tokenizer (see library)."""
+        if condition not in self._read:
+            folder = self.facts.folder
+            self._read[condition] = self.library.corpus(folder, condition, self.entry.id)
+        return self._read[condition]
+
+    def rows(
+        self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
+    ) -> dict[int, str]:
+        return self.sampling.rows(condition, sample, aligned=aligned)
+
+    def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
+        return self.sampling.counting(condition, sample, aligned=aligned)
+
+    def pool(self, condition: str, among: str = "known") -> list["Example"]:
+        corpus, _ = self.corpus(condition)
+        return [corpus.examples[row] for row in self.sampling.pool(condition, among)]
+
+    def examples(self, condition: str, split: str | None = None) -> list["Example"]:
+        corpus, _ = self.corpus(condition)
+        return [corpus.examples[row] for row in self.rows(condition, Sample(split))]
+
+    def prompts(
+        self, condition: str, split: str | None = None, side: Side = "clean"
+    ) -> list["Prompt"]:
+        """The prompts of one side as the engine takes them, in row order."""
+        return self.encode(self.examples(condition, split), side)
+
+    def encode(self, examples: list["Example"], side: Side) -> list["Prompt"]:
+        """Prompts as this bench's protocol measures them."""
+        return encode(self.model, examples, side, self.protocol)
+
+    def config(self, condition: str, battery_name: str, sample: Sample = EVERYTHING) -> RunConfig:
+        """The address of a measurement of this model under one condition."""
+        corpus, split = self.corpus(condition)
+        return RunConfig(
+            model=self.entry.id,
+            battery=battery_name,
+            condition=condition,
+            weight_hash=self.facts.weight_hash,
+            config_hash=self.facts.config_hash,
+            tokenizer_hash=self.facts.tokenizer_hash,
+            corpus_hash=corpus.content_hash,
+            split_hash=split.content_hash,
+            engine_version=ENGINE_VERSION,
+            dtype=self.dtype,
+            device=self.device,
+            seed=self.seed,
+            bos=self.facts.bos,
+            protocol=self.protocol,
+            share=self.share,
+            split=sample.split or ALL_SPLITS,
+            per_cluster=self.sampling.per_cluster(condition, sample),
+            selection=self.sampling.token(condition, sample),
+        )
+
+    def run(
+        self, condition: str, wanted: str | AnyBattery, *, directions: Directions | None = None
+    ) -> Run:
+        """The run of one battery under one condition: reused, continued or measured now.
+
+        directions: makes the vectors that the battery steers along; called only when measuring.
+        """
+        plan = plan_run(self, condition, wanted, directions)
+        if self.elsewhere is not None and self._begin(plan):
+            self.elsewhere.complete(self, plan.config)
+        return self.store.obtain(
+            plan.config,
+            plan.shards,
+            plan.measure,
+            plan.examples,
+            progress=self.progress,
+            verify=plan.verify,
+            circumstances=self.circumstances,
+        )
+
+    def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
+        """Where others measure, have these batteries measured at the same time, before each is
+        asked for and waited for. Nothing where this process measures."""
+        if self.elsewhere is not None:
+            for each in wanted:
+                self._begin(plan_run(self, condition, each))
+
+    def advance(
+        self,
+        condition: str,
+        wanted: AnyBattery,
+        shards: Sequence[str],
+        *,
+        directions: Directions | None = None,
+    ) -> dict[str, float]:
+        """Compute the shards of these keys only, and finish the run if they were the last.
+
+        Returns the seconds of each that was computed here (see RunStore.advance).
+        """
+        plan = plan_run(self, condition, wanted, directions)
+        return self.store.advance(
+            plan.config,
+            plan.shards,
+            shards,
+            plan.measure,
+            plan.examples,
+            verify=plan.verify,
+            circumstances=self.circumstances,
+        )
+
+    def _begin(self, plan: RunPlan) -> bool:
+        """Send what is missing of a run; whether there is something to wait for."""
+        assert self.elsewhere is not None
+        under_way = self.elsewhere.is_under_way(plan.config)
+        if self.store.status(plan.config) == "complete" and not under_way:
+            return False
+        return self.elsewhere.begin(
+            self,
+            "run",
+            plan.config,
+            what=plan.battery,
+            directions=plan.directions,
+            missing=self.store.missing(plan.config, plan.shards),
+        )
+
+    def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
+        """A measurement that is a document, at its address: reused, or computed now."""
+        from tinyablation.runs.documents import obtain_reading
+
+        config = self.config(condition, wanted.name(self), wanted.sample)
+        missing = self.store.status(config) != "complete"
+        if (
+            missing
+            and self.elsewhere is not None
+            and self.elsewhere.begin(self, "reading", config, what=wanted)
+        ):
+            self.elsewhere.complete(self, config)
+        return obtain_reading(
+            self.store, config, lambda: wanted.compute(self, condition), self.circumstances
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

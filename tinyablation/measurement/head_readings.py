@@ -1,0 +1,127 @@
+"""Readings of one head, described in plain values: what it writes, its direction, steering by it.
+
+Each can be asked of any bench, on this machine or another (jobs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyablation.corpora.examples import DISCOVERY
+from tinyablation.engine.document import Computed
+from tinyablation.heads import Head
+from tinyablation.interventions.batteries import EVERYTHING, UNHOOKED, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinyablation.measurement.interface import Measures
+
+TOP_K = 50  # tokens listed at either end: what a page shows, and what clusters count
+DIRECTION_VERSION = 1  # part of the address: raised whenever a steering direction could change
+
+
+@dataclass(frozen=True)
+class Written:
+    """What every head of the model writes under a condition, with the named one's by cluster.
+
+    The logit vectors of all layers are kept, because a head is compared with all others: 77 MB for
+    GPT-2 medium (384 heads x 50,257 tokens in float32), .2 MB for an embedded model.
+    """
+
+    head: Head
+    split: str
+    top_k: int = TOP_K
+    sample: Sample = EVERYTHING
+
+    def name(self, bench: Measures) -> str:
+        from tinyablation.corpora.lexicons import ov_battery
+
+        layers = range(bench.facts.n_layers)
+        return ov_battery(self.split, _lexicons(bench), self.top_k, layers, [self.head])
+
+    def compute(self, bench: Measures, condition: str) -> Computed:
+        from tinyablation.engine.head_outputs import measure_ov
+
+        return measure_ov(
+            bench.engine,
+            bench.prompts(condition, self.split),
+            condition=condition,
+            split=self.split,
+            lexicons=_lexicons(bench),
+            top_k=self.top_k,
+            layers_with_vectors=range(bench.facts.n_layers),
+            clusters=[example.cluster_id for example in bench.examples(condition, self.split)],
+            cluster_heads=[self.head],
+            seed=bench.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How many tokens the clean prompt of each row of a condition's corpus has.
+
+    Kept as a measurement, so that evidence that travels without a tokenizer holds it.
+    """
+
+    sample: Sample = UNHOOKED
+
+    def name(self, bench: Measures) -> str:
+        return "prompt-lengths"
+
+    def compute(self, bench: Measures, condition: str) -> Computed:
+        from tinyablation.corpora.tokenisation import encode
+
+        corpus, _ = bench.corpus(condition)
+        tokenizer = bench.model.tokenizer
+        return Computed({"lengths": [len(encode(tokenizer, row.clean)) for row in corpus.examples]})
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The head's mean output at the last token of the discovery prompts, [d_model]."""
+
+    head: Head
+    sample: Sample = EVERYTHING
+
+    def name(self, bench: Measures) -> str:
+        return f"direction-{self.head[0]}.{self.head[1]}-{DISCOVERY}-v{DIRECTION_VERSION}"
+
+    def compute(self, bench: Measures, condition: str) -> Computed:
+        import numpy as np
+
+        from tinyablation.engine.head_outputs import head_outputs
+
+        prompts = bench.prompts(condition, DISCOVERY)
+        vector = head_outputs(bench.engine, prompts)[self.head].cpu().numpy()
+        norm = float(np.linalg.norm(vector))
+        document = {"model": bench.entry.id, "layer": self.head[0], "head": self.head[1]}
+        document |= {"condition": condition, "split": DISCOVERY, "n_examples": len(prompts)}
+        return Computed(document | {"vector_norm": norm}, {"direction": vector})
+
+
+@dataclass(frozen=True)
+class SteeringDirections:
+    """The head's direction under the condition `source`, and controls of the same length."""
+
+    head: Head
+    source: str
+
+    def __call__(self, bench: Measures) -> Mapping[str, Tensor]:
+        import torch
+
+        from tinyablation.interventions.directions import OV, control_directions
+
+        found = bench.reading(self.source, Direction(self.head)).tensors()
+        vector = found["direction"].astype("float64")
+        purpose = f"steering {bench.entry.id} {self.head[0]}:{self.head[1]}"
+        vectors = {OV: vector, **control_directions(vector, bench.seed, purpose)}
+        return {name: torch.from_numpy(each) for name, each in vectors.items()}
+
+
+def _lexicons(bench: Measures) -> dict[str, tuple[str, ...]]:
+    from tinyablation.corpora.lexicons import load_lexicons
+
+    return load_lexicons(bench.corpora / "knowledge" / "lexicons.toml")

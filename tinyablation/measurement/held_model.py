@@ -1,0 +1,216 @@
+"""One model, in memory only while it is needed: where it is loaded and dropped, and what it is.
+
+What is found without torch (`facts`) and what takes the model (`model`, `engine`) are kept apart,
+so that complete measurements are read without loading anything.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tinyablation.measurement.precision import TRUSTED_DEVICE, TRUSTED_DTYPE
+from tinyablation.models.loading import ModelFacts, describe
+from tinyablation.models.registry import ModelEntry
+from tinyablation.models.residency import ALONE, Sharing
+from tinyablation.runs.derived import Circumstances, environment_fingerprint
+
+if TYPE_CHECKING:
+    from tinyablation.engine.engine import Engine
+    from tinyablation.engine.hook_backends import BridgeHooks, PlainHooks
+    from tinyablation.models.loading import LoadedModel
+    from tinyablation.models.residency import Lodging
+
+
+# A model narrower than this computes in one thread on a CPU, however many it may have: its products
+# are too small to be shared out, and one order of sums gives one table for any number of workers.
+WIDE = 512
+
+
+class HeldModel:
+    """A model of the registry on one device, in one dtype.
+
+    `model` is the one place that loads it, `drop_model` the one that gives its memory back.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        *,
+        device: str,
+        dtype: str | None,
+        threads: int | None,
+        sharing: Sharing = ALONE,
+    ) -> None:
+        self.entry = entry
+        self.device = device
+        self.dtype: str = dtype or entry.dtype
+        self.threads = threads
+        self.sharing = sharing
+        self._asked_dtype = dtype
+        # Evidence that travelled without weights brings what they were described as
+        # (rederivation.py).
+        self.described_by: Callable[[ModelEntry], ModelFacts] = describe
+        self._lodging: Lodging | None = None
+        self._loading_seconds: float | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nothing but the order of its sums needs to be checked: float32 on a CPU."""
+        return (self.device, self.dtype) == (TRUSTED_DEVICE, TRUSTED_DTYPE)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What the model's files say; raises WeightsMissing where there are none."""
+        return self.described_by(self.entry)
+
+    @cached_property
+    def model(self) -> "LoadedModel":
+        """The model in memory, loaded when it is first asked for, in its turn."""
+        import torch
+
+        from tinyablation.models.devices import choose_device, reset_peak
+        from tinyablation.models.residency import lodge
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
+        choose_device(self.device)  # one that is not there is said so, not by its driver
+        started = time.perf_counter()
+        lodging = lodge(
+            self.entry,
+            self.facts,
+            device=self.device,
+            dtype=self.dtype,
+            sharing=self.sharing,
+            give_way=self.make_way,
+        )
+        self._lodging = lodging
+        self._loading_seconds = time.perf_counter() - started
+        for device in lodging.devices:  # what measuring takes; the weights count while they are
+            reset_peak(device)
+        return lodging.loaded
+
+    @cached_property
+    def engine(self) -> "Engine":
+        from tinyablation.engine.engine import Engine
+
+        return Engine(self.model)
+
+    @cached_property
+    def plain_hooks(self) -> "PlainHooks":
+        """The same model hooked without the engine; BackendError where it cannot be."""
+        from tinyablation.engine.hook_backends import PlainHooks
+
+        return PlainHooks(self.model)
+
+    @cached_property
+    def bridge_hooks(self) -> "BridgeHooks":
+        """A TransformerBridge over the same weights; BackendError where there can be none."""
+        from tinyablation.engine.hook_backends import BridgeHooks
+
+        return BridgeHooks(self.model)
+
+    @cached_property
+    def reference(self) -> "HeldModel":
+        """This model on the CPU in float32, which verifies what others measure; itself, if it is.
+
+        It holds nothing of an accelerator, so it takes no turns and makes way for nobody.
+        """
+        if self.is_trusted:
+            return self
+        made = HeldModel(
+            self.entry,
+            device=TRUSTED_DEVICE,
+            dtype=TRUSTED_DTYPE,
+            threads=self.threads,
+            sharing=self.sharing,
+        )
+        made.described_by = self.described_by
+        made.__dict__["facts"] = self.facts
+        return made
+
+    def drop_reference(self) -> None:
+        """Give back the memory of the model that verifies this one."""
+        reference = self.__dict__.pop("reference", None)
+        if reference is not None:
+            reference.drop_model()
+
+    def drop_model(self) -> None:
+        """Give the model's memory back; it is loaded again when it is next needed."""
+        names = ("bridge_hooks", "plain_hooks", "engine", "model")
+        held = [self.__dict__.pop(name, None) for name in names]
+        if any(each is not None for each in held):
+            import gc
+
+            from tinyablation.models.devices import empty_cache
+
+            held.clear()
+            lodging, self._lodging = self._lodging, None
+            devices, turn = ((), None) if lodging is None else (lodging.devices, lodging.turn)
+            del lodging
+            gc.collect()  # what refers to itself would keep its memory until some later time
+            for device in devices:
+                empty_cache(device)
+            if turn is not None:  # only now is the memory another's
+                turn.release()
+
+    @property
+    def holds_turn(self) -> bool:
+        """Whether the model is on an accelerator that others may be waiting for."""
+        return self._lodging is not None and self._lodging.turn is not None
+
+    def make_way(self) -> None:
+        """Give back what this process holds of an accelerator, before it waits for others."""
+        if self.holds_turn:
+            self.drop_model()
+
+    def circumstances(self) -> Circumstances:
+        """What this bench computes with, for provenance.json and profile.json.
+
+        The peak of device memory and the halvings of batches count from when the model was loaded.
+        """
+        from tinyablation.models.devices import peak_bytes
+
+        facts, model = self.facts, self.model.model
+        placed = [str(where) for where in getattr(model, "hf_device_map", {}).values()]
+        provenance = {
+            "repo": self.entry.repo,
+            "revision": self.entry.revision,
+            "commit": facts.commit,
+            "package": None if self.entry.package is None else self.entry.package.place,
+            "derived": facts.derived or None,
+            "architecture": facts.architecture,
+            "model_type": facts.model_type,
+            "weight_bytes": facts.weight_bytes,
+            "weights_dtype": self._weights_dtype,
+            "attention": str(model.config._attn_implementation),
+            "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
+            "environment": self._environment,
+        }
+        seconds = self._loading_seconds
+        devices = () if self._lodging is None else self._lodging.devices
+        peaks = [peak for device in devices if (peak := peak_bytes(device)) is not None]
+        profile = {
+            "loading_seconds": None if seconds is None else round(seconds, 6),
+            "peak_device_bytes": sum(peaks) if peaks else None,
+            "batch_halvings": self.engine.room.halvings,
+        }
+        return Circumstances((self._device_facts,), provenance, profile)
+
+    @cached_property
+    def _device_facts(self) -> Mapping[str, object]:
+        # Asked once: the driver is asked for in another process, which takes a second or two.
+        from tinyablation.models.devices import describe_device
+
+        return describe_device(self.device)
+
+    @cached_property
+    def _environment(self) -> str:
+        return environment_fingerprint()
+
+    @cached_property
+    def _weights_dtype(self) -> str | None:
+        from tinyablation.models.checkpoint import weight_files
+        from tinyablation.models.weight_copies import file_dtype
+
+        return file_dtype(weight_files(self.facts.folder, self.entry.id))

@@ -1,0 +1,132 @@
+"""What may be asked of a bench by those that it is made of, and who measures in its place.
+
+They are written against these, so that none of them imports the bench (bench.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from tinyablation.interventions.batteries import EVERYTHING, Sample
+from tinyablation.measurement.held_model import HeldModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinyablation.corpora.examples import Corpus, Example, Split
+    from tinyablation.corpora.library import Library
+    from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.engine.document import Computed
+    from tinyablation.interventions.batteries import AnyBattery, Side
+    from tinyablation.interventions.interventions import AblationMethod
+    from tinyablation.runs.address import RunConfig
+    from tinyablation.runs.documents import Reading
+    from tinyablation.runs.store import Run, RunStore
+
+
+class Measures(HeldModel, ABC):
+    """A bench: one model, its corpora, and the store of what is measured of it."""
+
+    seed: int
+    protocol: str
+    share: float
+    per_relation: int
+    battery: str
+    method: AblationMethod
+    corpora: Path
+    library: Library
+    store: RunStore
+
+    @abstractmethod
+    def corpus(self, condition: str) -> tuple[Corpus, Split]:
+        """The examples of a condition and their split, for the model's tokenizer (see library)."""
+
+    @abstractmethod
+    def rows(
+        self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
+    ) -> dict[int, str]:
+        """Corpus row -> split of what a sample measures, in row order (Sampling.rows)."""
+
+    @abstractmethod
+    def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
+        """Corpus row -> split of all that a sample may be drawn from (Sampling.counting)."""
+
+    @abstractmethod
+    def pool(self, condition: str, among: str = "known") -> list[Example]:
+        """All examples that a measurement of the condition may take means and donors from."""
+
+    @abstractmethod
+    def examples(self, condition: str, split: str | None = None) -> list[Example]:
+        """The examples that a sweep of the condition measures, in row order."""
+
+    @abstractmethod
+    def prompts(
+        self, condition: str, split: str | None = None, side: Side = "clean"
+    ) -> list[Prompt]:
+        """The prompts of one side as the engine takes them, in row order."""
+
+    @abstractmethod
+    def config(self, condition: str, battery_name: str, sample: Sample = EVERYTHING) -> RunConfig:
+        """The address of a measurement of this model under one condition."""
+
+    @abstractmethod
+    def run(
+        self, condition: str, wanted: str | AnyBattery, *, directions: Directions | None = None
+    ) -> Run:
+        """The run of one battery under one condition: reused, continued or measured now.
+
+        directions: makes the vectors that the battery steers along; called only when measuring.
+        """
+
+    @abstractmethod
+    def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
+        """Where others measure, have these batteries measured at the same time, before each is
+        asked for and waited for. Nothing where this process measures."""
+
+    @abstractmethod
+    def advance(
+        self,
+        condition: str,
+        wanted: AnyBattery,
+        shards: Sequence[str],
+        *,
+        directions: Directions | None = None,
+    ) -> dict[str, float]:
+        """Compute the shards of these keys only, and finish the run if they were the last.
+
+        Returns the seconds of each that was computed here (see RunStore.advance).
+        """
+
+    @abstractmethod
+    def reading(self, condition: str, wanted: AnyReading) -> Reading:
+        """A measurement that is a document, at its address: reused, or computed now."""
+
+
+Directions = Callable[[Measures], "Mapping[str, Tensor]"]
+
+
+class AnyReading(Protocol):
+    """What a bench needs of a reading: its name in the address, its sample, and how it is made."""
+
+    @property
+    def sample(self) -> Sample: ...
+    def name(self, bench: Measures) -> str: ...
+    def compute(self, bench: Measures, condition: str) -> Computed: ...
+
+
+class Elsewhere(Protocol):
+    """Who measures what is missing in a store, so that this process need not (dispatch.py)."""
+
+    def is_under_way(self, config: RunConfig) -> bool:
+        """Whether it was begun, and not waited for yet."""
+
+    def begin(
+        self, bench: Measures, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
+    ) -> bool:
+        """Begin it; whether there is something to wait for."""
+
+    def complete(self, bench: Measures, config: RunConfig) -> None:
+        """Wait until the store has it."""

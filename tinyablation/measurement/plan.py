@@ -1,0 +1,104 @@
+"""A run before it is measured: its address, its shards, and who measures them on which examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tinyablation.interventions.batteries import AnyBattery, Shard, Side, battery
+from tinyablation.measurement.shard_computation import Measurement
+from tinyablation.measurement.verification import verify
+from tinyablation.runs.address import RunConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tinyablation.corpora.examples import Corpus, Example
+    from tinyablation.measurement.interface import Directions, Measures
+
+
+class RunPlan(NamedTuple):
+    """What RunStore.obtain needs of a run, and what it was made from."""
+
+    config: RunConfig
+    battery: AnyBattery
+    shards: list[Shard]
+    measure: Measurement
+    examples: pandas.DataFrame
+    directions: Directions | None
+
+    def verify(self, table: pandas.DataFrame) -> dict[str, Any]:
+        return verify(self.measure, self.shards, table)
+
+
+def plan_run(
+    bench: Measures,
+    condition: str,
+    wanted: str | AnyBattery,
+    directions: Directions | None = None,
+) -> RunPlan:
+    """The plan of one battery's run under one condition; no model is loaded for it.
+
+    Where the examples that count are to be known and are not yet, they are decided first, which
+    measures the unhooked model (Measures.selection).
+    """
+    chosen = battery(wanted) if isinstance(wanted, str) else wanted
+    corpus, _ = bench.corpus(condition)
+    sample = chosen.sample
+    rows = bench.rows(condition, sample, aligned=bool(chosen.donor))
+    examples = [corpus.examples[row] for row in rows]
+    return RunPlan(
+        bench.config(condition, chosen.name, sample),
+        chosen,
+        chosen.shards(bench.facts.n_layers, bench.facts.n_heads),
+        measurement_of(bench, chosen, condition, examples, directions),
+        examples_frame(corpus, rows, chosen.side),
+        directions,
+    )
+
+
+def measurement_of(
+    bench: Measures,
+    wanted: AnyBattery,
+    condition: str,
+    examples: Sequence[Example],
+    directions: Directions | None = None,
+) -> Measurement:
+    """What measures a battery on these examples of a condition, drawn by its sample."""
+    sample = wanted.sample
+    corpus, _ = bench.corpus(condition)
+    # Nothing is borrowed for the unhooked model, and a crossed corpus takes a second to encode.
+    pool = examples if sample.among == "all" else bench.pool(condition, sample.among)
+    return Measurement(
+        bench,
+        wanted,
+        condition,
+        examples,
+        pool,
+        run=bench.config(condition, wanted.name, sample).name,
+        place=f"{corpus.tokenizer}/{condition}",
+        seed=bench.seed,
+        protocol=bench.protocol,
+        directions=None if directions is None else partial(directions, bench),
+    )
+
+
+def examples_frame(corpus: Corpus, rows: Mapping[int, str], side: Side) -> pandas.DataFrame:
+    """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
+    import pandas
+
+    # By column: a dictionary a row takes ten times as long, and every run that is read asks for it.
+    examples = [corpus.examples[row] for row in rows]
+    return pandas.DataFrame(
+        {
+            "split": list(rows.values()),
+            "fact_id": [example.fact_id for example in examples],
+            "cluster_id": [example.cluster_id for example in examples],
+            "template_id": [example.template_id for example in examples],
+            "cell": [example.cell for example in examples],
+            "clean": [getattr(example, side) for example in examples],
+            "target": [example.target for example in examples],
+            "foil": [example.foil for example in examples],
+        }
+    )

@@ -1,0 +1,151 @@
+"""Which examples of a condition a measurement of one model is made on."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinyablation.corpora.subsampling import thin, thin_pairs
+from tinyablation.files.hashes import digest
+from tinyablation.interventions.batteries import EVERYTHING, Sample
+from tinyablation.measurement.gate import RELATIONS, Gate
+
+if TYPE_CHECKING:
+    from tinyablation.corpora.examples import Corpus
+    from tinyablation.corpora.known_facts import Selection
+    from tinyablation.measurement.interface import Measures
+
+
+class Sampling:
+    """Draws the samples of one bench, among what the gate says counts for its model."""
+
+    def __init__(self, bench: "Measures", gate: Gate) -> None:
+        self.bench = bench
+        self.gate = gate
+        self._lengths: dict[str, list[int]] = {}
+
+    def clear(self) -> None:
+        """Forget what was read."""
+        self._lengths.clear()
+
+    def per_cluster(self, condition: str, sample: Sample) -> int:
+        """The most examples of a cluster that a sample holds; 0: all.
+
+        Clusters of a crossed corpus are relations of many examples each. Where sweeps run, on known
+        facts, all of them stand for `per_relation`, two for half of that (a pair of mirrors at
+        least), and one for a fourth.
+        """
+        if not self.bench.corpus(condition)[0].is_crossed or sample.among != "known":
+            return sample.per_cluster
+        if sample.per_cluster == 1:
+            return max(1, self.bench.per_relation // 4)
+        # A pair of mirrors at least, so that each answer is target as often as foil.
+        return max(2, self.bench.per_relation // (2 if sample.per_cluster else 1))
+
+    def rows(
+        self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
+    ) -> dict[int, str]:
+        """Corpus row -> split of what a sample measures, in row order.
+
+        aligned: only pairs whose two prompts have equally many tokens.
+        """
+        corpus, _ = self.bench.corpus(condition)
+        found = self.counting(condition, sample, aligned=aligned)
+        most = self.per_cluster(condition, sample)
+        if most:
+            rows = list(found)
+            chosen = [corpus.examples[row] for row in rows]
+            if corpus.is_crossed:
+                gating = RELATIONS if sample.among == "all" else 0
+                kept_rows = thin_pairs(chosen, most, self.bench.seed, clusters_by_family=gating)
+            else:
+                kept_rows = thin(chosen, most, self.bench.seed)
+            found = {rows[index]: found[rows[index]] for index in kept_rows}
+        if corpus.is_crossed and sample.relations:
+            found = self._of_some(corpus, found, sample.relations)
+        if self.bench.share == 1.0:
+            return found
+        from tinyablation.runs.across_seeds import draw_clusters
+
+        kept: dict[int, str] = {}
+        for name in sorted(set(found.values())):
+            rows = [row for row in found if found[row] == name]
+            drawn = draw_clusters(
+                [corpus.examples[row].cluster_id for row in rows], self.bench.share, self.bench.seed
+            )
+            kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
+        return dict(sorted(kept.items()))
+
+    def _of_some(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
+        """The rows of at most so many relations of each split, drawn."""
+        from tinyablation.statistics.intervals import generator
+
+        kept: set[str] = set()
+        for split in sorted(set(rows.values())):
+            names = sorted({corpus.examples[row].cluster_id for row in rows if rows[row] == split})
+            order = generator(self.bench.seed, f"relations patched {split}").permutation(len(names))
+            kept |= {names[int(index)] for index in order[:most]}
+        return {
+            row: split for row, split in rows.items() if corpus.examples[row].cluster_id in kept
+        }
+
+    def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
+        """Corpus row -> split of all that a sample may be drawn from, in row order."""
+        corpus, halves = self.bench.corpus(condition)
+        selection = self._selection_for(condition, sample)
+        families = self.gate.families(condition) if sample.among == "counting" else ()
+        found = {
+            row: name
+            for row, name in sorted(halves.of_row().items())
+            if sample.split in (None, name)
+            and (corpus.examples[row].aligned or not aligned)
+            and (selection is None or row in selection.rows)
+            and (not families or corpus.examples[row].family in families)
+        }
+        return self._with_lenders(condition, found) if sample.lent and corpus.is_crossed else found
+
+    def _with_lenders(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
+        """The rows for which a prompt of another relation, on either side, is as long."""
+        lengths = self.prompt_lengths(condition)
+        corpus, _ = self.bench.corpus(condition)
+        relations: dict[int, set[str]] = {}
+        for row in self.counting(condition, EVERYTHING, aligned=True):
+            relations.setdefault(lengths[row], set()).add(corpus.examples[row].cluster_id)
+        return {
+            row: name
+            for row, name in rows.items()
+            if relations.get(lengths[row], set()) - {corpus.examples[row].cluster_id}
+        }
+
+    def prompt_lengths(self, condition: str) -> list[int]:
+        """By row of the corpus, how many tokens its clean prompt has."""
+        from tinyablation.measurement.head_readings import Lengths
+
+        if condition not in self._lengths:
+            found = self.bench.reading(condition, Lengths()).document()["lengths"]
+            self._lengths[condition] = found
+        return self._lengths[condition]
+
+    def pool(self, condition: str, among: str) -> list[int]:
+        """The rows of all examples that a measurement may take means and donors from."""
+        sample = Sample(among=among)  # type: ignore[arg-type]
+        if self.bench.share != 1.0:
+            return list(self.rows(condition, sample))
+        return list(self.counting(condition, sample))
+
+    def token(self, condition: str, sample: Sample) -> str | None:
+        """What the address of a sample of a crossed corpus says of the examples that counted."""
+        corpus, _ = self.bench.corpus(condition)
+        selection = self._selection_for(condition, sample)
+        token = None if selection is None else selection.token
+        if corpus.is_crossed and sample.among == "counting":
+            token = "-".join(self.gate.families(condition))
+        if corpus.is_crossed and sample.relations:
+            token = f"{token or 'all'}-{sample.relations}"
+        if corpus.is_crossed and sample.lent:
+            every = self.counting(condition, replace(sample, lent=False))
+            own = self.counting(condition, sample)
+            # Where nothing is left out it is the same measurement.
+            token = token if own == every else f"{token or 'all'}-{digest(sorted(own))[:6]}"
+        return token
+
+    def _selection_for(self, condition: str, sample: Sample) -> "Selection | None":
+        return self.gate.selection(condition) if sample.among == "known" else None

@@ -1,0 +1,320 @@
+"""Whether a condition says anything about a model: it must know the answers, by no shortcut.
+
+All functions read tables of the unhooked model and return verdicts. Where a condition has families
+of prompts, each is judged by itself: a family that fails is left out, the condition is blocked
+only if none remains, and what is merely inconclusive counts, with a caveat.
+
+D = (LD clean - LD corrupt) / 2 is what the content of a prompt moves. A preference for a word, for
+a label or for a position adds the same to both sides, and cancels.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinyablation.corpora.examples import family_of
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    Estimate,
+    cluster_interval,
+    generator,
+)
+from tinyablation.verdicts.verdicts import (
+    Floor,
+    Verdict,
+    blocked,
+    figure,
+    judge_above_floor,
+    judge_all_of,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+# The share of prompts in which LD clean must exceed LD corrupt. Chance is one half. A bias for a
+# label or for a position alone comes to one half too, since the mirrored prompt swaps the answers.
+APART = 0.9
+# The share of clean prompts in which the model must prefer the target, for V.1; it gates nothing.
+COMPETENCE_FLOOR = 0.9
+
+ALL = "all"  # the cell of conditions that have no truth x operator cells
+
+
+class CellCompetence(NamedTuple):
+    """How one kind of example is answered, without any intervention."""
+
+    n: int
+    accuracy: float  # share with LD > 0
+    ld: float  # mean, logits
+    top1: float  # share whose argmax is the target
+    p_target: float  # mean probability of the target
+    rank: float  # median rank of the target, 0 = top
+
+
+def competence(clean: "pandas.DataFrame") -> dict[str, CellCompetence]:
+    """By family and truth x operator cell (or "all"): accuracy, LD and behaviour on clean prompts.
+
+    A cell of a family is called "family: cell"."""
+    found = {}
+    for name, rows in clean.groupby(_cells(clean)):
+        found[str(name)] = CellCompetence(
+            len(rows),
+            float((rows["logit_diff"] > 0).mean()),
+            float(rows["logit_diff"].mean()),
+            float((rows["target_rank"] == 0).mean()),
+            float(rows["target_probability"].mean()),
+            float(rows["target_rank"].median()),
+        )
+    return found
+
+
+def _cells(rows: "pandas.DataFrame") -> "pandas.Series":
+    families = rows["template_id"].map(family_of)
+    cells = rows["cell"].where(rows["cell"] != "", ALL)
+    return cells.where(families == "", families + ": " + cells)
+
+
+class Tables(NamedTuple):
+    """Rows of the unhooked model on each side, the same examples in the same order."""
+
+    clean: "pandas.DataFrame"
+    corrupt: "pandas.DataFrame"
+    null: "pandas.DataFrame | None"  # None where the corpus has no null prompts
+    noise: float = 0.0  # numerical, in LD, in logits
+    runs: tuple[str, ...] = ()  # the names of the directories they come from
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of its prompts, sorted; ("",) where the condition has none."""
+        return tuple(sorted(set(self.clean["template_id"].map(family_of))))
+
+    def of(self, *families: str) -> "Tables":
+        """The rows of these families only."""
+        kept = self.clean["template_id"].map(family_of).isin(families).to_numpy()
+        null = None if self.null is None else self.null[kept]
+        return Tables(self.clean[kept], self.corrupt[kept], null, self.noise, self.runs)
+
+
+def mirrored(clean: "pandas.DataFrame", mirrors: Sequence[int]) -> "pandas.DataFrame":
+    """The corrupt rows of a clean table in which every corrupt prompt is measured: as the clean one
+    of the row's mirror (their places are given), whose target is the row's foil.
+    """
+    corrupt = clean.iloc[list(mirrors)].reset_index(drop=True)
+    corrupt["logit_diff"] = -corrupt["logit_diff"]
+    return corrupt.assign(target=clean["target"].to_numpy(), foil=clean["foil"].to_numpy())
+
+
+def blocks(validity: Verdict | None) -> bool:
+    """Whether the claims of a condition with this validity are blocked (None: no gate)."""
+    return validity is not None and validity.status in ("refuted", "blocked")
+
+
+def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
+    """LD clean > LD corrupt in at least APART of the prompts.
+
+    supported: the interval of the share over clusters lies above; refuted: below; else
+    inconclusive. A difference within the numerical noise tells nothing apart.
+    """
+    difference = tables.clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()
+    share = _share(difference > tables.noise, _clusters(tables.clean), seed, f"told apart {what}")
+    return judge_above_floor(
+        share, floor=APART, what=f"{_led(what)}LD clean > LD corrupt in a share of", unit=""
+    )
+
+
+def follows_answers(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
+    """D > 0 whichever of the two answers is the target, and wherever it stands in the prompt.
+
+    Examples are grouped by whether the target sorts before the foil (for labels that is one group a
+    label) and by cell, which says the position where both answers stand in the prompt. A model that
+    merely prefers one label or one position has D > 0 in one group and D < 0 in the other.
+    """
+    clean = tables.clean
+    d = (clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()) / 2
+    first = (clean["target"] < clean["foil"]).to_numpy()
+    groups = {"the first of the two answers is the target": first}
+    groups["the second is"] = ~first
+    cells = clean["cell"].where(clean["cell"] != "", ALL)
+    if cells.nunique() > 1:
+        groups |= {f"cell {name}": (cells == name).to_numpy() for name in sorted(set(cells))}
+    clusters = np.array(_clusters(clean), dtype=object)
+    verdicts = []
+    for name, mask in groups.items():
+        if not mask.any():
+            return blocked(f"{_led(what)}no example in which {name}")
+        estimate = _interval(d[mask], list(clusters[mask]), seed, f"D {what} {name}")
+        verdicts.append(
+            judge_above_floor(
+                estimate, floor=Floor(0.0, tables.noise), what=f"{_led(what)}D where {name}"
+            )
+        )
+    return judge_all_of(verdicts)
+
+
+def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
+    """By family: whether its clean and corrupt prompts are told apart, by no bias.
+
+    details of each: prompts, clusters, accuracy, told apart, and the mean LD of both sides.
+    """
+    found = {}
+    for name in tables.families:
+        own = tables.of(name)
+        apart = told_apart(own, seed=seed, what=name)
+        answers = follows_answers(own, seed=seed, what=name)
+        parts = [apart] if answers.status == "blocked" else [apart, answers]
+        verdict = judge_all_of(parts, show=apart)
+        clean = own.clean["logit_diff"]
+        details = {
+            "prompts": len(own.clean),
+            "clusters": len(set(_clusters(own.clean))),
+            "accuracy": float((clean > 0).mean()),
+            "told apart": None if apart.effect is None else apart.effect.estimate,
+            "LD clean": float(clean.mean()),
+            "LD corrupt": float(own.corrupt["logit_diff"].mean()),
+            "status": verdict.status,
+        }
+        found[name] = Verdict(
+            verdict.status,
+            verdict.reason,
+            apart.effect,
+            apart.floor,
+            unit="share",
+            details=details,
+        )
+    return found
+
+
+def counting(families: dict[str, Verdict]) -> tuple[str, ...]:
+    """The families that count: those which are not shown to fail."""
+    return tuple(name for name, verdict in families.items() if not blocks(verdict))
+
+
+def condition_validity(tables: Tables, *, seed: int = 0) -> Verdict:
+    """Whether the condition counts for the model: some family of it must (see family_validity).
+
+    supported: one is valid; inconclusive: none is, and one may be, so that its claims are judged
+    with a caveat; refuted: each is shown to fail. The figures are those of the families that count
+    together, of all where none does. details: by family, and the caveats.
+    """
+    families = family_validity(tables, seed=seed)
+    return combined(families, tables, seed=seed)
+
+
+def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> Verdict:
+    """The validity of a condition, from that of its families."""
+    kept = counting(families)
+    pooled = told_apart(tables.of(*(kept or families)), seed=seed)
+    named = {name: name or "its prompts" for name in families}
+    statuses = {families[name].status for name in kept}
+    status = "refuted" if not kept else "supported" if "supported" in statuses else "inconclusive"
+    left = [
+        f"{named[name]}: {verdict.reason}" if name else verdict.reason
+        for name, verdict in families.items()
+        if name not in kept
+    ]
+    unsure = [families[name].reason for name in kept if families[name].status == "inconclusive"]
+    if not kept:
+        reason = "; ".join(families[name].reason for name in families)
+    else:
+        shares = ", ".join(
+            f"{name or 'all prompts'} {figure(families[name].effect.estimate)}"  # type: ignore[union-attr]
+            for name in kept
+        )
+        reason = f"clean and corrupt are told apart: {shares}"
+        reason += "".join(f"; left out: {each}" for each in left)
+        reason += "".join(f"; not certain: {each}" for each in unsure)
+    return Verdict(
+        status,  # type: ignore[arg-type]
+        reason,
+        pooled.effect,
+        pooled.floor,
+        unit="share",
+        details={
+            "families": {name or ALL: dict(each.details) for name, each in families.items()},
+            "left out": left,
+            "caveats": unsure,
+        },
+    )
+
+
+def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLOOR) -> Verdict:
+    """The model prefers the target in at least `floor` of the clean prompts of each family.
+
+    supported: the interval of each family's share over clusters lies above the floor; refuted: that
+    of some family below it; else inconclusive. The figures are those of the worst family.
+    """
+    found = {}
+    for name in tables.families:
+        own = tables.of(name).clean
+        right = (own["logit_diff"] > 0).to_numpy()
+        found[name] = _share(right, _clusters(own), seed, f"competence {name}")
+    worst = min(found, key=lambda name: found[name].estimate)
+    verdicts = {
+        name: judge_above_floor(share, floor=floor, what=f"{_led(name)}two-way accuracy", unit="")
+        for name, share in found.items()
+    }
+    whole = judge_all_of(list(verdicts.values()), show=verdicts[worst])
+    details = {name: cell._asdict() for name, cell in competence(tables.clean).items()}
+    return Verdict(
+        whole.status,
+        whole.reason,
+        whole.effect,
+        whole.floor,
+        unit="share",
+        details={"cells": details},
+    )
+
+
+def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
+    """LD clean > LD null > LD corrupt on the mean: content moves LD both ways from what a prompt
+    about nothing prefers, so that no preference of that kind decides.
+    """
+    if tables.null is None or tables.null.empty:
+        return blocked("the corpus has no null prompts")
+    prior = tables.null["logit_diff"].to_numpy()
+    clusters = _clusters(tables.clean)
+    sides = {
+        "LD clean - LD null": tables.clean["logit_diff"].to_numpy() - prior,
+        "LD null - LD corrupt": prior - tables.corrupt["logit_diff"].to_numpy(),
+    }
+    details = {"mean |LD| on null prompts": float(np.abs(prior).mean())}
+    return judge_all_of(
+        [
+            judge_above_floor(
+                _interval(values, clusters, seed, name),
+                floor=Floor(0.0, tables.noise),
+                what=name,
+                details=details,
+            )
+            for name, values in sides.items()
+        ]
+    )
+
+
+def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
+    """The mean with its interval; values that are all the same have that value alone."""
+    data = np.asarray(values, dtype=float)
+    if len(set(clusters)) < 2:
+        # One cluster says nothing about another: any mean of the range seen is possible.
+        mean = float(data.mean())
+        return Estimate(mean, float(data.min()), float(data.max()), len(data), 1)
+    try:
+        return cluster_interval(data, clusters, generator(seed, purpose))
+    except DegenerateInterval as same:
+        return Estimate(same.value, same.value, same.value, len(data), len(set(clusters)))
+
+
+def _share(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
+    """A share with its interval, which knows no bounds: a share has them."""
+    share = _interval(np.asarray(values, dtype=float), clusters, seed, purpose)
+    return share._replace(low=max(0.0, share.low), high=min(1.0, share.high))
+
+
+def _led(what: str) -> str:
+    return f"{what}: " if what else ""
+
+
+def _clusters(rows: "pandas.DataFrame") -> list[str]:
+    return [str(name) for name in rows["cluster_id"]]

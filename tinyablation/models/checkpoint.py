@@ -1,0 +1,213 @@
+"""What a Hugging Face model folder holds: config, tokenizer, weights; and hashes of them.
+
+Nothing heavy is imported here: what a model is can be said from its files alone.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+GGUF = ".gguf"
+# What a tokenizer may consist of; those that exist are hashed.
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Fields of config.json that say where a model came from or how it is held, not what it computes;
+# the dtype of a run stands in its address anyway.
+_INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+# Files from here on are hashed once and the hash is kept: 14 GB take some 10 s to read.
+REMEMBERED_BYTES = 2**26
+
+
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The safetensors that transformers reads: the single file, else the shards of the index.
+
+    name: what the model is called in messages. Raises WeightsMissing naming what is not there, and
+    PickledWeights, with the command that converts them, where there are pickled weights only.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / WEIGHTS_INDEX
+    if index.is_file():
+        names = shard_names(index, name)
+        missing = [shard for shard in names if not (folder / shard).is_file()]
+        if missing:
+            raise WeightsMissing(
+                f"model {name!r}: {index} lists {', '.join(missing)}, but {folder} has no such "
+                "file; copy what is missing there"
+            )
+        return [folder / shard for shard in names]
+    if any(path.suffix in PICKLED for path in folder.iterdir()):
+        target = folder.with_name(f"{folder.name}-safetensors")
+        raise PickledWeights(
+            f"model {name!r}: {folder} has pickled weights only, which are never read (loading a "
+            "pickle can run code); convert once with: "
+            + conversion_command(str(folder), None, target)
+        )
+    raise WeightsMissing(f"model {name!r}: no {WEIGHTS} in {folder}; put the weights there")
+
+
+def gguf_in(source: Path, name: str) -> Path | None:
+    """The GGUF file that a model is read from: source itself, or the one in a folder without
+    safetensors. None where there is none; LoadingError names several.
+    """
+    if source.is_file():
+        return source
+    if (source / WEIGHTS).is_file() or (source / WEIGHTS_INDEX).is_file() or not source.is_dir():
+        return None
+    found = sorted(path for path in source.iterdir() if path.suffix.lower() == GGUF)
+    if len(found) > 1:
+        raise LoadingError(
+            f"model {name!r}: {source} has {len(found)} GGUF files "
+            f"({', '.join(path.name for path in found)}); name one of them"
+        )
+    return found[0] if found else None
+
+
+def shard_names(index: Path, name: str) -> list[str]:
+    """The files that an index of shards lists, sorted; LoadingError if it cannot be used."""
+    weight_map = read_object(index, name).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise LoadingError(f"model {name!r}: {index} has no 'weight_map'; save the model again")
+    names = sorted({str(value) for value in weight_map.values()})
+    for shard in names:
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise LoadingError(
+                f"model {name!r}: {index} lists {shard!r}, which is no safetensors file of its "
+                "folder"
+            )
+    return names
+
+
+def tokenizer_files(folder: Path, name: str) -> list[Path]:
+    """The files the tokenizer consists of; LoadingError where there is none."""
+    found = [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()]
+    if not found:
+        raise LoadingError(f"model {name!r}: no tokenizer in {folder}; save one there")
+    return found
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """config.json; WeightsMissing where there is none, LoadingError where it is no JSON object."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise WeightsMissing(f"model {name!r}: no {CONFIG} in {folder}; put the model's there")
+    config = read_object(path, name)
+    if "transformers_weights" in config:  # names a file that is loaded in place of those we hash
+        raise LoadingError(
+            f"model {name!r}: {path} names its weight file in 'transformers_weights'; remove that "
+            f"field and call the file {WEIGHTS}"
+        )
+    return config
+
+
+def read_object(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of the model `name`; LoadingError says what is wrong with it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoadingError(
+            f"model {name!r}: {path} cannot be read ({error.strerror}); check the file"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise LoadingError(f"model {name!r}: {path} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise LoadingError(f"model {name!r}: {path} holds no JSON object")
+    return found
+
+
+def conversion_command(source: str, revision: str | None, folder: Path) -> str:
+    """The command line that writes a checkpoint's pickled weights once more as safetensors.
+
+    source: a repository or a local folder; folder: where the copy goes. transformers reads the
+    pickle in a process of its own, with weights_only (no code in it is run).
+    """
+    at = f", revision={revision!r}" if revision else ""
+    program = (
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        f"M.from_pretrained({source!r}{at}, dtype='auto').save_pretrained({folder.as_posix()!r}); "
+        f"T.from_pretrained({source!r}{at}).save_pretrained({folder.as_posix()!r})"
+    )
+    # Double quotes serve every shell, as long as nothing in them means something to one.
+    plain = re.search(r'["$`\\!%]', program) is None
+    return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """sha256 of what config.json says the model computes, whatever its layout or origin."""
+    kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_hash(paths: Sequence[Path]) -> str:
+    """The hash of a model's weight files: that of the one file, or of several together."""
+    return file_hash(paths[0]) if len(paths) == 1 else files_hash(paths)
+
+
+def files_hash(paths: Iterable[Path], *, text: bool = False) -> str:
+    """sha256 of the names and hashes of some files; text: with newlines made LF first."""
+    lines = [f"{path.name} {file_hash(path, text=text)}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_hash(path: Path, *, text: bool = False) -> str:
+    """sha256 of a file: what sha256sum prints, or, as text, of its content with LF newlines.
+
+    That of a large file is kept beside the hub's cache, and believed as long as the file has the
+    same size and the same time of modification, to the nanosecond.
+    """
+    if text:  # a checkout with CRLF line ends is the same tokenizer
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    status = path.stat()
+    if status.st_size < REMEMBERED_BYTES:
+        return _digest(path)
+    seen = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    note = _note_of(path)
+    known = _noted(note, seen)
+    if known is not None:
+        return known
+    found = _digest(path)
+    from tinyablation.files.manifests import write_json
+
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        write_json(note, {**seen, "sha256": found})
+    return found
+
+
+def _noted(note: Path, seen: dict[str, int]) -> str | None:
+    """The hash that a note has of a file as it was seen; None without a note that can be read."""
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        return str(kept["sha256"]) if {key: kept[key] for key in seen} == seen else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _note_of(path: Path) -> Path:
+    from huggingface_hub import cached_assets_path
+
+    folder = cached_assets_path("tinyablation", namespace="hashes")
+    return folder / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

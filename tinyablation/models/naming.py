@@ -1,0 +1,77 @@
+"""What a model that no registry lists is called: from its folder or file, or from what is in it.
+
+Nothing heavy is imported here.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinyablation.errors import LoadingError
+from tinyablation.models.checkpoint import CONFIG, gguf_in
+
+# Of folders and files that are called after what they are, not after whose they are: "hf", "model",
+# "final", a commit in the hub's cache.
+_SAYS_NOTHING = re.compile(
+    r"(ggml-)?(hf|models?|weights?|checkpoints?|ckpts?|snapshots?|main|latest|last|best|final|out"
+    r"|outputs?|converted|dequantised|dequantized|gguf|ggml|safetensors|pytorch|tmp|temp"
+    r"|[0-9a-f]{6,}|\d+)?([-_.](i?q\d\w*|bf16|f16|f32|fp16|fp32))?",
+    re.IGNORECASE,
+)
+_HUB_CACHE = re.compile(r"models--(?:.+--)?(.+)")  # of a repository, in the hub's cache
+# Fields of config.json that say what was loaded or saved there; the second is of a GGUF's reader.
+_NAME_FIELDS = ("_name_or_path", "_model_name_or_path")
+
+
+class Named(NamedTuple):
+    """A title, and the kind of model that the files say it is: "llama"; "" where they do not."""
+
+    title: str
+    kind: str
+
+
+def name_of(path: Path) -> Named:
+    """What to call the model in a folder, or a GGUF file.
+
+    The repository's name in the hub's cache; else that of the folder or file; where that says
+    nothing ("hf"), what config.json or the GGUF file calls itself, or a folder round it.
+    """
+    within, kind = _within(path)
+    own = path.stem if path.is_file() else path.name
+    cached = next((found[1] for part in path.parents if (found := _cached(part))), None)
+    titles = (cached, own, within, *(part.name for part in path.parents[:3]))
+    says = (title for title in titles if title and not _SAYS_NOTHING.fullmatch(title))
+    return Named(next(says, own or "model"), kind)
+
+
+def _cached(folder: Path) -> re.Match[str] | None:
+    return _HUB_CACHE.fullmatch(folder.name)
+
+
+def _within(path: Path) -> tuple[str, str]:
+    """What the files call the model, and its kind. What is wrong with them is said when they are
+    needed.
+    """
+    try:
+        gguf = gguf_in(path, path.name)
+        if gguf is not None:
+            from tinyablation.models.gguf import read_header
+
+            header = read_header(gguf, path.name)
+            return header.title, header.architecture
+    except (OSError, LoadingError):
+        return "", ""
+    try:
+        config: dict[str, Any] = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        name = next((str(config[field]) for field in _NAME_FIELDS if config.get(field)), "")
+        return next(_parts(name), ""), str(config.get("model_type", ""))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return "", ""
+
+
+def _parts(name: str) -> Iterator[str]:
+    """The parts of a path or a repository's name that say something, the last first."""
+    parts = (part for part in reversed(re.split(r"[/\\]", name)) if part.strip("."))
+    return (part for part in parts if not _SAYS_NOTHING.fullmatch(part))

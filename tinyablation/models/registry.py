@@ -1,0 +1,430 @@
+"""Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tinyablation.errors import LoadingError, TinyAblationError
+from tinyablation.models.checkpoint import GGUF, file_hash, gguf_in, weight_files, weights_hash
+from tinyablation.models.naming import name_of
+from tinyablation.spelling import did_you_mean
+
+Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+# What the hub allows: "gpt2" of old, "owner/name" since; no part may lead out of a folder.
+REPO = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
+# A branch, tag or commit, as in refs/pr/3; never "..", since the cache keeps it as a path.
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=100)]
+# A distribution of an index, as PEP 503 spells it, and a version that pip pins with "==".
+_PACKAGE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+_VERSION = r"^[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?$"
+# A GGUF file within a package; no part may lead out of a folder.
+_MEMBER = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.gguf$"
+# model_type of config.json, or the architecture of a GGUF file -> what the page calls the family.
+_FAMILIES: Mapping[str, Family] = {
+    "gpt2": "gpt2",
+    "mistral": "mistral",
+    "llama": "llama",
+    "gpt_neox": "neox",
+}
+
+# Of a hash, in the name of one of two models that are called alike.
+TOLD_APART_DIGITS = 6
+
+
+class RegistryError(TinyAblationError):
+    """The registry file is wrong, or a model that it does not list was asked for."""
+
+
+class Checkpoint(BaseModel):
+    """The weights of a model after `step` steps of its training: a folder, or a revision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int = Field(ge=0, strict=True)
+    source: Path | None = None
+    revision: Revision | None = None
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.source is None) == (self.revision is None):
+            raise ValueError("give either a source (a folder) or a revision of the model's repo")
+        return self
+
+    def same_weights(self, other: Self) -> bool:
+        """Whether both name the same place, whatever their step."""
+        return self.model_dump(exclude={"step"}) == other.model_dump(exclude={"step"})
+
+
+class Package(BaseModel):
+    """A GGUF file inside a package of the Python index (PyPI), pinned: its sha256 and its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=_PACKAGE, max_length=100)
+    version: str = Field(pattern=_VERSION, max_length=40)
+    file: str = Field(pattern=_MEMBER, max_length=200)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(gt=0, strict=True)
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, for a reader."""
+        return f"PyPI {self.name} {self.version}: {self.file}"
+
+
+class ModelEntry(BaseModel):
+    """One model of the registry.
+
+    It comes from source, a Hugging Face folder or a GGUF file, resolved against the folder of the
+    TOML file; from repo, a repository of the hub, at revision (a branch, tag or commit; default:
+    main); or from package, a GGUF file in one. bos
+    says whether prompts begin with the tokenizer's BOS (None: as TransformerLens has it for the
+    architecture); dtype is that of a run, unless asked otherwise; parameters is how many there are,
+    gated whether the hub wants a licence accepted. twin is the id of the model that differs from
+    this one in the planted treatment only; checkpoints are earlier and later states of its
+    training, two at least, in the order of their steps. The last may be the model itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Ids become directory names and pytest ids, hence the narrow alphabet.
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
+    title: str = Field(min_length=1)
+    source: Path | None = None
+    repo: str | None = Field(default=None, pattern=REPO.pattern)
+    package: Package | None = None
+    revision: Revision | None = None
+    family: Family
+    variant: Literal["hedged", "plain", "natural"]
+    bos: bool | None = None
+    dtype: Dtype = "float32"
+    parameters: int | None = Field(default=None, gt=0, strict=True)
+    gated: bool = False
+    twin: str | None = None
+    note: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if sum(place is not None for place in (self.source, self.repo, self.package)) != 1:
+            raise ValueError(
+                "give either a source (a folder), a repo (of the hub) or a package (of PyPI)"
+            )
+        if self.repo is None and self.revision is not None:
+            raise ValueError("a revision is one of a repo; a folder or package has none")
+        if self.repo is None and any(one.revision is not None for one in self.checkpoints):
+            raise ValueError("the revisions of its checkpoints need a repo")
+        return self
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _is_a_course(cls, given: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        if len(given) == 1:
+            raise ValueError("one checkpoint is no course; list two or more, or none")
+        for earlier, later in pairwise(given):
+            if later.step <= earlier.step:
+                raise ValueError(
+                    f"step {later.step} stands after step {earlier.step}; list them in order, "
+                    "each once"
+                )
+        for earlier, later in combinations(given, 2):
+            if earlier.same_weights(later):
+                raise ValueError(f"steps {earlier.step} and {later.step} name the same weights")
+        return given
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the hub has it, and this machine only if it was downloaded."""
+        return self.repo is not None
+
+    @property
+    def is_package(self) -> bool:
+        """Whether a package of the Python index has it."""
+        return self.package is not None
+
+    @property
+    def is_named_only(self) -> bool:
+        """Whether it has to be fetched, so that it is used only where a session names it."""
+        return self.is_hub or self.is_package
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, for a reader: a path, repository@revision, or a package's file."""
+        if self.package is not None:
+            return self.package.place
+        if self.repo is None:
+            return str(self.source)
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+    def at(self, checkpoint: Checkpoint) -> "ModelEntry":
+        """This model as it was at one of its checkpoints: an entry called <id>-step<0000>."""
+        there: dict[str, Any] = (
+            {"source": checkpoint.source, "repo": None, "package": None, "revision": None}
+            if checkpoint.source is not None
+            else {"revision": checkpoint.revision}
+        )
+        return self.model_copy(
+            update={
+                "id": f"{self.id}-step{checkpoint.step:04d}",
+                "title": f"{self.title}, step {checkpoint.step}",
+                **there,
+                "twin": None,
+                "checkpoints": (),
+            }
+        )
+
+    def at_revision(self, revision: str) -> "ModelEntry":
+        """This model at another revision of its repository: an entry called <id>-<revision>."""
+        return self.model_copy(
+            update={
+                "id": f"{self.id}-{_slug(revision)}",
+                "title": f"{self.title}, revision {revision}",
+                "revision": revision,
+                "twin": None,
+                "checkpoints": (),
+            }
+        )
+
+    def called(self, name: str) -> "ModelEntry":
+        """This model under another title, and the id that is made of it."""
+        return self.model_copy(update={"id": _slug(name, 60), "title": name})
+
+    def told_apart(self) -> "ModelEntry":
+        """This model with the first digits of its hash in title and id."""
+        digits = _content(self)[:TOLD_APART_DIGITS]
+        return self.model_copy(
+            update={
+                "id": f"{self.id[: 59 - len(digits)]}-{digits}",
+                "title": f"{self.title} ({digits})",
+            }
+        )
+
+    @property
+    def name_again(self) -> str:
+        """What `called` makes this id of: the title, if it says as much."""
+        return self.title if _slug(self.title, 60) == self.id else self.id
+
+
+class Registry(Mapping[str, ModelEntry]):
+    """The models of one file, by id, in file order."""
+
+    def __init__(self, path: Path, entries: Mapping[str, ModelEntry]) -> None:
+        self.path = path
+        self._entries = dict(entries)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All model ids, in file order."""
+        return tuple(self._entries)
+
+    @property
+    def local_ids(self) -> tuple[str, ...]:
+        """Ids of the models that are folders of this machine."""
+        return tuple(key for key, entry in self._entries.items() if not entry.is_named_only)
+
+    @property
+    def named_only_ids(self) -> tuple[str, ...]:
+        """Ids of the models that the hub or a package has."""
+        return tuple(key for key, entry in self._entries.items() if entry.is_named_only)
+
+    @property
+    def hub_ids(self) -> tuple[str, ...]:
+        """Ids of the models that the hub has."""
+        return tuple(key for key, entry in self._entries.items() if entry.is_hub)
+
+    def with_entries(self, entries: Iterable[ModelEntry]) -> "Registry":
+        """This registry and these, which replace entries of the same id."""
+        return Registry(self.path, self._entries | {entry.id: entry for entry in entries})
+
+    def named(self, name: str, revision: str | None = None, title: str | None = None) -> ModelEntry:
+        """The entry that a user means by an id, a folder, a GGUF file or a repository of the hub.
+
+        One that is not listed gets an entry of its own, called as tinyablation.models.naming finds,
+        or by `title`; where the id of a listed model is made of that, with some digits of its hash.
+        A path is one that exists, or begins with ".", "/" or "~". Raises RegistryError for a path
+        that does not exist, for a revision of what is no repository, and for what is none of these.
+        """
+        entry = self._at(name, revision)
+        if title is not None and title != entry.title:
+            entry = entry.called(title)
+        # Ids become directory names: an unlisted model never takes that of a listed one.
+        taken = self._entries.get(entry.id)
+        return entry if taken is None or taken == entry else entry.told_apart()
+
+    def _at(self, name: str, revision: str | None) -> ModelEntry:
+        entry = self._entries.get(name) or next(
+            (one for one in self._entries.values() if one.repo == name), None
+        )
+        if entry is None:
+            entry = self._unlisted(name)
+        if revision is None or revision == entry.revision:
+            return entry
+        if not entry.is_hub:
+            raise RegistryError(
+                f"{name}: is {'a package' if entry.is_package else 'a folder'}, which has no "
+                f"revision {revision!r}; leave --revision out"
+            )
+        try:
+            TypeAdapter(Revision).validate_python(revision)
+        except ValidationError as error:
+            raise RegistryError(f"revision {revision!r}: {_first(error)}") from error
+        return entry.at_revision(revision)
+
+    def _unlisted(self, name: str) -> ModelEntry:
+        path = Path(name).expanduser()
+        given: dict[str, Any] = {"family": "other", "variant": "natural"}
+        if name and (path.is_dir() or (path.suffix.lower() == GGUF and path.is_file())):
+            path = path.resolve()
+            known = next((one for one in self._entries.values() if one.source == path), None)
+            if known is not None:
+                return known
+            found = name_of(path)
+            given |= {"source": path, "family": _FAMILIES.get(found.kind, "other")}
+            return ModelEntry(**given, id=_slug(found.title), title=found.title)
+        if name.startswith((".", "/", "~")):
+            raise RegistryError(
+                f"{name}: no such folder; name a folder, a hub id or one of these: "
+                + ", ".join(self.ids)
+            )
+        if not REPO.match(name):
+            raise RegistryError(
+                f"{name!r} is neither a model id, a folder nor a repository of the hub; "
+                f"{did_you_mean(name, self.ids)}"
+            )
+        return ModelEntry(**given, id=_slug(name.rsplit("/", 1)[-1]), title=name, repo=name)
+
+    def __getitem__(self, key: str) -> ModelEntry:
+        """The entry called `key`; RegistryError with the nearest known id when there is none."""
+        if key not in self._entries:
+            raise RegistryError(f"{self.path}: no model {key!r}; {did_you_mean(key, self.ids)}")
+        return self._entries[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def load_registry(path: str | Path) -> Registry:
+    """Read and validate a registry file of [[model]] tables.
+
+    Raises RegistryError, naming file, line, model and field, for a missing or malformed file, an
+    unknown or missing key, a value of the wrong kind, an id given twice, or an unknown twin.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RegistryError(f"{path}: not valid TOML: {error}") from error
+    for key in document:
+        if key != "model":
+            raise RegistryError(f"{path}: unknown key {key!r}; {did_you_mean(key, ('model',))}")
+    tables = document.get("model", [])
+    if not isinstance(tables, list) or not tables:
+        raise RegistryError(f"{path}: lists no model; add a [[model]] table")
+    lines = [n for n, line in enumerate(text.splitlines(), 1) if line.strip() == "[[model]]"]
+    entries: dict[str, ModelEntry] = {}
+    places: dict[str, str] = {}
+    for position, table in enumerate(tables):
+        place = f"{path}:{lines[position]}" if len(lines) == len(tables) else str(path)
+        entry = _entry(table, place, path.parent)
+        if entry.id in entries:
+            raise RegistryError(f"{place}: model {entry.id!r} is listed twice; rename one")
+        entries[entry.id] = entry
+        places[entry.id] = place
+    for entry in entries.values():
+        if entry.twin is not None and (entry.twin not in entries or entry.twin == entry.id):
+            raise RegistryError(
+                f"{places[entry.id]}: model {entry.id!r}: twin {entry.twin!r} is no other model of "
+                f"this file; {did_you_mean(entry.twin, tuple(entries))}"
+            )
+    return Registry(path, entries)
+
+
+def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
+    if not isinstance(table, dict):
+        raise RegistryError(f"{place}: 'model' must be an array of tables; write [[model]]")
+    name = table.get("id", "?")
+    _known_fields(table, ModelEntry, f"{place}: model {name!r}")
+    if isinstance(table.get("package"), dict):
+        _known_fields(table["package"], Package, f"{place}: model {name!r}: package")
+    checkpoints = table.get("checkpoints")
+    for number, checkpoint in enumerate(checkpoints if isinstance(checkpoints, list) else ()):
+        if isinstance(checkpoint, dict):
+            where = f"{place}: model {name!r}: checkpoint {number + 1}"
+            _known_fields(checkpoint, Checkpoint, where)
+    try:
+        entry = ModelEntry.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        where = f"field {field!r}: " if field else ""
+        raise RegistryError(f"{place}: model {name!r}: {where}{_first(error)}") from error
+
+    def resolved(source: Path | None) -> Path | None:
+        return None if source is None else (folder / source).resolve()
+
+    return entry.model_copy(
+        update={
+            "source": resolved(entry.source),
+            "checkpoints": tuple(
+                checkpoint.model_copy(update={"source": resolved(checkpoint.source)})
+                for checkpoint in entry.checkpoints
+            ),
+        }
+    )
+
+
+def _first(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
+
+
+def _slug(name: str, most: int = 40) -> str:
+    """A name as an id: lower case, and "-" for whatever an id may not hold."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
+    return slug[:most].rstrip("-._") or "model"
+
+
+def _content(entry: ModelEntry) -> str:
+    """What tells a model from another of its name, in hex: its weights, else where it is."""
+    if entry.package is not None:
+        return entry.package.sha256
+    if entry.source is not None:
+        # What is wrong with its files is said when they are needed.
+        with suppress(OSError, LoadingError):
+            gguf = gguf_in(entry.source, entry.id)
+            if gguf is not None:
+                return file_hash(gguf)
+            return weights_hash(weight_files(entry.source, entry.id))
+    return hashlib.sha256(entry.place.encode()).hexdigest()
+
+
+def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -> None:
+    known = tuple(kind.model_fields)
+    for key in table:
+        if key not in known:
+            raise RegistryError(f"{place}: unknown field {key!r}; {did_you_mean(key, known)}")

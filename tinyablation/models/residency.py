@@ -1,0 +1,114 @@
+"""A model gets into memory: its place on this machine, its turn there, a copy that maps.
+
+The way of it: what it needs, which device or devices have that room, the turn to take it, and,
+for several workers on one CPU, a copy of the weights in the run's dtype that all of them map.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyablation.models.loading import LoadedModel, ModelFacts, load_model
+from tinyablation.models.registry import ModelEntry
+
+if TYPE_CHECKING:
+    from tinyablation.models.device_queue import Turn, Turns
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How this process shares the machine with its siblings.
+
+    turns: how they share accelerators, None where it is alone; workers: how many of them may hold
+    the same model; owner: what this one is called; spread: whether a model may go to other GPUs
+    than the one asked for; say: is told, a line at a time, what is waited for or made.
+    """
+
+    turns: "Turns | None" = None
+    workers: int = 1
+    owner: str = "main"
+    spread: bool = True
+    say: Callable[[str], None] = _silent
+
+
+ALONE = Sharing()
+
+
+@dataclass
+class Lodging:
+    """A model in memory, and the turn it holds there until `release`."""
+
+    loaded: LoadedModel
+    turn: "Turn | None"
+    devices: tuple[str, ...]  # accelerators it takes memory of
+
+
+def lodge(
+    entry: ModelEntry,
+    facts: ModelFacts,
+    *,
+    device: str,
+    dtype: str,
+    sharing: Sharing = ALONE,
+    give_way: Callable[[], None] | None = None,
+) -> Lodging:
+    """Load a model where this machine has room for it, waiting for its turn if need be.
+
+    dtype: "float32", "bfloat16" or "float16"; give_way: called before the first wait, to free what
+    this process holds itself. Raises TooLarge where there is no room at all, LoadingError as
+    load_model does.
+    """
+    from tinyablation.models.checkpoint import weight_files
+    from tinyablation.models.devices import memory_of
+    from tinyablation.models.placement import needed_bytes, place, weight_numbers
+    from tinyablation.models.weight_copies import file_dtype, worth_converting
+
+    files = weight_files(facts.folder, entry.id)
+    held = file_dtype(files)
+    copying = worth_converting(facts.weight_bytes, held, dtype, device, workers=sharing.workers)
+    need = needed_bytes(
+        weight_numbers(files),
+        dtype,
+        layers=facts.n_layers,
+        embedding_numbers=facts.vocab_size * facts.d_model,
+    )
+    turns = sharing.turns
+    placement = place(
+        need,
+        device,
+        name=entry.id,
+        memory=memory_of if turns is None else turns.capacity,
+        spread=sharing.spread,
+        workers=sharing.workers,
+        shared=copying or held == dtype,
+    )
+    devices = tuple(placement.reserved)
+    turn = None
+    if turns is not None and devices:
+        turn = turns.take(
+            placement.reserved, owner=sharing.owner, purpose=entry.id, give_way=give_way
+        )
+    try:
+        folder = _mapped_copy(entry, facts, dtype, sharing) if copying else facts.folder
+        loaded = load_model(entry, dtype=dtype, facts=facts, folder=folder, placement=placement)
+    except BaseException:
+        if turn is not None:
+            turn.release()
+        raise
+    return Lodging(loaded, turn, devices)
+
+
+def _mapped_copy(entry: ModelEntry, facts: ModelFacts, dtype: str, sharing: Sharing) -> Path:
+    from tinyablation.models.weight_copies import CopyError, converted
+
+    try:
+        return converted(facts.folder, facts.weight_hash, dtype, name=entry.id, say=sharing.say)
+    except CopyError as error:
+        # Each worker then holds weights of its own, which costs memory and nothing else.
+        sharing.say(str(error))
+        return facts.folder

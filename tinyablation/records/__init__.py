@@ -1,0 +1,1 @@
+"""One record per test case, its schema and its files."""

@@ -1,0 +1,383 @@
+"""The data file of a session: one record per claim, model and condition, and where it came from.
+
+Written once per session as `records.json` (everything) and `records.parquet` (one row a record, for
+notebooks); the report is a pure function of it. Everything in it is plain JSON (see
+tinyablation/records/plain.py).
+"""
+
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+
+from tinyablation.files.manifests import write_together
+from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
+from tinyablation.records.conditions import CONDITIONS as CONDITIONS
+from tinyablation.records.error_rates import ErrorRates
+from tinyablation.records.panels import Panel
+from tinyablation.records.parquet import from_json, from_parquet, to_parquet
+from tinyablation.records.plain import Count, Number, Plain, RecordError, plain
+from tinyablation.records.trust import (
+    BackendCheck,
+    Boundary,
+    Multiplicity,
+    Multiverse,
+    NoiseRow,
+    Screened,
+)
+
+# 2: protocols, panels, and published figures with unit, interval and quantity.
+# 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
+SCHEMA_VERSION = 3
+# Of the schema before, too: all that 3 added may be missing. So an older report can be a baseline.
+READABLE = (2, SCHEMA_VERSION)
+
+Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
+Prediction = Literal["supported", "refuted", "inconclusive", "blocked"]
+Outcome = Literal["passed", "xfailed", "failed", "skipped", "error"]
+# How a session measured: as this project does, or as the published study did.
+ProtocolName = Literal["corrected", "published"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
+
+
+class PublishedFigure(Plain):
+    """One figure of the literature to stand beside a measured one.
+
+    low and high are its published interval, if there is one. quantity says which figure of a record
+    it is to be compared with: "effect", or the name of a detail ("effects/0:4": the entry "0:4" of
+    the detail "effects").
+    """
+
+    model: str
+    condition: str
+    value: Number | str
+    unit: str = ""
+    low: Number | None = None
+    high: Number | None = None
+    quantity: str = "effect"
+    source: str
+
+
+class Heatmap(Plain):
+    """Mean change of the logit difference by head: `values[layer][head]`; None: not measured."""
+
+    values: list[list[Number | None]]
+    title: str
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        if len({len(row) for row in self.values}) > 1:
+            raise ValueError("every layer of a heatmap must have as many heads as the others")
+        return self
+
+
+class Extreme(Plain):
+    """A prompt whose logit difference an intervention moved much, either way."""
+
+    prompt: str
+    target: str
+    foil: str
+    clean_ld: Number
+    delta: Number
+    split: str
+
+
+class Record(Plain):
+    """What one claim came to, for one model under one condition."""
+
+    claim: str = Field(description="ledger id, such as H1.1")
+    family: str = Field(description="hypothesis family, such as H1")
+    test: str = Field(description="pytest node id")
+    name: str = Field(description="name of the test function")
+    statement: str = Field(description="the claim, one sentence")
+    estimator: str = Field(description="what is measured, and how")
+    threshold: str = Field(description="when the claim counts as supported")
+    refuted_if: str = Field(description="what would refute the claim")
+    model: str = Field(description="model id of the registry")
+    condition: str = Field(description="corpus condition; 'all' when the claim spans them")
+    protocol: ProtocolName = Field(
+        default="corrected", description="how it was measured: corrected or published"
+    )
+    verdict: Verdict = Field(description="supported, refuted, inconclusive, blocked or error")
+    reason: str = Field(description="why this verdict, in words")
+    prediction: Prediction | None = Field(default=None, description="verdict registered beforehand")
+    outcome: Outcome = Field(description="what pytest made of it")
+    effect: Number | None = Field(default=None, description="point estimate, in `unit`")
+    low: Number | None = Field(
+        default=None, description="lower end of the 95 % interval, in `unit`"
+    )
+    high: Number | None = Field(
+        default=None, description="upper end of the 95 % interval, in `unit`"
+    )
+    floor: Number | None = Field(default=None, description="smallest effect that counts, in `unit`")
+    p_corrected: Number | None = Field(
+        default=None, ge=0, le=1, description="p, corrected over all heads of the sweep"
+    )
+    unit: str = Field(default="", description="unit of effect, low, high and floor")
+    n_examples: Count | None = Field(default=None, description="examples judged on")
+    n_clusters: Count | None = Field(default=None, description="independent clusters among them")
+    subject: str | None = Field(default=None, description="the head or heads, layer:head")
+    published: list[PublishedFigure] = Field(default=[], description="figures of the literature")
+    details: dict[str, JsonValue] = Field(default={}, description="further figures of this claim")
+    heatmap: Heatmap | None = Field(default=None, description="effect of each head, layer x head")
+    largest: list[Extreme] = Field(default=[], description="prompts with the largest effects")
+    panels: list[Panel] = Field(default=[], description="token tables and curves of this claim")
+    runs: list[str] = Field(default=[], description="run directories measured or reused")
+    source: str | None = Field(
+        default=None, description="which of the merged sessions it is from; null: not merged"
+    )
+    drift: str | None = Field(default=None, description="how figures differ from their snapshot")
+    p_value: Number | None = Field(
+        default=None, ge=0, le=1, description="p of the whole claim, for the session's ledger"
+    )
+    p_adjusted: Number | None = Field(
+        default=None, ge=0, le=1, description="p_value, adjusted over all tests of the session"
+    )
+    prediction_changed: str | None = Field(
+        default=None, description="how the prediction was changed after its measurement existed"
+    )
+    multiverse: Multiverse | None = Field(
+        default=None, description="the verdict under other analyses"
+    )
+    boundary: Boundary | None = Field(
+        default=None, description="prompts on which the supported claim fails"
+    )
+    backends: list[BackendCheck] = Field(
+        default=[], description="the effect measured on a sample without the engine"
+    )
+    screened: list[Screened] = Field(
+        default=[], description="sweeps it rests on that measured some heads only"
+    )
+    scope: str = Field(
+        default="", description="what the verdict generalises over, and what it is conditional on"
+    )
+    options: list[str] = Field(
+        default=[], description="options of the session that running this cell again takes"
+    )
+    duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
+
+
+class Competence(Plain):
+    """How well a model does one kind of example (a truth x operator cell) unharmed."""
+
+    n: Count
+    accuracy: Annotated[Number, Field(ge=0, le=1)]
+    ld: Number
+
+
+class SessionModel(Plain):
+    """A model of the session, and what it can do without any intervention."""
+
+    id: str
+    title: str
+    family: str
+    variant: str
+    note: str = ""
+    weight_hash: str | None = None
+    competence: dict[str, dict[str, Competence]] = Field(default={})
+    below_floor: list[str] = Field(default=[])
+
+
+class Source(Plain):
+    """One of the sessions that were merged into another. name: what records call it.
+
+    records: cells it had; kept: those of them that are shown as its own (the others agree with a
+    cell of an earlier source).
+    """
+
+    name: str
+    started: str
+    finished: str | None = None
+    command: str
+    versions: dict[str, str]
+    platform: str
+    device: str
+    complete: bool
+    records: Count
+    kept: Count
+
+
+class Session(Plain):
+    """Where the records came from. Times are UTC, ISO 8601."""
+
+    started: str
+    finished: str | None = None
+    command: str
+    versions: dict[str, str]
+    platform: str
+    device: str
+    predictions_hash: str
+    predictions_commit: str | None = Field(
+        default=None, description="git commit that last changed the predictions; null: not known"
+    )
+    complete: bool
+    protocol: ProtocolName = "corrected"
+    models: list[SessionModel] = Field(default=[])
+    multiplicity: Multiplicity | None = None
+    error_rates: ErrorRates | None = None
+    noise: list[NoiseRow] = Field(default=[])
+    sources: list[Source] = Field(default=[])  # of a merged session; see merging.py
+
+    @field_validator("started", "finished")
+    @classmethod
+    def _is_utc(cls, text: str | None) -> str | None:
+        if text is not None and datetime.fromisoformat(text).utcoffset() != timedelta(0):
+            raise ValueError(f"{text!r} is not in UTC; write 2025-01-31T12:00:00+00:00")
+        return text
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from start to finish; None while it is not finished."""
+        if self.finished is None:
+            return None
+        began, ended = map(datetime.fromisoformat, (self.started, self.finished))
+        return (ended - began).total_seconds()
+
+
+class RecordFile(Plain):
+    """All records of one session."""
+
+    schema_version: int = SCHEMA_VERSION
+    session: Session
+    records: list[Record] = Field(default=[])
+
+    def ordered(self) -> list[Record]:
+        """The records by claim, test, model (in the session's order) and condition.
+
+        Workers finish in any order; this one does not depend on it.
+        """
+        models = {model.id: rank for rank, model in enumerate(self.session.models)}
+        conditions = {name: rank for rank, name in enumerate(CONDITIONS)}
+
+        def key(record: Record) -> tuple[Any, ...]:
+            return (
+                claim_order(record.claim),
+                record.name,
+                models.get(record.model, len(models)),
+                record.model,
+                conditions.get(record.condition, len(conditions)),
+                record.condition,
+                record.test,
+                record.source or "",
+            )
+
+        return sorted(self.records, key=key)
+
+
+def claim_order(claim: str) -> tuple[Any, ...]:
+    """Sort key of ledger ids: validity first, then by letters and number (H1.2 before H1.10)."""
+    parts = re.findall(r"\d+|\D+", claim)
+    numbered = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+    return (not claim.upper().startswith("V"), numbered)
+
+
+NESTED = (
+    "published",
+    "details",
+    "heatmap",
+    "largest",
+    "panels",
+    "runs",
+    "multiverse",
+    "boundary",
+    "backends",
+    "screened",
+    "options",
+)
+
+
+_NUMBERS = (
+    *("effect", "low", "high", "floor"),
+    *("p_corrected", "p_value", "p_adjusted", "duration_s"),
+)
+_COUNTS = ("n_examples", "n_clusters")
+
+
+def content_of(file: RecordFile) -> dict[str, Any]:
+    """What a records.json holds: plain values, records in their canonical order."""
+    content: dict[str, Any] = plain(file, "records")
+    content["records"] = plain(file.ordered(), "records")
+    return content
+
+
+def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
+    """Write `records.json` and `records.parquet` under `folder`; returns their paths.
+
+    Both are complete before either replaces an older one, and each replaces it in one step. Records
+    are written in their canonical order. In the Parquet file, what is nested (NESTED) is JSON
+    text, each column says what it holds in its metadata, and the table's metadata holds
+    schema_version and session (JSON).
+    """
+    content = content_of(file)
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    descriptions = {
+        name: f"{field.description}{' (JSON)' if name in NESTED else ''}"
+        for name, field in Record.model_fields.items()
+    }
+    table = to_parquet(content, descriptions, nested=NESTED, numbers=_NUMBERS, counts=_COUNTS)
+    as_json, as_parquet = folder / "records.json", folder / "records.parquet"
+    try:
+        write_together(
+            {
+                as_json: lambda stream: stream.write(text.encode("utf-8")),
+                as_parquet: lambda stream: stream.write(table),
+            }
+        )
+    except OSError as error:
+        raise RecordError(f"the records cannot be written: {error}") from error
+    return as_json, as_parquet
+
+
+def read_records(path: Path) -> RecordFile:
+    """The session in `path`: records.json, records.parquet, or a folder that holds records.json.
+
+    Raises RecordError, naming the file and the cause, when it is missing, broken or of a newer
+    schema.
+    """
+    if path.is_dir():
+        path = path / "records.json"
+    try:
+        data = path.read_bytes()
+        is_table = path.suffix == ".parquet"
+        content = from_parquet(data, NESTED) if is_table else from_json(data)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError, KeyError) as error:
+        raise RecordError(f"{path}: is not a record file: {error}") from error
+    return _validated(content, path)
+
+
+def parse_records(data: bytes, path: Path) -> RecordFile:
+    """The session in the bytes of a records.json; `path` is where they are from, for errors.
+
+    Raises RecordError, as read_records does.
+    """
+    try:
+        content = from_json(data)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: is not a record file: {error}") from error
+    return _validated(content, path)
+
+
+def _validated(content: Any, path: Path) -> RecordFile:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int:
+        raise RecordError(f"{path}: has no schema_version: it is not a record file")
+    if version not in READABLE:
+        age = "newer" if version > SCHEMA_VERSION else "older"
+        raise RecordError(
+            f"{path}: is of the {age} schema {version}, this program reads {SCHEMA_VERSION}: "
+            "read it with the version of tinyablation that wrote it"
+        )
+    try:
+        return RecordFile.model_validate(content)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise RecordError(f"{path}: field {field}: {first['msg']}{more}") from error

@@ -1,0 +1,1 @@
+"""The page and other exports: a pure function of the records."""

@@ -1,0 +1,172 @@
+"""Curves of the report page: line charts as SVG, with error bars, labelled in words.
+
+A line is told by its marker, its dashes and its label, so colour carries nothing alone; the title
+and the points stand in the drawing's <title> and <desc>. Colours are CSS classes, as in charts.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+from tinyablation.records.panels import CurvePanel, Series
+from tinyablation.report.charts import number, tick_text, ticks
+
+WIDTH, HEIGHT = 494, 230  # px
+LEFT, RIGHT, TOP, BOTTOM = 58, 142, 12, 40  # px round the plot; labels of the lines on the right
+LABEL_GAP = 13  # px between two labels, so that they can be read
+LONGEST_LABEL = 18  # characters that fit beside the plot, 6.6 px each
+MOST_SPOKEN = 60  # points of a line that its description lists; further ones are counted
+COLOURS = 6  # CSS classes k0 ... k5; markers and dashes repeat in other periods
+# Markers as paths about (0, 0); the first is a circle, drawn as such.
+_MARKERS = ("", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-4.6L4.4 3.4H-4.4z", "M0-5L4.4 0 0 5-4.4 0z")
+_DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
+
+
+class Axis(NamedTuple):
+    """A linear axis from `low` to `high` in data units, drawn from `start` to `end` in px."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    def px(self, value: float) -> float:
+        """Where a value lies. Halves first: the difference of two large floats is infinite."""
+        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def axis(values: Iterable[float], start: float, end: float) -> Axis:
+    """The axis that shows all `values`, with round ticks; with whole ones if all are integers."""
+    shown = list(values)
+    low, high = min(shown), max(shown)
+    if high / 2 - low / 2 == 0:  # one value, or two too small to be told apart
+        pad = abs(low) / 2 or 1.0
+        low, high = (low - pad, high) if high > 0 else (low, high + pad)
+    marks = ticks(low, high)
+    if all(float(value).is_integer() for value in shown):
+        marks = tuple(mark for mark in marks if float(mark).is_integer())
+    return Axis(low, high, start, end, marks)
+
+
+def _px(value: float) -> str:
+    return f"{value:g}"
+
+
+def _text(value: str) -> Markup:
+    """A caption as one line, without control characters: a drawing has no room to name them."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+def curve(panel: CurvePanel, identifier: str) -> Markup:
+    """One chart as SVG; `identifier` is unique on the page and made of letters that need no escape.
+
+    Lines join the points in the order given. Points have a tooltip with their figures.
+    """
+    lines = panel.series
+    across = axis((value for line in lines for value in line.x), LEFT, WIDTH - RIGHT)
+    up = axis((value for line in lines for value in _reach(line)), HEIGHT - BOTTOM, TOP)
+    drawn = "".join(_line(line, index, across, up) for index, line in enumerate(lines))
+    return Markup(
+        f'<svg class="curve" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'aria-labelledby="{identifier}-t {identifier}-d">'
+        f'<title id="{identifier}-t">{_text(panel.title)}</title>'
+        f'<desc id="{identifier}-d">{_described(panel)}</desc>'
+        f"{_axes(panel, across, up)}{drawn}{_labels(lines, up)}</svg>"
+    )
+
+
+def _reach(line: Series) -> list[float]:
+    return [*line.y, *(line.low or ()), *(line.high or ())]
+
+
+def _axes(panel: CurvePanel, across: Axis, up: Axis) -> str:
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = [f'<path class="ka" d="M{LEFT} {TOP}V{bottom}H{right}"/>']
+    if up.low < 0 < up.high:
+        parts.append(f'<path class="kz" d="M{LEFT} {_px(up.px(0))}H{right}"/>')
+    for mark in across.ticks:
+        x = _px(across.px(mark))
+        parts.append(
+            f'<path class="ka" d="M{x} {bottom}v4"/>'
+            f'<text class="kx" x="{x}" y="{bottom + 15}">{tick_text(mark)}</text>'
+        )
+    for mark in up.ticks:
+        y = up.px(mark)
+        parts.append(
+            f'<path class="ka" d="M{LEFT - 4} {_px(y)}h4"/>'
+            f'<text class="ky" x="{LEFT - 7}" y="{_px(round(y + 3.5, 1))}">{tick_text(mark)}</text>'
+        )
+    middle = (TOP + bottom) // 2
+    parts.append(
+        f'<text class="kx kl" x="{(LEFT + right) // 2}" y="{HEIGHT - 7}">{_text(panel.x)}</text>'
+        f'<text class="kx kl" transform="translate(12 {middle})rotate(-90)">{_text(panel.y)}</text>'
+    )
+    return "".join(parts)
+
+
+def _line(line: Series, index: int, across: Axis, up: Axis) -> str:
+    places = [(across.px(x), up.px(y)) for x, y in zip(line.x, line.y, strict=True)]
+    path = "L".join(f"{_px(x)} {_px(y)}" for x, y in places)
+    dashes = _DASHES[index % len(_DASHES)]
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    parts = [f'<g class="k{index % COLOURS}"><path class="kp"{dashed} d="M{path}"/>']
+    for point, (x, y) in enumerate(places):
+        parts.append(f"<g><title>{_text(line.name)}: {_said(line, point)}</title>")
+        if line.low is not None and line.high is not None:
+            low, high = _px(up.px(line.low[point])), _px(up.px(line.high[point]))
+            parts.append(
+                f'<path class="ke" d="M{_px(round(x - 3, 1))} {low}h6m-3 0V{high}m-3 0h6"/>'
+            )
+        parts.append(f"{_marker(index, x, y)}</g>")
+    return "".join(parts) + "</g>"
+
+
+def _marker(index: int, x: float, y: float) -> str:
+    shape = _MARKERS[index % len(_MARKERS)]
+    if not shape:
+        return f'<circle class="km" cx="{_px(x)}" cy="{_px(y)}" r="3.6"/>'
+    return f'<path class="km" transform="translate({_px(x)} {_px(y)})" d="{shape}"/>'
+
+
+def _labels(lines: Sequence[Series], up: Axis) -> str:
+    """The name of each line beside its last point, moved so that none covers another."""
+    order = sorted(range(len(lines)), key=lambda index: (up.px(lines[index].y[-1]), index))
+    heights: list[float] = []
+    for index in order:
+        wanted = up.px(lines[index].y[-1])
+        heights.append(max(wanted, heights[-1] + LABEL_GAP if heights else wanted))
+    beyond = heights[-1] - (HEIGHT - BOTTOM)
+    limit: float = HEIGHT - BOTTOM + LABEL_GAP
+    for place in reversed(range(len(heights))):  # push back up what ran out below
+        if beyond > 0:
+            heights[place] = min(heights[place], limit - LABEL_GAP)
+            limit = heights[place]
+    x = WIDTH - RIGHT + 14
+    parts = []
+    for index, y in zip(order, heights, strict=True):
+        name = lines[index].name
+        short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+        parts.append(
+            f'<g class="k{index % COLOURS}">{_marker(index, x, y)}'
+            f'<text class="kn" x="{x + 8}" y="{_px(round(y + 3.5, 1))}">{_text(short)}</text></g>'
+        )
+    return "".join(parts)
+
+
+def _said(line: Series, point: int) -> str:
+    interval = ""
+    if line.low is not None and line.high is not None:
+        interval = f" [{number(line.low[point])}, {number(line.high[point])}]"
+    return f"{tick_text(line.x[point])}: {number(line.y[point])}{interval}"
+
+
+def _described(panel: CurvePanel) -> Markup:
+    said = [f"{panel.y} against {panel.x}."]
+    for line in panel.series:
+        points = "; ".join(_said(line, point) for point in range(len(line.x))[:MOST_SPOKEN])
+        more = len(line.x) - MOST_SPOKEN
+        said.append(f"{line.name}: {points}{f'; {more} more' if more > 0 else ''}.")
+    return _text(" ".join(said))

@@ -1,0 +1,356 @@
+"""The page collaborators read, as a pure function of the records of a session.
+
+`render` computes nothing about models: it counts, sorts and words what was recorded. Records hold
+text that others wrote (tokens, prompts, messages), so everything is escaped, control characters are
+made visible, and the page forbids itself every request and every script but its own.
+
+What a cell opens (nine tenths of the page), and what can be downloaded, lies in packs (packs.py),
+for the page's script to open: 1,000 cells are too much markup to load at once.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.files.manifests import MANIFEST, write_atomic
+from tinyablation.records.conditions import LETTERS
+from tinyablation.records.error_rates import goals, power_panel
+from tinyablation.records.packs import element
+from tinyablation.records.records import (
+    ALL_CONDITIONS,
+    CONDITIONS,
+    Record,
+    RecordFile,
+    Session,
+    content_of,
+)
+from tinyablation.report import charts, curves
+from tinyablation.report import export_tables as exports
+from tinyablation.report.drift_tables import Table, notes, tables
+from tinyablation.report.model_columns import columns_of, competence
+from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, sections
+from tinyablation.report.text import duration, finalize, given, sentence_of, time, visible
+from tinyablation.sessions.drift import compare_sessions, summary
+from tinyablation.sessions.protocol_comparison import (
+    FATES,
+    MEANING,
+    Comparison,
+    cell_key,
+    compare_protocols,
+)
+from tinyablation.sessions.reading import RECORDS
+
+TITLE = "Claims about language models, tested"
+
+VERDICTS = {
+    "supported": "the whole interval lies beyond the floor, on the side the claim names",
+    "refuted": "measured well enough, and the claim does not hold",
+    "inconclusive": "the interval reaches across the floor: neither can be said",
+    "blocked": "not judged: the condition is not valid for this model, or weights are missing",
+    "error": "the test broke before it came to a verdict",
+}
+OUTCOMES = {
+    "passed": "held, as predicted",
+    "xfailed": "refuted as predicted, or known to have missed its prediction",
+    "failed": "against its prediction, or figures drifted",
+    "skipped": "could not be judged",
+    "error": "broke",
+}
+# Under the published protocol nothing is registered, so nothing is as predicted.
+OUTCOMES_UNREGISTERED = {
+    "passed": "held",
+    "xfailed": "refuted",
+    "failed": "broke",
+    "skipped": "could not be judged",
+    "error": "broke",
+}
+STANDINGS = {
+    "as": "as predicted",
+    "against": "against its prediction",
+    "unjudged": "not judged",
+    "unregistered": "judged without a prediction",
+    "error": "broken",
+}
+# Files of a run directory that a reader may want to see: tables, and how they came to be.
+LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
+
+
+class ReportError(TinyAblationError):
+    """The report cannot be written; the message names the file."""
+
+
+def _conditions(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """(condition, its letter) of the matrix, the known ones first; never empty."""
+    present = {record.condition for record in records} - {ALL_CONDITIONS}
+    ordered = [name for name in CONDITIONS if name in present]
+    ordered += sorted(present - set(CONDITIONS))
+    return [(name, LETTERS.get(name, name[:2])) for name in ordered or CONDITIONS]
+
+
+def _answer(counts: Counter[str], complete: bool) -> str:
+    if not sum(counts.values()):
+        return "Nothing was judged."
+    if counts["against"]:
+        return "No: some verdicts are against their prediction."
+    if counts["error"] or counts["unregistered"]:
+        return "Not known: some tests broke or have no prediction."
+    if not counts["as"]:
+        return "Not known: nothing could be judged."
+    if not complete:
+        return "So far, yes; the run is not complete."
+    return "Yes, as far as it could be judged." if counts["unjudged"] else "Yes."
+
+
+def _answer_published(verdicts: Counter[str]) -> str:
+    judged = verdicts["supported"] + verdicts["refuted"]
+    if not judged:
+        return "Nothing could be judged."
+    return f"{verdicts['supported']} of {judged} cells that could be judged are supported."
+
+
+def _comparison(file: RecordFile, other: RecordFile | None) -> Comparison | None:
+    if other is None:
+        return None
+    comparison = compare_protocols(file, other)
+    return comparison if comparison.tests or comparison.other_weights else None
+
+
+def _power(file: RecordFile) -> Markup:
+    rates = file.session.error_rates
+    panel = power_panel(rates) if rates else None
+    return curves.curve(panel, "power") if panel else Markup("")
+
+
+def _source(name: str) -> str:
+    return (resources.files("tinyablation.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _template(name: str) -> str:
+    """A template without what HTML does not need, a quarter of the page: indentation, end tags."""
+    text = "\n".join(line.strip() for line in _source(name).splitlines())
+    return re.sub(r"</(td|th|tr|li|dt|dd)>", "", text)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
+    )
+    environment.filters.update(
+        number=charts.number,
+        p_value=charts.p_value,
+        visible=visible,
+        time=time,
+        sentence=sentence_of,
+        given=given,
+        basename=lambda path: path.rsplit("/", 1)[-1],
+    )
+    environment.tests["linkable"] = lambda name: bool(re.fullmatch(r"\w[\w.+-]*", name, re.ASCII))
+    return environment
+
+
+class RunPlace(NamedTuple):
+    """Where a run directory is, seen from the page, and those of its files that are linked."""
+
+    path: str
+    files: list[str]
+
+
+def run_places(names: Iterable[str], folders: Sequence[Path], page: Path) -> dict[str, RunPlace]:
+    """The complete run directories that lie in one of `folders`, by name.
+
+    One that lies in none is left out: records may be read elsewhere than where they were measured.
+    """
+    found = {}
+    for name in sorted(set(names)):
+        for folder in folders:
+            try:
+                content = json.loads((folder / name / MANIFEST).read_bytes())
+                listed = sorted(str(path) for path in content["files"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            path = Path(os.path.relpath(folder / name, page.parent)).as_posix()
+            found[name] = RunPlace(path, [file for file in listed if file.endswith(LINKED)])
+            break
+    return found
+
+
+class DriftView(NamedTuple):
+    """What changed since a baseline, as the page prints it."""
+
+    before: Session
+    summary: str
+    notes: list[str]
+    tables: list[Table]
+
+
+def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
+    """The packs of a page: the evidence of each section's cells, and what can be downloaded.
+
+    evidence: (cell, section) -> markup.
+    """
+    cells = [cell for section in made for cell in section.cells]
+    records, keys = [cell.record for cell in cells], [cell.anchor for cell in cells]
+    rows = {
+        "csv": exports.by_cell(exports.cells_csv(records), keys),
+        "md": exports.by_cell(exports.cells_markdown(records), keys),
+        "tex": exports.by_cell(exports.cells_tex(records), keys),
+    }
+    whole = json.dumps(content_of(file), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    parts = [
+        element(
+            section.anchor,
+            {
+                "cells": {cell.anchor: str(evidence(cell, section)) for cell in section.cells},
+                "forest": str(section.forest),
+            },
+        )
+        for section in made
+    ]
+    parts += [
+        element("rows", rows),
+        element("summary.md", exports.summary_markdown(file)),
+        element("summary.tex", exports.summary_tex(file)),
+        element(RECORDS, whole),
+    ]
+    return Markup("\n".join(parts))
+
+
+def render(
+    file: RecordFile,
+    other: RecordFile | None = None,
+    *,
+    baseline: RecordFile | None = None,
+    runs: str = "runs",
+    places: Mapping[str, RunPlace] = MappingProxyType({}),
+) -> str:
+    """The report page: one self-contained HTML document. The same records give the same bytes.
+
+    other: the session of the other protocol, to be shown beside; baseline: an earlier session of
+    the same protocol, since which changes are shown; runs: where run directories should be, seen
+    from the page; places: where they are. Raises ValueError if `other` is of the same protocol,
+    DriftError if `baseline` is of another.
+    """
+    comparison = _comparison(file, other)
+    drift = None if baseline is None else compare_sessions(baseline, file)
+    made = sections(file, comparison, drift)
+    cells = [cell for section in made for cell in section.cells]
+    context = _page(file, made, cells, comparison)
+    context |= {
+        "runs": runs,
+        "places": places,
+        "drift": drift and DriftView(drift.before, summary(drift), notes(drift), tables(drift)),
+    }
+    environment = _environment()
+    template = environment.get_template("evidence.html.j2")
+    evidence = template.make_module(context).cell_evidence  # type: ignore[attr-defined]
+    context["packed"] = packed(file, made, evidence)
+    return environment.get_template("claims.html.j2").render(context)
+
+
+def _page(
+    file: RecordFile, made: list[Section], cells: list[Cell], comparison: Comparison | None
+) -> dict[str, Any]:
+    """What the templates print, but for what stands beside the session."""
+    families = columns_of(file)
+    columns = [column for group in families.values() for column in group]
+    anchors = {cell_key(cell.record): cell.anchor for cell in cells}
+    standings = Counter(cell.standing for cell in cells)
+    verdicts: Counter[str] = Counter(cell.record.verdict for cell in cells)
+    registered = file.session.protocol == "corrected"
+    script = _source("claims.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
+    answer = (
+        _answer(standings, file.session.complete) if registered else _answer_published(verdicts)
+    )
+    return {
+        "title": TITLE,
+        "file": file,
+        "session": file.session,
+        "sections": made,
+        "comparison": comparison,
+        "anchor_of": lambda record: anchors[cell_key(record)],
+        "fate_words": FATES,
+        "protocol_words": MEANING,
+        "registered": registered,
+        "families": families,
+        "columns": columns,
+        "hashes": {model.id: model.weight_hash for model in file.session.models},
+        "competence": competence([column.model for column in columns]),
+        "conditions": _conditions(file.records),
+        "every": ALL_CONDITIONS,
+        "total": len(cells),
+        "standings": standings,
+        "standing_words": STANDINGS,
+        "verdicts": verdicts,
+        "verdict_words": VERDICTS,
+        "outcomes": Counter(cell.record.outcome for cell in cells),
+        "outcome_words": OUTCOMES if registered else OUTCOMES_UNREGISTERED,
+        "change_words": CHANGES,
+        "changed_cells": sum(bool(cell.changes) for cell in cells),
+        "flag_words": {
+            name: words for name, words in FLAGS.items() if any(name in c.flags for c in cells)
+        },
+        "conflicts": [cell for cell in cells if cell.rivals],
+        "n_conflicts": len({cell_key(cell.record) for cell in cells if cell.rivals}),
+        "unjudged_as_predicted": sum(
+            cell.standing == "as" and cell.record.verdict in ("blocked", "inconclusive")
+            for cell in cells
+        ),
+        "deviations": [cell for cell in cells if cell.standing in ("against", "error")],
+        "drifted": [cell for cell in cells if cell.record.drift],
+        "answer": answer,
+        "duration": duration(file.session.duration_s),
+        "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
+        "changed": sum(cell.record.prediction_changed is not None for cell in cells),
+        "power_drawing": _power(file),
+        "goals": goals(file.session.error_rates) if file.session.error_rates else [],
+        "summary": exports.summary_markdown(file),
+        "steps": charts.HEAT_STEPS,
+        "style": Markup(_source("claims.css")),
+        "script": Markup(script),
+        "script_hash": digest,
+    }
+
+
+def write_report(
+    file: RecordFile,
+    path: Path,
+    other: RecordFile | None = None,
+    *,
+    baseline: RecordFile | None = None,
+    runs: Sequence[Path] = (),
+) -> Path:
+    """Render to `path` in one step: a reader never sees half a page.
+
+    runs: folders of run directories, to be linked from the page (default: runs/ beside it).
+    """
+    folders = list(runs) or [path.parent / "runs"]
+    page = render(
+        file,
+        other,
+        baseline=baseline,
+        runs=Path(os.path.relpath(folders[0], path.parent)).as_posix(),
+        places=run_places((name for record in file.records for name in record.runs), folders, path),
+    ).encode("utf-8")
+    try:
+        write_atomic(path, lambda stream: stream.write(page))
+    except OSError as error:
+        raise ReportError(f"the report cannot be written: {error}") from error
+    return path

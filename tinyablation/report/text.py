@@ -1,0 +1,121 @@
+"""Text of the report page: tokens visible, hostile characters harmless, figures in words."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from typing import Any, Literal
+
+from markupsafe import Markup, escape
+
+from tinyablation.records.records import PublishedFigure
+
+_MOST_NESTED = 3  # tables within tables of a claim's details; deeper ones are printed as JSON
+
+
+def visible(text: str) -> Markup:
+    """Text of a token or prompt with its outer spaces, line ends and control characters shown."""
+    body = text.strip(" ")
+    lead = len(text) - len(text.lstrip(" ")) if body else len(text)
+    trail = len(text) - len(text.rstrip(" ")) if body else 0
+    marks = {"\n": "↵", "\r": "␍", "\t": "⇥", "\N{NO-BREAK SPACE}": "⍽"}
+    space = Markup('<i class="sp">␣</i>')
+    if body.isprintable():  # nearly always, and much faster
+        return Markup("").join([space * lead, escape(body), space * trail])
+    shown = [space * lead]
+    shown += [
+        Markup('<i class="sp">{}</i>').format(marks[character])
+        if character in marks
+        else escape(character)
+        if character.isprintable()
+        else _named(character)
+        for character in body
+    ]
+    return Markup("").join([*shown, space * trail])
+
+
+def harmless(text: str) -> Markup:
+    """Escaped text in which control and direction characters are named, not obeyed."""
+    if text.isprintable():
+        return escape(text)
+    return Markup("").join(
+        _named(character)
+        if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs")
+        else escape(character)
+        for character in text
+    )
+
+
+def _named(character: str) -> Markup:
+    # No quotes: finalize puts this into attributes too.
+    return Markup("<i class=sp>U+{:04X}</i>").format(ord(character))
+
+
+def finalize(value: Any) -> Any:
+    """What jinja prints for a value: text with nothing in it that a browser would obey."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
+        return harmless(value)
+    return value
+
+
+def sentence_of(name: str) -> str:
+    """`test_top_suppressor_leads` as words."""
+    return name.removeprefix("test_").replace("_", " ")
+
+
+def slug(*parts: str) -> str:
+    """A stable id of letters that need no escaping; what had to change is told apart by a hash."""
+    text = ".".join(parts)
+    kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+    return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def detail(value: Any, depth: int = 0) -> Any:
+    """A detail as the template prints it: text, ("pairs", [...]) or ("rows", columns, [...])."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    if isinstance(value, dict) and value and depth < _MOST_NESTED:
+        return ("pairs", [(key, detail(item, depth + 1)) for key, item in value.items()])
+    if _is_estimate(value):
+        estimate, low, high = (detail(float(item)) for item in value)
+        return f"{estimate} [{low}, {high}]"
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(str(detail(item)) for item in value) or "none"
+    if isinstance(value, list) and depth < _MOST_NESTED and all(isinstance(i, dict) for i in value):
+        columns = list(dict.fromkeys(key for item in value for key in item))
+        rows = [[detail(item.get(key, ""), depth + 1) for key in columns] for item in value]
+        return ("rows", columns, rows)
+    return str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_estimate(value: Any) -> bool:
+    """Whether a detail is a figure with its interval: [estimate, low, high], as claims give it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(item, float) for item in value)
+        and value[1] < value[0] < value[2]
+    )
+
+
+def given(figure: PublishedFigure, name: Literal["value", "low", "high"] = "value") -> str:
+    """A published number with the digits it was given with; an effect with its sign."""
+    sign = "+" if figure.quantity == "effect" else ""
+    return f"{getattr(figure, name):{sign}g}".replace("-", "\N{MINUS SIGN}")
+
+
+def duration(seconds: float | None) -> str:
+    """Minutes and seconds; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def time(text: str) -> str:
+    """A UTC time of a session as the page prints it."""
+    return text[:19].replace("T", " ") + " UTC"

@@ -1,0 +1,1 @@
+"""The store of what was measured: addresses, shards, locks, artefacts."""

@@ -1,0 +1,110 @@
+"""The address of a measurement: everything its figures depend on, and nothing else.
+
+No path, host, time or worker is part of it, so the same measurement has the same address on every
+machine, and two measurements that could differ never share one (a table is never overwritten by a
+later run on another device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tinyablation.errors import RunError
+from tinyablation.files.hashes import HASH_DIGITS, digest
+
+# Names become folder names; hashes are tokens. Neither may hold a separator, so no path can enter.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Token = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z:._+-]*$", max_length=200)]
+
+
+# The engine whose figures a run holds: raise it whenever a figure could change.
+ENGINE_VERSION = "4"
+
+
+ALL_SPLITS = "all"
+
+
+class RunConfig(BaseModel):
+    """What one run depends on: one model, one battery, one condition, one seed.
+
+    `device` is the kind ("cuda", not "cuda:1"); `dtype` is the model's, without "torch.".
+    `config_hash` is that of what config.json computes: the same weights under another epsilon or
+    rotary base are another model. `bos` says whether a beginning-of-sequence token stands before
+    every prompt; `share` is that of the fact clusters that the seed draws from each split, `split`
+    the one that is measured ("all": both), `per_cluster` the most examples of a cluster (0: all of
+    them). `selection` names the examples that count for the model, where that was decided
+    (known_facts.py); where it was not, the field is no part of the address.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Name
+    battery: Name
+    condition: Name
+    weight_hash: Token
+    config_hash: Token
+    tokenizer_hash: Token
+    corpus_hash: Token
+    split_hash: Token
+    engine_version: Token
+    dtype: Name
+    device: Name
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    bos: Annotated[bool, Field(strict=True)]
+    protocol: Name = "corrected"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    split: Name = ALL_SPLITS
+    per_cluster: Annotated[int, Field(ge=0, strict=True)] = 0
+    selection: Token | None = None
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _kind_of_device(cls, value: Any) -> Any:
+        # Which of several equal accelerators computed a table is not part of its address.
+        return str(value).split(":", maxsplit=1)[0]
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _name_of_dtype(cls, value: Any) -> Any:
+        return str(value).removeprefix("torch.")
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hex digits of sha256 over the canonical JSON of every field that is set."""
+        unset = {"selection"} if self.selection is None else set()
+        return digest(self.model_dump(mode="json", exclude=unset))[:HASH_DIGITS]
+
+    @property
+    def name(self) -> str:
+        """The run's directory name: `<model>-<battery>-<condition>_<hash>`."""
+        return f"{self.model}-{self.battery}-{self.condition}_{self.hash}"
+
+
+def parent_name(children: Mapping[str, RunConfig]) -> str:
+    """The directory name of the run over several conditions: `<model>-<battery>_<hash>`.
+
+    The hash covers condition -> child hash, in no particular order. Children that differ in
+    anything but condition, corpus and split raise RunError: their heads are not comparable.
+    """
+    if not children:
+        raise RunError("no single-condition run given: nothing to combine")
+    shared: dict[str, Any] | None = None
+    for condition, config in children.items():
+        if config.condition != condition:
+            raise RunError(f"run {config.name} was given as condition {condition!r}")
+        kept = config.model_dump(
+            exclude={"condition", "corpus_hash", "split_hash", "selection", "per_cluster"}
+        )
+        shared = kept if shared is None else shared
+        differing = sorted(key for key in kept if kept[key] != shared[key])
+        if differing:
+            raise RunError(
+                f"run {config.name} differs from the others in {', '.join(differing)}; "
+                "combine runs of one model, battery, engine, dtype, device and seed only"
+            )
+    first = next(iter(children.values()))
+    hashes = {condition: config.hash for condition, config in children.items()}
+    return f"{first.model}-{first.battery}_{digest(hashes)[:HASH_DIGITS]}"

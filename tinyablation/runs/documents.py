@@ -1,0 +1,153 @@
+"""Measurements that are a document and not a table: at their address, beside the runs.
+
+<root>/<model>-<battery>-<condition>_<hash>/
+    config.json  reading.json  tensors.safetensors (if there are any)  provenance.json  profile.json
+    manifest.json (last)
+Locks, addresses and refusals are those of the runs (store.py). A reading is computed in one piece,
+so what a killed process left is begun again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.engine.document import Computed
+from tinyablation.errors import RunError
+from tinyablation.files.manifests import (
+    MANIFEST,
+    check_manifest,
+    read_json,
+    remedy,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+    write_manifest,
+    writing,
+)
+from tinyablation.records.plain import plain
+from tinyablation.runs import derived as artefacts
+from tinyablation.runs.address import RunConfig
+from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+READING = "reading.json"
+TENSORS = "tensors.safetensors"
+FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which they are written
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A complete reading. Get one from obtain_reading, which checks all its files."""
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def document(self) -> dict[str, Any]:
+        """reading.json: what was found."""
+        return read_json(self.path / READING)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors by name; empty where the reading has none."""
+        path = self.path / TENSORS
+        if not path.is_file():
+            return {}
+        from safetensors.numpy import load_file
+
+        return dict(load_file(path))
+
+
+def obtain_reading(
+    store: RunStore,
+    config: RunConfig,
+    compute: Callable[[], Computed],
+    circumstances: Callable[[], artefacts.Circumstances] | None = None,
+) -> Reading:
+    """The reading at `config`'s address: reused if complete, else computed and written.
+
+    Everything the figures depend on must be in `config` (what it has no field for goes into the
+    battery's name, as a digest). `compute` is called only when nothing complete is there, and
+    while the lock is held, so that one process computes and others wait for it. `circumstances`:
+    as for RunStore.obtain.
+
+    Raises RunError when a file of the directory was changed, when it belongs to another config or
+    holds anything else, when a tensor has a number that is not finite, and when the lock is not had
+    in time; RecordError for a document that is not plain JSON. A complete reading is never computed
+    again or written over.
+    """
+    folder = store.path(config)
+    if (folder / MANIFEST).exists():
+        return _reuse(folder, config)
+    with store.lock(config.name):
+        if (folder / MANIFEST).exists():
+            return _reuse(folder, config)
+        _begin(folder, config)
+        started = time.perf_counter()
+        computed = compute()
+        seconds = time.perf_counter() - started
+        names = [CONFIG, READING, PROVENANCE, PROFILE]
+        if computed.tensors:
+            names.append(TENSORS)
+            data = _serialised(folder, computed.tensors)
+            write_atomic(folder / TENSORS, lambda handle: handle.write(data))
+        write_json(folder / READING, plain(computed.document, "document"))
+        found = circumstances() if circumstances else artefacts.NOTHING_MORE
+        write_json(folder / PROVENANCE, artefacts.provenance(config, found))
+        profile = {
+            "seconds_total": round(seconds, 6),
+            "peak_rss_bytes": artefacts.peak_resident_bytes(),
+        }
+        write_json(folder / PROFILE, profile | dict(found.profile))
+        facts = {"run": config.name, "hash": config.hash, "finished": artefacts.utc_now()}
+        write_manifest(folder, names, facts)
+    return _reuse(folder, config)
+
+
+def _reuse(folder: Path, config: RunConfig) -> Reading:
+    insist_on_config(folder, config)
+    files = check_manifest(folder)["files"]
+    if READING not in files:
+        raise RunError(f"{folder / MANIFEST}: does not list {READING}. {remedy(folder)}")
+    if (folder / TENSORS).exists() and TENSORS not in files:
+        raise RunError(f"{folder / TENSORS}: is not in {MANIFEST}. {remedy(folder)}")
+    return Reading(folder, config)
+
+
+def _begin(folder: Path, config: RunConfig) -> None:
+    """An empty directory with its config; what an earlier attempt wrote is removed."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    if (folder / CONFIG).exists():
+        insist_on_config(folder, config)
+    strange = sorted({path.name for path in folder.iterdir()} - set(FILES))
+    if strange or (not (folder / CONFIG).exists() and any(folder.iterdir())):
+        held = strange or sorted(path.name for path in folder.iterdir())
+        raise RunError(f"{folder}: holds {held}, but is no unfinished reading. {remedy(folder)}")
+    for name in FILES[1:]:
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
+
+
+def _serialised(folder: Path, tensors: Mapping[str, np.ndarray]) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise RunError(
+                f"{folder / TENSORS}: {name!r} holds a number that is not finite; nothing is "
+                "written"
+            )
+    return bytes(save(arrays))

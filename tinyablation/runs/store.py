@@ -1,0 +1,430 @@
+"""Run directories: each measurement at its address, computed once, continued when cut short.
+
+<root>/<model>-<battery>-<condition>_<hash>/
+    config.json  metrics/{summary.json,{head_impact,layer_impact,per_example}.parquet}
+    artifacts/impact_heatmap.{png,html}  provenance.json  profile.json  verify.json
+    manifest.json (last)
+    and, only while incomplete: partial_summary.json  shards/
+Locks: see locks.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tinyablation.engine.tables import (
+    HEAD_IMPACT_COLUMNS,
+    LAYER_IMPACT_COLUMNS,
+    PER_EXAMPLE_COLUMNS,
+    check_examples,
+    join_examples,
+    read_table,
+    write_table,
+)
+from tinyablation.errors import RunError
+from tinyablation.files.manifests import (
+    MANIFEST,
+    check_manifest,
+    read_json,
+    remedy,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+    write_manifest,
+    writing,
+)
+from tinyablation.runs import derived as artefacts
+from tinyablation.runs.address import RunConfig
+from tinyablation.runs.filling import fill
+from tinyablation.runs.locks import RunLocks
+from tinyablation.runs.shards import (
+    PARTIAL_SUMMARY,
+    Plan,
+    ShardFolder,
+    has_partial,
+    insist_on_plan,
+    remove_partial,
+    sidecar_path,
+)
+from tinyablation.verdicts.verdicts import Noise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tinyablation.interventions.batteries import Shard
+
+__all__ = ["NotVerified", "Run", "RunConfig", "RunError", "RunStore"]
+
+CONFIG = "config.json"
+SUMMARY = "metrics/summary.json"
+HEAD_IMPACT = "metrics/head_impact.parquet"
+LAYER_IMPACT = "metrics/layer_impact.parquet"
+PER_EXAMPLE = "metrics/per_example.parquet"
+HEATMAP_PNG = "artifacts/impact_heatmap.png"
+HEATMAP_HTML = "artifacts/impact_heatmap.html"
+PROVENANCE = "provenance.json"
+PROFILE = "profile.json"
+VERIFY = "verify.json"
+TABLES = (HEAD_IMPACT, LAYER_IMPACT, PER_EXAMPLE)
+# summary.json comes last: a killed run must not leave a summary beside missing files.
+FILES = (
+    CONFIG,
+    PER_EXAMPLE,
+    HEAD_IMPACT,
+    LAYER_IMPACT,
+    HEATMAP_PNG,
+    HEATMAP_HTML,
+    PROVENANCE,
+    PROFILE,
+    VERIFY,
+    SUMMARY,
+)
+
+
+class NotVerified(RunError):
+    """A sample of a run, measured again by what is trusted, came out otherwise: the run fails."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run. Get one from RunStore.obtain or RunStore.open, which check its tables."""
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def table(self) -> pd.DataFrame:
+        """One row per (intervention, example), baseline included: PER_EXAMPLE_COLUMNS."""
+        return read_table(self.path / PER_EXAMPLE, PER_EXAMPLE_COLUMNS)
+
+    def head_impact(self) -> pd.DataFrame:
+        """Mean effect per single head, method, split and metric: HEAD_IMPACT_COLUMNS."""
+        return read_table(self.path / HEAD_IMPACT, HEAD_IMPACT_COLUMNS)
+
+    def layer_impact(self) -> pd.DataFrame:
+        """Mean effect per intervention on a layer, split and metric: LAYER_IMPACT_COLUMNS."""
+        return read_table(self.path / LAYER_IMPACT, LAYER_IMPACT_COLUMNS)
+
+    def summary(self) -> dict[str, Any]:
+        """summary.json: the baseline's figures with their intervals."""
+        return read_json(self.path / SUMMARY)
+
+    def provenance(self) -> dict[str, Any]:
+        """provenance.json: versions, platform, devices, hashes, time."""
+        return read_json(self.path / PROVENANCE)
+
+    def noise_floor(self) -> Noise:
+        """The largest numerical noise in a change of LD that was seen, in logits (verify.json).
+
+        It knows that of the other verified columns, each in its unit.
+        """
+        found = read_json(self.path / VERIFY)
+        where = f"{self.config.device} in {self.config.dtype}"
+        columns = {
+            name: float(figures["noise"])
+            for name, figures in found.items()
+            if isinstance(figures, dict) and "noise" in figures
+        }
+        return Noise(float(found["noise_floor"]), where, columns)
+
+    def verify(self) -> None:
+        """Check size and sha256 of every file of the run; RunError names the first that differs."""
+        check_manifest(self.path)
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Runs under one folder.
+
+    lock_timeout: seconds to wait for another process; -1: no limit. before_waiting: called each
+    time before this process begins to wait for another that works on the same run. It gives up what
+    that one may need: if one holds the accelerator and waits for the run, and the other holds the
+    run and waits for the accelerator, both wait for ever.
+    """
+
+    root: Path
+    lock_timeout: float = -1
+    before_waiting: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+
+    def path(self, config: RunConfig) -> Path:
+        return Path(self.root) / config.name
+
+    def status(self, config: RunConfig) -> str:
+        """Either "complete", "partial" or "absent", from the names of files only."""
+        folder = self.path(config)
+        if (folder / MANIFEST).exists():
+            return "complete"
+        return "partial" if (folder / CONFIG).exists() else "absent"
+
+    def open(self, name: str) -> Run:
+        """The complete run of that directory name, its tables verified; RunError otherwise."""
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise RunError(f"{self.root}: {name!r} is not the name of a run directory in it")
+        folder = Path(self.root) / name
+        if not (folder / MANIFEST).exists():
+            hint = (
+                f": see {folder / PARTIAL_SUMMARY}" if (folder / PARTIAL_SUMMARY).exists() else ""
+            )
+            raise RunError(f"{folder}: no complete run (no {MANIFEST}){hint}")
+        config = _read_config(folder)
+        check_manifest(folder, hashed=(CONFIG, *TABLES))
+        return Run(folder, config)
+
+    def obtain(
+        self,
+        config: RunConfig,
+        shards: Sequence[Shard],
+        compute: Callable[[Shard], pd.DataFrame],
+        examples: pd.DataFrame,
+        *,
+        progress: bool = False,
+        verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+        circumstances: Callable[[], artefacts.Circumstances] | None = None,
+    ) -> Run:
+        """The run at `config`'s address: reused if complete, continued if partial, else computed.
+
+        `shards`: "baseline" first. `compute(shard)` returns engine rows (tables.ENGINE_COLUMNS):
+        exactly one per example and intervention of the shard; baseline rows beside interventions
+        are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
+        indexed 0..n-1. `progress`: a bar over shards.
+        `verify(table)` measures a sample of the run's table again and returns verify.json, with
+        "noise_floor" in logits; it raises NotVerified to fail the run. `circumstances` says what
+        the measurement is computed with, for provenance.json and profile.json.
+
+        Several processes may work on a run, each on shards of its own; who finds all of them done
+        verifies and writes the tables, while the others wait.
+
+        Raises RunError when a file of the directory was changed, when it belongs to another config,
+        battery or corpus, when rows are not finite or not those asked for, when the sample is not
+        verified (NotVerified: what was computed is then computed again by the next attempt), and
+        when a lock is not had in time. A complete run is never recomputed or overwritten.
+        """
+        finishing = _Finishing(verify, circumstances)
+        plan = Plan(tuple(shards), len(examples), check_examples(examples))
+        begun = self._begin(config, plan)
+        if isinstance(begun, Run):
+            return begun
+        locks, continued = self._locks(config.name), begun.recover()
+        with _said(begun, locks):
+            while True:
+                fill(begun, locks, shards, compute, circumstances, progress=progress)
+                with locks.whole():
+                    if begun.is_complete or len(begun.recover()) == len(shards):
+                        self._finish(begun, config, examples, continued, finishing)
+                        return self._reuse(config, plan)
+                # What was there when it was waited for is not any more: it was not verified.
+
+    def advance(
+        self,
+        config: RunConfig,
+        shards: Sequence[Shard],
+        keys: Sequence[str],
+        compute: Callable[[Shard], pd.DataFrame],
+        examples: pd.DataFrame,
+        *,
+        verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+        circumstances: Callable[[], artefacts.Circumstances] | None = None,
+    ) -> dict[str, float]:
+        """Have the shards called `keys` computed, and finish the run if they were the last.
+
+        Returns the seconds of each shard that was computed here. Arguments and errors are those of
+        `obtain`; where another process is about to finish the run, it is left to it.
+        """
+        finishing = _Finishing(verify, circumstances)
+        plan = Plan(tuple(shards), len(examples), check_examples(examples))
+        begun = self._begin(config, plan)
+        if isinstance(begun, Run):
+            return {}
+        locks, missing = self._locks(config.name), self.missing(config, shards)
+        wanted = [shard for shard in shards if shard.key in keys]
+        with _said(begun, locks):
+            own = fill(begun, locks, wanted, compute, circumstances)
+            seconds = {key: float(begun.sidecars[key]["seconds"]) for key in own}
+            if not self.missing(config, shards):
+                continued = [shard.key for shard in shards if shard.key not in missing]
+                with locks.whole_if_free() as held:
+                    if held and (begun.is_complete or len(begun.recover()) == len(shards)):
+                        self._finish(begun, config, examples, continued, finishing)
+        return seconds
+
+    def missing(self, config: RunConfig, shards: Sequence[Shard]) -> list[str]:
+        """Keys of the shards that are not there yet, from the names of files only."""
+        folder = self.path(config)
+        if (folder / MANIFEST).exists():
+            return []
+        return [shard.key for shard in shards if not sidecar_path(folder, shard.key).exists()]
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of a run directory. The system frees it when its holder dies."""
+        with self._locks(name).whole():
+            yield
+
+    def _locks(self, name: str) -> RunLocks:
+        return RunLocks(Path(self.root), name, self.lock_timeout, self.before_waiting)
+
+    def _reuse(self, config: RunConfig, plan: Plan) -> Run:
+        folder = self.path(config)
+        insist_on_config(folder, config)
+        manifest = check_manifest(folder, hashed=(CONFIG, *TABLES))
+        plan.insist(manifest.get("plan", {}), folder / MANIFEST)
+        return Run(folder, config)
+
+    def _begin(self, config: RunConfig, plan: Plan) -> ShardFolder | Run:
+        """The folder of shards to fill, begun if need be; the run where it is complete."""
+        folder = self.path(config)
+        if (folder / MANIFEST).exists() and not has_partial(folder):
+            return self._reuse(config, plan)
+        with self._locks(config.name).notes():
+            if (folder / MANIFEST).exists():
+                run = self._reuse(config, plan)
+                remove_partial(folder)  # its writer was killed between manifest and clean-up
+                return run
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            if (folder / CONFIG).exists():
+                insist_on_config(folder, config)
+            else:
+                remove_leftovers(folder)  # nobody writes here before there is a config
+                if any(folder.iterdir()):
+                    strange = sorted(path.name for path in folder.iterdir())
+                    raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
+                write_json(folder / CONFIG, config.model_dump(mode="json"))
+            insist_on_plan(folder, plan)
+        return ShardFolder(folder, plan, config.dtype)
+
+    def _finish(
+        self,
+        work: ShardFolder,
+        config: RunConfig,
+        examples: pd.DataFrame,
+        continued: Sequence[str],
+        finishing: _Finishing,
+    ) -> None:
+        """Verify and write a run whose shards are all there. Call only while holding it whole."""
+        locks = self._locks(config.name)
+        if work.is_complete:
+            return
+        table = join_examples(work.merged(), examples)
+        with locks.notes():
+            work.say("measuring a sample again")
+        verified = _verify(work, finishing.verify, table)
+        with locks.notes():
+            work.say("writing the tables")
+        _write(work, config, table, continued, verified, finishing.found())
+        with locks.notes():
+            remove_partial(work.folder)
+        locks.forget_claims(shard.key for shard in work.plan.shards)
+
+
+@dataclass(frozen=True)
+class _Finishing:
+    """How a run whose shards are all there is verified, and what is said of how it was computed."""
+
+    verify: Callable[[pd.DataFrame], Mapping[str, Any]]
+    circumstances: Callable[[], artefacts.Circumstances] | None
+
+    def found(self) -> artefacts.Circumstances:
+        return self.circumstances() if self.circumstances else artefacts.NOTHING_MORE
+
+
+@contextlib.contextmanager
+def _said(work: ShardFolder, locks: RunLocks) -> Iterator[None]:
+    """Where filling a run ends with an error, its summary says which."""
+    try:
+        yield
+    except BaseException as reason:
+        state = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(OSError), locks.notes():
+            work.say(state, reason=f"{type(reason).__name__}: {reason}"[:500])
+        raise
+
+
+def _verify(
+    work: ShardFolder,
+    verify: Callable[[pd.DataFrame], Mapping[str, Any]],
+    table: pd.DataFrame,
+) -> dict[str, Any]:
+    """verify.json; where the sample is not verified, the shards are wrong and lose their trust."""
+    try:
+        return dict(verify(table))
+    except NotVerified:
+        work.distrust()
+        raise
+
+
+def _write(
+    work: ShardFolder,
+    config: RunConfig,
+    table: pd.DataFrame,
+    continued: Sequence[str],
+    verified: Mapping[str, Any],
+    circumstances: artefacts.Circumstances,
+) -> None:
+    """Write every file of a run whose shards are all there, the manifest last."""
+    from tinyablation.runs import heatmaps as plots
+
+    folder = work.folder
+    remove_leftovers(folder)  # of killed writers: nobody else writes while the run is held whole
+    impact = artefacts.head_impact(table, config.name, config.seed)
+    seconds = {key: float(work.sidecars[key]["seconds"]) for key in work.done}
+    panels = plots.panels(impact)
+    png, html = (
+        plots.draw_png(panels, config.name),
+        plots.draw_html(panels, config.name),
+    )
+    write_table(folder / PER_EXAMPLE, table, PER_EXAMPLE_COLUMNS)
+    write_table(folder / HEAD_IMPACT, impact, HEAD_IMPACT_COLUMNS)
+    layers = artefacts.layer_impact(table, config.name, config.seed)
+    write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS)
+    write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
+    write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
+    provenance = artefacts.provenance(config, circumstances, work.devices())
+    write_json(folder / PROVENANCE, provenance)
+    profile = artefacts.profile(seconds, continued, len(table), circumstances)
+    write_json(folder / PROFILE, profile)
+    write_json(folder / VERIFY, verified)
+    write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))
+    facts = {
+        "run": config.name,
+        "hash": config.hash,
+        "finished": artefacts.utc_now(),
+        "plan": work.plan.record(),
+    }
+    write_manifest(folder, FILES, facts)
+
+
+def _read_config(folder: Path) -> RunConfig:
+    path = folder / CONFIG
+    try:
+        config = RunConfig.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RunError(f"{path}: not a run's config: {error}. {remedy(folder)}") from error
+    if config.name != folder.name:
+        raise RunError(
+            f"{path}: is the config of {config.name}, but lies in {folder.name}. {remedy(folder)}"
+        )
+    return config
+
+
+def insist_on_config(folder: Path, config: RunConfig) -> None:
+    """Refuse a directory whose config.json is not this config; RunError names the fields."""
+    found = read_json(folder / CONFIG)
+    expected = config.model_dump(mode="json")
+    differing = sorted(
+        key for key in {*found, *expected} if found.get(key, ...) != expected.get(key, ...)
+    )
+    if differing:
+        raise RunError(
+            f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the config asked for, "
+            f"under the same address. {remedy(folder)}"
+        )

@@ -1,0 +1,1 @@
+"""Several sessions: read, compared, merged."""

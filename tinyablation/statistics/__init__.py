@@ -1,0 +1,1 @@
+"""Pure numpy: intervals, tests, ratios, the bootstrap."""

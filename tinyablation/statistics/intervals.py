@@ -1,0 +1,413 @@
+"""Intervals, corrections and null comparisons over tables of effects. Pure: numpy and scipy only.
+
+Examples that share a fact are not independent, so whatever is drawn here is drawn by cluster.
+Every draw comes from an explicit Generator; make one per purpose with `generator`.
+"""
+
+import hashlib
+import itertools
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.statistics.bootstrap import (
+    ClusterRows,
+    Statistic,
+    blocks_of,
+    bootstrap,
+    expanded_confidence,
+    percentile_ends,
+    student_ends,
+)
+from tinyablation.statistics.student_t import student_quantile
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Alternative = Literal["greater", "less", "two-sided"]
+
+# Figures this close, relative to their scale, are the same figure: float64 sums of some thousand
+# logits carry a rounding error near 1e-13. Used to see ties and zero-width intervals.
+ROUNDING = 1e-12
+_ORDERS = 2000  # of heads, drawn at once; another number would draw others
+
+
+class StatisticsError(TinyAblationError):
+    """The input cannot carry the statistic: empty, not finite, unclustered, or of a wrong shape."""
+
+
+class StatisticUndefined(StatisticsError):
+    """A statistic has no figure on some resample, as a rank correlation where all ranks tie."""
+
+
+class DegenerateInterval(StatisticsError):
+    """Every cluster gives the same value, so that the interval would have zero width.
+
+    `value` is that value. An intervention that changes nothing at all has value exactly 0; any
+    other value more often means a seed or an index that draws nothing.
+    """
+
+    def __init__(self, message: str, value: float) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+class Estimate(NamedTuple):
+    """A figure with its confidence interval, in the unit of the values it was made from."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+
+class Agreement(NamedTuple):
+    """Spearman's rank correlation and its permutation p."""
+
+    rho: float
+    p: float
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """A Generator made from (seed, purpose), so that adding a draw moves no other."""
+    if seed < 0:
+        raise StatisticsError(f"seed {seed} is negative; give 0 or more")
+    return np.random.default_rng([seed, *hashlib.sha256(purpose.encode()).digest()])
+
+
+def cluster_interval(
+    values: ArrayLike,
+    clusters: Sequence[object],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Estimate:
+    """Mean over examples, with an interval that treats clusters as the unit of observation.
+
+    values [n_examples] and clusters [n_examples] (labels: str or int). The mean is the ratio of
+    the clusters' sums to their counts, with the linearised standard error of a ratio. Each end is
+    the wider of two: the studentised bootstrap over clusters (Efron and Tibshirani 1993, ch. 12)
+    and Student's t on n_clusters - 1.
+
+    Coverage of the nominal 95 %, measured over 1,500 simulated data sets each of clusters of 2-8
+    examples (standard error .006), with 8 / 16 / 32 clusters: normal cluster means .963 .960 .949,
+    exponential .935 .940 .962, half of them zero and half exponential .926 .970 .969, lognormal
+    (skew 6) .890 .917 .937; the lower end was above the truth in at most .033. With 3 clusters
+    .949 .879 .863 .844. With the long tail below, the lower end was above the truth in .053 .049
+    .035 of exponential and .076 .047 .047 of half unmoved data sets of 12 / 24 / 48 clusters (1,000
+    each), for .025. Not used: scipy's BCa, .915 / .919 on normal and .873 / .921 on exponential
+    means (16 / 32); the bootstrap without the t end, .80 on 3 normal clusters.
+
+    Raises StatisticsError for no values, a figure that is not finite, a missing label, fewer than
+    two clusters; DegenerateInterval when all clusters have one mean.
+    """
+    data = checked_figures(values, "values", ndim=1)
+    index, k = cluster_index(clusters, len(data))
+    check_draws(confidence, resamples)
+    sums, counts = cluster_totals(index, data, k), cluster_totals(index, np.ones(len(data)), k)
+    means = sums / counts
+    mean = float(data.mean())
+    if np.ptp(means) <= ROUNDING * np.abs(data).max():
+        raise DegenerateInterval(
+            f"all {k} clusters have the mean {mean:.3g}, so the interval has zero width: the "
+            "intervention does the same everywhere, or whatever should vary was not drawn",
+            value=mean,
+        )
+    error = float(_ratio(sums[None], counts[None])[1][0])
+    ratios = []
+    for count in blocks_of(resamples, k):
+        drawn = rng.integers(k, size=(count, k))
+        # Clusters of one size need not be gathered.
+        even = counts.max() == counts.min()
+        sizes = np.broadcast_to(counts, drawn.shape) if even else counts[drawn]
+        centre, spread = _ratio(sums[drawn], sizes)
+        # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
+        usable = spread > ROUNDING * error
+        ratios.append((centre[usable] - mean) / spread[usable])
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    below, above = np.quantile(np.concatenate(ratios), tails)
+    student = student_quantile(tails[1], k - 1)
+    low, high = mean - max(above, student) * error, mean - min(below, -student) * error
+    return Estimate(mean, float(low), float(high), len(data), k)
+
+
+def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Ratio of totals and its linearised standard error, per row of [resamples, n_clusters]."""
+    k = sums.shape[-1]
+    total = counts.sum(-1)
+    ratio = sums.sum(-1) / total
+    # In place: new memory for each step takes three times as long, .9 ms for 2,000 resamples of 48.
+    squares = ratio[:, None] * counts
+    np.subtract(sums, squares, out=squares)
+    np.square(squares, out=squares)
+    return ratio, np.sqrt(k / (k - 1) * squares.sum(-1)) / total
+
+
+def cluster_statistic_interval(
+    statistic: Statistic,
+    clusters: Sequence[Sequence[object]],
+    rng: np.random.Generator,
+    *,
+    paired: bool = False,
+    vectorized: bool = False,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Estimate:
+    """Any statistic of one or more tables, with a bootstrap interval over clusters.
+
+    clusters holds one sequence of labels per table, [n_examples of that table]. statistic is
+    called with one index array per table, the rows to use, and returns a float; it closes over the
+    tables themselves; vectorized, it takes arrays [n, rows] and returns [n] (see resampling), with
+    clusters of one size. Tables are resampled independently, or, with paired, by the same draw of
+    labels (two models on the same facts; both must then have the same labels). n is the number of
+    rows of all tables, n_clusters that of the table with fewest.
+
+    Each end is the wider of two that allow for few clusters: the expanded percentile and Student's
+    t with the bootstrap's standard error (resampling.expanded_confidence and student_ends). The
+    first is for statistics that jump, such as a rank correlation, the second for those that
+    resampling biases, such as a cosine. bounds: those of the statistic itself.
+
+    Coverage of the nominal 95 %, over 1,000 simulated data sets each (standard error .007): least
+    of normal, skewed and heavy-tailed data and of data that half of the clusters do not move, with
+    12 / 24 / 48 clusters; in brackets BCa (Efron and Tibshirani 1993, ch. 14), not used:
+    difference of two independent means .952 .945 .952 (.859 .888 .910), of two paired ratios .945
+    .944 .946 (.867 .882 .906), mean rank correlation of 8 heads .975 .966 .972 (.763 .783 .824),
+    cosine of mean vectors .967 .973 .976 (.793 .871 .922), standardised score of a head beyond the
+    others' mean .931 .941 .947 (.829 .894 .916), a head's lead over the best of 7 .950 .956 .945
+    (.833 .881 .896), difference of two ECE .989 .994 .983 (.791 .815 .805). The lower end was above
+    the truth in at most .035. Below: the lead over 7 heads that tie, .839 .844 .829, and a rank
+    correlation of heads that the noise hardly tells apart, .919 .929 .942; both err downwards. One
+    of the two ends alone: percentile .757 (cosine), t .901 (rank correlation). BCa expanded in the
+    same way: .782.
+
+    For one mean, or for the mean of paired differences, use cluster_interval.
+
+    Raises StatisticsError as cluster_interval does; StatisticUndefined when the statistic is not
+    finite on some resample; DegenerateInterval when it is the same on all of them.
+    """
+    check_draws(confidence, resamples)
+    if not clusters:
+        raise StatisticsError("no table: give the cluster labels of at least one")
+    tables: list[ClusterRows] = []
+    labels: list[tuple[str, ...]] = []
+    for table in clusters:
+        tables.append(ClusterRows(*cluster_index(table, len(table))))
+        labels.append(tuple(sorted({str(label) for label in table})))
+    if paired and len(set(labels)) > 1:
+        raise StatisticsError("paired tables must have the same cluster labels")
+
+    def finite(rows: list[Indices]) -> float | Floats:
+        figures = statistic(rows)
+        if not np.isfinite(figures).all():
+            odd = np.ravel(figures)[~np.isfinite(np.ravel(figures))][0]
+            raise StatisticUndefined(f"the statistic is {odd} on a resample of the clusters")
+        return figures
+
+    every = [table.of(np.arange(table.k)) for table in tables]
+    figure = float(np.squeeze(finite([rows[None] for rows in every] if vectorized else every)))
+    distribution = bootstrap(
+        finite, tables, rng, resamples=resamples, paired=paired, vectorized=vectorized
+    )
+    if np.ptp(distribution) <= ROUNDING * np.abs(distribution).max():
+        raise DegenerateInterval(
+            f"the statistic is {figure:.3g} on every resample, so the interval has zero width",
+            value=figure,
+        )
+    k = min(table.k for table in tables)
+    low, high = student_ends(distribution, figure, confidence, k)
+    shares = percentile_ends(distribution, expanded_confidence(confidence, k))
+    low, high = max(bounds[0], min(low, shares[0])), min(bounds[1], max(high, shares[1]))
+    low, high = min(low, figure), max(high, figure)  # a cosine may be 1 + 2e-16
+    n = sum(len(table) for table in clusters)
+    return Estimate(figure, low, high, n, k)
+
+
+def max_t_sign_flip(
+    differences: ArrayLike,
+    clusters: Sequence[object],
+    rng: np.random.Generator,
+    *,
+    permutations: int = 2000,
+    alternative: Alternative = "greater",
+) -> Floats:
+    """p of each head, corrected over all heads: single-step max-T of Westfall and Young (1993).
+
+    differences [n_examples, n_heads], ablated - clean, paired by example; clusters [n_examples].
+    Returns [n_heads]. Under the null a cluster's sums may as well have the opposite sign, for all
+    heads at once, which keeps the heads' correlation. The t statistic of the cluster sums is a
+    monotone function, the same for all heads and flips, of sum / sqrt(sum of squares), because a
+    flip leaves the squares as they are; that form is used, as it never divides by zero.
+
+    All 2^n_clusters sign vectors are taken when they are no more than `permutations`; else random
+    ones, with p = (k + 1) / (n + 1). A head whose sums are all zero has p = 1.
+
+    The null is symmetry about zero; for the mean of strongly skewed sums p is approximate. Of 16
+    correlated heads, all of mean 0, some head had p <= .05 ("greater") in .036 to .047 of 1,000
+    symmetric data sets (12, 24, 48 clusters; standard error .007), in .009 to .023 where the long
+    tail lies above (exponential, or half of the clusters unmoved) and in .12 to .22 where it lies
+    below. So p alone supports no claim: with the whole interval above the floor too, as verdicts
+    ask, .035 to .053 of the last had a head at its floor supported, for .025.
+    """
+    data = checked_figures(differences, "differences", ndim=2)
+    index, k = cluster_index(clusters, len(data))
+    if permutations < 1:
+        raise StatisticsError(f"permutations is {permutations}; at least 1 is needed")
+    sums = np.stack([cluster_totals(index, head, k) for head in data.T], axis=1)
+    # Sums that cancel within a cluster leave rounding noise, which must not be scaled up to an
+    # effect: compare with what the cluster's magnitudes could leave.
+    magnitude = np.stack([cluster_totals(index, np.abs(head), k) for head in data.T], axis=1)
+    sums[np.abs(sums) <= ROUNDING * magnitude] = 0.0
+    scale = np.sqrt((sums**2).sum(0))
+    moving = scale > 0
+    corrected = np.ones(data.shape[1])
+    if not moving.any():
+        return corrected
+    unit = sums[:, moving] / scale[moving]
+
+    def directed(statistics: Floats) -> Floats:
+        if alternative == "two-sided":
+            return np.abs(statistics)
+        return -statistics if alternative == "less" else statistics
+
+    observed = directed(unit.sum(0)) - ROUNDING
+    exact = k < 63 and 2**k <= permutations
+    total = 2**k if exact else permutations
+    exceeded = np.zeros(len(observed))
+    start = 0
+    for count in blocks_of(total, max(k, len(observed))):
+        if exact:
+            codes = np.arange(start, start + count)
+            signs = 1.0 - 2.0 * (codes[:, None] >> np.arange(k) & 1)
+        else:
+            signs = 1.0 - 2.0 * rng.integers(2, size=(count, k))
+        largest = directed(signs @ unit).max(1)
+        exceeded += (largest[:, None] >= observed).sum(0)
+        start += count
+    # The enumeration contains the observed signs themselves; the random draw adds them.
+    corrected[moving] = exceeded / total if exact else (exceeded + 1) / (total + 1)
+    return corrected
+
+
+def exceedance(value: float, null_values: ArrayLike) -> float:
+    """p of `value` among values of the null: (how many are at least as large + 1) / (n + 1).
+
+    The caller leaves `value` itself out of null_values [n]. Ties count against the value.
+    """
+    null = checked_figures(null_values, "null values", ndim=1)
+    if not np.isfinite(value):
+        raise StatisticsError(f"the value is {value}; it must be finite")
+    return float((np.sum(null >= value) + 1) / (len(null) + 1))
+
+
+def rank_agreement(
+    a: ArrayLike,
+    b: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    alternative: Alternative = "two-sided",
+    permutations: int = 50_000,
+) -> Agreement:
+    """Spearman's rho of two rankings of the same heads, a and b [n_heads], and its p.
+
+    p is by permutation: exact while n_heads! <= permutations (8 heads: 40,320, .1 s), else random
+    with (k + 1) / (n + 1). Raises StatisticsError for fewer than 3 heads or a constant ranking.
+    """
+    first, second = checked_figures(a, "a", ndim=1), checked_figures(b, "b", ndim=1)
+    if len(first) != len(second):
+        raise StatisticsError(f"a has {len(first)} heads and b {len(second)}; rank the same heads")
+    if len(first) < 3:
+        raise StatisticsError(f"{len(first)} heads cannot be ranked against each other; need 3")
+    for name, ranking in (("a", first), ("b", second)):
+        if np.ptp(ranking) == 0:
+            raise StatisticsError(f"{name} is {ranking[0]:.3g} for every head: there is no ranking")
+    # Twice a rank is a whole number, and so are sums of their products: ties are seen exactly.
+    one, other = (np.rint(2 * _ranks(each)).astype(np.int64) for each in (first, second))
+    exact = math.factorial(len(first)) <= permutations
+    sums = np.concatenate([other[order] @ one for order in _orders(len(first), permutations, rng)])
+    observed = int(one @ other)
+    # All orders contain the one observed; the random draw adds it.
+    p: dict[str, float] = {
+        "greater": (np.count_nonzero(sums >= observed) + (not exact)) / (len(sums) + (not exact)),
+        "less": (np.count_nonzero(sums <= observed) + (not exact)) / (len(sums) + (not exact)),
+    }
+    p["two-sided"] = min(1.0, 2 * min(p.values()))
+    return Agreement(spearman(first, second), p[alternative])
+
+
+def _orders(n: int, most: int, rng: np.random.Generator) -> Iterator[Indices]:
+    """Orders of n things, [count, n] at a time: all n! where those are no more than `most`, else
+    that many at random.
+    """
+    if math.factorial(n) <= most:
+        yield np.array(list(itertools.permutations(range(n))), dtype=np.intp)
+        return
+    count = min(_ORDERS, most)
+    straight = np.tile(np.arange(n), (count, 1))
+    for start in range(0, most, count):
+        yield rng.permuted(straight, axis=-1)[: most - start]
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rho of two rankings of the same things, [n] each; NaN where one is constant."""
+    first, second = (_ranks(np.asarray(each, dtype=np.float64)) for each in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    """1 for the smallest; those that tie share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+
+
+def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
+    """The values in float64; StatisticsError when empty, of another shape, or not all finite."""
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != ndim:
+        raise StatisticsError(f"{name} has shape {data.shape}; {ndim} dimension(s) are needed")
+    if data.size == 0:
+        raise StatisticsError(f"{name} is empty: n = 0 has no statistic")
+    if not np.isfinite(data).all():
+        broken = np.argwhere(~np.isfinite(data))
+        place = tuple(int(axis) for axis in broken[0])
+        raise StatisticsError(
+            f"{name}: {data[place]} at {place} ({len(broken)} such); every figure must be finite"
+        )
+    return data
+
+
+def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
+    """Number of the cluster of each example, in the order of the sorted labels, and how many."""
+    labels: list[str] = []
+    for row, label in enumerate(clusters):
+        if not isinstance(label, (str, numbers.Integral)) or label == "":
+            raise StatisticsError(
+                f"example {row} has no cluster id ({label!r}); text or int needed"
+            )
+        labels.append(str(label))
+    if len(labels) != n:
+        raise StatisticsError(f"{len(labels)} cluster ids for {n} examples")
+    number = {label: position for position, label in enumerate(sorted(set(labels)))}
+    if len(number) < 2:
+        raise StatisticsError(f"{len(number)} cluster(s) of examples; at least 2 are needed")
+    return np.array([number[label] for label in labels], dtype=np.intp), len(number)
+
+
+def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
+    """Sum of the weights [n_examples] in each of the k clusters."""
+    return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
+
+
+def check_draws(confidence: float, resamples: int = 2000) -> None:
+    """Raises StatisticsError for settings that leave an interval no ends."""
+    if not 0 < confidence < 1:
+        raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
+    if resamples < 100:
+        raise StatisticsError(f"resamples is {resamples}; below 100 an interval has no ends")

@@ -1,0 +1,1 @@
+"""Rules of judgement, and what was predicted."""

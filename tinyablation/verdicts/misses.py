@@ -1,0 +1,84 @@
+"""Predictions that a measurement missed, as data: claims/misses.toml.
+
+    [[miss]]
+    claim = "H1.1"
+    test = "test_named_head_tops_its_layer"
+    model = "smollm2-135m"
+    condition = "facts"        # or "all"
+    predicted = "inconclusive"
+    found = "refuted"
+
+A prediction is never edited, so a miss stays one for good. What is listed is known: the cell is
+xfailed, strictly, and one that comes to another verdict than `found` fails. A line that matches no
+cell, or whose prediction is another now, is an error.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tinyablation.verdicts.registered import ExpectationError, read_toml
+from tinyablation.verdicts.verdicts import Status
+
+MISSES = "misses.toml"
+
+
+class Miss(BaseModel):
+    """One cell whose verdict is another than was predicted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    claim: str
+    test: str
+    model: str
+    condition: str
+    predicted: Status
+    found: Status
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """What it is matched by: claim, test, model, condition."""
+        return self.claim, self.test, self.model, self.condition
+
+
+class Misses(NamedTuple):
+    """All misses of a file, by cell."""
+
+    path: Path
+    by_cell: dict[tuple[str, str, str, str], Miss]
+
+    def unmatched(
+        self, cells: Iterable[tuple[str, str, str, str]], models: Iterable[str]
+    ) -> list[str]:
+        """The lines about these models that match none of the cells, for a reader."""
+        known, asked = set(cells), set(models)
+        return [
+            " ".join(miss.cell)
+            for miss in self.by_cell.values()
+            if miss.model in asked and miss.cell not in known
+        ]
+
+
+def load_misses(path: Path) -> Misses:
+    """Read the file; ExpectationError names file and entry. No file, no misses."""
+    if not path.exists():
+        return Misses(path, {})
+    _, document = read_toml(path)
+    found: dict[tuple[str, str, str, str], Miss] = {}
+    tables = document.pop("miss", [])
+    if document or not isinstance(tables, list):
+        raise ExpectationError(f"{path}: holds [[miss]] tables and nothing else")
+    for number, table in enumerate(tables, start=1):
+        try:
+            miss = Miss.model_validate(table)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ExpectationError(f"{path}: miss {number}: {field}: {first['msg']}") from None
+        if miss.predicted == miss.found:
+            raise ExpectationError(f"{path}: miss {number}: found is what was predicted")
+        if found.setdefault(miss.cell, miss) is not miss:
+            raise ExpectationError(f"{path}: miss {number}: {' '.join(miss.cell)} stands twice")
+    return Misses(path, found)

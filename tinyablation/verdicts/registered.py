@@ -1,0 +1,424 @@
+"""What is known beforehand: registered verdicts, the heads claims are about, published figures.
+
+Three TOML files under claims/, all read at test collection, hence nothing heavy is imported.
+
+    predictions.toml   "H1.1" = { "*-plain" = "refuted", "tiny-*" = "supported" }
+    subjects.toml      [tiny-gpt2]
+                       suppressor = "0:5"
+    published.toml     [[figure]]
+                       claim = "H1.1"
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head
+from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
+from tinyablation.spelling import did_you_mean
+from tinyablation.verdicts.verdicts import STATUSES, Status
+
+CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
+_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # what a cell id holds, and fnmatch's own signs
+_REGISTERED = "registered"
+CHANGED = "changed after"  # how the reason of a prediction begins that is younger than its figures
+
+Cell = tuple[str, str, str | None]  # claim, model, condition
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ExpectationError(TinyAblationError):
+    """A file of expectations is wrong; the message names file, line, entry and what to do."""
+
+
+# --- predictions.toml ----------------------------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    """The verdict registered for a cell, and why it is expected ("" where not said)."""
+
+    verdict: Status
+    reason: str = ""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether its reason says that it is not what was registered before the measurement."""
+        return self.reason.startswith(CHANGED)
+
+
+class Predictions(NamedTuple):
+    """Registered verdicts: claim -> patterns in file order, of which the first to match decides."""
+
+    path: Path
+    claims: Mapping[str, Mapping[str, Prediction]]
+    registered: Mapping[str, str]
+
+    def for_cell(self, claim: str, model: str, condition: str | None) -> Prediction | None:
+        """What is registered for a cell; None where nothing is.
+
+        Patterns are matched against "model-condition" and against the model id; condition None or
+        "all" (a claim that spans conditions) leaves the model id alone.
+        """
+        pattern = self._deciding(claim, model, condition)
+        return None if pattern is None else self.claims[claim][pattern]
+
+    def unused(self, cells: Iterable[Cell]) -> list[tuple[str, str]]:
+        """(claim, pattern) that decide none of the cells, be it that an earlier pattern does."""
+        deciding = {(cell[0], self._deciding(*cell)) for cell in cells}
+        every = (
+            (claim, pattern) for claim, patterns in self.claims.items() for pattern in patterns
+        )
+        return [entry for entry in every if entry not in deciding]
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 (64 hex digits) of what is registered: not of newlines, comments or layout."""
+        claims = {
+            claim: [[pattern, *prediction] for pattern, prediction in self.claims[claim].items()]
+            for claim in sorted(self.claims)
+        }
+        content = {"claims": claims, _REGISTERED: dict(sorted(self.registered.items()))}
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+    def _deciding(self, claim: str, model: str, condition: str | None) -> str | None:
+        names = [model]
+        if condition not in (None, ALL_CONDITIONS):
+            names.append(f"{model}-{condition}")
+        for pattern in self.claims.get(claim, ()):
+            if any(fnmatchcase(name, pattern) for name in names):
+                return pattern
+        return None
+
+
+def load_predictions(path: str | Path) -> Predictions:
+    """Read predictions.toml: claim id = { pattern = verdict, or { verdict, reason } }.
+
+    An optional table `registered` says when and by whom: date, note.
+    """
+    path = Path(path)
+    text, document = read_toml(path)
+    claims: dict[str, dict[str, Prediction]] = {}
+    registered: dict[str, str] = {}
+    for key, value in document.items():
+        place = _place(path, text, key)
+        if key == _REGISTERED:
+            registered = _registered(value, place)
+            continue
+        _check_claim(key, place)
+        if not isinstance(value, dict) or not value:
+            raise ExpectationError(
+                f'{place}: claim {key!r}: give its patterns: {{ "tiny-*" = "supported" }}'
+            )
+        claims[key] = {
+            pattern: _prediction(
+                entry, pattern, f"{_place(path, text, key, pattern)}: claim {key!r}"
+            )
+            for pattern, entry in value.items()
+        }
+    return Predictions(path, claims, registered)
+
+
+def _prediction(entry: object, pattern: str, where: str) -> Prediction:
+    if not _PATTERN.fullmatch(pattern):
+        raise ExpectationError(
+            f'{where}: {pattern!r} is no pattern of model or cell ids; write one such as "tiny-*"'
+        )
+    where = f"{where}, {pattern!r}"
+    table = {"verdict": entry} if isinstance(entry, str) else entry
+    if not isinstance(table, dict):
+        raise ExpectationError(f"{where}: {entry!r} is no verdict; {did_you_mean('', STATUSES)}")
+    _refuse_unknown(table, Prediction._fields, where)
+    verdict, reason = table.get("verdict"), table.get("reason", "")
+    if not isinstance(reason, str):
+        raise ExpectationError(f"{where}: reason {reason!r} is not text")
+    for status in STATUSES:
+        if verdict == status:
+            return Prediction(status, reason)
+    if verdict is None:
+        raise ExpectationError(f"{where}: no verdict; {did_you_mean('', STATUSES)}")
+    raise ExpectationError(f"{where}: {verdict!r} is no verdict; {did_you_mean(verdict, STATUSES)}")
+
+
+def _registered(value: object, place: str) -> dict[str, str]:
+    where = f"{place}: [{_REGISTERED}]"
+    if not isinstance(value, dict):
+        raise ExpectationError(f"{where} must be a table with date and note")
+    for key in value:
+        if CLAIM.fullmatch(key):
+            raise ExpectationError(
+                f"{where} holds claim {key!r}: in TOML a line belongs to the table above it; put "
+                f"[{_REGISTERED}] at the end of the file"
+            )
+    _refuse_unknown(value, ("date", "note"), where)
+    day, note = value.get("date"), value.get("note", "")
+    if day is not None and type(day) is not date:
+        raise ExpectationError(f"{where}: date {day!r} is not a date; write it bare: 2025-01-31")
+    if not isinstance(note, str):
+        raise ExpectationError(f"{where}: note {note!r} is not text")
+    return ({"date": day.isoformat()} if day else {}) | ({"note": note} if note else {})
+
+
+# --- subjects.toml -------------------------------------------------------------------------------
+
+
+_TomlHead = Annotated[Head, BeforeValidator(Head.parse)]
+
+
+class _Heads(BaseModel):
+    """Heads that claims speak of, and how they are known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suppressor: _TomlHead
+    trio: tuple[_TomlHead, ...] = ()
+    pair: tuple[_TomlHead, ...] = ()
+    receiver: Annotated[int, Field(ge=1, strict=True)] | None = None
+    source: Annotated[str, Field(min_length=1)]
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _sets_hold_the_suppressor(self) -> Self:
+        for name, size in (("trio", 3), ("pair", 2)):
+            heads: tuple[Head, ...] = getattr(self, name)
+            if heads and (len(set(heads)) != size or len(heads) != size):
+                raise ValueError(
+                    f"{name} must be {'three' if size == 3 else 'two'} distinct heads, not "
+                    f"{len(set(heads))}"
+                )
+            if heads and self.suppressor not in heads:
+                raise ValueError(f"{name} must hold the suppressor {self.suppressor.label}")
+        return self
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every head named here; one that stands in several places so often."""
+        return (self.suppressor, *self.trio, *self.pair)
+
+
+class Subject(_Heads):
+    """The heads that claims about one model speak of, and how they are known.
+
+    suppressor leads; trio is three distinct heads with the suppressor among them, pair two of them,
+    or empty; receiver is the layer that a mediated path leads to (default: the middle layer).
+    reference: the model whose named head this one's is compared with. claims: other heads for
+    single claims, by ledger id, where sources contradict each other.
+    """
+
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    claims: Mapping[str, _Heads] = Field(default_factory=dict)
+
+    @field_validator("claims")
+    @classmethod
+    def _claims_are_ids(cls, claims: Mapping[str, _Heads]) -> Mapping[str, _Heads]:
+        for claim in claims:
+            if not CLAIM.fullmatch(claim):
+                raise ValueError(f'{claim!r} is no claim id; write it quoted, such as "H1.6"')
+        return claims
+
+    def for_claim(self, claim: str) -> "Subject":
+        """The heads that one claim is about: its own where it has some, else the model's."""
+        own = self.claims.get(claim)
+        return self if own is None else self.model_copy(update={**dict(own), "claims": {}})
+
+
+class Subjects(NamedTuple):
+    """Subjects by model id."""
+
+    path: Path
+    subjects: Mapping[str, Subject]
+
+    def for_model(self, model: str) -> Subject | None:
+        """The heads declared for a model; None where there are none."""
+        return self.subjects.get(model)
+
+    def check_shape(self, model: str, n_layers: int, n_heads: int) -> None:
+        """ExpectationError if a head or layer named for a model is none of so many."""
+        found = self.subjects.get(model)
+        for each in () if found is None else (found, *found.claims.values()):
+            beyond = [
+                head.label for head in each.heads if head.layer >= n_layers or head.head >= n_heads
+            ]
+            # A path may lead to the stream after the last layer, too.
+            if each.receiver is not None and each.receiver > n_layers:
+                beyond.append(f"receiver {each.receiver}")
+            if beyond:
+                raise ExpectationError(
+                    f"{self.path}: model {model!r} has {n_layers} layers of {n_heads} heads, "
+                    f"counted from 0, and {beyond[0]} is none of them; name heads of the model "
+                    "that was loaded, or load the model that is meant"
+                )
+
+
+def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Subjects:
+    """Read subjects.toml: one table per model id; these and references must be among `models`
+    where given."""
+    path = Path(path)
+    text, document = read_toml(path)
+    subjects = {}
+    for model, table in document.items():
+        place = _place(path, text, model)
+        if models is not None and model not in models:
+            raise ExpectationError(
+                f"{place}: {model!r} is no registered model; {did_you_mean(model, models)}"
+            )
+        found = _validated(Subject, table, f"{place}: model {model!r}")
+        if models is not None and found.reference not in (None, *models):
+            raise ExpectationError(
+                f"{_place(path, text, model, 'reference')}: model {model!r}: reference "
+                f"{found.reference!r} is no registered model; "
+                f"{did_you_mean(found.reference, models)}"
+            )
+        subjects[model] = found
+    return Subjects(path, subjects)
+
+
+# --- published.toml ------------------------------------------------------------------------------
+
+
+class Figure(BaseModel):
+    """One figure of the literature: a number in `unit`, or text where it was given as such.
+
+    low and high: its published interval. quantity: which figure of a record is the same finding:
+    "effect", or the name of a detail ("effects/0:4": entry "0:4" of the detail "effects").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    claim: str
+    model: Annotated[str, Field(min_length=1)]
+    condition: str
+    value: Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(min_length=1)]
+    unit: str
+    source: Annotated[str, Field(min_length=1)]
+    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    quantity: Annotated[str, Field(min_length=1)] = "effect"
+
+    @model_validator(mode="after")
+    def _interval_is_about_the_value(self) -> Self:
+        if self.low is None and self.high is None:
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("an interval has two ends; give low and high, or neither")
+        if isinstance(self.value, str):
+            raise ValueError("text has no interval; give value as a number, or no low and high")
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is not in its interval [{self.low}, {self.high}]")
+        return self
+
+    @model_validator(mode="after")
+    def _condition_is_known(self) -> Self:
+        known = (*CONDITIONS, ALL_CONDITIONS)
+        if self.condition not in known:
+            raise ValueError(
+                f"{self.condition!r} is no condition; {did_you_mean(self.condition, known)}"
+            )
+        return self
+
+
+class Published(NamedTuple):
+    """The figures of the literature, in file order."""
+
+    path: Path
+    figures: tuple[Figure, ...]
+
+    def for_claim(self, claim: str) -> list[Figure]:
+        """The figures published for a claim, in file order; none is an empty list."""
+        return [figure for figure in self.figures if figure.claim == claim]
+
+
+def load_published(path: str | Path) -> Published:
+    """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one a line."""
+    path = Path(path)
+    text, document = read_toml(path)
+    _refuse_unknown(document, ("figure",), str(path))
+    tables = document.get("figure", [])
+    if not isinstance(tables, list):
+        raise ExpectationError(f"{_place(path, text, 'figure')}: write [[figure]], not [figure]")
+    # tomllib tells no lines: a figure begins with its header, or with the brace of its own line.
+    starts = ("[[figure]]", "{")
+    begins = [n for n, line in enumerate(text.splitlines(), 1) if line.strip().startswith(starts)]
+    figures = []
+    for position, table in enumerate(tables):
+        place = f"{path}:{begins[position]}" if len(begins) == len(tables) else str(path)
+        where = f"{place}: figure {position + 1}"
+        figure = _validated(Figure, table, where)
+        _check_claim(figure.claim, where)
+        figures.append(figure)
+    return Published(path, tuple(figures))
+
+
+# --- common to the three -------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ExpectationError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ExpectationError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # A key given twice is one of these too; the error says at which line.
+        raise ExpectationError(f"{path}: not valid TOML: {error}") from error
+
+
+def _place(path: Path, text: str, *keys: str) -> str:
+    """file:line of nested keys as far as they can be found; tomllib does not tell."""
+    found = 0
+    for key in keys:
+        name = re.escape(key)
+        written = re.compile(rf"""(?:["']{name}["']|(?<![\w."'-]){name}(?![\w"'-]))\s*[=\].]""")
+        lines: Iterator[tuple[int, str]] = enumerate(text.splitlines(), 1)
+        found = next(
+            (n for n, line in lines if n >= found and written.search(line.split("#")[0])),
+            found,
+        )
+    return f"{path}:{found}" if found else str(path)
+
+
+def _check_claim(claim: str, where: str) -> None:
+    if not CLAIM.fullmatch(claim):
+        raise ExpectationError(
+            f'{where}: {claim!r} is no claim id; write it quoted, such as "H1.1" (letters, number, '
+            "dot, number)"
+        )
+
+
+def _validated(kind: type[Model], table: object, where: str) -> Model:
+    if not isinstance(table, dict):
+        raise ExpectationError(f"{where}: must be a table with {', '.join(kind.model_fields)}")
+    _refuse_unknown(table, tuple(kind.model_fields), where)
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        named = f"field {field!r}: " if field else ""
+        raise ExpectationError(f"{where}: {named}{message}") from error
+
+
+def _refuse_unknown(table: Iterable[str], known: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ExpectationError(f"{where}: unknown key {key!r}; {did_you_mean(key, known)}")
