@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import lossy_jobs
+from tests.benches import bench_of
 from tests.lossy_jobs import BATTERY, SHARD, marker
 from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
@@ -25,8 +26,7 @@ from tinyablation.cluster.dispatch import Dispatch, JobLost, dispatching
 from tinyablation.cluster.executors import ExecutorError, parse
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.plan import plan_run
-from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import TABLES, Run, RunStore
+from tinyablation.runs.store import TABLES, Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,8 +54,7 @@ def tables(run: Run) -> dict[str, bytes]:
 
 
 def bench(store: Path, corpora: Path, elsewhere: Dispatch | None = None) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"]
-    return Bench(entry, corpora=corpora, store=RunStore(store), threads=1, elsewhere=elsewhere)
+    return bench_of("tiny-llama", store, corpora, elsewhere=elsewhere)
 
 
 def until(what: str, holds: Callable[[], bool]) -> None:

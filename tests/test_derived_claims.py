@@ -20,6 +20,7 @@ from claims import test_training as training
 from fixtures import derived, measurements, readings
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
+from tests.benches import bench_of
 from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
@@ -30,11 +31,8 @@ from tinyablation.corpora.corpus_folder import adopt
 from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
 from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
-from tinyablation.measurement.bench import Bench
 from tinyablation.models.loading import WeightsMissing
-from tinyablation.models.registry import load_registry
 from tinyablation.records.plain import plain
-from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -302,9 +300,8 @@ def given(fixture, *arguments):
     return fixture.__wrapped__(*arguments)
 
 
-def bench(store, model="tiny-gpt2", corpora=ROOT / "corpora", **options):
-    entry = load_registry(ROOT / "fixtures" / "models.toml")[model]
-    return Bench(entry, corpora=corpora, store=RunStore(store), threads=1, **options)
+def bench(store, model="tiny-gpt2", **options):
+    return bench_of(model, store, **options)
 
 
 SUBJECT = SimpleNamespace(suppressor=Head(0, 2), trio=tuple(Head(*head) for head in TRIO))

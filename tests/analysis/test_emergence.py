@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.emergence import Course, CourseError, course, emergence
-from tinyablation.measurement.bench import Bench
 from tinyablation.models.loading import WeightsMissing
-from tinyablation.models.registry import load_registry
 from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parents[2]
@@ -181,16 +180,11 @@ def corpora(tmp_path_factory) -> Path:
     return put_corpora(tmp_path_factory.mktemp("corpora"), rows=(24, 24))
 
 
-def bench(model: str, corpora: Path, store: Path) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")[model]
-    return Bench(entry, corpora=corpora, store=RunStore(store), threads=1)
-
-
 @pytest.fixture(scope="module")
 def real(corpora, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
     return {
-        model: course(bench(model, corpora, store), (0, 7), "facts")
+        model: course(bench_of(model, store, corpora), (0, 7), "facts")
         for model in ("tiny-gpt2", "tiny-gpt2-plain")
     }, store
 
@@ -226,17 +220,17 @@ def test_both_courses_begin_with_the_same_figures(real):
 def test_a_measured_course_is_read_without_a_model(real, corpora, monkeypatch):
     courses, store = real
     monkeypatch.setattr("tinyablation.models.loading.load_model", None)
-    again = course(bench("tiny-gpt2", corpora, store), (0, 7), "facts")
+    again = course(bench_of("tiny-gpt2", store, corpora), (0, 7), "facts")
     assert again.panel() == courses["tiny-gpt2"].panel()
 
 
 def test_a_model_without_checkpoints_has_no_course(corpora, tmp_path):
     with pytest.raises(CourseError, match="'tiny-llama' has no checkpoints"):
-        course(bench("tiny-llama", corpora, tmp_path), (0, 0), "facts")
+        course(bench_of("tiny-llama", tmp_path, corpora), (0, 0), "facts")
 
 
 def test_a_missing_checkpoint_is_said(corpora, tmp_path):
-    made = bench("tiny-gpt2", corpora, tmp_path)
+    made = bench_of("tiny-gpt2", tmp_path, corpora)
     first, *others = made.entry.checkpoints
     gone = first.model_copy(update={"source": tmp_path / "nowhere"})
     made.entry = made.entry.model_copy(update={"checkpoints": (gone, *others)})

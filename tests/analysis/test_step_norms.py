@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.benches import bench_of
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, stepnorms
 from tinyablation.engine.residual_steps import measure_geometry
 from tinyablation.interventions.batteries import BatteryError
 from tinyablation.interventions.head_sets import HeadSets
 from tinyablation.measurement.bench import Bench
-from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 TRIO = ((0, 7), (0, 0), (0, 5))
@@ -39,9 +38,7 @@ print("torch" in sys.modules)
 
 
 def bench(store: Path) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2"]
-    made = RunStore(store)
-    return Bench(entry, corpora=ROOT / "corpora", store=made, threads=1, share=0.2)
+    return bench_of("tiny-gpt2", store, share=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.analysis.findings import Findings
 from tinyablation.cluster import dispatch as dispatching
@@ -21,7 +22,6 @@ from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.head_readings import Direction, SteeringDirections
 from tinyablation.measurement.plan import plan_run
 from tinyablation.measurement.screening import Screening, parse_screening
-from tinyablation.models.registry import load_registry
 from tinyablation.runs.store import TABLES, RunStore
 
 ROOT = Path(__file__).parents[2]
@@ -69,11 +69,8 @@ def bench(
     elsewhere: Dispatch | None = None,
     screening: Screening | None = None,
 ) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"]
     store.mkdir(exist_ok=True)
-    return Bench(
-        entry, corpora=corpora, store=RunStore(store), elsewhere=elsewhere, screening=screening
-    )
+    return bench_of("tiny-llama", store, corpora, elsewhere=elsewhere, screening=screening)
 
 
 def test_shards_travel_and_the_session_loads_nothing(corpora, tmp_path, alone):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.cluster import jobs
 from tinyablation.cluster.jobs import DESK, BenchFacts, Failure, Job, JobError, Receipt, run_job
@@ -19,7 +20,7 @@ from tinyablation.interventions.batteries import battery
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.head_readings import Direction
 from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import TABLES, RunStore
+from tinyablation.runs.store import TABLES
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
@@ -38,7 +39,7 @@ def corpora(tmp_path_factory) -> Path:
 
 def bench(store: Path, corpora: Path, model: str = "tiny-llama", **options) -> Bench:
     store.mkdir(exist_ok=True)
-    return Bench(REGISTRY[model], corpora=corpora, store=RunStore(store), **options)
+    return bench_of(model, store, corpora, **options)
 
 
 def job_of(made: Bench, what="zero", kind="run", shards=()) -> Job:

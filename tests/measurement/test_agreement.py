@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benches import bench_of
 from tests.metamorphic import faults
 from tests.small_corpora import put_corpora
 from tinyablation.engine.clean_pass import CleanPasses
@@ -31,9 +32,7 @@ from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.plan import measurement_of
 from tinyablation.measurement.precision import TOLERANCES
 from tinyablation.measurement.protocols import PUBLISHED
-from tinyablation.models.registry import load_registry
 from tinyablation.records.trust import BackendCheck
-from tinyablation.runs.store import RunStore
 from tinyablation.statistics.intervals import generator
 
 pytestmark = pytest.mark.slow  # models are measured in several ways: make slow
@@ -43,9 +42,8 @@ ROOT = Path(__file__).parents[2]
 
 def bench(tmp_path, model="tiny-gpt2", change=lambda row: row, **options) -> Bench:
     """Over 16 facts of the embedded corpus."""
-    entry = load_registry(ROOT / "fixtures" / "models.toml")[model]
     corpora = put_corpora(tmp_path / "corpora", rows=(8, 8), change=change)
-    return Bench(entry, corpora=corpora, store=RunStore(tmp_path / "runs"), threads=1, **options)
+    return bench_of(model, tmp_path / "runs", corpora, **options)
 
 
 def verified(made, wanted, condition="facts", **given) -> dict:

@@ -6,11 +6,13 @@ Run: pytest tests/measurement/test_bench.py
 import json
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.benches import bench_of
 from tests.small_corpora import label, put_corpora
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import CorpusError, load_corpus, load_split, write_corpus
@@ -30,9 +32,7 @@ def corpora(tmp_path_factory) -> Path:
     return put_corpora(tmp_path_factory.mktemp("corpora"))
 
 
-def bench(store: Path, corpora: Path, **options) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-mistral"]
-    return Bench(entry, corpora=corpora, store=RunStore(store), **options)
+bench = partial(bench_of, "tiny-mistral")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ Run: pytest tests/measurement/test_gate.py
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.benches import bench_of
 from tests.small_corpora import KNOWN, UNKNOWN, crossed, put_corpora, put_crossed
 from tinyablation.analysis.findings import Findings
 from tinyablation.interventions.batteries import (
@@ -22,16 +24,13 @@ from tinyablation.interventions.batteries import (
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.gate import EACH, RELATIONS
 from tinyablation.measurement.validity import blocks
-from tinyablation.models.registry import load_registry
 from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 FACTS = "facts"
 
 
-def bench(store: Path, corpora: Path, **options) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2"]
-    return Bench(entry, corpora=corpora, store=RunStore(store), **options)
+bench = partial(bench_of, "tiny-gpt2")
 
 
 def runs(store: Path) -> list[str]:

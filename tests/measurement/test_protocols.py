@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.benches import bench_of
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.tokenisation import Prompt
@@ -20,7 +21,6 @@ from tinyablation.measurement.protocols import (
     pad_right,
 )
 from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
@@ -28,13 +28,7 @@ REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(
-        REGISTRY["tiny-gpt2"],
-        corpora=ROOT / "corpora",
-        store=RunStore(tmp_path_factory.mktemp("runs")),
-        protocol=PUBLISHED,
-        threads=1,
-    )
+    return bench_of("tiny-gpt2", tmp_path_factory.mktemp("runs"), protocol=PUBLISHED)
 
 
 def test_prompts_are_padded_on_the_right_to_the_longest(bench):

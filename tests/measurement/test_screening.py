@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.analysis.findings import Findings
 from tinyablation.interventions.batteries import single_heads
@@ -27,7 +28,6 @@ from tinyablation.measurement.screening import (
     parse_screening,
 )
 from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import RunStore
 from tinyablation.statistics.intervals import StatisticsError
 
 ROOT = Path(__file__).parents[2]
@@ -205,8 +205,7 @@ def store(tmp_path_factory) -> Path:
 
 def bench(store: Path, corpora: Path, text: str | None = "2:6", **options) -> Bench:
     asked = None if text is None else parse_screening(text)
-    options = {"corpora": corpora, "store": RunStore(store), "threads": 1, **options}
-    return Bench(REGISTRY["tiny-mistral"], screening=asked, **options)
+    return bench_of("tiny-mistral", store, corpora, screening=asked, **options)
 
 
 @pytest.mark.slow
@@ -254,6 +253,6 @@ def test_another_protocol_is_not_screened(tmp_path, corpora):
 @pytest.mark.parametrize("model", PLANTED)
 def test_a_planted_suppressor_has_the_highest_score(model, tmp_path):
     """The positive control: in all four families the planted head leads all 32 by its score."""
-    made = Bench(REGISTRY[model], corpora=ROOT / "corpora", store=RunStore(tmp_path), threads=1)
+    made = bench_of(model, tmp_path)
     found = np.array(obtain_plan(made, "facts", parse_screening("1:1")).scores)
     assert np.unravel_index(found.argmax(), found.shape) == PLANTED[model]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import CorpusError
@@ -24,8 +25,7 @@ from tinyablation.measurement.plan import measurement_of
 from tinyablation.measurement.precision import TOLERANCES
 from tinyablation.measurement.protocols import PUBLISHED, ProtocolError
 from tinyablation.measurement.verification import VERIFIED_METRICS
-from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import NotVerified, RunStore
+from tinyablation.runs.store import NotVerified
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.verdicts import judge_above_floor
 
@@ -38,14 +38,7 @@ def few(change, tmp_path) -> Path:
 
 
 def bench(tmp_path, change=lambda row: row, **options) -> Bench:
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"]
-    return Bench(
-        entry,
-        corpora=few(change, tmp_path),
-        store=RunStore(tmp_path / "runs"),
-        threads=1,
-        **options,
-    )
+    return bench_of("tiny-llama", tmp_path / "runs", few(change, tmp_path), **options)
 
 
 def test_subjects_are_where_the_two_prompts_differ(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benches import bench_of
 from tests.bridging import make_prompts, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
 from tests.metamorphic.faults import next_head
@@ -40,9 +41,7 @@ SAME = 1e-4  # logits: float32 sums in another order leave some 1e-5
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """An embedded model on its own corpora, measured into an empty store."""
-    entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2"]
-    store = RunStore(tmp_path_factory.mktemp("runs"))
-    return Bench(entry, corpora=ROOT / "corpora", store=store, share=0.1)
+    return bench_of("tiny-gpt2", tmp_path_factory.mktemp("runs"), share=0.1)
 
 
 @pytest.fixture(scope="module")
