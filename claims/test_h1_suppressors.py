@@ -21,8 +21,7 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """Some head of layer 0 suppresses the right answer, and no head of another layer does so more.
 
     Estimator: mean Delta of the layer-0 head that leads on the discovery split, and its lead over
-    the
-      head that leads elsewhere; both on the confirmation split, paired by example.
+      the head that leads elsewhere; both on the confirmation split, paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
       numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
     Refuted if: the interval of Delta lies below that floor, or the interval of the lead below 0.
@@ -53,8 +52,7 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
     """The head that the study names (or that was planted) is the top suppressor of its layer.
 
     Estimator: mean Delta of the named head, and its lead over the other head of its layer that
-    leads
-      on the discovery split; both on the confirmation split, paired by example.
+      leads on the discovery split; both on the confirmation split, paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
       numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
     Refuted if: the interval of Delta lies below that floor, or the interval of the lead below 0.

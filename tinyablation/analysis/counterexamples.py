@@ -1,4 +1,4 @@
-"""Where a supported claim stops to hold: a search of its condition's grammar for counterexamples.
+"""Where a supported claim stops holding: a search of its condition's grammar for counterexamples.
 
 A sample of the grammar is measured in one batch, which says how often the claim fails, and with
 which prefix, frame or relation. From the failures in it, or from anywhere in the grammar where it

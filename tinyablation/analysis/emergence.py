@@ -154,7 +154,7 @@ class Emergence:
 
 
 def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
-    """Was the head no suppressor at the first step, and is it one at the last?
+    """Whether the head becomes a suppressor: it is not one at the first step, and is at the last.
 
     supported: Delta is below the floor at the first step and above it at the last, and the paired
     change is above 0, each with its whole interval; refuted: one of the three fails with its whole

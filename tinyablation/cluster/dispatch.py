@@ -123,8 +123,8 @@ class Dispatch:
         while bench.store.status(config) != "complete":
             if time.monotonic() - began > VISIBLE_SECONDS:
                 raise ExecutorError(
-                    f"the workers completed {config.name}, and {bench.store.root} has it not: they "
-                    "must see this folder as this machine does, under the same path"
+                    f"the workers completed {config.name}, but it is not in {bench.store.root}: "
+                    "they must see this folder as this machine does, under the same path"
                 )
             time.sleep(0.2)
 

@@ -237,7 +237,7 @@ class Engine:
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
-        """Write what of the chunk is not written yet: memory may have run out amidst its rows."""
+        """Write the chunk's missing figures: memory may have run out partway through its rows."""
 
         def write(
             intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]

@@ -1,9 +1,9 @@
-"""How much of a measurement is in memory at once: halved where that does not fit, no run is lost.
+"""How much of a measurement is held in memory at once; where memory runs out, half as much is.
 
-The bounds of a batch, of the logits held and of a clean pass's record stand where they are used
-(engine.py, clean_pass.py), in numbers; a Room says which share of them there is room for. Where
-memory runs out, everything that the work held is dropped and given back, the share is halved until
-what failed is at most half as large, and the work goes on from where it stood.
+The limits on a batch, on the logits held and on the record of a clean pass are set where they are
+used (engine.py, clean_pass.py), as counts of numbers; a Room says what share of them fits. When
+memory runs out, everything the work held is freed, the share is halved until the part that failed
+is at most half as large, and the work resumes where it stopped, so that no run is lost.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Where a model's weights are: on one device, on several, or away until they are needed.
 
 A model that is too large for one device is placed by accelerate: layers on several devices, and
-some offloaded, so that their parameters are on "meta" but while their module runs. Every module
+some offloaded, so that their parameters are on "meta" except while their module runs. Every module
 that has weights then moves what it is given to its device, and nothing else does: what is computed
 between modules must be brought to one.
 """

@@ -74,7 +74,7 @@ class HeldModel:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
-        choose_device(self.device)  # one that is not there is said so, not by its driver
+        choose_device(self.device)  # refuses one that does not exist before its driver does
         started = time.perf_counter()
         lodging = lodge(
             self.entry,

@@ -74,7 +74,7 @@ class Turn:
         self._lock = lock
 
     def release(self) -> None:
-        """Let others have it. The caller has freed the memory before. Twice is once."""
+        """Yield the device, whose memory the caller has freed. A second call does nothing."""
         if self._lock.is_locked:
             self._turns._drop(self._number, self._lock)
 

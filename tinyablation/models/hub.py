@@ -405,7 +405,7 @@ def _refusal(request: _Request, error: "HfHubHTTPError") -> str:
     if status == 403:
         return f"access to {what} is forbidden ({said}); check what your token may read"
     if status == 429:
-        return f"{constants.ENDPOINT} answers no more for now, it was asked too often; {log_in}"
+        return f"{constants.ENDPOINT} refuses requests for now: it was asked too often; {log_in}"
     return f"{constants.ENDPOINT} answered {status} for {what} ({said}); {_AGAIN}"
 
 

@@ -1,7 +1,8 @@
-"""A model gets into memory: its place on this machine, its turn there, a copy that maps.
+"""Getting a model into memory: where it fits, its turn on that device, a memory-mapped copy.
 
-The way of it: what it needs, which device or devices have that room, the turn to take it, and,
-for several workers on one CPU, a copy of the weights in the run's dtype that all of them map.
+In this order: how much memory it needs, which device or devices have that much, waiting for a turn
+there, and, for several workers on one CPU, one copy of the weights in the run's dtype that all of
+them map into memory.
 """
 
 from collections.abc import Callable
