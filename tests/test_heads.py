@@ -9,7 +9,7 @@ from tinyablation.heads import Head, head_name, heads_label
 def test_both_ways_of_writing_are_read(text):
     head = Head.parse(text)
     assert head == Head(3, 12) == (3, 12)
-    assert (head.label, head.name) == ("3:12", "L3H12")
+    assert (head.label, str(head), head.name) == ("3:12", "3:12", "L3H12")
 
 
 @pytest.mark.parametrize(

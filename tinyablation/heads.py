@@ -13,6 +13,9 @@ class Head(NamedTuple):
     layer: int
     head: int
 
+    def __str__(self) -> str:
+        return self.label
+
     @property
     def label(self) -> str:
         """ "0:7": in tables, addresses and the purposes of random draws."""

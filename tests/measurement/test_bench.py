@@ -217,7 +217,8 @@ class Turn:
 def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made = bench(tmp_path, corpora, dtype="float16")
     other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
-    table = Findings(made).sweep("facts").table
+    findings = Findings(made)
+    table = findings.sweep("facts").table
     other.run("facts", "baseline")
     reference = made.reference
     made.make_way()
@@ -227,7 +228,7 @@ def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     made.make_way()
     for each in (made, other):
         assert "model" not in each.__dict__ and "engine" not in each.__dict__
-    assert Findings(made).sweep("facts").table is table
+    assert findings.sweep("facts").table is table
     # What verifies holds no accelerator, and goes when the bench does.
     assert made.reference is reference and "model" in reference.__dict__
     made.release()
