@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tinyablation.cluster.jobs import Job, run_job
+from tinyablation.cluster.messages import Job
+from tinyablation.cluster.worker import run_job
 from tinyablation.measurement.shard_computation import Measurement
 
 BATTERY = "single-heads"  # of an embedded model: the baseline, and two shards

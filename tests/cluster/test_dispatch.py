@@ -15,7 +15,8 @@ from tinyablation.analysis.findings import Findings
 from tinyablation.cluster import dispatch as dispatching
 from tinyablation.cluster.dispatch import RETRIES, Dispatch, JobLost, device_of
 from tinyablation.cluster.executors import ExecutorError, Lost, parse
-from tinyablation.cluster.jobs import DESK, Failure, Job, Receipt, run_job
+from tinyablation.cluster.messages import Failure, Job, Receipt
+from tinyablation.cluster.worker import DESK, run_job
 from tinyablation.errors import TooLarge
 from tinyablation.interventions.batteries import ONE_EACH, Steering
 from tinyablation.measurement.bench import Bench

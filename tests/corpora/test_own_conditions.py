@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tinyablation.cluster.jobs import BenchFacts, JobError, make_bench
+from tinyablation.cluster.messages import BenchFacts, JobError
+from tinyablation.cluster.worker import make_bench
 from tinyablation.corpora.examples import SPLITS, CorpusError
 from tinyablation.corpora.library import Library
 from tinyablation.corpora.own_conditions import OwnCondition, check_name, read_own

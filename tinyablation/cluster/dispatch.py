@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinyablation.cluster.executors import Address, ExecutorError, Lost, opened
-from tinyablation.cluster.jobs import BenchFacts, Job, JobError, Receipt, kind_of_device, run_job
+from tinyablation.cluster.messages import BenchFacts, Job, JobError, Receipt
 from tinyablation.cluster.serialization import DescriptionError, describe
+from tinyablation.cluster.worker import kind_of_device, run_job
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Readings of one head, described in plain values: what it writes, its direction, steering by it.
 
-Each can be asked of any bench, on this machine or another (jobs.py).
+Each can be asked of any bench, on this machine or another (cluster/messages.py).
 """
 
 from __future__ import annotations

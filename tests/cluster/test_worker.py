@@ -1,6 +1,6 @@
 """What travels to a worker, and what the worker does with it.
 
-Run: pytest tests/cluster/test_jobs.py
+Run: pytest tests/cluster/test_worker.py
 """
 
 import json
@@ -11,9 +11,10 @@ import pytest
 
 from tests.benches import bench_of
 from tests.small_corpora import put_corpora
-from tinyablation.cluster import jobs
-from tinyablation.cluster.jobs import DESK, BenchFacts, Failure, Job, JobError, Receipt, run_job
+from tinyablation.cluster import worker
+from tinyablation.cluster.messages import BenchFacts, Failure, Job, JobError, Receipt
 from tinyablation.cluster.serialization import describe
+from tinyablation.cluster.worker import DESK, run_job
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.errors import TooLarge
 from tinyablation.interventions.batteries import battery
@@ -78,7 +79,7 @@ def test_a_worker_computes_the_shards_of_its_job_and_the_last_one_finishes(corpo
         assert receipt.error is None and receipt.run == alone.name and receipt.device == "cpu"
         assert receipt.complete == bool(last)
         assert set(receipt.shards) == {key} and receipt.seconds >= receipt.shards[key] > 0
-        assert receipt.worker == jobs.worker_name()
+        assert receipt.worker == worker.worker_name()
     run = there.store.open(alone.name)
     for name in TABLES:
         assert (run.path / name).read_bytes() == (alone.path / name).read_bytes()
