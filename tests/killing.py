@@ -26,7 +26,8 @@ from typing import Any
 
 from tests.small_corpora import put_corpora
 from tinyablation.errors import RunError
-from tinyablation.files.manifests import file_sha256, read_json
+from tinyablation.files.hashes import file_sha256
+from tinyablation.files.manifests import read_json
 from tinyablation.interventions.batteries import (
     BASELINE,
     EVERYTHING,

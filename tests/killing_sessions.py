@@ -21,7 +21,11 @@ from pathlib import Path
 import psutil
 
 from tests.killing import Damage
-from tinyablation.files.manifests import MANIFEST, file_sha256, read_json
+from tinyablation.files.hashes import file_sha256
+from tinyablation.files.manifests import (
+    MANIFEST,
+    read_json,
+)
 from tinyablation.runs.shards import SHARDS
 from tinyablation.runs.store import TABLES
 

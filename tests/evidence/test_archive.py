@@ -14,7 +14,8 @@ import pytest
 
 from tinyablation.evidence import archive as archives
 from tinyablation.evidence.archive import BundleError, unpack, write_archive
-from tinyablation.files.manifests import MANIFEST, file_sha256
+from tinyablation.files.hashes import file_sha256
+from tinyablation.files.manifests import MANIFEST
 
 FILES = {
     "records.json": b"[]\n" * 40,

@@ -68,7 +68,7 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
 def _bundle(options: argparse.Namespace) -> None:
     from tinyablation.evidence.bundle import choose, write_bundle
     from tinyablation.evidence.rederivation import EvidenceError
-    from tinyablation.files.manifests import file_sha256
+    from tinyablation.files.hashes import file_sha256
     from tinyablation.records.records import read_records
 
     refuse_overwriting(options)
@@ -111,7 +111,7 @@ def _verdict(options: argparse.Namespace) -> None:
 
 def _document(path: Path, found: Any) -> dict[str, Any]:
     from tinyablation.evidence.bundle import DERIVED
-    from tinyablation.files.manifests import file_sha256
+    from tinyablation.files.hashes import file_sha256
 
     return {
         "sha256": file_sha256(path),

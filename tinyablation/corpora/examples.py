@@ -11,7 +11,6 @@ the corpus's content hash. Two formats are read:
   also stand in train are removed from it, so that no statistic takes them for new evidence.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.hashes import text_sha256
 from tinyablation.records.conditions import BINDING as BINDING
 from tinyablation.records.conditions import CONDITIONS as CONDITIONS
 from tinyablation.records.conditions import IN_CONTEXT as IN_CONTEXT
@@ -152,7 +152,7 @@ class Corpus:
         defects: Sequence[str] = (),
     ) -> "Corpus":
         text = canonical_lines(examples)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = text_sha256(text)
         return cls(condition, tokenizer, tuple(examples), digest, tuple(defects))
 
 
@@ -170,7 +170,7 @@ class Split:
     @property
     def content_hash(self) -> str:
         rows = {name: list(self.rows[name]) for name in SPLITS}
-        return hashlib.sha256(json.dumps([self.data_hash, rows]).encode()).hexdigest()
+        return text_sha256(json.dumps([self.data_hash, rows]))
 
 
 def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str]]:

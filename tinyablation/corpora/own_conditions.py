@@ -8,7 +8,6 @@ this project is refused for, and more, is listed in `defects`: whoever measures 
 them, and the records say so. What cannot be read at all is a CorpusError, with file, line, field.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import JSONDecodeError
@@ -28,6 +27,7 @@ from tinyablation.corpora.examples import (
     read_lines,
     refuse_unknown,
 )
+from tinyablation.files.hashes import text_sha256
 from tinyablation.records.conditions import ALL_CONDITIONS, NAMES, OWN_NAME
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class OwnCondition:
     def content_hash(self) -> str:
         """sha256 of what the file says of its examples and their halves."""
         text = repr([(*vars(row).values(), half) for row, half in self._rows()])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return text_sha256(text)
 
     @property
     def n_clusters(self) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.tokenisation import TokenisationError, encode
+from tinyablation.files.hashes import text_sha256
 from tinyablation.models.checkpoint import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
 
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps({"layout": LAYOUT, **content}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_sha256(text)
 
 
 # Without transformers ----------------------------------------------------------------------------
@@ -252,5 +253,5 @@ def _note_of(folder: Path) -> Path | None:
         notes = cached_assets_path("tinyablation", namespace="fingerprints")
     except (OSError, ValueError):  # ValueError: a file stands where the cache should be
         return None
-    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    key = text_sha256("\n".join(lines))
     return notes / f"{key[:32]}.json"

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.files.manifests import MANIFEST, file_sha256, path_fault, write_atomic
+from tinyablation.files.hashes import file_sha256
+from tinyablation.files.manifests import (
+    MANIFEST,
+    path_fault,
+    write_atomic,
+)
 
 LAYOUT = 1  # raised when files of an archive change their meaning
 # What one archive may hold. The largest evidence foreseen, the vectors of every head of a model of

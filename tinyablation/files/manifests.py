@@ -6,7 +6,6 @@ A directory is complete if and only if its manifest stands, and the manifest is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.errors import RunError
+from tinyablation.files.hashes import file_sha256
 
 MANIFEST = "manifest.json"
 LAYOUT = 1  # raised when files of a run directory change their meaning
@@ -127,12 +127,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path}: a JSON object was expected, not {type(value).__name__}")
     return value
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (64 hex digits) of a file's bytes."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
+from tinyablation.files.hashes import text_sha256
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -154,7 +155,7 @@ def config_hash(config: dict[str, Any]) -> str:
     """sha256 of what config.json says the model computes, whatever its layout or origin."""
     kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_sha256(text)
 
 
 def weights_hash(paths: Sequence[Path]) -> str:
@@ -165,7 +166,7 @@ def weights_hash(paths: Sequence[Path]) -> str:
 def files_hash(paths: Iterable[Path], *, text: bool = False) -> str:
     """sha256 of the names and hashes of some files; text: with newlines made LF first."""
     lines = [f"{path.name} {file_hash(path, text=text)}\n" for path in paths]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return text_sha256("".join(lines))
 
 
 def file_hash(path: Path, *, text: bool = False) -> str:
@@ -205,7 +206,7 @@ def _note_of(path: Path) -> Path:
     from huggingface_hub import cached_assets_path
 
     folder = cached_assets_path("tinyablation", namespace="hashes")
-    return folder / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    return folder / f"{text_sha256(str(path.resolve()))[:32]}.json"
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,6 @@ folder holds the result like any other model's. Only the file decides what that 
 beside it is not looked at. A model of 135 million parameters takes some 20 s.
 """
 
-import hashlib
 import json
 import mmap
 import os
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyablation.errors import LoadingError, Unavailable
+from tinyablation.files.hashes import text_sha256
 from tinyablation.models.checkpoint import CONFIG, file_hash, weight_files, weights_hash
 from tinyablation.models.devices import gigabytes
 
@@ -210,7 +210,7 @@ def _place(sha256: str, name: str) -> Path:
             "pip install gguf"
         )
     versions = " ".join((str(CONVERTER), *(f"{p} {metadata.version(p)}" for p in _READERS)))
-    key = f"{sha256[:16]}-{hashlib.sha256(versions.encode()).hexdigest()[:8]}"
+    key = f"{sha256[:16]}-{text_sha256(versions)[:8]}"
     return cached_assets_path("tinyablation", namespace="gguf", subfolder=key)
 
 

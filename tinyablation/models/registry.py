@@ -1,6 +1,5 @@
 """Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pydantic import (
 )
 
 from tinyablation.errors import LoadingError, TinyAblationError
+from tinyablation.files.hashes import text_sha256
 from tinyablation.models.checkpoint import GGUF, file_hash, gguf_in, weight_files, weights_hash
 from tinyablation.models.naming import name_of
 from tinyablation.spelling import did_you_mean
@@ -420,7 +420,7 @@ def _content(entry: ModelEntry) -> str:
             if gguf is not None:
                 return file_hash(gguf)
             return weights_hash(weight_files(entry.source, entry.id))
-    return hashlib.sha256(entry.place.encode()).hexdigest()
+    return text_sha256(entry.place)
 
 
 def _known_fields(table: Mapping[str, Any], kind: type[BaseModel], place: str) -> None:

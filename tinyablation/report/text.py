@@ -1,6 +1,5 @@
 """Text of the report page: tokens visible, hostile characters harmless, figures in words."""
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup, escape
 
+from tinyablation.files.hashes import text_sha256
 from tinyablation.records.records import PublishedFigure
 
 _MOST_NESTED = 3  # tables within tables of a claim's details; deeper ones are printed as JSON
@@ -67,7 +67,7 @@ def slug(*parts: str) -> str:
     """A stable id of letters that need no escaping; what had to change is told apart by a hash."""
     text = ".".join(parts)
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
-    return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return kept if kept == text else f"{kept}-{text_sha256(text)[:8]}"
 
 
 def detail(value: Any, depth: int = 0) -> Any:

@@ -5,7 +5,6 @@ Every function returns plain values or a DataFrame; nothing here writes a file.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import re
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyablation.engine.tables import BASELINE, HEAD_IMPACT_COLUMNS, LAYER_IMPACT_COLUMNS, METRICS
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.hashes import text_sha256
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def environment_fingerprint() -> str:
         f"{re.sub(r'[-_.]+', '-', str(each.metadata['Name'])).lower()}=={each.version}"
         for each in importlib.metadata.distributions()
     }
-    return hashlib.sha256("".join(f"{line}\n" for line in sorted(found)).encode()).hexdigest()
+    return text_sha256("".join(f"{line}\n" for line in sorted(found)))
 
 
 def provenance(

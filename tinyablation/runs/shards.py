@@ -25,8 +25,13 @@ from tinyablation.engine.tables import (
     write_table,
 )
 from tinyablation.errors import RunError
-from tinyablation.files.hashes import HASH_DIGITS, digest
-from tinyablation.files.manifests import MANIFEST, file_sha256, read_json, remedy, write_json
+from tinyablation.files.hashes import HASH_DIGITS, digest, file_sha256
+from tinyablation.files.manifests import (
+    MANIFEST,
+    read_json,
+    remedy,
+    write_json,
+)
 from tinyablation.runs.derived import distinct, utc_now
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ What is merged was recorded: of the figures only the ledger of all tests (false_
 made again, since it is about all cells together.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.hashes import text_sha256
 from tinyablation.models.registry import TOLD_APART_DIGITS
 from tinyablation.records.records import (
     SCHEMA_VERSION,
@@ -125,7 +125,7 @@ def _named(files: Iterable[RecordFile]) -> list[_Sorted]:
     found = {}
     for file in files:
         text = json.dumps(content_of(file), sort_keys=True)
-        found[hashlib.sha256(text.encode()).hexdigest()] = file
+        found[text_sha256(text)] = file
     order = sorted(found, key=lambda digest: (found[digest].session.started, digest))
     return [
         _Sorted(digest, f"session {number}", found[digest])

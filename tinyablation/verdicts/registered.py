@@ -9,7 +9,6 @@ Three TOML files under claims/, all read at test collection, hence nothing heavy
                        claim = "H1.1"
 """
 
-import hashlib
 import json
 import re
 import tomllib
@@ -30,6 +29,7 @@ from pydantic import (
 )
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.hashes import text_sha256
 from tinyablation.heads import Head
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
 from tinyablation.spelling import did_you_mean
@@ -95,7 +95,7 @@ class Predictions(NamedTuple):
             for claim in sorted(self.claims)
         }
         content = {"claims": claims, _REGISTERED: dict(sorted(self.registered.items()))}
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+        return text_sha256(json.dumps(content, ensure_ascii=False))
 
     def _deciding(self, claim: str, model: str, condition: str | None) -> str | None:
         names = [model]
