@@ -22,7 +22,12 @@ from tinyablation.corpora.examples import load_corpus
 from tinyablation.corpora.tokenisation import Prompt, encode_examples
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.engine import Engine
-from tinyablation.engine.hook_backends import BACKENDS, BridgeHooks, Case, Changes
+from tinyablation.engine.hook_backends import (
+    BACKENDS,
+    BridgeHooks,
+    Case,
+)
+from tinyablation.engine.hook_changes import Changes
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,

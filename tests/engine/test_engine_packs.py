@@ -17,7 +17,11 @@ from tinyablation.engine import engine as engine_module
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.clean_pass import CleanPasses
 from tinyablation.engine.engine import Engine, EngineError
-from tinyablation.engine.hook_backends import BridgeHooks, Case, Changes
+from tinyablation.engine.hook_backends import (
+    BridgeHooks,
+    Case,
+)
+from tinyablation.engine.hook_changes import Changes
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,

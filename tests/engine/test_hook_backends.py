@@ -30,11 +30,11 @@ from tinyablation.engine.hook_backends import (
     BackendError,
     BridgeHooks,
     Case,
-    Changes,
     Place,
     PlainHooks,
     is_spread,
 )
+from tinyablation.engine.hook_changes import Changes
 from tinyablation.interventions.interventions import (
     METHODS,
     AblateHeads,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import Architecture, Edit, Kept
-from tinyablation.engine.clean_pass import Chunk
+from tinyablation.engine.chunk import Chunk
 from tinyablation.engine.offload import picked
 from tinyablation.interventions.interventions import (
     Intervention,

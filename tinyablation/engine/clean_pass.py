@@ -6,17 +6,27 @@ into one row (prefix_trie.py) in which each distinct prefix is computed once.
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from tinyablation.engine.architecture import ALONE, Architecture, Calls, Clean, Kept, Layout
-from tinyablation.engine.logit_metrics import Distribution, distribution
+from tinyablation.engine.architecture import Architecture, Calls, Clean, Kept, Layout
+from tinyablation.engine.chunk import (
+    Borrowing,
+    Chunk,
+    Constants,
+    Item,
+    Lot,
+    Replay,
+    items_of,
+    owners_of,
+)
+from tinyablation.engine.logit_metrics import distribution
+from tinyablation.engine.mean_pass import mean_z
 from tinyablation.engine.memory import Room, ran_out
 from tinyablation.engine.offload import exact
 from tinyablation.engine.prefix_trie import packs, trie
@@ -42,72 +52,6 @@ PACK_NODES = 128
 LEAST_SHARING = 1.25
 NO_CALLS = Calls((), (), ())
 _LOG = logging.getLogger(__name__)
-
-
-class Item(NamedTuple):
-    """What a row is computed for: a prompt of the chunk, its donor and places, its examples."""
-
-    prompt: int
-    donor: Ids | None
-    places: tuple[int, ...] | None  # the subject's positions, where they matter
-    examples: np.ndarray
-
-
-class Lot(NamedTuple):
-    """The items of all interventions with one loan; a row is computed for each."""
-
-    items: list[Item]
-    prompts: Int[Tensor, " items"]  # row of the chunk's clean pass
-    donors: Int[Tensor, " items"]  # row of its lent activations; 0 where nothing is borrowed
-    places: Bool[Tensor, "items positions"]  # where the donor lends
-
-
-class Borrowing(NamedTuple):
-    """Who lends to the examples, and where: by Loan.donor, and the subjects' positions."""
-
-    donors: dict[str, list[Ids]]
-    subjects: list[tuple[int, ...]]
-
-
-class Constants(NamedTuple):
-    """What is put in whatever the prompt: z by ablation method, and directions to steer along."""
-
-    z: dict[str, Float[Tensor, "layers width"]]
-    directions: dict[str, Float[Tensor, " d_model"]]
-
-
-class Chunk(NamedTuple):
-    """Prompts of one length, or of one pack, with everything their rows need."""
-
-    length: int  # positions of a row
-    calls: Calls
-    clean: Clean
-    distribution: Distribution
-    probabilities: Float64[Tensor, "prompts vocab"]
-    lots: dict[Loan, Lot]
-    lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
-    constants: Constants
-    ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
-    packed: bool = False
-
-    @property
-    def prompts_per_row(self) -> int:
-        """How many prompts end in one row."""
-        return len(self.probabilities) if self.packed else 1
-
-    def clean_rows(self, loan: Loan, items: slice) -> Int[Tensor, " rows"]:
-        """For every row that is computed for these items, the row of the clean pass."""
-        prompts = self.lots[loan].prompts[items]
-        return prompts.new_zeros(1) if self.packed else prompts
-
-
-class _Replay(NamedTuple):
-    """How layers are called, and last-token logits: the model's own, and of its layers replayed."""
-
-    calls: Calls
-    theirs: Float[Tensor, "rows vocab"]
-    ours: Float[Tensor, "rows vocab"]
-    read: Float[Tensor, "rows vocab"]  # ours again, as figures are read from them
 
 
 class CleanPasses:
@@ -147,7 +91,7 @@ class CleanPasses:
         buckets: dict[int, list[int]] = {}
         for index, ids in enumerate(examples.distinct):
             buckets.setdefault(len(ids), []).append(index)
-        owners = _owners(examples)
+        owners = owners_of(examples)
         donors = [borrowing.donors[loan.donor] for loan in loans if loan.donor]
         is_hooked = kept != Kept()
         for length, bucket in sorted(buckets.items()):
@@ -169,7 +113,7 @@ class CleanPasses:
                     loan: [
                         item
                         for local, index in enumerate(part)
-                        for item in _items(local, owners[index], loan, borrowing)
+                        for item in items_of(local, owners[index], loan, borrowing)
                     ]
                     for loan in loans
                 }
@@ -192,7 +136,7 @@ class CleanPasses:
         most_prompts: of one pack. Else as `visit`. Raises EngineError for a model that in a pack
         does not compute what it computes of a prompt alone.
         """
-        owners = _owners(examples)
+        owners = owners_of(examples)
         for pack in packs(examples.distinct, PACK_NODES, most_prompts):
             # At most: what prompts of the pack have in common is counted for each.
             costs = [
@@ -206,7 +150,7 @@ class CleanPasses:
                 items = [
                     item
                     for local, index in enumerate(part)
-                    for item in _items(local, owners[index], loan, borrowing)
+                    for item in items_of(local, owners[index], loan, borrowing)
                 ]
                 work(self._pack([examples.distinct[i] for i in part], items, kept, constants))
 
@@ -388,7 +332,7 @@ class CleanPasses:
                 )
         return replays[0].calls
 
-    def _replayed(self, begin: int, prompts: Sequence[Ids]) -> _Replay:
+    def _replayed(self, begin: int, prompts: Sequence[Ids]) -> Replay:
         """The layers from `begin` on, replayed from what the model itself gives them."""
         arch = self.architecture
         recorded = [arch.record(self._tensor([ids])) for ids in prompts]
@@ -401,7 +345,7 @@ class CleanPasses:
         own = arch.unembedding.own(hidden[:, -1])
         read = arch.logits(hidden[:, -1]) if arch.unembedding.widens else own
         theirs = torch.cat([logits for _, logits in recorded])
-        return _Replay(calls, theirs.to(own.device), own, read.to(own.device))
+        return Replay(calls, theirs.to(own.device), own, read.to(own.device))
 
     def _lent(self, lenders: list[Ids], length: int, kept: Kept) -> Clean:
         facts = self.loaded.facts
@@ -480,50 +424,10 @@ class CleanPasses:
 
     def mean(self, reference: tuple[Ids, ...]) -> Float[Tensor, "layers width"]:
         """The mean of z over all tokens of these prompts but BOS; one given twice weighs twice."""
-        if self._mean is not None and self._mean[0] == reference:
-            return self._mean[1]
-        arch = self.architecture
-        bos = self.loaded.bos_id
-        n_layers = len(arch.layers)
-        counts: dict[Ids, int] = {}
-        for ids in reference:
-            counts[ids] = counts.get(ids, 0) + 1
-        buckets: dict[int, list[Ids]] = {}
-        for ids in counts:
-            buckets.setdefault(len(ids), []).append(ids)
-        width = arch.n_heads * arch.d_head
-        desk = arch.desk
-        total = torch.zeros(n_layers, width, dtype=torch.float64, device=desk)
-        tokens = 0
-        for length, bucket in sorted(buckets.items()):
-
-            def add(part: Sequence[Ids], length: int = length) -> tuple[Tensor, int]:
-                clean = arch.clean(
-                    self._tensor(part), Kept(z=frozenset(range(n_layers))), logits=False
-                )
-                weight = torch.tensor(
-                    [
-                        [0.0 if t == 0 and ids[0] == bos else counts[ids] for t in range(length)]
-                        for ids in part
-                    ],
-                    dtype=torch.float64,
-                )
-                sums = [
-                    torch.einsum("rt,rtw->w", weight.to(z.device), z).to(desk)
-                    for z in map(exact, (clean.z[layer] for layer in range(n_layers)))
-                ]
-                return torch.stack(sums), int(weight.sum().item())
-
-            costs = [length * n_layers * width] * len(bucket)
-            what = f"reference prompts of {length} tokens with the z of all heads"
-            for _, (sums, count) in self.room.parts(bucket, costs, RECORD_NUMBERS, what, add):
-                total += sums
-                tokens += count
-        if not tokens:
-            raise EngineError("the reference prompts hold no token but BOS; mean has no meaning")
-        mean = (total / tokens).to(self.loaded.dtype).to(self.loaded.device)
-        self._mean = reference, mean
-        return mean
+        if self._mean is None or self._mean[0] != reference:
+            found = mean_z(self.loaded, self.architecture, self.room, reference, RECORD_NUMBERS)
+            self._mean = reference, found
+        return self._mean[1]
 
     def folded(self, ids: Ids) -> Float[Tensor, "layers width"]:
         """What zero_folded puts in for z, found with a prompt of these ids' length."""
@@ -537,22 +441,3 @@ class CleanPasses:
 
     def _tensor(self, ids: Sequence[Ids]) -> Int[Tensor, "rows positions"]:
         return torch.tensor(ids, dtype=torch.long, device=self.loaded.device)
-
-
-def _owners(examples: Examples) -> list[list[int]]:
-    """By distinct prompt, the examples that have it."""
-    owners: list[list[int]] = [[] for _ in examples.distinct]
-    for example, index in enumerate(examples.which):
-        owners[index].append(example)
-    return owners
-
-
-def _items(prompt: int, owners: list[int], loan: Loan, borrowing: Borrowing) -> Iterator[Item]:
-    # Examples with the prompt in common share a row if they borrow alike.
-    found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
-    for example in owners:
-        donor = borrowing.donors[loan.donor][example] if loan.donor else None
-        places = borrowing.subjects[example] if loan.positions == "subject" else None
-        found.setdefault((donor, places), []).append(example)
-    for (donor, places), which in found.items():
-        yield Item(prompt, donor, places, np.array(which))

@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.changed_pass import Rows, Segment, needs, prompt_rows
-from tinyablation.engine.clean_pass import Borrowing, Chunk, CleanPasses, Constants, Item
+from tinyablation.engine.chunk import Borrowing, Chunk, Constants, Item, examples_of, read_rows
+from tinyablation.engine.clean_pass import CleanPasses
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.gelu import in_one_pass
-from tinyablation.engine.logit_metrics import Distribution, distribution, divergence, figures
+from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
 from tinyablation.engine.memory import OutOfMemory, Room
 from tinyablation.engine.offload import picked
 from tinyablation.engine.prompt_checks import (
@@ -273,7 +274,7 @@ class Engine:
         logits = self.architecture.logits(hidden)
         prompts = torch.cat([prompt_rows(chunk, s) for s in segments])
         items = [item for s in segments for item in chunk.lots[s.intervention.loan].items[s.items]]
-        which, rows = _examples_of(items)
+        which, rows = examples_of(items)
         size = len(logits)
         if logits.device.type == "cpu":
             size = max(1, FIGURE_NUMBERS // logits.shape[1])
@@ -284,7 +285,7 @@ class Engine:
             clean = picked(chunk.probabilities, of), picked(chunk.distribution.entropy, of)
             here = slice(*np.searchsorted(rows, [begin, begin + size]))
             kl = divergence(*clean, changed)
-            parts.append(_read(changed, kl, which[here], rows[here] - begin, examples))
+            parts.append(read_rows(changed, kl, which[here], rows[here] - begin, examples))
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         ends = np.searchsorted(rows, [s.rows.stop for s in segments])
         each = []
@@ -339,8 +340,8 @@ class Engine:
         label: str,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Examples and their figures, from one row per item."""
-        which, rows = _examples_of(items)
-        found = _read(ablated, kl, which, rows, examples)
+        which, rows = examples_of(items)
+        found = read_rows(ablated, kl, which, rows, examples)
         self._insist_finite(which, found, label)
         return which, found
 
@@ -440,24 +441,3 @@ class Engine:
                     f"model {self.name!r}: its MLPs are no modules of their own; {label} cannot be "
                     "measured"
                 )
-
-
-def _examples_of(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-    """The items' examples, and for each the number of its item."""
-    counts = [len(item.examples) for item in items]
-    return np.concatenate([i.examples for i in items]), np.repeat(np.arange(len(items)), counts)
-
-
-def _read(
-    ablated: Distribution,
-    kl: Float[Tensor, " rows"],
-    which: np.ndarray,
-    rows: np.ndarray,
-    examples: Examples,
-) -> dict[str, np.ndarray]:
-    """The figures of these examples, each read from its row."""
-    place = [
-        torch.as_tensor(x, device=kl.device)
-        for x in (rows, examples.targets[which], examples.foils[which])
-    ]
-    return figures(ablated, kl, *place)

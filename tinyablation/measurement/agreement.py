@@ -146,7 +146,7 @@ def _ask(
     """What one backend says; a text where its agreement would say nothing."""
     import numpy as np
 
-    from tinyablation.engine.hook_backends import Changes
+    from tinyablation.engine.hook_changes import Changes
 
     changes = Changes(
         backend,

@@ -1,0 +1,120 @@
+"""A chunk of a measurement: prompts of one length, or of one pack, and the rows made for them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from tinyablation.engine.architecture import ALONE, Calls, Clean
+from tinyablation.engine.logit_metrics import Distribution, figures
+from tinyablation.engine.prompt_checks import Examples, Ids
+from tinyablation.interventions.interventions import Loan
+
+
+class Item(NamedTuple):
+    """What a row is computed for: a prompt of the chunk, its donor and places, its examples."""
+
+    prompt: int
+    donor: Ids | None
+    places: tuple[int, ...] | None  # the subject's positions, where they matter
+    examples: np.ndarray
+
+
+class Lot(NamedTuple):
+    """The items of all interventions with one loan; a row is computed for each."""
+
+    items: list[Item]
+    prompts: Int[Tensor, " items"]  # row of the chunk's clean pass
+    donors: Int[Tensor, " items"]  # row of its lent activations; 0 where nothing is borrowed
+    places: Bool[Tensor, "items positions"]  # where the donor lends
+
+
+class Borrowing(NamedTuple):
+    """Who lends to the examples, and where: by Loan.donor, and the subjects' positions."""
+
+    donors: dict[str, list[Ids]]
+    subjects: list[tuple[int, ...]]
+
+
+class Constants(NamedTuple):
+    """What is put in whatever the prompt: z by ablation method, and directions to steer along."""
+
+    z: dict[str, Float[Tensor, "layers width"]]
+    directions: dict[str, Float[Tensor, " d_model"]]
+
+
+class Chunk(NamedTuple):
+    """Prompts of one length, or of one pack, with everything their rows need."""
+
+    length: int  # positions of a row
+    calls: Calls
+    clean: Clean
+    distribution: Distribution
+    probabilities: Float64[Tensor, "prompts vocab"]
+    lots: dict[Loan, Lot]
+    lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
+    constants: Constants
+    ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
+    packed: bool = False
+
+    @property
+    def prompts_per_row(self) -> int:
+        """How many prompts end in one row."""
+        return len(self.probabilities) if self.packed else 1
+
+    def clean_rows(self, loan: Loan, items: slice) -> Int[Tensor, " rows"]:
+        """For every row that is computed for these items, the row of the clean pass."""
+        prompts = self.lots[loan].prompts[items]
+        return prompts.new_zeros(1) if self.packed else prompts
+
+
+class Replay(NamedTuple):
+    """How layers are called, and last-token logits: the model's own, and of its layers replayed."""
+
+    calls: Calls
+    theirs: Float[Tensor, "rows vocab"]
+    ours: Float[Tensor, "rows vocab"]
+    read: Float[Tensor, "rows vocab"]  # ours again, as figures are read from them
+
+
+def owners_of(examples: Examples) -> list[list[int]]:
+    """By distinct prompt, the examples that have it."""
+    owners: list[list[int]] = [[] for _ in examples.distinct]
+    for example, index in enumerate(examples.which):
+        owners[index].append(example)
+    return owners
+
+
+def items_of(prompt: int, owners: list[int], loan: Loan, borrowing: Borrowing) -> Iterator[Item]:
+    # Examples with the prompt in common share a row if they borrow alike.
+    found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
+    for example in owners:
+        donor = borrowing.donors[loan.donor][example] if loan.donor else None
+        places = borrowing.subjects[example] if loan.positions == "subject" else None
+        found.setdefault((donor, places), []).append(example)
+    for (donor, places), which in found.items():
+        yield Item(prompt, donor, places, np.array(which))
+
+
+def examples_of(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """The items' examples, and for each the number of its item."""
+    counts = [len(item.examples) for item in items]
+    return np.concatenate([i.examples for i in items]), np.repeat(np.arange(len(items)), counts)
+
+
+def read_rows(
+    ablated: Distribution,
+    kl: Float[Tensor, " rows"],
+    which: np.ndarray,
+    rows: np.ndarray,
+    examples: Examples,
+) -> dict[str, np.ndarray]:
+    """The figures of these examples, each read from its row."""
+    place = [
+        torch.as_tensor(x, device=kl.device)
+        for x in (rows, examples.targets[which], examples.foils[which])
+    ]
+    return figures(ablated, kl, *place)

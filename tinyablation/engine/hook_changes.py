@@ -1,0 +1,197 @@
+"""What an intervention changes of one prompt's logit difference, by a hook backend.
+
+Every kind of intervention is written down here once more, as edits of activations at named places.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from tinyablation.engine.hook_backends import (
+    Backend,
+    BackendError,
+    Case,
+    Edit,
+    Ids,
+    Place,
+    plain_exact,
+)
+from tinyablation.interventions.interventions import (
+    AblateHeads,
+    Intervention,
+    PatchHeads,
+    PatchMLP,
+    PatchPath,
+    PatchResidual,
+    ScaleHeads,
+    Steer,
+)
+
+# Reference prompts in one pass of a mean: 128 of 10 tokens take 5 ms in an embedded model, and
+# 21 MB a layer in one with d_model 4096.
+MEAN_ROWS = 128
+
+
+class Changes:
+    """Changes of the logit difference by one backend, for the prompts and vectors of one run.
+
+    reference: the ids of the prompts that means are made of; bos_id: the token that no mean counts
+    where it stands first; directions: name -> [d_model].
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        reference: Sequence[Ids] = (),
+        bos_id: int | None = None,
+        directions: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.reference = reference
+        self.bos_id = bos_id
+        self.directions = directions or {}
+        self._lent: dict[tuple[Ids, Place], Tensor] = {}
+        self._constants: dict[tuple[str, int], Tensor] = {}
+
+    def clean(self, case: Case) -> float:
+        """LD of the unhooked model, in logits."""
+        return _difference(self.backend.run(self._tensor([case.ids]))[0], case)
+
+    def changed(self, case: Case, intervention: Intervention) -> float:
+        """LD under the intervention, in logits. BackendError where it cannot be done here."""
+        if isinstance(intervention, PatchPath):
+            edits = self._path(case, intervention)
+        else:
+            edits = self._edits(case, intervention)
+        return _difference(self.backend.run(self._tensor([case.ids]), edits)[0], case)
+
+    def _edits(self, case: Case, intervention: Intervention) -> dict[Place, Edit]:
+        if isinstance(intervention, Steer):
+            push = intervention.scale * self.directions[intervention.direction]
+            return {Place("attention", intervention.layer): lambda value: value + push.to(value)}
+        if isinstance(intervention, AblateHeads | ScaleHeads | PatchHeads | PatchPath):
+            layers = sorted({layer for layer, _ in intervention.heads})
+            return {Place("z", at): self._of_heads(case, intervention, at) for at in layers}
+        part: Literal["stream", "mlp"] = "mlp" if isinstance(intervention, PatchMLP) else "stream"
+        assert isinstance(intervention, PatchMLP | PatchResidual)
+        donor = case.lenders[intervention.donor]
+        where = _positions(case, intervention.positions)
+
+        def put(lent: Tensor) -> Edit:
+            def edit(value: Tensor) -> Tensor:
+                value[:, where] = lent[:, where]
+                return value
+
+            return edit
+
+        places = [Place(part, layer) for layer in intervention.layers(self.backend.n_layers)]
+        lent = self._lend(donor, places)
+        return {place: put(lent[place]) for place in places}
+
+    def _of_heads(
+        self, case: Case, intervention: AblateHeads | ScaleHeads | PatchHeads | PatchPath, at: int
+    ) -> Edit:
+        """What becomes of the z of a layer."""
+        heads = [head for layer, head in intervention.heads if layer == at]
+        place = Place("z", at)
+        if isinstance(intervention, ScaleHeads):
+            scale = intervention.scale
+
+            def scaled(z: Tensor) -> Tensor:
+                z[:, :, heads] *= scale
+                return z
+
+            return scaled
+        where: slice | list[int] = slice(None)
+        if isinstance(intervention, PatchHeads):
+            where = _positions(case, intervention.positions)
+            values = self._lend(case.lenders[intervention.donor], [place])[place]
+        elif intervention.method == "resample":
+            values = self._lend(case.lenders["resample"], [place])[place][:, -len(case.ids) :]
+        else:
+            values = self._constant(intervention.method, at)
+
+        def put(z: Tensor) -> Tensor:
+            for head in heads:
+                own = z[:, :, head]  # a view
+                own[:, where] = values[:, :, head].to(z).expand_as(own)[:, where]
+            return z
+
+        return put
+
+    def _path(self, case: Case, intervention: PatchPath) -> dict[Place, Edit]:
+        """The stream that the receiver gets when nothing but the senders' direct path changed.
+
+        Path patching by forward passes (Wang et al. 2022, section 3.1): one clean, which records
+        what lies between; one with the senders ablated and everything between them and the receiver
+        held at that; the receiver's stream of the second is what the third is given.
+        """
+        first, receiver = intervention.heads[0][0], Place("stream", intervention.layer)
+        between = [Place("mlp", first)]
+        for layer in range(first + 1, intervention.layer):
+            between += [Place("attention", layer), Place("mlp", layer)]
+        ids = self._tensor([case.ids])
+        _, clean = self.backend.run(ids, kept=between)
+
+        def held(place: Place) -> Edit:
+            return lambda value: clean[place]
+
+        edits = {place: held(place) for place in between} | self._edits(case, intervention)
+        _, found = self.backend.run(ids, edits, [receiver])
+        return {receiver: lambda value: found[receiver]}
+
+    def _constant(self, method: str, layer: int) -> Tensor:
+        """What a method puts in for z whatever the prompt, [1, 1, heads, d_head]."""
+        if (method, layer) not in self._constants:
+            if method == "mean":
+                value = self._mean(layer)
+            else:
+                value = self.backend.folded(layer)
+                value = torch.zeros_like(value) if method == "zero" else value
+            self._constants[method, layer] = value[None, None]
+        return self._constants[method, layer]
+
+    def _mean(self, layer: int) -> Float64[Tensor, "heads d_head"]:
+        """The mean of z over all tokens of the reference but BOS; a prompt twice weighs twice."""
+        place, by_length = Place("z", layer), dict[int, list[Ids]]()
+        for ids in self.reference:
+            by_length.setdefault(len(ids), []).append(ids)
+        sums, n = [], 0
+        for same in by_length.values():
+            for begin in range(0, len(same), MEAN_ROWS):
+                rows = self._tensor(same[begin : begin + MEAN_ROWS])
+                _, found = self.backend.run(rows, kept=[place], up_to=layer + 1)
+                counted = torch.ones_like(rows, dtype=torch.bool)
+                if self.bos_id is not None:
+                    counted[:, 0] = rows[:, 0] != self.bos_id
+                z = found[place][counted.to(found[place].device)]
+                sums.append(plain_exact(z).sum(dim=0))
+                n += len(z)
+        if not n:
+            raise BackendError("the reference prompts hold no token but BOS")
+        return torch.stack(sums).sum(dim=0) / n
+
+    def _lend(self, donor: Ids, places: Sequence[Place]) -> dict[Place, Tensor]:
+        """Activations of a clean pass over a donor alone, [1, positions, ...] each."""
+        missing = [place for place in places if (donor, place) not in self._lent]
+        if missing:
+            _, found = self.backend.run(self._tensor([donor]), kept=missing)
+            self._lent |= {(donor, place): value for place, value in found.items()}
+        return {place: self._lent[donor, place] for place in places}
+
+    def _tensor(self, ids: Sequence[Ids]) -> Int[Tensor, "rows positions"]:
+        return torch.tensor(ids, dtype=torch.long, device=self.backend.device)
+
+
+def _difference(logits: Float64[Tensor, "1 vocab"], case: Case) -> float:
+    return float(logits[0, case.target] - logits[0, case.foil])
+
+
+def _positions(case: Case, positions: str) -> slice | list[int]:
+    if positions == "all":
+        return slice(None)
+    return [len(case.ids) - 1] if positions == "last" else list(case.subject)
