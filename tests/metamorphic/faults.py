@@ -13,7 +13,7 @@ from tinyablation.analysis.coalitions import Coalitions, _parse
 from tinyablation.analysis.effects import Effects
 from tinyablation.analysis.patching import Patches
 from tinyablation.analysis.sweeps import Sweep
-from tinyablation.engine import architecture, spans
+from tinyablation.engine import architecture, chunk, spans
 from tinyablation.engine import engine as engine_module
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.changed_pass import Rows
@@ -192,7 +192,7 @@ def size_of_ld(patch: pytest.MonkeyPatch) -> None:
         found = figures(*args)
         return {**found, "logit_diff": np.abs(found["logit_diff"])}
 
-    patch.setattr(engine_module, "figures", unsigned)
+    patch.setattr(chunk, "figures", unsigned)
 
 
 def bos_averaged(patch: pytest.MonkeyPatch) -> None:

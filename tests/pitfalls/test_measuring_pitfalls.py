@@ -150,7 +150,7 @@ def test_p14_figures_of_half_precision_logits_are_computed_in_float64():
 
 
 def test_p14_a_figure_that_is_not_finite_is_an_error(engines, monkeypatch):
-    from tinyablation.engine import engine as module
+    from tinyablation.engine import chunk as module
 
     def broken(*given):
         found = module_figures(*given)
