@@ -7,6 +7,7 @@ from tinyablation.corpora.subsampling import thin, thin_pairs
 from tinyablation.files.hashes import digest
 from tinyablation.interventions.batteries import EVERYTHING, Sample
 from tinyablation.measurement.gate import RELATIONS, Gate
+from tinyablation.memo import Memo
 
 if TYPE_CHECKING:
     from tinyablation.corpora.examples import Corpus
@@ -20,7 +21,7 @@ class Sampling:
     def __init__(self, bench: "Measures", gate: Gate) -> None:
         self.bench = bench
         self.gate = gate
-        self._lengths: dict[str, list[int]] = {}
+        self._lengths = Memo()
 
     def clear(self) -> None:
         """Forget what was read."""
@@ -119,10 +120,9 @@ class Sampling:
         """By row of the corpus, how many tokens its clean prompt has."""
         from tinyablation.measurement.head_readings import Lengths
 
-        if condition not in self._lengths:
-            found = self.bench.reading(condition, Lengths()).document()["lengths"]
-            self._lengths[condition] = found
-        return self._lengths[condition]
+        return self._lengths(
+            condition, lambda: self.bench.reading(condition, Lengths()).document()["lengths"]
+        )
 
     def pool(self, condition: str, among: str) -> list[int]:
         """The rows of all examples that a measurement may take means and donors from."""
