@@ -17,7 +17,6 @@ from claims import test_binders as binders
 from claims import test_calibration as calibration
 from claims import test_geometry as geometry
 from claims import test_training as training
-from fixtures import derived, measurements, readings
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
 from tests.benches import bench_of
@@ -32,6 +31,7 @@ from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
 from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.models.loading import WeightsMissing
+from tinyablation.plugin import derived_fixtures, head_fixtures, measurement_fixtures
 from tinyablation.records.plain import plain
 
 ROOT = Path(__file__).parent.parent
@@ -310,20 +310,30 @@ SUBJECT = SimpleNamespace(suppressor=Head(0, 2), trio=tuple(Head(*head) for head
 @pytest.mark.parametrize(
     ("fixture", "arguments"),
     [
-        (measurements.corrected, (judge,)),
-        (derived.corrected_sweep, ("facts", judge)),
-        (derived.binding, (judge,)),
+        (measurement_fixtures.corrected, (judge,)),
+        (derived_fixtures.corrected_sweep, ("facts", judge)),
+        (derived_fixtures.binding, (judge,)),
     ],
 )
 def test_the_published_protocol_is_blocked(tmp_path, fixture, arguments):
     made = bench(tmp_path, protocol="published")
     with pytest.raises(Blocked, match="corrected protocol only"):
-        given(fixture, made if fixture is measurements.corrected else Findings(made), *arguments)
+        given(
+            fixture,
+            made if fixture is measurement_fixtures.corrected else Findings(made),
+            *arguments,
+        )
 
 
 @pytest.mark.parametrize(
     "fixture",
-    [measurements.paths, readings.ov, derived.stepnorms, derived.zeroed_trio, derived.training],
+    [
+        measurement_fixtures.paths,
+        head_fixtures.ov,
+        derived_fixtures.stepnorms,
+        derived_fixtures.zeroed_trio,
+        derived_fixtures.training,
+    ],
 )
 def test_the_protocol_is_asked_for_before_heads_are_found(fixture):
     """Else a cell that is blocked would take a sweep."""
@@ -332,14 +342,14 @@ def test_the_protocol_is_asked_for_before_heads_are_found(fixture):
 
 def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
     made = bench(tmp_path)
-    named = given(measurements.named, made, SUBJECT, judge)
-    assert given(derived.trio, made, named, judge) == named == TRIO
+    named = given(measurement_fixtures.named, made, SUBJECT, judge)
+    assert given(derived_fixtures.trio, made, named, judge) == named == TRIO
     apart = (Head(1, 0), *SUBJECT.trio[1:])
     for heads in (apart, ()):
         with pytest.raises(Blocked, match="no two or three heads of one layer are"):
-            given(measurements.named, made, SimpleNamespace(trio=heads, pair=()), judge)
+            given(measurement_fixtures.named, made, SimpleNamespace(trio=heads, pair=()), judge)
     with pytest.raises(Blocked, match="no trio is named for .*, only 2 heads"):
-        given(derived.trio, made, named[:2], judge)
+        given(derived_fixtures.trio, made, named[:2], judge)
 
 
 def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
@@ -353,10 +363,10 @@ def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
         made = SimpleNamespace(protocol="corrected", gate=gate)
         return SimpleNamespace(patches=lambda _: found, bench=made)
 
-    assert given(measurements.patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurements.twin_patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurements.twin_patches, None, "facts", judge) is None
-    for fixture in (measurements.patches, measurements.twin_patches):
+    assert given(measurement_fixtures.patches, with_patches(sound), "facts", judge) is sound
+    assert given(measurement_fixtures.twin_patches, with_patches(sound), "facts", judge) is sound
+    assert given(measurement_fixtures.twin_patches, None, "facts", judge) is None
+    for fixture in (measurement_fixtures.patches, measurement_fixtures.twin_patches):
         with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
             given(fixture, with_patches(alike), "facts", judge)
 
@@ -370,13 +380,13 @@ def test_no_binding_corpus_is_blocked(tmp_path):
     tokenizer = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
     adopt(corpora / "tiny", load_as_measured(tokenizer))
     with pytest.raises(Blocked, match="binding"):
-        given(derived.binding, Findings(bench(tmp_path / "store", corpora=corpora)), judge)
+        given(derived_fixtures.binding, Findings(bench(tmp_path / "store", corpora=corpora)), judge)
 
 
 def test_a_model_that_does_not_bind_is_blocked_at_little_cost(tmp_path):
     made = bench(tmp_path, share=0.25)
     with pytest.raises(Blocked, match="tiny-gpt2 does not bind: "):
-        given(derived.binding, Findings(made), judge)
+        given(derived_fixtures.binding, Findings(made), judge)
     measured = sorted(path.name.split("-binding")[0] for path in tmp_path.glob("tiny-*"))
     assert measured == ["tiny-gpt2-baseline", "tiny-gpt2-corrupt", "tiny-gpt2-null"]
 
@@ -404,28 +414,30 @@ def test_a_model_that_binds_is_swept(monkeypatch, tmp_path):
     monkeypatch.setattr(made, "run", run)
     found = Findings(made)
     monkeypatch.setattr(found, "sweep", lambda condition: f"sweep of {condition}")
-    assert given(derived.binding, found, judge) == "sweep of binding"
+    assert given(derived_fixtures.binding, found, judge) == "sweep of binding"
 
 
 def test_a_model_without_checkpoints_is_blocked(tmp_path):
     with pytest.raises(Blocked, match="no checkpoints of tiny-llama"):
-        given(derived.checkpoints, bench(tmp_path, "tiny-llama"), judge)
-    given(derived.checkpoints, bench(tmp_path), judge)
+        given(derived_fixtures.checkpoints, bench(tmp_path, "tiny-llama"), judge)
+    given(derived_fixtures.checkpoints, bench(tmp_path), judge)
 
 
 def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, monkeypatch):
-    """fixtures/availability.py makes it blocked, or failed under --require-models."""
+    """tinyablation/plugin/availability.py makes it blocked, or failed under --require-models."""
 
     def missing(*_):
         raise WeightsMissing("step 30: no folder")
 
     monkeypatch.setattr("tinyablation.analysis.emergence.course", missing)
     with pytest.raises(WeightsMissing, match="step 30: no folder"):
-        given(derived.training, None, None, bench(tmp_path), "facts", SUBJECT)
+        given(derived_fixtures.training, None, None, bench(tmp_path), "facts", SUBJECT)
 
 
 def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, monkeypatch):
-    found = given(derived.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO)
+    found = given(
+        derived_fixtures.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO
+    )
     clean, ablated = found.baseline(), found.rows(TRIO)
     for column in ("example", "split", "cluster_id", "target"):
         assert clean[column].tolist() == ablated[column].tolist()
@@ -433,5 +445,7 @@ def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, mon
     assert set(ablated["heads"]) == {"0.0+0.2+0.5"}
     assert clean.groupby("cluster_id").size().max() <= 2
     monkeypatch.setattr("tinyablation.models.loading.load_model", None)
-    again = given(derived.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO)
+    again = given(
+        derived_fixtures.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO
+    )
     assert again.rows(TRIO).equals(ablated)

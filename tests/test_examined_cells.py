@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.boundary import KNOWS, LEADS, SUPPRESSES
+from tinyablation.plugin.boundary import KNOWS, LEADS, SUPPRESSES
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from claims import test_ov as ov
-from fixtures import readings
-from fixtures.readings import Reference
 from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
 from tinyablation.measurement.gate import Gate
 from tinyablation.models.loading import WeightsMissing
+from tinyablation.plugin import head_fixtures
+from tinyablation.plugin.head_fixtures import Reference
 from tinyablation.records.panels import TokensPanel
 from tinyablation.records.plain import plain
 from tinyablation.verdicts.registered import Subject, Subjects
@@ -189,16 +189,18 @@ def call(fixture, *arguments):
 def request_of(monkeypatch):
     """Subjects by model, in place of claims/subjects.toml."""
     declared = Subjects(Path(), {"other": Subject(suppressor="0:2", source="planted")})
-    monkeypatch.setattr(readings, "subjects", lambda config: declared)
-    monkeypatch.setattr(readings, "roster", lambda config: SimpleNamespace(named=("hub-named",)))
+    monkeypatch.setattr(head_fixtures, "subjects", lambda config: declared)
+    monkeypatch.setattr(
+        head_fixtures, "roster", lambda config: SimpleNamespace(named=("hub-named",))
+    )
     return SimpleNamespace(config=None)
 
 
 def test_the_published_protocol_blocks_all():
     bench = Bench(protocol="published")
     for fixture, arguments in (
-        (readings.reference, (None, bench, None, "facts")),
-        (readings.steerable, (bench,)),
+        (head_fixtures.reference, (None, bench, None, "facts")),
+        (head_fixtures.steerable, (bench,)),
     ):
         with pytest.raises(Stopped, match="corrected protocol only"):
             call(fixture, *arguments, stopping)
@@ -216,7 +218,7 @@ def test_the_published_protocol_blocks_all():
 )
 def test_a_reference_that_says_nothing_blocks(bench, reason, request_of):
     with pytest.raises(Stopped, match=reason):
-        call(readings.reference, request_of, Bench(), bench, "facts", stopping)
+        call(head_fixtures.reference, request_of, Bench(), bench, "facts", stopping)
 
 
 @pytest.mark.parametrize(
@@ -229,4 +231,4 @@ def test_a_reference_that_says_nothing_blocks(bench, reason, request_of):
 def test_steering_needs_facts_and_something_to_spare(invalid, reason):
     bench = Bench(validity={name: blocked("unknown") for name in invalid})
     with pytest.raises(Stopped, match=reason):
-        call(readings.steerable, bench, stopping)
+        call(head_fixtures.steerable, bench, stopping)

@@ -166,7 +166,7 @@ def test_no_torch_is_needed():
     code = (
         "import sys, tinyablation.analysis.head_vocabulary, tinyablation.analysis.steering; "
         "import claims.test_ov, "
-        "claims.test_steering, fixtures.readings; "
+        "claims.test_steering, tinyablation.plugin.head_fixtures; "
         "assert not {'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules)"
     )
     done = subprocess.run(

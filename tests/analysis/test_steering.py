@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from claims import test_steering as s1
-from fixtures.readings import Steered
 from tests.synthetic_effects import N, make_table, noise
 from tinyablation.analysis.effects import Effects
 from tinyablation.analysis.steering import (
@@ -17,6 +16,7 @@ from tinyablation.analysis.steering import (
 from tinyablation.interventions.batteries import STEERING_SCALES
 from tinyablation.interventions.directions import CONTROLS, OV, SteeringError, control_directions
 from tinyablation.interventions.interventions import Steer
+from tinyablation.plugin.head_fixtures import Steered
 from tinyablation.records.panels import CurvePanel
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.registered import Subject

@@ -18,7 +18,6 @@ from claims import test_h6_patching as h6
 from claims import test_steering as steering
 from claims import test_training as training
 from claims import test_validity as validity
-from fixtures.readings import Steered
 from tests.analysis import test_steering as made_up_steering
 from tests.analysis.test_emergence import made_up as made_up_course
 from tests.synthetic_effects import (
@@ -34,6 +33,7 @@ from tests.test_claims_can_fail import tables
 from tinyablation.heads import head_name
 from tinyablation.measurement.noise import noise_rows, spread
 from tinyablation.measurement.validity import condition_validity
+from tinyablation.plugin.head_fixtures import Steered
 from tinyablation.records.trust import NoiseRow
 from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.registered import Subject

@@ -143,7 +143,7 @@ def test_p21_only_plain_values_reach_a_report():
 
 def test_p21_a_test_that_never_reported_is_missed():
     """The ledger of the session: every collected test reports exactly once."""
-    from fixtures.completeness import Ledger
+    from tinyablation.plugin.report_guard import Ledger
 
     ledger = Ledger()
     ledger.expected.update(["a", "b"])

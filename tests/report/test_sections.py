@@ -9,7 +9,6 @@ from tinyablation.records.trust import Multiplicity, Multiverse
 from tinyablation.report.charts import heat_table
 from tinyablation.report.panel_views import panels_of
 from tinyablation.report.sections import (
-    rerun_command,
     said_of_screening,
     sections,
     standing,
@@ -41,15 +40,15 @@ def test_standing(verdict, prediction, outcome, expected):
 
 def test_rerun_command_has_what_the_session_was_asked():
     record = one_record(test="a[hf-facts]", options=["--model", "./my hf", "--seed", "3"])
-    assert rerun_command(record) == "pytest 'a[hf-facts]' --model './my hf' --seed 3"
+    assert record.command == "pytest 'a[hf-facts]' --model './my hf' --seed 3"
 
 
 def test_rerun_command_is_quoted_for_the_shell():
     record = one_record(test="claims/test_h1.py::test_x[tiny-gpt2-facts]")
-    assert rerun_command(record) == "pytest 'claims/test_h1.py::test_x[tiny-gpt2-facts]'"
-    assert rerun_command(one_record(test="a'; rm -rf /")) == """pytest 'a'"'"'; rm -rf /'"""
+    assert record.command == "pytest 'claims/test_h1.py::test_x[tiny-gpt2-facts]'"
+    assert one_record(test="a'; rm -rf /").command == """pytest 'a'"'"'; rm -rf /'"""
     published = one_record(test="a[b]", protocol="published")
-    assert rerun_command(published) == "pytest 'a[b]' --protocol published"
+    assert published.command == "pytest 'a[b]' --protocol published"
 
 
 def test_a_cell_of_the_published_protocol_stands_without_a_prediction():
@@ -106,7 +105,7 @@ def test_a_screened_sweep_is_said_in_words_with_its_bounds():
     assert "Of the 800 others at most 57 (7.1%) raise LD by the floor or more (1 of those" in said
     assert "at most 38 (4.8%) lower LD" in said and "bounds of 95%" in said
     assert said.endswith("over those drawn: +0.500.")
-    assert rerun_command(record) == "pytest 'a[b]' --screen 64:5%"
+    assert record.command == "pytest 'a[b]' --screen 64:5%"
     file = fake_session().model_copy(update={"records": [record]})
     assert ("screened sweep", said) in sections(file)[0].cells[0].figures
 

@@ -294,13 +294,7 @@ def _sources(tests: Sequence[str]) -> list[str]:
 
 def instruments(project: Path) -> str:
     """sha256 over the modules that measure and judge, line ends aside."""
-    return files_hash(
-        (
-            *sorted((project / "tinyablation").rglob("*.py")),
-            *sorted((project / "fixtures").glob("*.py")),
-        ),
-        text=True,
-    )
+    return files_hash(sorted((project / "tinyablation").rglob("*.py")), text=True)
 
 
 def _test(name: str) -> str:

@@ -2,7 +2,7 @@
 
 `gather` judges cells again on a store that has their measurements, and keeps all that this took:
 runs and readings, corpora, and what models were described as. `rederive` judges them with nothing
-but that. Both are ordinary sessions of pytest with one more plugin (fixtures/evidence.py), so that
+but that. Both are ordinary sessions of pytest with one more plugin (plugin/evidence.py), so that
 the function which judges is the claim's own, and a measurement that is not there is refused.
 """
 
@@ -30,7 +30,8 @@ from tinyablation.records.records import ProtocolName, Record, RecordFile, read_
 from tinyablation.runs.address import Name, RunConfig
 from tinyablation.runs.store import RunStore
 
-PLUGIN = "fixtures.evidence"
+# In this order: what a package loads, pytest rewrites as it loads the package itself.
+PLUGINS = ("tinyablation.plugin", "tinyablation.plugin.evidence")
 RUNS, CORPORA, MODELS = "runs", "corpora", "models.json"
 LEXICONS = Path("knowledge", "lexicons.toml")
 _SAID = 1500  # characters of a failed session's output that an error repeats
@@ -355,8 +356,14 @@ def _judged(
     """
     path = task.folder / ".task.json"
     write_json(path, task.model_dump(mode="json"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider"]
-    command += ["-c", "pytest.ini", f"--evidence={path}", f"--reports={task.folder}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += [
+        *(f"-p{name}" for name in PLUGINS),
+        "-c",
+        "pytest.ini",
+        f"--evidence={path}",
+        f"--reports={task.folder}",
+    ]
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     settings |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     done = subprocess.run(

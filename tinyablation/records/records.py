@@ -7,6 +7,8 @@ tinyablation/records/plain.py).
 
 import json
 import re
+import shlex
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -158,6 +160,22 @@ class Record(Plain):
         default=[], description="options of the session that running this cell again takes"
     )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
+
+    @property
+    def command(self) -> str:
+        """The shell command that runs this test case again."""
+        asked = self.screened[0].asked if self.screened else None
+        return rerun_command(self.test, self.protocol, self.options, screen=asked)
+
+
+def rerun_command(
+    test: str, protocol: ProtocolName, options: Sequence[str], *, screen: str | None
+) -> str:
+    """The shell command that runs one test case alone. screen: the value of --screen, if any."""
+    chosen = [] if protocol == "corrected" else ["--protocol", protocol]
+    if screen is not None:
+        chosen += ["--screen", screen]
+    return shlex.join(["pytest", test, *chosen, *options])
 
 
 class Competence(Plain):

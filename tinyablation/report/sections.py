@@ -1,6 +1,5 @@
 """The report's cells and sections: one section a test, one cell a record, placed and worded."""
 
-import shlex
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -64,14 +63,6 @@ def standing(record: Record) -> str:
         if record.outcome in ("failed", "xfailed") or record.verdict != "inconclusive"
         else "unjudged"
     )
-
-
-def rerun_command(record: Record) -> str:
-    """The shell command that repeats one cell."""
-    options = [] if record.protocol == "corrected" else ["--protocol", record.protocol]
-    if record.screened:
-        options += ["--screen", record.screened[0].asked]
-    return shlex.join(["pytest", record.test, *options, *record.options])
 
 
 def said_of_screening(screened: Screened) -> str:
@@ -191,7 +182,7 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
         ],
-        command=rerun_command(record),
+        command=record.command,
         said=said,
         panels=[
             view(panel, f"{anchor}--panel-{number}")

@@ -1,0 +1,45 @@
+"""The pytest plugin: what turns functions with a claim mark into judged test cases.
+
+`options` (what a session asks for), `session_models` (the models it has), `environment`
+(network, threads), `conditions` (those of the session), `selection` (which cells run), `defects`
+(of own conditions), `subjects` (the heads claims are about), `suggestions` (misspelt requests),
+`scheduling` (whole models to workers), `report_guard` (every selected test reports once),
+`snapshots` (figures unchanged), `predictions` (registered and published figures), `judge` (verdict
+to outcome), `availability` (models that cannot be had), `blocked_cells` (what could not be judged,
+and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
+`derived_fixtures` and `head_fixtures` give what touches weights and text.
+Nothing heavy is imported at module level: `pytest claims --collect-only` must answer in under
+two seconds. `evidence` is loaded by the commands that judge without weights.
+"""
+
+# A module comes after those it imports: pytest rewrites its assertions as it loads it.
+pytest_plugins = [
+    "tinyablation.plugin.options",
+    "tinyablation.plugin.session_models",
+    "tinyablation.plugin.environment",
+    "tinyablation.plugin.conditions",
+    "tinyablation.plugin.selection",
+    "tinyablation.plugin.defects",
+    "tinyablation.plugin.subjects",
+    "tinyablation.plugin.suggestions",
+    "tinyablation.plugin.scheduling",
+    "tinyablation.plugin.report_guard",
+    "tinyablation.plugin.snapshots",
+    "tinyablation.plugin.predictions",
+    "tinyablation.plugin.multiverse",
+    "tinyablation.plugin.boundary",
+    "tinyablation.plugin.robustness",
+    "tinyablation.plugin.backend_checks",
+    "tinyablation.plugin.screening_option",
+    "tinyablation.plugin.first_registration",
+    "tinyablation.plugin.scope",
+    "tinyablation.plugin.judge",
+    "tinyablation.plugin.availability",
+    "tinyablation.plugin.blocked_cells",
+    "tinyablation.plugin.model_cards",
+    "tinyablation.plugin.report",
+    "tinyablation.plugin.benches",
+    "tinyablation.plugin.measurement_fixtures",
+    "tinyablation.plugin.derived_fixtures",
+    "tinyablation.plugin.head_fixtures",
+]

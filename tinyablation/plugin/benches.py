@@ -1,0 +1,196 @@
+"""The fixture `model`: one model of the session on its bench, loaded only if it must measure.
+
+It is session-scoped and parametrized, so that pytest holds one model at a time and drops it before
+the next; under xdist a worker keeps to an embedded model (scheduling.py).
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tinyablation.corpora.defects import listed
+from tinyablation.plugin.conditions import conditions, own_conditions
+from tinyablation.plugin.defects import complaint, defects_of
+from tinyablation.plugin.environment import threads_per_worker, worker_count, worker_index
+from tinyablation.plugin.options import AUTO, executor, protocol
+from tinyablation.plugin.report import runs_folder
+from tinyablation.plugin.screening_option import screening
+from tinyablation.plugin.selection import cell_of, end
+from tinyablation.plugin.session_models import registry
+from tinyablation.plugin.subjects import HeadsError, beyond
+from tinyablation.records.records import ALL_CONDITIONS
+
+if TYPE_CHECKING:
+    from tinyablation.cluster.dispatch import Dispatch
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.models.residency import Sharing
+
+
+class Hooks:
+    """What other plugins may add (evidence.py)."""
+
+    @pytest.hookspec
+    def pytest_bench_made(self, bench: "Bench", config: pytest.Config) -> None:
+        """A bench was made for a model of the session, and nothing was asked of it yet."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(Hooks)
+
+
+@pytest.fixture(scope="session")
+def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
+    """Who measures what is missing (--executor); None: this process does."""
+    address = executor(request.config)
+    if address.is_local:
+        yield None
+        return
+    from tinyablation.cluster.dispatch import dispatching
+    from tinyablation.cluster.executors import ExecutorError
+
+    config = request.config
+    progress = not hasattr(config, "workerinput") and config.get_verbosity() >= 0
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(
+                dispatching(address, runs_folder(config), progress=progress, say=_teller(config))
+            )
+        except ExecutorError as error:
+            end(request.session, str(error))
+            raise
+        yield made
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest, elsewhere: "Dispatch | None") -> str:
+    """The device of this process (--device): several GPUs are shared out among the workers.
+
+    Where another process measures, that one's kind of device.
+    """
+    from tinyablation.errors import TinyAblationError
+    from tinyablation.models.devices import choose_device
+
+    config = request.config
+    try:
+        if elsewhere is not None:
+            from tinyablation.cluster.dispatch import device_of
+
+            return device_of(executor(config), elsewhere, config.option.device)
+        return choose_device(config.option.device, worker_index(config))
+    except TinyAblationError as error:
+        end(request.session, str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def sharing(request: pytest.FixtureRequest, device: str) -> "Sharing":
+    """How this process shares the machine with the other workers, and with other sessions."""
+    from tinyablation.models.residency import Sharing
+
+    config = request.config
+    say = _teller(config)
+    turns = None
+    if device != "cpu" and executor(config).is_local:
+        from tinyablation.models.device_queue import Turns
+
+        turns = Turns(say=say)
+    # One that names its GPU by number wants that one; else a model may go where there is room.
+    spread = ":" not in config.option.device
+    return Sharing(turns, worker_count(config), _owner(config), spread, say)
+
+
+@pytest.fixture(scope="session")
+def model(
+    request: pytest.FixtureRequest,
+    device: str,
+    sharing: "Sharing",
+    elsewhere: "Dispatch | None",
+) -> "Iterator[Bench]":
+    """The bench of one model: runs, sweeps and unhooked tables by condition."""
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.runs.store import RunStore
+
+    config = request.config
+    bench = Bench(
+        registry(config)[request.param],
+        corpora=config.rootpath / "corpora",
+        store=RunStore(runs_folder(config)),
+        seed=config.option.seed,
+        threads=threads_per_worker(config),
+        protocol=protocol(config),
+        progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,
+        device=device,
+        dtype=None if config.option.dtype == AUTO else config.option.dtype,
+        sharing=sharing,
+        screening=screening(config),
+        elsewhere=elsewhere,
+        own=own_conditions(config),
+        per_relation=config.option.per_relation,
+    )
+    config.hook.pytest_bench_made(bench=bench, config=config)
+    # Asks for the files, downloading those of a hub model, so that what is missing is said at once.
+    bench.facts  # noqa: B018
+    _insist_accepted(request, bench)
+    lacking = beyond(config, bench.entry.id, bench.facts)
+    if lacking is not None:
+        end(request.session, lacking)
+        raise HeadsError(lacking)
+    if elsewhere is not None and not hasattr(config, "workerinput"):
+        _ask_ahead(request, bench)
+    yield bench
+    bench.release()
+
+
+def _insist_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
+    """End the session where the model's tokenizer shows defects that are not accepted."""
+    from tinyablation.corpora.examples import CorpusError
+
+    config = request.config
+    for name, defects in defects_of(request.session, bench).items():
+        if said := complaint(config, name, defects, of=bench.entry.id):
+            end(request.session, said)
+            raise CorpusError(said)
+        for kind, count in listed(defects).items():
+            if kind not in listed(own_conditions(config)[name].defects):
+                _teller(config)(f"condition {name}, {bench.entry.id}, accepted: {kind}: {count}")
+
+
+def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
+    """Have what the session's conditions of this model stand behind measured at the same time.
+
+    Workers of xdist do so condition by condition: each would ask for all of them otherwise.
+    """
+    from tinyablation.errors import TinyAblationError
+
+    cells = {cell_of(item) for item in request.session.items}
+    own = {condition for model, condition in cells if model == bench.entry.id}
+    for name in conditions(request.config):
+        if own & {name, ALL_CONDITIONS}:
+            with suppress(TinyAblationError):  # said when the condition is asked for
+                bench.ahead(name, *bench.gate.batteries(name))
+
+
+def _owner(config: pytest.Config) -> str:
+    return str(getattr(config, "workerinput", {}).get("workerid", "main"))
+
+
+def _teller(config: pytest.Config) -> "Callable[[str], None]":
+    """Says a line on the terminal, whatever is captured: a wait of minutes must show."""
+    manager: Any = config.pluginmanager.get_plugin("capturemanager")
+
+    def say(line: str) -> None:
+        # A worker's stderr is the terminal.
+        with manager.global_and_fixture_disabled() if manager else nullcontext():
+            print(f"[{_owner(config)}] {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+@pytest.fixture(scope="session")
+def condition(request: pytest.FixtureRequest) -> str:
+    """One of the conditions of the session: those claims are asked about, and --condition's."""
+    name: str = request.param
+    return name

@@ -1,0 +1,257 @@
+"""What could not be judged, at the end of a session: grouped by reason, each with its remedy.
+
+Two things make a session that is all skips a failure (exit 1), each with one line that says so: a
+model that the command names by its id and that this machine cannot provide, and, with
+--require-valid, a model of which no cell was judged but those of V (validity itself).
+
+On the controller, from the records that reports carry, so that workers make no difference. Not
+shown with -qq; what fails the session always is.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.availability import UNAVAILABLE
+from tinyablation.plugin.judge import PROPERTY
+from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.session_models import named_by_id, roster
+
+VALIDITY = "V"  # the family of claims that say whether a condition is valid
+_SHOWN = 6  # reasons of one kind that are listed one by one
+_QUIETEST = -1  # verbosity from which on groups are shown: -q, not -qq
+
+_CHECK = "`python -m tinyablation check {model}` shows what it knows, without a sweep"
+_FINDING = "nothing to do: this is a finding about the model"
+
+
+class Kind(NamedTuple):
+    """Reasons that are alike: how they read, what they have in common, what to do."""
+
+    pattern: str
+    what: str
+    remedy: str
+
+
+# The first that matches a reason counts. A remedy may name {model}, as --model takes it.
+KINDS = (
+    Kind(
+        r"\S+ is not valid for the (twin|reference) ",
+        "the condition is not valid for the model that it is compared with",
+        "`python -m tinyablation check` of that model shows what it knows",
+    ),
+    Kind(r"\S+ is not valid for ", "the condition is not valid for the model", _CHECK),
+    Kind(
+        r"fewer than \d+ conditions are valid|no condition (but \S+ )?is valid",
+        "too few conditions are valid for the model",
+        _CHECK,
+    ),
+    Kind(
+        r"\S+ does not bind: ",
+        "the model does not bind",
+        "nothing to do: claims about binders are about models that can",
+    ),
+    Kind(
+        r"no trio is named|no two or three heads of one layer are named",
+        "no trio is named",
+        "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in claims/subjects.toml",
+    ),
+    Kind(
+        r"layer 0 of \S+ has \d+ heads",
+        "layer 0 has too few heads",
+        "--heads L0H0,L0H1 names those that there are",
+    ),
+    Kind(
+        r"\S+ is compared with no other model|subjects.toml names no head for the reference",
+        "no reference is named",
+        "name its `reference`, and that one's heads, in claims/subjects.toml",
+    ),
+    Kind(
+        r"it is compared with \S+, which this session does not name",
+        "its reference is not part of the session",
+        "name both models: --model {model} --model REFERENCE",
+    ),
+    Kind(
+        r"no checkpoints of ",
+        "no checkpoints are registered",
+        "list `checkpoints` of its training in fixtures/models.toml",
+    ),
+    Kind(
+        r"measured under the corrected protocol only",
+        "measured under the corrected protocol only",
+        "leave --protocol published out",
+    ),
+    Kind(
+        r"\S+, \S+: \d+ prompts are left",
+        "too few prompts are left",
+        "its tokenizer splits the words of the corpora; `python -m tinyablation corpora build "
+        "--help` tells how corpora are made",
+    ),
+    Kind(
+        r"LD clean - LD corrupt of \S+ on the aligned pairs",
+        "the aligned pairs are not told apart",
+        _FINDING,
+    ),
+    Kind(
+        r".*there is no effect to take a share of|.*too near to 0|.*: no room: ",
+        "there is no effect to take a share of, or no room for one",
+        _FINDING,
+    ),
+    Kind(
+        r"\S+ does not know the answers at step ",
+        "it does not know the answers at its last checkpoint",
+        _FINDING,
+    ),
+    Kind(
+        r"hedges: ",
+        "too few hedges are one token",
+        "nothing to do: the tokenizer has no words for this claim",
+    ),
+)
+
+
+class Group(NamedTuple):
+    """Cells that are blocked for the same reason, or for reasons of one kind."""
+
+    kind: Kind | None
+    records: list[Mapping[str, Any]]
+
+
+def groups(records: Iterable[Mapping[str, Any]]) -> list[Group]:
+    """The blocked ones among records, by kind of reason, else by reason; the largest group first.
+
+    Where nothing but model, condition, heads and figures differs, reasons are the same.
+    """
+    found: dict[str, Group] = {}
+    for record in records:
+        if record["verdict"] == "blocked":
+            kind = kind_of(record["reason"])
+            key = kind.pattern if kind else _folded(record)
+            found.setdefault(key, Group(kind, [])).records.append(record)
+    return sorted(found.values(), key=lambda group: -len(group.records))
+
+
+def kind_of(reason: str) -> Kind | None:
+    """The kind of a reason; None for one that says itself what to do."""
+    return next((kind for kind in KINDS if re.match(kind.pattern, reason)), None)
+
+
+def lines_of(group: Group, asked: Mapping[str, str]) -> Iterator[str]:
+    """What the terminal shows of a group. asked: models by id as --model takes them."""
+    models = list(dict.fromkeys(record["model"] for record in group.records))
+    reasons = Counter(record["reason"] for record in group.records)
+    common = next(iter(reasons)) if len(reasons) == 1 else _headline(group)
+    yield f"{len(group.records)} cells of {_few(models)} are blocked: {common}"
+    if len(reasons) > 1 and (group.kind is None or group.kind.remedy != _FINDING):
+        for reason, count in reasons.most_common(_SHOWN):
+            yield f"    {count}: {reason}"
+        if len(reasons) > _SHOWN:
+            yield f"    and {len(reasons) - _SHOWN} more reasons of this kind, on the page"
+    if group.kind is not None:
+        model = asked.get(models[0], models[0]) if len(models) == 1 else "MODEL"
+        yield f"    {group.kind.remedy.format(model=model)}"
+
+
+def _headline(group: Group) -> str:
+    return group.kind.what if group.kind else _folded(group.records[0])
+
+
+def _folded(record: Mapping[str, Any]) -> str:
+    """A reason without what makes it one of its cell: model, condition, heads, figures."""
+    text = str(record["reason"])
+    for name, instead in ((record["model"], "the model"), (record["condition"], "the condition")):
+        if name:
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", instead, text)
+    return re.sub(r"(?<![\w.-])[-+]?\d[\d.:e+-]*", "…", text)
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{len(names)} models ({shown}, ...)"
+
+
+def unjudged(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Models of which every cell is blocked, with how many; cells of V, and without a model, aside.
+
+    A model of which nothing but V was selected is none of these.
+    """
+    cells: dict[str, list[bool]] = {}
+    for record in records:
+        if record["model"] and record["family"] != VALIDITY:
+            cells.setdefault(record["model"], []).append(record["verdict"] == "blocked")
+    return {model: len(blocked) for model, blocked in cells.items() if all(blocked)}
+
+
+@pytest.hookimpl
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
+        return
+    config.pluginmanager.register(Unjudged(config), "tinyablation-unjudged")
+
+
+class Unjudged:
+    """Controller side: hears which cells are blocked, and says it at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.payloads: dict[str, str] = {}
+        self.missing: dict[str, str] = {}  # by node id: why its model cannot be had
+        self.failures: list[str] = []
+        self.said: set[str] = set()  # cells that a failure speaks for
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                self.payloads[report.nodeid] = str(value)
+            elif name == UNAVAILABLE:
+                self.missing[report.nodeid] = str(value)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """By node id."""
+        return {nodeid: json.loads(payload) for nodeid, payload in self.payloads.items()}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        records = self.records()
+        self.failures += self._named_and_missing(records)
+        if self.config.option.require_valid:
+            self.failures += [
+                f"nothing could be judged of {model}: its {count} cells are blocked "
+                "(--require-valid)"
+                for model, count in unjudged(records.values()).items()
+            ]
+        if self.failures and session.exitstatus in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _named_and_missing(self, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        try:
+            named = named_by_id(self.config)
+        except TinyAblationError:
+            return []
+        reasons: dict[str, str] = {}
+        for nodeid, reason in self.missing.items():
+            model = records[nodeid]["model"] if nodeid in records else ""
+            if model in named:
+                reasons[model] = reason
+                self.said.add(nodeid)
+        return [f"{model} was named, and cannot be had: {why}" for model, why in reasons.items()]
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.config.get_verbosity() >= _QUIETEST:
+            records = self.records().items()
+            found = groups(record for nodeid, record in records if nodeid not in self.said)
+            if found:
+                terminalreporter.write_sep("-", "blocked: cells that could not be judged")
+                asked = roster(self.config).chosen
+                for line in (line for group in found for line in lines_of(group, asked)):
+                    terminalreporter.write_line(line)
+        for failure in self.failures:
+            terminalreporter.write_line(f"ERROR: {failure}", red=True)

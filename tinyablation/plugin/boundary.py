@@ -1,0 +1,122 @@
+"""The boundary of a cell: prompts of its condition's grammar on which a supported claim fails.
+
+Searched for the claim that the model knows the answers, and for claims that ablating one head, or
+one set of heads, raises the logit difference. Claims about shares, ranks or several effects say
+nothing about a single prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import pytest
+
+from tinyablation.records.trust import Boundary
+
+if TYPE_CHECKING:
+    from tinyablation.analysis.counterexamples import Ablation, About, Surveyed
+    from tinyablation.corpora.grammar import Grammar
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.verdicts.verdicts import Verdict
+
+# The record's subject is what these claims are about: a head, or the heads of a set. On a prompt,
+# the first fail where ablating it lowers LD; the second where that does less than ablating the best
+# other head does.
+SUPPRESSES = ("H1.1", "H1.4", "H1.5", "H1.6", "H1.7", "H5.1")
+LEADS = ("H1.8",)
+# On a prompt it fails where the model prefers the wrong answer.
+KNOWS = ("V.1",)
+
+NOT_SEARCHED = "not searched: "  # how the rule of a boundary begins that could not be looked for
+
+
+class _Condition(NamedTuple):
+    """What the claims about one model under one condition share.
+
+    Up to eight are about four head sets; measuring a sample is half of what a search takes.
+    """
+
+    grammar: "Grammar"
+    surveys: "dict[About, Surveyed]"
+
+
+_conditions_key = pytest.StashKey["WeakKeyDictionary[Bench, dict[str, _Condition]]"]()
+
+
+def boundary_of(
+    item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]
+) -> Boundary | None:
+    """What a search found for this cell; None where there is nothing to search for.
+
+    record: the cell's, with its verdict and subject. That is where the claim is not supported, or
+    not one of those above. Where no prompt can be made, the boundary's rule says why.
+    """
+    claim = record["claim"]
+    if verdict.status != "supported" or claim not in (*SUPPRESSES, *LEADS, *KNOWS):
+        return None
+    from tinyablation.analysis.counterexamples import Answer, search, survey
+    from tinyablation.corpora.grammar import GrammarError
+    from tinyablation.corpora.knowledge import KnowledgeError
+
+    given: dict[str, Any] = item.funcargs  # type: ignore[attr-defined]
+    bench: Bench = given["model"]
+    about: About
+    if claim in KNOWS:
+        about, noise = Answer(), given["counting"].noise
+    else:
+        effects = given["sweep"] if "sweep" in given else given["subsets"]
+        about, noise = _ablation(claim, record["subject"], effects), effects.noise()
+    try:
+        shared = _shared(item.config, bench, record["condition"])
+    except (KnowledgeError, GrammarError) as error:  # corpora of a folder without knowledge tables
+        reason = f"{NOT_SEARCHED}{error}"
+        return Boundary(rule=reason, grammar=0, searched=0, failed=0, found=[])
+
+    def measure(sentences: Sequence[Any]) -> Any:
+        return about.measure(bench.engine, sentences)
+
+    if about not in shared.surveys:
+        shared.surveys[about] = survey(shared.grammar, measure, seed=bench.seed)
+    return search(
+        shared.grammar,
+        measure,
+        shared.surveys[about],
+        rule=about.rule,
+        noise=float(noise),
+        seed=bench.seed,
+        only_known=about.only_known,
+    )
+
+
+def _ablation(claim: str, subject: str, effects: Any) -> "Ablation":
+    """What is done to the heads that a record names ("0:7", "0:0 0:5 0:7")."""
+    from tinyablation.analysis.counterexamples import Ablation
+    from tinyablation.heads import Head
+
+    heads = tuple(sorted(Head.parse(name) for name in subject.split()))
+    over: tuple[Head, ...] = ()
+    if claim in LEADS:
+        others = [head for head in effects.heads if head not in heads]
+        over = (effects.top_suppressor(among=others),)
+    return Ablation(heads, over, effects.method)
+
+
+def _shared(config: pytest.Config, bench: "Bench", condition: str) -> _Condition:
+    """The grammar of a condition for the bench's model, and the samples measured of it so far."""
+    from tinyablation.corpora.grammar import grammar_of
+    from tinyablation.corpora.knowledge import load_knowledge
+
+    conditions = config.stash.setdefault(_conditions_key, WeakKeyDictionary())
+    own = conditions.setdefault(bench, {})
+    if condition not in own:
+        loaded = bench.model
+        limits = (loaded.facts.context, loaded.facts.sliding_window)
+        grammar = grammar_of(
+            condition,
+            load_knowledge(bench.library.knowledge),
+            loaded.tokenizer,
+            bos=loaded.bos_id,
+            longest=min(limit for limit in limits if limit is not None),
+        )
+        own[condition] = _Condition(grammar, {})
+    return own[condition]

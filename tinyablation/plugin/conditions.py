@@ -1,0 +1,74 @@
+"""The conditions of a session: those that claims are asked about, and one's own (--condition).
+
+Own ones are collected for every claim about a condition, after the others; `-k NAME` selects them.
+Nothing is registered, published or kept as a snapshot for them.
+"""
+
+import pytest
+
+from tinyablation.corpora.own_conditions import OwnCondition, read_own
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.session_models import registry
+from tinyablation.records.conditions import CONDITIONS
+
+_own_key = pytest.StashKey[dict[str, OwnCondition]]()
+
+
+def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
+    """Those of --condition, by name, each file read once; UsageError for what is of no use."""
+    if _own_key not in config.stash:
+        found: dict[str, OwnCondition] = {}
+        for given in config.option.condition:
+            name, sign, path = given.partition("=")
+            if not (name and sign and path):
+                raise pytest.UsageError(
+                    f"--condition {given}: give NAME=FILE, such as ioi=ioi.jsonl"
+                )
+            if name in found:
+                raise pytest.UsageError(f"--condition {given}: {name} is given twice")
+            try:
+                found[name] = read_own(name, config.invocation_params.dir / path)
+            except TinyAblationError as error:
+                raise pytest.UsageError(f"--condition {given}: {error}") from error
+        config.stash[_own_key] = found
+    return config.stash[_own_key]
+
+
+def conditions(config: pytest.Config) -> tuple[str, ...]:
+    """All that a claim about a condition is asked about in this session, in order."""
+    return (*CONDITIONS, *own_conditions(config))
+
+
+def condition_options(config: pytest.Config, condition: str) -> list[str]:
+    """The options that a command needs besides which names cells of the condition by node id."""
+    if condition not in own_conditions(config):
+        return []
+    given = next(one for one in config.option.condition if one.startswith(f"{condition}="))
+    accepted = ["--accept-defects"] if config.option.accept_defects else []
+    return ["--condition", given, *accepted]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_claims_run(config):
+        return
+    option = config.option
+    if option.accept_defects and not option.condition:
+        raise pytest.UsageError("--accept-defects is about a --condition; give --condition too")
+    for name in own_conditions(config):
+        _insist_readable_ids(config, name)
+
+
+def _insist_readable_ids(config: pytest.Config, name: str) -> None:
+    """UsageError where a cell's id, model and condition, would read as another model's."""
+    try:
+        models = registry(config).ids
+    except TinyAblationError:
+        return  # said at collection
+    for model in models:
+        for other in models:
+            if f"{other}-".startswith(f"{model}-{name}-"):
+                raise pytest.UsageError(
+                    f"--condition {name}: with the model {model} it would read as {other}; give "
+                    "the file another name"
+                )

@@ -1,0 +1,111 @@
+"""What some claims need besides sweeps: step norms, a zeroed trio, the corpus "binding", courses.
+
+All stand behind a gate, as in measurement_fixtures.py, and are measured under the corrected
+protocol only; `trio` serves either protocol.
+"""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyablation.plugin.judge import Judge
+from tinyablation.plugin.measurement_fixtures import corrected_only
+
+if TYPE_CHECKING:
+    from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.emergence import Course
+    from tinyablation.analysis.findings import Findings
+    from tinyablation.analysis.step_norms import StepNorms
+    from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.heads import Head
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.verdicts.registered import Subject
+
+
+TRIO = 3
+
+
+@pytest.fixture
+def trio(model: "Bench", named: "tuple[Head, ...]", judge: Judge) -> "tuple[Head, ...]":
+    """The three heads, of one layer, that this claim names for this model."""
+    from tinyablation.verdicts.verdicts import blocked
+
+    if len(named) != TRIO:
+        judge(blocked(f"no trio is named for {model.entry.id}, only {len(named)} heads"))
+    return named
+
+
+@pytest.fixture
+def corrected_sweep(findings: "Findings", valid: str, judge: Judge) -> "Sweep":
+    """Every head of the model ablated under the condition, under the corrected protocol only."""
+    corrected_only(findings.bench, judge)
+    return findings.sweep(valid)
+
+
+@pytest.fixture
+def stepnorms(corrected: None, model: "Bench", valid: str, trio: "tuple[Head, ...]") -> "StepNorms":
+    """Step norms of the residual stream at the output of the trio's layer, triples zeroed."""
+    from tinyablation.analysis.step_norms import stepnorms
+
+    return stepnorms(model, valid, trio)
+
+
+@pytest.fixture
+def zeroed_trio(
+    corrected: None, findings: "Findings", valid: str, trio: "tuple[Head, ...]"
+) -> "Coalitions":
+    """Some examples of both splits, with and without the trio: the only set that it holds."""
+    from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.interventions.head_sets import TrioZeroed
+
+    found = findings.effects(valid, TrioZeroed(trio))
+    plain = (found.model, found.condition, found.table, found.noise_floor, found.seed, found.runs)
+    return Coalitions(*plain)
+
+
+@pytest.fixture
+def binding(findings: "Findings", judge: Judge) -> "Sweep":
+    """Every head zeroed on the corpus "binding", if the model can do what it asks for.
+
+    The gate needs the unhooked model only, so that one that cannot costs little.
+    """
+    from tinyablation.corpora.examples import BINDING
+    from tinyablation.measurement.validity import Tables, blocks, condition_validity
+    from tinyablation.verdicts.verdicts import blocked
+
+    model = findings.bench
+    corrected_only(model, judge)
+    lacking = model.library.lacks(model.facts.folder, BINDING, model.entry.id)
+    if lacking is not None:
+        judge(blocked(lacking))
+    corpus, _ = model.corpus(BINDING)
+    has_null = all(example.null for example in corpus.examples)
+    tables = Tables(
+        model.run(BINDING, "baseline").table(),
+        model.run(BINDING, "corrupt").table(),
+        model.run(BINDING, "null").table() if has_null else None,
+    )
+    validity = condition_validity(tables, seed=model.seed)
+    if blocks(validity):
+        judge(blocked(f"{model.entry.id} does not bind: {validity.reason}"))
+    return findings.sweep(BINDING)
+
+
+@pytest.fixture
+def checkpoints(model: "Bench", judge: Judge) -> None:
+    """Nothing; the claim is blocked where no checkpoints of the model's training are registered."""
+    from tinyablation.verdicts.verdicts import blocked
+
+    if not model.entry.checkpoints:
+        judge(blocked(f"no checkpoints of {model.entry.id} are registered"))
+
+
+@pytest.fixture
+def training(
+    corrected: None, checkpoints: None, model: "Bench", valid: str, subject: "Subject"
+) -> "Course":
+    """The leading head over the checkpoints of the model's training, where there are any."""
+    from tinyablation.analysis.emergence import course
+
+    head = subject.suppressor
+    return course(model, head, valid)

@@ -1,0 +1,419 @@
+"""From a verdict to a pytest outcome, and the record of it.
+
+    prediction     supported   refuted      inconclusive   blocked
+    none           passed      failed       skipped        skipped
+    supported      passed      failed       failed         skipped
+    refuted        failed      xfailed      failed         skipped
+    inconclusive   failed      failed       skipped        skipped
+    blocked        failed      failed       failed         skipped
+
+(columns: the verdict.) So a session passes if the world is as registered in
+claims/predictions.toml, and what cannot be judged here (weights missing, condition invalid) is a
+skip with its reason. Only a refutation is an expected failure: the xfail mark is put on the test at
+collection, strict, with raises=ClaimRefuted, so that a crash or a drifted figure still fails.
+
+Of a model that is not embedded (session_models.py), and of a condition of one's own
+(conditions.py), nobody knows beforehand: where nothing is registered, the row is passed,
+xfailed, skipped, skipped. What is registered for a model, if fixtures/models.toml lists it, counts
+as for any.
+
+A prediction that is known to have been missed (claims/misses.toml) is never edited; its cell is
+xfailed, strictly: it fails if it comes to another verdict than it did then.
+
+What is inconclusive on a screened sweep is skipped, whatever was predicted: predictions are about
+sweeps of every head (screening_option.py).
+
+Predictions and snapshots are about the corrected protocol. Under `--protocol published` neither
+applies: supported passed, refuted xfailed, inconclusive and blocked skipped.
+
+Each claim carries one property "claim", a record as JSON, from set-up on: first "did not finish",
+then what `judge` was told, or the error that ended the test. So no selected cell is missing from a
+report, even when its worker dies.
+"""
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.interventions.batteries import PER_RELATION
+from tinyablation.plugin.backend_checks import confirmed
+from tinyablation.plugin.conditions import condition_options, own_conditions
+from tinyablation.plugin.defects import own_details
+from tinyablation.plugin.first_registration import prediction_changed
+from tinyablation.plugin.options import is_claim, protocol
+from tinyablation.plugin.predictions import missed, predicted, published, unmatched
+from tinyablation.plugin.robustness import examine
+from tinyablation.plugin.scope import scope_of
+from tinyablation.plugin.screening_option import screened
+from tinyablation.plugin.selection import cell_of, claim_id, read_docstring, refuse
+from tinyablation.plugin.session_models import model_options, roster
+from tinyablation.plugin.snapshots import compare, uncompared
+from tinyablation.plugin.subjects import how_found
+from tinyablation.records import records
+from tinyablation.records.plain import plain
+from tinyablation.records.records import Record
+
+if TYPE_CHECKING:
+    from tinyablation.records.panels import Panel
+    from tinyablation.verdicts.verdicts import Verdict
+
+PROPERTY = "claim"
+BLOCKED = "blocked: "  # how the reason of such a skip begins
+UNREGISTERED = "refuted under the published protocol, for which nothing is registered"
+MEASURED = ("device", "dtype", "weights", "commit", "derived")  # properties too: see measured_with
+_METRICS = ("verdict", "effect", "low", "high", "p_corrected", "subject")  # flat, for JUnit XML
+_record_key = pytest.StashKey[dict[str, Any]]()
+_judged_key = pytest.StashKey[bool]()
+
+
+class ClaimRefuted(AssertionError):
+    """The claim does not hold here. The one failure that a prediction can expect."""
+
+
+class PredictionMissed(AssertionError):
+    """The verdict is another than the one registered beforehand."""
+
+
+class FiguresDrifted(AssertionError):
+    """Figures differ from their snapshot, or have none yet."""
+
+
+class ModelRequired(AssertionError):
+    """This machine cannot provide the model, and --require-models was given."""
+
+
+class JudgingError(TinyAblationError):
+    """A claim did not use `judge` as it must: exactly once."""
+
+
+class Judge(Protocol):
+    """The fixture `judge`; see there."""
+
+    def __call__(
+        self,
+        verdict: "Verdict",
+        *,
+        subject: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        heatmap: Mapping[str, Any] | None = None,
+        largest: Sequence[Mapping[str, Any]] = (),
+        runs: Sequence[str] = (),
+        figures: Mapping[str, Any] | None = None,
+        panels: Sequence["Panel | Mapping[str, Any]"] = (),
+    ) -> None: ...
+
+
+# --- collection: predictions become marks --------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    claims = [item for item in items if is_claim(item)]
+    if not claims:
+        return
+    try:
+        complaint = unmatched(config, claims)
+        published(claims[0])  # a defect of that file is said before anything is measured
+        known = {item: missed(item) for item in claims}
+    except TinyAblationError as error:
+        complaint = str(error)
+    if complaint:
+        refuse(config, items, complaint)
+        return
+    for item, miss in known.items():
+        prediction = predicted(item)
+        if miss is not None:
+            reason = f"missed: predicted {miss.predicted}, found {miss.found}"
+            item.add_marker(pytest.mark.xfail(strict=True, raises=PredictionMissed, reason=reason))
+        elif prediction is not None and prediction.verdict == "refuted":
+            reason = ": ".join(filter(None, ("predicted refuted", prediction.reason)))
+            item.add_marker(pytest.mark.xfail(strict=True, raises=ClaimRefuted, reason=reason))
+
+
+# --- one cell's record ---------------------------------------------------------------------------
+
+
+def rerun_command(item: pytest.Item) -> str:
+    """The shell command that runs this cell alone."""
+    screened = item.stash[_record_key].get("screened") or [{"asked": None}]
+    return records.rerun_command(
+        item.nodeid, protocol(item.config), _own_options(item), screen=screened[0]["asked"]
+    )
+
+
+def _own_options(item: pytest.Item) -> list[str]:
+    """The options of this session that decide what the cell measures: model, condition and seed."""
+    model, condition = cell_of(item)
+    options = model_options(item.config, model) + condition_options(item.config, condition)
+    option = item.config.option
+    if option.seed:
+        options += ["--seed", str(option.seed)]
+    if option.per_relation != PER_RELATION:
+        options += ["--per-relation", str(option.per_relation)]
+    return options
+
+
+def _first_record(item: pytest.Item) -> dict[str, Any]:
+    """The record of a claim that has not been judged: an error, until something better is known."""
+    model, condition = cell_of(item)
+    claim = claim_id(item)
+    prediction = predicted(item)
+    function = getattr(item, "function")  # noqa: B009 - pytest.Item does not declare it
+    return {
+        "claim": claim,
+        "family": claim.split(".", 1)[0],
+        "test": item.nodeid,
+        "name": function.__name__,
+        **read_docstring(function.__doc__)._asdict(),
+        "model": model,
+        "condition": condition,
+        "protocol": protocol(item.config),
+        "verdict": "error",
+        "reason": "the test did not finish",
+        "prediction": prediction.verdict if prediction else None,
+        "outcome": "error",
+        "published": published(item),
+        "details": own_details(item),
+        "options": _own_options(item),
+    }
+
+
+def _publish(item: pytest.Item, report: pytest.TestReport | None = None) -> None:
+    """Put the item's record on its properties, and a report's copy, in place of the last one."""
+    text = json.dumps(item.stash[_record_key], allow_nan=False, ensure_ascii=False)
+    lists = [item.user_properties] + ([report.user_properties] if report else [])
+    for properties in lists:
+        properties[:] = [pair for pair in properties if pair[0] != PROPERTY]
+        properties.append((PROPERTY, text))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_claim(item):
+        item.stash[_record_key] = _first_record(item)
+        item.stash[_judged_key] = False
+        _publish(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
+    result = yield
+    if is_claim(item) and not item.stash[_judged_key]:
+        raise JudgingError(
+            f"{item.nodeid} recorded no verdict: a claim ends with one call of judge(verdict)"
+        )
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and _record_key in item.stash:
+        _note_error(item, call.excinfo.value, call.when)
+        _publish(item, report)
+    return report
+
+
+def _note_error(item: pytest.Item, error: BaseException, when: str) -> None:
+    """What an exception means for the record: nothing new after `judge`, else blocked or error."""
+    record = item.stash[_record_key]
+    if isinstance(error, ClaimRefuted | PredictionMissed | FiguresDrifted):
+        return
+    if isinstance(error, pytest.xfail.Exception) and item.stash[_judged_key]:
+        return
+    if isinstance(error, pytest.skip.Exception | ModelRequired):
+        if not item.stash[_judged_key]:
+            record |= {"verdict": "blocked", "reason": str(error).removeprefix(BLOCKED)}
+        return
+    record |= {"verdict": "error", "reason": f"{when}: {type(error).__name__}: {error}"[:2000]}
+
+
+# --- judge ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judge(
+    request: pytest.FixtureRequest,
+    snapshot: SnapshotAssertion,
+    record_property: Callable[[str, object], None],
+) -> Judge:
+    """Record a verdict, compare its figures with their snapshot, and end the test accordingly.
+
+    `judge(verdict, ...)` is the last line of a claim. subject names the head or heads ("0:2");
+    details are further figures for the page; heatmap is {"values": layer x head mean change of the
+    logit difference, "title"}; largest are prompts {prompt, target, foil, clean_ld, delta, split};
+    runs are run directory names; figures are further numbers to snapshot; panels are token tables
+    and curves (tinyablation.records.panels). numpy is converted; NaN raises RecordError.
+
+    Raises FiguresDrifted, ClaimRefuted or PredictionMissed (all AssertionErrors), or skips; the
+    module docstring has the table. A second call is a JudgingError.
+    """
+    item = request.node
+
+    def judge_once(verdict: "Verdict", **given: Any) -> None:
+        __tracebackhide__ = True
+        if item.stash.get(_judged_key, None) is None:
+            raise JudgingError(f"{item.nodeid} is no claim: judge serves tests under claims/")
+        if item.stash[_judged_key]:
+            raise JudgingError(f"{item.nodeid} called judge twice: one claim, one verdict")
+        verdict, checks = confirmed(item, verdict, given.get("runs", ()))
+        record = _fill(item, verdict, **given) | checks
+        record |= plain(examine(item, verdict, record), "robustness")
+        record["prediction_changed"] = prediction_changed(item, record)
+        known, measured = roster(item.config), measured_with(item)
+        own = record["condition"] in own_conditions(item.config)
+        if not own and protocol(item.config) == "corrected" and known.is_listed(record["model"]):
+            reason = uncompared(item.config, screened=bool(record["screened"]), **measured)
+            if reason is None:
+                figures = _figures(record, given.get("figures"))
+                needed = known.is_embedded(record["model"])
+                record["drift"] = compare(snapshot, figures, needed=needed)
+            else:
+                record["details"]["snapshot"] = f"not compared: {reason}"
+        item.stash[_record_key] = record
+        item.stash[_judged_key] = True
+        _publish(item)
+        for name, value in {**{name: record[name] for name in _METRICS}, **measured}.items():
+            if value is not None:
+                record_property(name, value)
+        _conclude(item, record)
+
+    return judge_once
+
+
+def measured_with(item: pytest.Item) -> dict[str, str | None]:
+    """The device and dtype of the cell's model, its weight hash, its commit on the hub, and what
+    its weights were made of.
+
+    Empty where a claim asks for no model; they are properties of the test, beside its metrics.
+    """
+    bench: Any = getattr(item, "funcargs", {}).get("model")
+    facts = getattr(bench, "facts", None)
+    if facts is None:
+        return {}
+    return {
+        "device": bench.device,
+        "dtype": bench.dtype,
+        "weights": facts.weight_hash,
+        "commit": facts.commit,
+        "derived": getattr(facts, "derived", "") or None,
+    }
+
+
+def _fill(
+    item: pytest.Item,
+    verdict: "Verdict",
+    *,
+    subject: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    heatmap: Mapping[str, Any] | None = None,
+    largest: Sequence[Mapping[str, Any]] = (),
+    runs: Sequence[str] = (),
+    figures: Mapping[str, Any] | None = None,
+    panels: Sequence["Panel | Mapping[str, Any]"] = (),
+) -> dict[str, Any]:
+    """The validated record of one verdict, in plain Python."""
+    effect, scope = verdict.effect, scope_of(item, verdict, subject)
+    record = item.stash[_record_key] | {
+        "verdict": verdict.status,
+        "reason": verdict.reason,
+        "effect": effect.estimate if effect else None,
+        "low": effect.low if effect else None,
+        "high": effect.high if effect else None,
+        "n_examples": effect.n if effect else None,
+        "n_clusters": effect.n_clusters if effect else None,
+        "floor": verdict.floor,
+        "p_corrected": verdict.p_corrected,
+        "p_value": getattr(verdict, "p_value", None),
+        "unit": verdict.unit,
+        "scope": scope.text,
+        "subject": subject,
+        "details": {
+            **own_details(item),
+            **how_found(item),
+            **scope.details,
+            **verdict.details,
+            **(details or {}),
+            **(figures or {}),
+        },
+        "heatmap": heatmap,
+        "largest": list(largest),
+        "panels": list(panels),
+        "runs": list(runs),
+        "screened": screened(item),
+    }
+    filled: dict[str, Any] = plain(Record.model_validate(record), "record")
+    return filled
+
+
+def _figures(record: Mapping[str, Any], figures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a snapshot holds of a record."""
+    kept = ("verdict", "subject", "effect", "low", "high", "floor", "p_corrected")
+    held: dict[str, Any] = {name: record[name] for name in (*kept, "n_examples", "n_clusters")}
+    if figures:
+        held["figures"] = plain(figures, "figures")
+    return held
+
+
+def _conclude(item: pytest.Item, record: Mapping[str, Any]) -> None:
+    """End the test as the table in the module docstring says."""
+    __tracebackhide__ = True
+    verdict, prediction, reason = record["verdict"], record["prediction"], record["reason"]
+    if verdict == "refuted" and record["protocol"] == "published":
+        pytest.xfail(UNREGISTERED)
+    if record["drift"]:
+        why = f"; blocked now: {reason}" if verdict == "blocked" else ""
+        drift = f"{_name(record)}, against its snapshot: {record['drift']}{why}"
+        _fail(item, FiguresDrifted(drift))
+    if verdict == "blocked":
+        pytest.skip(f"{BLOCKED}{reason}")
+    miss = missed(item)
+    if miss is not None and verdict != miss.found:
+        said = f"{_name(record)} is listed in misses.toml as found {miss.found}, and is {verdict}"
+        _fail(item, FiguresDrifted(f"{said}: {reason}"))
+    if miss is not None:
+        said = f"{_name(record)} was predicted {prediction}, and is {verdict}, as is known"
+        raise PredictionMissed(f"{said}: {reason}")
+    if verdict == "refuted" and prediction is None and not _is_registered(item, record):
+        pytest.xfail(f"refuted; nothing is registered for {_of(item, record)}")
+    if verdict == "refuted" and prediction in (None, "supported", "refuted"):
+        against = ", against its prediction (supported)" if prediction == "supported" else ""
+        _fail(item, ClaimRefuted(f"{_name(record)} is refuted{against}: {reason}"))
+    if verdict == "inconclusive" and record["screened"]:
+        pytest.skip(f"inconclusive: {reason}")
+    if prediction is not None and verdict != prediction:
+        _fail(
+            item,
+            PredictionMissed(
+                f"{_name(record)} was predicted {prediction}, and is {verdict}: {reason}"
+            ),
+        )
+    if verdict == "inconclusive":
+        pytest.skip(f"inconclusive: {reason}")
+
+
+def _is_registered(item: pytest.Item, record: Mapping[str, Any]) -> bool:
+    """Whether a cell of this kind is expected to have a prediction."""
+    own = record["condition"] in own_conditions(item.config)
+    return not own and roster(item.config).is_embedded(record["model"])
+
+
+def _of(item: pytest.Item, record: Mapping[str, Any]) -> str:
+    own = record["condition"] in own_conditions(item.config)
+    return str(record["condition" if own else "model"])
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return " ".join(filter(None, (record["claim"], record["model"], record["condition"])))
+
+
+def _fail(item: pytest.Item, error: AssertionError) -> NoReturn:
+    __tracebackhide__ = True
+    error.add_note(f"run this cell alone: {rerun_command(item)}")
+    raise error

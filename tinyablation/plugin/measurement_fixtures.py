@@ -1,0 +1,216 @@
+"""What claims measure with: sweeps, coalitions, patches, paths, the unhooked model.
+
+All but `unhooked` stand behind the validity gate: where a condition is invalid for a model they
+record the verdict "blocked" with the reason, and the claim's body is not reached. The published
+protocol has no gate, as the study had none.
+"""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyablation.measurement.protocols import PUBLISHED
+from tinyablation.plugin.judge import Judge
+from tinyablation.plugin.session_models import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.findings import Findings
+    from tinyablation.analysis.patching import Patches
+    from tinyablation.analysis.path_patching import PathEffects
+    from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.heads import Head
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.validity import Tables
+    from tinyablation.verdicts.registered import Subject
+    from tinyablation.verdicts.verdicts import Verdict
+
+LEAST_CONDITIONS = 2  # that an agreement between conditions can be about
+
+
+@pytest.fixture(scope="session")
+def findings(model: "Bench") -> "Findings":
+    """What was measured of the model, as claims read it."""
+    from tinyablation.analysis.findings import Findings
+
+    return Findings(model)
+
+
+@pytest.fixture(scope="session")
+def unhooked(model: "Bench", condition: str) -> "Tables":
+    """The model without interventions: its rows on clean, corrupt and null prompts."""
+    return model.gate.unhooked(condition)
+
+
+@pytest.fixture(scope="session")
+def counting(model: "Bench", condition: str) -> "Tables":
+    """Those of its rows whose family of prompts counts for the model; all where none does."""
+    return model.gate.counting(condition)
+
+
+@pytest.fixture(scope="session")
+def validity(model: "Bench", condition: str) -> "Verdict":
+    """Whether the condition says anything about the model."""
+    return model.gate.judged(condition)
+
+
+@pytest.fixture
+def corrected(model: "Bench", judge: Judge) -> None:
+    """Nothing; the claim is blocked under the published protocol.
+
+    Asked for before what would measure: heads that are found take a sweep.
+    """
+    corrected_only(model, judge)
+
+
+@pytest.fixture
+def valid(model: "Bench", condition: str, judge: Judge) -> str:
+    """The condition, if it is valid for the model; else the claim is blocked."""
+    _insist_valid(model, condition, judge)
+    return condition
+
+
+@pytest.fixture
+def sweep(findings: "Findings", valid: str) -> "Sweep":
+    """Every head of the model ablated under the condition, if that is valid for the model.
+
+    With --screen: some of them, and `screened` says which
+    (tinyablation/analysis/screened_sweeps.py).
+    """
+    return findings.sweep(valid)
+
+
+@pytest.fixture
+def methods(findings: "Findings", valid: str) -> "Sweep":
+    """The heads of layer 0, ablated in every way, on a part of the examples."""
+    return findings.methods(valid)
+
+
+@pytest.fixture
+def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
+    """The sweeps of all conditions that are valid for the model; also written as one matrix.
+
+    Not with --screen, which chooses other heads for each condition.
+    """
+    from tinyablation.corpora.examples import CONDITIONS
+    from tinyablation.runs.across_conditions import write_cross_condition
+    from tinyablation.verdicts.verdicts import blocked
+
+    model = findings.bench
+    invalid = {
+        name: reason for name in CONDITIONS if (reason := model.gate.hindrance(name)) is not None
+    }
+    if len(CONDITIONS) - len(invalid) < LEAST_CONDITIONS:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in invalid.items())
+        judge(blocked(f"fewer than {LEAST_CONDITIONS} conditions are valid: {reasons}"))
+    valid = [name for name in CONDITIONS if name not in invalid]
+    if model.screening is None:
+        write_cross_condition(model.store, {name: model.run(name, model.battery) for name in valid})
+    return [findings.sweep(name) for name in valid]
+
+
+@pytest.fixture
+def named(model: "Bench", subject: "Subject", judge: Judge) -> "tuple[Head, ...]":
+    """The trio, or the pair, that this claim names: heads of one layer."""
+    from tinyablation.verdicts.verdicts import blocked
+
+    heads = subject.trio or subject.pair
+    if not heads or len({head.layer for head in heads}) != 1:
+        judge(blocked(f"no two or three heads of one layer are named for {model.entry.id}"))
+    return heads
+
+
+@pytest.fixture
+def subsets(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
+    """The named heads ablated alone, in pairs and all together, on every example."""
+    return findings.subsets(valid, named)
+
+
+@pytest.fixture
+def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
+    """All pairs and triples of the named heads' layer, on one example of each cluster."""
+    return findings.coalitions(valid, named)
+
+
+@pytest.fixture
+def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
+    """Activations patched both ways between the prompts of aligned pairs."""
+    corrected_only(findings.bench, judge)
+    return _with_a_gap(findings.patches(valid), judge)
+
+
+@pytest.fixture(scope="session")
+def twin(request: pytest.FixtureRequest, model: "Bench") -> "Iterator[Bench | None]":
+    """The unplanted twin of a planted model, on a bench of its own; None for all others."""
+    entries = registry(request.config)
+    name = model.entry.twin
+    if name is None or model.entry.variant != "hedged" or entries[name].variant != "plain":
+        yield None
+        return
+    bench = model.like(entries[name])
+    yield bench
+    bench.release()
+
+
+@pytest.fixture(scope="session")
+def twin_findings(twin: "Bench | None") -> "Findings | None":
+    """What was measured of the unplanted twin."""
+    from tinyablation.analysis.findings import Findings
+
+    return None if twin is None else Findings(twin)
+
+
+@pytest.fixture
+def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> "Patches | None":
+    """The same patches in the unplanted twin, where the condition is valid for it too."""
+    from tinyablation.verdicts.verdicts import blocked
+
+    if twin_findings is None:
+        return None
+    twin = twin_findings.bench
+    reason = twin.gate.hindrance(valid)
+    if reason is not None:
+        judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
+    return _with_a_gap(twin_findings.patches(valid), judge)
+
+
+def _with_a_gap(patches: "Patches", judge: Judge) -> "Patches":
+    """The patches; the claim is blocked where the aligned pairs do not tell clean from corrupt."""
+    from tinyablation.corpora.examples import SPLITS
+    from tinyablation.statistics.ratios import RatioUndefined
+    from tinyablation.verdicts.verdicts import blocked
+
+    for split in SPLITS:
+        try:
+            patches.whole(split)
+        except RatioUndefined as refusal:
+            judge(
+                blocked(
+                    f"LD clean - LD corrupt of {patches.model} on the aligned pairs of "
+                    f"{patches.condition}, {split}: {refusal}"
+                )
+            )
+    return patches
+
+
+@pytest.fixture
+def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject") -> "PathEffects":
+    """The leading head's direct paths into the streams of later layers."""
+    return findings.paths(valid, subject.suppressor)
+
+
+def _insist_valid(model: "Bench", condition: str, judge: Judge) -> None:
+    from tinyablation.verdicts.verdicts import blocked
+
+    reason = model.gate.hindrance(condition)
+    if reason is not None:
+        judge(blocked(f"{condition} is not valid for {model.entry.id}: {reason}"))
+
+
+def corrected_only(model: "Bench", judge: Judge) -> None:
+    from tinyablation.verdicts.verdicts import blocked
+
+    if model.protocol == PUBLISHED:
+        judge(blocked("measured under the corrected protocol only"))

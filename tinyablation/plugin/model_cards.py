@@ -1,0 +1,78 @@
+"""What a report says of each model: from the registry, the model's card, and its measurements."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.session_models import roster
+from tinyablation.records.records import SessionModel
+
+if TYPE_CHECKING:
+    from tinyablation.models.registry import ModelEntry
+
+
+def model_cards(
+    config: pytest.Config, measured: Mapping[str, Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """What the page says of each model, from the registry and the model's card.
+
+    All embedded models stand on it, any other, and with --model any, only if it has records.
+    measured: by model that has records, what its tests said they were measured with
+    (judging.measured_with). A card is <source>/card.json. One that cannot be read is said in the
+    model's note, for a report must not be lost to it.
+    """
+    known = roster(config)
+    return [
+        _card(entry, measured.get(name, {}))
+        for name, entry in known.registry.items()
+        if name in measured or (known.is_embedded(name) and not config.option.model)
+    ]
+
+
+def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
+    card: dict[str, Any] = {
+        "id": entry.id,
+        "title": entry.title,
+        "family": entry.family,
+        "variant": entry.variant,
+        "note": _sentences(entry.note, _origin(entry, measured), _made(measured)),
+        "weight_hash": measured.get("weights"),
+    }
+    path = None if entry.source is None else entry.source / "card.json"
+    if path is not None and path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            known = {name: found[name] for name in SessionModel.model_fields if name in found}
+            known["note"] = " ".join(filter(None, (entry.note, known.get("note", ""))))
+            # The registry decides what a model is called; the card what it can do.
+            known |= {name: card[name] for name in ("id", "title", "family", "variant")}
+            known["weight_hash"] = card["weight_hash"] or known.get("weight_hash")
+            card = SessionModel.model_validate(known).model_dump()
+        except (ValueError, TypeError, AttributeError, TinyAblationError) as error:
+            reason = str(error).splitlines()[0]
+            card["note"] = f"{entry.note} (its card.json cannot be used: {reason})".strip()
+    return card
+
+
+def _origin(entry: "ModelEntry", measured: Mapping[str, str]) -> str:
+    """Where a model of the hub or a package is from, and how large; nothing of folders."""
+    if not entry.is_named_only:
+        return ""
+    place = entry.place
+    if "commit" in measured:
+        place = f"{entry.repo}@{measured['commit']}"
+    size = "" if entry.parameters is None else f", {entry.parameters / 1e9:.3g} billion parameters"
+    return f"{place}{size}"
+
+
+def _made(measured: Mapping[str, str]) -> str:
+    """What its weights were made of, as a sentence: "Dequantised from ..."."""
+    derived = measured.get("derived", "")
+    return derived[:1].upper() + derived[1:]
+
+
+def _sentences(*parts: str) -> str:
+    return ". ".join(part.rstrip(".") for part in parts if part)

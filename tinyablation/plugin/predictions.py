@@ -1,0 +1,137 @@
+"""What is expected of the cells of a session: predictions and published figures, from claims/."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tinyablation.plugin.conditions import own_conditions
+from tinyablation.plugin.options import asked_cells, claims_folder, collects_every_claim, protocol
+from tinyablation.plugin.selection import cell_of, claim_id
+from tinyablation.plugin.session_models import roster
+from tinyablation.records.records import ALL_CONDITIONS
+from tinyablation.verdicts.misses import MISSES, Miss, Misses, load_misses
+from tinyablation.verdicts.registered import (
+    ExpectationError,
+    Prediction,
+    Predictions,
+    Published,
+    load_predictions,
+    load_published,
+)
+
+_predictions_key = pytest.StashKey[Predictions]()
+_misses_key = pytest.StashKey[Misses]()
+_published_key = pytest.StashKey[Published]()
+
+
+def predictions(config: pytest.Config) -> Predictions:
+    """Verdicts registered beforehand (claims/predictions.toml), read once; no file, no verdicts."""
+    if _predictions_key not in config.stash:
+        path = claims_folder(config) / "predictions.toml"
+        config.stash[_predictions_key] = (
+            load_predictions(path) if path.exists() else Predictions(path, {}, {})
+        )
+    return config.stash[_predictions_key]
+
+
+def predicted(item: pytest.Item) -> Prediction | None:
+    """What is registered for this cell, or None.
+
+    Nothing is for the published protocol, nor for a model that the registry does not list: a folder
+    that happens to be called tiny-something is not what "tiny-*" was written about. Nor is anything
+    for a condition of one's own.
+    """
+    if cell_of(item)[1] in own_conditions(item.config):
+        return None
+    if protocol(item.config) == "published" or not roster(item.config).is_listed(cell_of(item)[0]):
+        return None
+    return predictions(item.config).for_cell(claim_id(item), *cell_of(item))
+
+
+def misses(config: pytest.Config) -> Misses:
+    """The predictions that are known to have been missed (claims/misses.toml), read once."""
+    if _misses_key not in config.stash:
+        config.stash[_misses_key] = load_misses(claims_folder(config) / MISSES)
+    return config.stash[_misses_key]
+
+
+def missed(item: pytest.Item) -> Miss | None:
+    """The known miss of this cell, or None; ExpectationError where its prediction is another."""
+    if predicted(item) is None:
+        return None
+    known = misses(item.config)
+    found = known.by_cell.get(_key(item))
+    prediction = predicted(item)
+    if found is not None and prediction is not None and prediction.verdict != found.predicted:
+        raise ExpectationError(
+            f"{known.path}: {' '.join(found.cell)}: says that {found.predicted} was predicted, and "
+            f"{prediction.verdict} is; a prediction is never edited: put it back"
+        )
+    return found
+
+
+def _key(item: pytest.Item) -> tuple[str, str, str, str]:
+    function = getattr(item, "function")  # noqa: B009 - pytest.Item does not declare it
+    return (claim_id(item), function.__name__, *cell_of(item))
+
+
+def published(item: pytest.Item) -> list[dict[str, Any]]:
+    """Figures of the literature for this claim and condition, whatever model they are of.
+
+    None stand beside a condition of one's own: they are about others, those of "all" too.
+    """
+    if _published_key not in item.config.stash:
+        path = claims_folder(item.config) / "published.toml"
+        item.config.stash[_published_key] = (
+            load_published(path) if path.exists() else Published(path, ())
+        )
+    _, condition = cell_of(item)
+    if condition in own_conditions(item.config):
+        return []
+    return [
+        figure.model_dump(exclude={"claim"})
+        for figure in item.config.stash[_published_key].for_claim(claim_id(item))
+        if ALL_CONDITIONS in (condition, figure.condition) or figure.condition == condition
+    ]
+
+
+def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | None:
+    """What is wrong with predictions that decide no cell, among all cells, selected or not.
+
+    When only some modules were collected, a claim that was not collected is not held against them;
+    when single cells were, by their node ids, nothing is.
+    """
+    if any(asked_cells(config)):
+        return None
+    registered = predictions(config)
+    collected = {claim_id(item) for item in claims}
+    known = roster(config).listed
+    own = own_conditions(config)
+    cells = {(claim_id(item), *cell_of(item)) for item in claims if cell_of(item)[1] not in own}
+    unused = registered.unused(cell for cell in cells if cell[1] == "" or cell[1] in known)
+    if unused:
+        # Cells of some models exist only when they are named; a prediction for one is no mistake.
+        shapes = {(claim, condition) for claim, model, condition in cells if model}
+        cells |= {
+            (claim, name, condition) for claim, condition in shapes for name in known.named_only_ids
+        }
+        unused = registered.unused(cell for cell in cells if cell[1] == "" or cell[1] in known)
+    complaints = [
+        f'"{claim}": "{pattern}"'
+        for claim, pattern in unused
+        if claim in collected or collects_every_claim(config)
+    ]
+    if not complaints and collects_every_claim(config):
+        models = {cell_of(item)[0] for item in claims}
+        lines = misses(config).unmatched(map(_key, claims), models)
+        if lines:
+            return (
+                f"{misses(config).path}: no cell is called {lines[0]}; correct or remove the line"
+            )
+    if not complaints:
+        return None
+    return (
+        f"{registered.path}: these predictions decide no cell: {', '.join(complaints)}. Correct "
+        "the claim or the pattern, or remove the line; an earlier pattern may already cover it"
+    )

@@ -1,0 +1,445 @@
+"""What a run of claims leaves behind: records.json, records.parquet, claims.html, pytest.html.
+
+Only runs of claims write reports, and not with --collect-only. The controller gathers the one
+"claim" property of every report, so it does not matter which worker judged a cell, and writes at
+the end of the session, after Ctrl-C too (then the session is marked incomplete).
+
+A page shows one session and nothing of any other: mixing cells measured with different weights or
+code would show a state that never was. So `pytest claims -k mistral` writes a page of the Mistral
+cells (its command line stands on it). The one exception is said on the page: where the records of
+the other protocol lie beside, both are compared, as far as their weights are the same. What a
+selection must not do is destroy the last full result: a session that ran everything also leaves
+its files under <reports>/full/, and a session that ran a selection does not touch that folder.
+Reports of `--protocol published` go to <reports>/published/; measurements are shared, in
+<reports>/runs/.
+"""
+
+import html
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.measurement.noise import noise_rows
+from tinyablation.plugin.backend_checks import verifications
+from tinyablation.plugin.judge import MEASURED, PROPERTY
+from tinyablation.plugin.model_cards import model_cards
+from tinyablation.plugin.options import (
+    AUTO,
+    is_claims_run,
+    protocol,
+    reports_base,
+    runs_every_claim,
+)
+from tinyablation.plugin.predictions import predictions
+from tinyablation.plugin.report_guard import LEDGER
+from tinyablation.records.error_rates import ErrorRateError, ErrorRates, read_error_rates
+from tinyablation.records.plain import RecordError
+from tinyablation.records.records import (
+    Record,
+    RecordFile,
+    Session,
+    read_records,
+    write_records,
+)
+from tinyablation.records.trust import NoiseRow
+from tinyablation.sessions.drift import compare_sessions, summary, within
+from tinyablation.sessions.false_discovery import multiplicity
+
+REPORTER = "tinyablation-report"
+_VERSIONS = ("torch", "transformers", "transformer-lens", "numpy", "scipy", "pandas", "pytest")
+_FULL_FILES = ("records.json", "records.parquet")
+ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
+PUBLISHED = "published"  # folder of the reports of that protocol
+_COLUMNS = {"claim": "Claim", "verdict": "Verdict", "effect": "Effect", "interval": "Interval"}
+_FIRST_COLUMN = 2  # after pytest-html's own Result and Test
+
+
+def committed(path: Path) -> str | None:
+    """The git commit that last changed a file; None where it was changed since, or no git knows."""
+    git = ["git", "-C", str(path.parent)]
+    try:
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", path.name], capture_output=True, text=True
+        )
+        found = subprocess.run(
+            [*git, "log", "-1", "--format=%H", "--", path.name], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    if changed.returncode or changed.stdout.strip() or found.returncode:
+        return None
+    return found.stdout.strip() or None
+
+
+def reports_folder(config: pytest.Config) -> Path:
+    """Where this session's reports go (--reports, else reports/ beside pytest.ini); those of the
+    published protocol to published/ in it.
+    """
+    return (
+        reports_base(config) / PUBLISHED
+        if protocol(config) == "published"
+        else reports_base(config)
+    )
+
+
+def runs_folder(config: pytest.Config) -> Path:
+    """Where measurements go, of either protocol."""
+    return reports_base(config) / "runs"
+
+
+def other_folder(config: pytest.Config) -> Path:
+    """Where the reports of the other protocol lie, if it was measured too."""
+    return (
+        reports_base(config)
+        if protocol(config) == "published"
+        else reports_base(config) / PUBLISHED
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
+        return
+    _insist_writable(reports_base(config))
+    if config.option.htmlpath is None:
+        config.option.htmlpath = str(reports_folder(config) / "pytest.html")
+        config.option.self_contained_html = True
+    # Read before anything is measured: it may be what this session will write over, and a baseline
+    # that cannot be compared is better said now than after an hour.
+    config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
+
+
+def _baseline(config: pytest.Config) -> RecordFile | None:
+    """The session that --baseline names; UsageError if it cannot be read or compared."""
+    chosen: str | None = config.option.baseline
+    if chosen is None:
+        return None
+    from tinyablation.sessions.reading import read_session
+
+    path = (config.invocation_params.dir / chosen).resolve()
+    try:
+        baseline = read_session(path)
+    except TinyAblationError as error:
+        raise pytest.UsageError(f"--baseline: {error}") from error
+    if baseline.session.protocol != protocol(config):
+        raise pytest.UsageError(
+            f"--baseline: {path} is of the {baseline.session.protocol} protocol, this session of "
+            f"the {protocol(config)} one: their figures are different quantities"
+        )
+    return baseline
+
+
+def _insist_writable(folder: Path) -> None:
+    """Say at once that nothing can be written, before anything is measured in vain."""
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise pytest.UsageError(
+            f"--reports {folder}: cannot be written ({there} is "
+            f"{'read-only' if there.is_dir() else 'no folder'}); name another folder"
+        )
+    try:  # what permissions do not tell: file systems that take no files, a full disk
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--reports {folder}: cannot be written ({error.strerror}); name another folder"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions that figures depend on, without importing any of it."""
+    found = {"python": platform.python_version()}
+    for name in ("tinyablation", *_VERSIONS):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+class _Cell:
+    """What has been heard of one test: its record, and its phases."""
+
+    def __init__(self) -> None:
+        self.payload: str | None = None
+        self.properties: dict[str, str] = {}
+        self.outcome = "error"
+        self.duration = 0.0
+
+    def hear(self, report: pytest.TestReport) -> None:
+        self.duration += getattr(report, "duration", 0.0)
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                self.payload = str(value)
+            elif name in MEASURED:
+                self.properties[name] = str(value)
+        if report.when == "setup":
+            # Until its call has reported, a test is in error: its worker may be gone.
+            self.outcome = "skipped" if report.skipped else "error"
+        elif report.when == "call":
+            if hasattr(report, "wasxfail") and report.skipped:
+                self.outcome = "xfailed"
+            else:
+                self.outcome = report.outcome
+        elif report.failed:  # teardown, or a crashed worker
+            self.outcome = "error"
+
+
+class Reporter:
+    """Gathers the records on the controller and writes the reports at the end."""
+
+    def __init__(self, config: pytest.Config, baseline: RecordFile | None = None) -> None:
+        self.config = config
+        self.baseline = baseline
+        self.started = _now()
+        self.cells: dict[str, _Cell] = {}
+        self.lines: list[str] = []
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.lines.append(
+            f"interrupted: what was measured is kept in {runs_folder(self.config)}; the same "
+            "command continues there"
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.cells.setdefault(report.nodeid, _Cell()).hear(report)
+
+    def records(self) -> list[Record]:
+        """One record per claim that reported, with its outcome and duration filled in."""
+        found = []
+        for cell in self.cells.values():
+            if cell.payload is not None:
+                record = json.loads(cell.payload)
+                record |= {"outcome": cell.outcome, "duration_s": round(cell.duration, 3)}
+                found.append(Record.model_validate(record))
+        return found
+
+    def devices(self) -> str:
+        """What was measured on, as "cpu (float32)", each once; --device where nothing was."""
+        found = {
+            f"{cell.properties['device']} ({cell.properties['dtype']})"
+            for cell in self.cells.values()
+            if "device" in cell.properties
+        }
+        asked: str = self.config.option.device
+        return ", ".join(sorted(found)) or ("cpu" if asked == AUTO else asked)
+
+    def measured(self, records: list[Record]) -> dict[str, dict[str, str]]:
+        """By model with records, what its tests said they were measured with."""
+        found: dict[str, dict[str, str]] = {}
+        for record in records:
+            found.setdefault(record.model, {}).update(self.cells[record.test].properties)
+        return found
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        records = self.records()
+        if not records:
+            return  # nothing was judged: an earlier report stays as it is
+
+        together, adjusted = multiplicity(records)
+        records = [
+            record.model_copy(update={"p_adjusted": adjusted.get(record.test)})
+            for record in records
+        ]
+        ledger: Any = self.config.pluginmanager.get_plugin(LEDGER)
+        # A test whose worker was lost before it got past set-up has reported, and has no record.
+        heard = {nodeid for nodeid, cell in self.cells.items() if cell.payload is not None}
+        complete = ledger is None or (ledger.complete and ledger.crashed <= heard)
+        file = RecordFile(
+            session=Session(
+                started=self.started,
+                finished=_now(),
+                command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
+                versions=versions(),
+                platform=platform.platform(),
+                device=self.devices(),
+                predictions_hash=predictions(self.config).content_hash,
+                predictions_commit=committed(predictions(self.config).path),
+                complete=complete,
+                protocol=protocol(self.config),
+                models=model_cards(self.config, self.measured(records)),  # type: ignore[arg-type]
+                multiplicity=together,
+                error_rates=self.error_rates(),
+                noise=self.noise(records),
+            ),
+            records=records,
+        )
+        folder = reports_folder(self.config)
+        page = folder / "claims.html"
+        write_records(file, folder)
+        other = self._other()
+        self._write(file, page, other)
+        self._say(file, page)
+        self._say_drift(file)
+        if complete and runs_every_claim(self.config):
+            (folder / "full").mkdir(exist_ok=True)
+            for name in _FULL_FILES:
+                shutil.copyfile(folder / name, folder / "full" / name)
+            self._write(file, folder / "full" / page.name, other)
+        elif (folder / "full").is_dir():
+            self.lines.append(f"last full report: {folder / 'full' / page.name}")
+        if other is not None:  # its page compares the protocols too, and should do so with these
+            beside = other_folder(self.config) / page.name
+            self._write(other, beside, file)
+            self.lines.append(f"protocols compared, here and in: {beside}")
+
+    def error_rates(self) -> ErrorRates | None:
+        """The table that ships with the project; None where there is none, or it is broken."""
+        path = self.config.rootpath / ERROR_RATES
+        if not path.exists():
+            return None
+        try:
+            return read_error_rates(path)
+        except ErrorRateError as error:
+            self.lines.append(f"error rates are not shown: {error}")
+            return None
+
+    def noise(self, records: list[Record]) -> list[NoiseRow]:
+        """How far arithmetic moved the session's runs, by device and dtype."""
+        try:
+            return noise_rows(
+                verifications(self.config, (name for record in records for name in record.runs))
+            )
+        except TinyAblationError as error:
+            self.lines.append(f"noise is not shown: {error}")
+            return []
+
+    def baseline_of(self, file: RecordFile) -> RecordFile | None:
+        """The baseline of a page of this session's protocol.
+
+        Where a selection was run, what it left out is not gone: only its own cells are compared.
+        """
+        if self.baseline is None or file.session.protocol != self.baseline.session.protocol:
+            return None
+        if runs_every_claim(self.config):
+            return self.baseline
+        return within(self.baseline, file)
+
+    def _other(self) -> RecordFile | None:
+        """The last session of the other protocol, if there is one that can be compared."""
+        path = other_folder(self.config) / "records.json"
+        if not path.exists():
+            return None
+        try:
+            other = read_records(path)
+        except RecordError as error:
+            self.lines.append(f"protocols are not compared: {error}")
+            return None
+        if other.session.protocol == protocol(self.config):
+            self.lines.append(f"protocols are not compared: {path} is of the same protocol")
+            return None
+        return other
+
+    def _write(self, file: RecordFile, page: Path, other: RecordFile | None) -> None:
+        from tinyablation.report.page import (
+            write_report,  # jinja2: only once there is a page to make
+        )
+
+        write_report(
+            file, page, other, baseline=self.baseline_of(file), runs=[runs_folder(self.config)]
+        )
+
+    def _say(self, file: RecordFile, page: Path) -> None:
+        verdicts = Counter(str(record.verdict) for record in file.records)
+        registered = Counter(
+            "unregistered"
+            if record.prediction is None
+            else "as predicted"
+            if record.prediction == record.verdict
+            else "left open by screening"
+            if record.screened and record.verdict == "inconclusive"
+            else "predicted and blocked"
+            if record.verdict == "blocked"
+            else "against the prediction"
+            for record in file.records
+        )
+        against = f"; {_counts(registered)}" if file.session.protocol == "corrected" else ""
+        together = file.session.multiplicity
+        if together is not None and together.supported:
+            self.lines.append(
+                f"{together.discoveries} of {together.supported} supported cells are discoveries "
+                f"among all {together.n} tests (Benjamini-Yekutieli, {together.alpha:g})"
+            )
+        screened = sum(bool(record.screened) for record in file.records)
+        if screened:
+            self.lines.append(
+                f"{screened} cells rest on screened sweeps (--screen): heads that were not "
+                "measured may have effects, and each cell has the bound"
+            )
+        self.lines += [
+            f"{len(file.records)} cells: {_counts(verdicts)}{against}",
+            f"report: {page}" + ("" if file.session.complete else " (incomplete)"),
+        ]
+
+    def _say_drift(self, file: RecordFile) -> None:
+        baseline = self.baseline_of(file)
+        if baseline is not None:
+            drift = compare_sessions(baseline, file)
+            self.lines.append(f"since {baseline.session.started}: {summary(drift)}")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.lines:
+            terminalreporter.write_sep("-", "claims")
+            for line in self.lines:
+                terminalreporter.write_line(line)
+
+    # pytest.html, the view by test beside the page
+
+    def pytest_html_report_title(self, report: Any) -> None:
+        report.title = "Claims, test by test"
+
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        html_path = Path(self.config.option.htmlpath).resolve().parent
+        page = reports_folder(self.config) / "claims.html"
+        target = page.name if page.parent == html_path else page.as_uri()
+        prefix.append(
+            f'<p>This is the view by test. Claims, verdicts and figures: <a href="'
+            f'{html.escape(target)}">claims.html</a></p>'
+        )
+
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        cells[_FIRST_COLUMN:_FIRST_COLUMN] = [
+            f'<th class="sortable" data-column-type="{name}">{title}</th>'
+            for name, title in _COLUMNS.items()
+        ]
+
+    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
+        # pytest-html puts node ids on the page unescaped.
+        cells[1] = f'<td class="col-testId">{html.escape(str(report.nodeid))}</td>'
+        cells[_FIRST_COLUMN:_FIRST_COLUMN] = [
+            f'<td class="col-{name}">{html.escape(text)}</td>'
+            for name, text in _columns(dict(getattr(report, "user_properties", []))).items()
+        ]
+
+
+def _columns(properties: dict[str, Any]) -> dict[str, str]:
+    record = json.loads(properties[PROPERTY]) if PROPERTY in properties else {}
+    columns = dict.fromkeys(_COLUMNS, "")
+    columns |= {name: str(record.get(name) or "") for name in ("claim", "verdict")}
+    if record.get("effect") is not None:
+        columns["effect"] = f"{record['effect']:+.3f}"
+    if record.get("low") is not None and record.get("high") is not None:
+        columns["interval"] = f"{record['low']:+.3f} to {record['high']:+.3f}"
+    return columns
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,120 @@
+"""What a verdict generalises over, and which examples it rests on.
+
+Of a crossed corpus: the relations and wordings that were judged, the caveats of its families, the
+share of facts that the model knows, by relation, and the effect on all facts beside the judged one,
+known or not. Any other corpus has few relations and wordings, each with many facts, so that its
+verdicts are conditional on these.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tinyablation.plugin.options import protocol
+from tinyablation.plugin.selection import cell_of
+from tinyablation.records.records import ALL_CONDITIONS
+
+if TYPE_CHECKING:
+    from tinyablation.analysis.findings import Findings
+    from tinyablation.corpora.examples import Example
+    from tinyablation.heads import Head
+    from tinyablation.measurement.bench import Bench
+    from tinyablation.verdicts.verdicts import Verdict
+
+# Fixtures whose effects are of heads zeroed on the condition's prompts: of these there can be an
+# effect on all facts to stand beside.
+_ZEROED = frozenset({"sweep", "corrected_sweep", "subsets", "coalitions"})
+_LOGITS = "logits"
+
+
+class Scope(NamedTuple):
+    """text: for the record's field `scope`; details: further entries of its details."""
+
+    text: str = ""
+    details: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scope:
+    """The scope of one cell's verdict; nothing of claims that have no model or no condition."""
+    bench: Any = getattr(item, "funcargs", {}).get("model")
+    _, condition = cell_of(item)
+    if not hasattr(bench, "gate") or condition == ALL_CONDITIONS or verdict.status == "blocked":
+        return Scope()
+    corpus, _ = bench.corpus(condition)
+    if not corpus.is_crossed:
+        return Scope(f"conditional on these {_counted(bench.pool(condition, 'all'))}")
+    if item.nodeid.startswith("claims/test_validity"):
+        return Scope(_counted(_judged(bench, condition, "all")))
+    if protocol(item.config) != "corrected":
+        return Scope(_counted(_judged(bench, condition, "known")))
+    details = _details(bench, condition)
+    heads = _heads(subject)
+    zeroed = _ZEROED & set(getattr(item, "fixturenames", ()))
+    if heads and zeroed and verdict.unit == _LOGITS and verdict.effect is not None:
+        given: Any = item
+        details["on all facts, known or not"] = _unfiltered(
+            given.funcargs["findings"], condition, heads
+        )
+    return Scope(_counted(_judged(bench, condition, "known")), details)
+
+
+def _judged(bench: "Bench", condition: str, among: str) -> "Sequence[Example]":
+    """The examples of the confirmation split that a sweep measures; of all, those of the gate."""
+    from tinyablation.corpora.examples import CONFIRMATION
+    from tinyablation.interventions.batteries import Sample
+
+    corpus, _ = bench.corpus(condition)
+    if among == "all":
+        rows = bench.rows(condition, bench.gate.batteries(condition)[0].sample)
+    else:
+        rows = bench.rows(condition, Sample(CONFIRMATION))
+    return [corpus.examples[row] for row in rows]
+
+
+def _counted(examples: "Sequence[Example]") -> str:
+    """ "38 relations and 4 wordings" """
+    relations = {
+        part.split("/", 1)[0] for example in examples for part in example.fact_id.split("+")
+    }
+    wordings = {example.template_id for example in examples}
+    return f"{len(relations)} relations and {len(wordings)} wordings"
+
+
+def _details(bench: "Bench", condition: str) -> dict[str, Any]:
+    validity, selection = bench.gate.validity(condition), bench.gate.selection(condition)
+    assert validity is not None and selection is not None  # the corrected protocol has both
+    found: dict[str, Any] = {
+        "families": list(selection.families),
+        "share of facts known": selection.share,
+        "known facts by relation": {
+            name: f"{known} of {whole}" for name, (known, whole) in selection.known.items()
+        },
+    }
+    for name in ("left out", "caveats"):
+        if validity.details[name]:
+            found[name] = validity.details[name]
+    return found
+
+
+def _heads(subject: str | None) -> "tuple[Head, ...]":
+    """The heads that a record's subject names, of one layer, three at most; () for any other."""
+    from tinyablation.heads import Head
+
+    try:
+        heads = tuple(Head.parse(word) for word in (subject or "").split())
+    except ValueError:
+        return ()
+    if not 1 <= len(heads) <= 3 or len({layer for layer, _ in heads}) > 1:
+        return ()
+    return heads
+
+
+def _unfiltered(findings: "Findings", condition: str, heads: "tuple[Head, ...]") -> list[float]:
+    """Mean Delta LD of these heads zeroed, over facts known and unknown: [estimate, low, high]."""
+    from tinyablation.corpora.examples import CONFIRMATION
+
+    effects = findings.unfiltered(condition, heads)
+    (label,) = {name for name in effects.table["intervention"] if name != "baseline"}
+    values = effects.change(label, CONFIRMATION)
+    return list(effects.interval(values, CONFIRMATION, f"unfiltered {label}")[:3])

@@ -1,0 +1,246 @@
+"""Which cells run: a claim is parametrized over models and conditions, then deselected.
+
+Every cell of an embedded model is always generated and `--claim`, `--model`, `-k` and `-m` only
+deselect. If an option narrowed the parameters instead, the snapshots of the other models would look
+abandoned and an update would delete them. Which other models there are is for session_models.py to
+say. Ids are `[model-condition]`, model first: the scheduler reads the model there, and
+`-k "gpt2 and facts"` selects by them.
+
+A test under claims/ carries one marker `claim("H1.1")` and a docstring of four parts (its first
+paragraph is the statement; then lines that begin "Estimator:", "Threshold:", "Refuted if:"). One
+that does not is a collection error, so that no page ever shows a claim without its sentence.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.conditions import conditions
+from tinyablation.plugin.options import is_claim, wanted_ids
+from tinyablation.plugin.session_models import registry, roster
+from tinyablation.records.records import ALL_CONDITIONS, claim_order
+from tinyablation.spelling import nearest
+
+_PARTS = {
+    "estimator": "Estimator:",
+    "threshold": "Threshold:",
+    "refuted_if": "Refuted if:",
+}
+_REFUSAL = "tinyablation_refusal"
+_REFUSALS = "tinyablation-refusals"
+
+
+class ClaimText(NamedTuple):
+    """The four parts of a claim's docstring, whitespace folded."""
+
+    statement: str
+    estimator: str
+    threshold: str
+    refuted_if: str
+
+
+def read_docstring(docstring: str | None) -> ClaimText:
+    """Split a claim's docstring into its parts; ValueError names what is missing."""
+    parts: dict[str, list[str]] = {"statement": []}
+    current = "statement"
+    for line in (docstring or "").strip().splitlines():
+        text = line.strip()
+        label = next((name for name, start in _PARTS.items() if text.startswith(start)), None)
+        if label:
+            if label in parts:
+                raise ValueError(f"its docstring has two lines {_PARTS[label]!r}")
+            current, text = label, text[len(_PARTS[label]) :]
+            parts[current] = []
+        elif not text:
+            current = ""  # a blank line ends a part; free text after it belongs to none
+        if current:
+            parts[current].append(text)
+    whole = {name: " ".join(" ".join(lines).split()) for name, lines in parts.items()}
+    missing = [] if whole["statement"] else ["a first paragraph (the statement)"]
+    missing += [f"a line {start!r}" for name, start in _PARTS.items() if not whole.get(name)]
+    if missing:
+        raise ValueError(f"its docstring lacks {', '.join(missing)}")
+    return ClaimText(**whole)
+
+
+def claim_id(item: pytest.Item) -> str:
+    """The ledger id of a claim, from its marker ("H1.1")."""
+    marker = item.get_closest_marker("claim")
+    if marker is None:
+        raise ValueError(f"{item.nodeid} has no claim marker")
+    return str(marker.args[0])
+
+
+def cell_of(item: pytest.Item) -> tuple[str, str]:
+    """(model id, condition) of a claim; "" and "all" where the claim asks for none."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return str(parameters.get("model", "")), str(parameters.get("condition", ALL_CONDITIONS))
+
+
+def matches_claim(wanted: str, identifier: str) -> bool:
+    """Exact, or a prefix that ends at a dot: H1 and H1.1 match H1.1, H1.1 not H1.10."""
+    return identifier == wanted or identifier.startswith(wanted.rstrip(".") + ".")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "claim(id): the id of the claim in the ledger that this test judges"
+    )
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Refusals(), _REFUSALS)
+
+
+# --- collection --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)  # before the parametrize marks, so that the model comes first
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    definition = metafunc.definition
+    if not is_claim(definition):
+        return  # tests of the instruments have models and conditions of their own making
+    complaint = _complaint(definition, metafunc.function.__doc__)
+    if complaint:
+        where = definition.path.relative_to(definition.config.rootpath)
+        raise pytest.Collector.CollectError(f"{where}: {definition.name}: {complaint}")
+    if "model" in metafunc.fixturenames:
+        try:
+            ids, known = roster(metafunc.config).collected, registry(metafunc.config)
+        except TinyAblationError as error:
+            raise pytest.Collector.CollectError(str(error)) from error
+        models = [
+            pytest.param(name, marks=pytest.mark.hub) if known[name].is_hub else name
+            for name in ids
+        ]
+        metafunc.parametrize("model", models, ids=ids, indirect=True, scope="session")
+    if "condition" in metafunc.fixturenames:
+        names = conditions(metafunc.config)
+        metafunc.parametrize("condition", names, ids=names, indirect=True, scope="session")
+
+
+def _complaint(definition: pytest.Item, docstring: str | None) -> str | None:
+    markers = list(definition.iter_markers("claim"))
+    if len(markers) != 1:
+        return (
+            f"a test under claims/ needs exactly one marker such as "
+            f'@pytest.mark.claim("H1.1"), this has {len(markers)}'
+        )
+    arguments = markers[0].args
+    if len(arguments) != 1 or not isinstance(arguments[0], str) or markers[0].kwargs:
+        return 'its claim marker takes one id, as in @pytest.mark.claim("H1.1")'
+    try:
+        read_docstring(docstring)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.hookimpl(trylast=True)  # after syrupy and the predictions have seen every cell
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = wanted_ids(config.option.claim)
+    known = {claim_id(item) for item in items if is_claim(item)} if wanted else set()
+    option = config.option
+    # What -k and -m deselected may exist; whether it does was looked up (suggestions.py).
+    for name in () if option.keyword or option.markexpr or option.deselect else wanted:
+        if not any(matches_claim(name, identifier) for identifier in known):
+            refuse(config, items, no_such_claim(name, known))
+            return
+    if wanted:
+        _keep(config, items, lambda item: any(matches_claim(n, claim_id(item)) for n in wanted))
+    if config.option.model:
+        chosen = roster(config).chosen
+        _keep(config, items, lambda item: cell_of(item)[0] in chosen)
+    if any("model" in getattr(getattr(item, "callspec", None), "params", ()) for item in items):
+        _sort(config, items)
+
+
+def _keep(
+    config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]
+) -> None:
+    """Deselect what is not a claim, or not a wanted one."""
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        (kept if is_claim(item) and wanted(item) else dropped).append(item)
+    items[:] = kept
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+
+
+def no_such_claim(name: str, known: Iterable[str]) -> str:
+    """What to say of a --claim that is none of these."""
+    ids = sorted(known, key=claim_order)
+    close = nearest(name, ids)
+    hint = "" if close is None else f"Did you mean {close}? "
+    return f"--claim {name}: no such claim. {hint}Known here: {', '.join(ids) or 'none'}"
+
+
+def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order by model, then condition, then as written; tests without a model come first.
+
+    pytest groups by the LAST session-scoped parameter, the condition, and would load each model
+    once per condition.
+    """
+    models = {identifier: index for index, identifier in enumerate(registry(config).ids)}
+    places = {name: index for index, name in enumerate(conditions(config))}
+
+    def key(item: pytest.Item) -> tuple[int, int]:
+        model, condition = cell_of(item)
+        return models.get(model, -1), places.get(condition, len(places))
+
+    items.sort(key=key)
+
+
+# --- refusing a session ------------------------------------------------------------------------
+
+
+def refuse(config: pytest.Config, items: list[pytest.Item], message: str) -> None:
+    """End the session with a usage error (exit 4), from a worker too.
+
+    A UsageError raised inside an xdist worker kills it, and xdist starts another, which dies
+    the same way; so a worker hands the message to the controller and runs nothing.
+    """
+    if not hasattr(config, "workerinput"):
+        items.clear()  # nothing was promised, so that no report is missed
+        raise pytest.UsageError(message)
+    output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
+    output.setdefault(_REFUSAL, message)  # the first is what the second follows from
+    items.clear()
+
+
+def end(session: pytest.Session, message: str) -> None:
+    """End a session that runs already with a usage error (exit 4): no further test is begun."""
+    session.shouldstop = message
+    output = getattr(session.config, "workeroutput", None)  # a worker's
+    if output is not None:
+        output[_REFUSAL] = message
+    else:
+        refusals: Any = session.config.pluginmanager.get_plugin(_REFUSALS)
+        refusals.hear(message)
+
+
+class Refusals:
+    """Controller side of `refuse` and `end`: prints what was refused and exits 4."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        message = getattr(node, "workeroutput", {}).get(_REFUSAL)
+        if message:
+            self.hear(message)
+
+    def hear(self, message: str) -> None:
+        if message not in self.messages:
+            self.messages.append(message)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.messages:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for message in self.messages:
+            terminalreporter.write_line(f"ERROR: {message}", red=True)

@@ -1,0 +1,302 @@
+"""The models of a session: those of fixtures/models.toml and of --model, and which of them run.
+
+Models whose folders the file lists are embedded: all their cells are always collected, so that
+snapshots and predictions see every one, and options only deselect. Models of the hub and of
+packages are many and large, and a bare run must neither list nor download them: their cells exist
+only in a session that names them, by
+
+    -k         a word that is not negated and is part of an id: "mistral" names mistral-7b
+    -m         the word hub, not negated: names all those of the hub
+    --model    an id, a folder, a GGUF file, a repository: these models, and no other
+    a node id  as the rerun commands of a report give it
+
+Unless one of the hub is named, nothing may be asked of it (environment.py).
+
+What --model names and the file does not list is called by its --name, else as its files say
+(tinyablation/models/naming.py). Two that would be called alike get some digits of their hashes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, zip_longest
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.options import AUTO, asked_cells, asked_words, executor, is_claims_run
+
+if TYPE_CHECKING:
+    from tinyablation.models.registry import ModelEntry, Registry
+
+HUB = "hub"  # the marker of every cell of a hub model
+_roster_key = pytest.StashKey["Roster"]()
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The models of a session.
+
+    listed: those of the file; registry: those and the ones that only --model names; chosen: what
+    --model was given, by the id of what it means; named: models of the hub and of packages that
+    may run, in order; by_hand: the model whose heads --heads names, "" for none. What is registered
+    is about other heads, so that it counts as one that the file does not list.
+    """
+
+    listed: "Registry"
+    registry: "Registry"
+    chosen: dict[str, str]
+    named: tuple[str, ...]
+    by_hand: str = ""
+
+    @property
+    def collected(self) -> tuple[str, ...]:
+        """The models whose cells are collected, in the registry's order."""
+        wanted = {*self.listed.local_ids, *self.named, *self.chosen}
+        return tuple(name for name in self.registry.ids if name in wanted)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The models whose cells --model leaves: those that it names, else all that are collected.
+
+        What -k leaves of them nobody knows before collection.
+        """
+        return tuple(self.chosen) or self.collected
+
+    def is_embedded(self, model: str) -> bool:
+        """Whether the file lists the model with a folder ("", no model at all, counts as such)."""
+        return model == "" or (model in self.listed.local_ids and model != self.by_hand)
+
+    def is_listed(self, model: str) -> bool:
+        """Whether the file lists the model; the others have neither predictions nor snapshots."""
+        return model == "" or (model in self.listed and model != self.by_hand)
+
+
+def roster(config: pytest.Config) -> Roster:
+    """The models of this session, made once; RegistryError for a wrong file or --model."""
+    if _roster_key not in config.stash:
+        config.stash[_roster_key] = _make(config)
+    return config.stash[_roster_key]
+
+
+def registry(config: pytest.Config) -> "Registry":
+    """All models of this session, by id; RegistryError for a wrong file or --model."""
+    return roster(config).registry
+
+
+def model_in_nodeid(nodeid: str, models: Sequence[str]) -> str | None:
+    """The model a node id names first in its bracket, or None.
+
+    Longest id first: "tiny-gpt2" also begins "tiny-gpt2-plain-facts".
+    """
+    _, bracket, parameters = nodeid.rsplit("::", 1)[-1].partition("[")
+    if not bracket:
+        return None
+    parameters = parameters.removesuffix("]")
+    for model in sorted(models, key=len, reverse=True):
+        if parameters == model or parameters.startswith(f"{model}-"):
+            return model
+    return None
+
+
+def named_by_id(config: pytest.Config) -> tuple[str, ...]:
+    """The models that the command names, each by its whole id: by --model, as a word of -k that is
+    not negated, or in a node id. "mistral" names none of these, but whatever has it in its id.
+    """
+    known = roster(config)
+    words = {word.lower() for word in asked_words(config.option.keyword)}
+    cells = {model_in_nodeid(nodeid, known.registry.ids) for nodeid in asked_cells(config)}
+    return tuple(
+        name for name in known.registry.ids if name in known.chosen or name in words | cells
+    )
+
+
+def named_hub_models(config: pytest.Config) -> tuple[str, ...]:
+    """The hub models that this session may run; none where the registry cannot be read."""
+    if not is_claims_run(config):
+        return ()
+    try:
+        known = roster(config)
+        return tuple(name for name in known.named if known.registry[name].is_hub)
+    except TinyAblationError:
+        return ()  # said at collection, or by pytest_configure if --model is at fault
+
+
+def model_options(config: pytest.Config, model: str) -> list[str]:
+    """The options that a command which names cells of the model by node id needs besides."""
+    option, known = config.option, roster(config)
+    given: list[str] = []
+    if not known.is_listed(model):
+        entry, name = known.registry[model], known.chosen.get(model, model)
+        at_root = entry.source is None or (config.rootpath / name).exists() or model in known.listed
+        given += ["--model", name if at_root else str(entry.source)]
+        revision = option.revision if entry.is_hub else None
+        if revision is not None:
+            given += ["--revision", revision]
+        if model not in known.listed and known.listed.named(name, revision).id != model:
+            given += ["--name", entry.name_again]
+    if model and option.heads is not None:
+        given += ["--heads", option.heads]
+    if model and option.device != AUTO:
+        given += ["--device", option.device]
+    if model and option.dtype != AUTO:
+        given += ["--dtype", option.dtype]
+    return given
+
+
+def provide(
+    config: pytest.Config, listed: Sequence["ModelEntry"], unlisted: Sequence["ModelEntry"]
+) -> None:
+    """Make this session's models those of the file and these, as if the file listed some of them
+    and --model named the others. Call it before anything asks for the roster.
+    """
+    from tinyablation.models.registry import load_registry
+
+    known = load_registry(config.rootpath / "fixtures" / "models.toml").with_entries(listed)
+    named = tuple(entry.id for entry in (*listed, *unlisted) if entry.is_named_only)
+    chosen = {entry.id: entry.id for entry in unlisted}
+    config.stash[_roster_key] = Roster(known, known.with_entries(unlisted), chosen, named)
+
+
+def _make(config: pytest.Config) -> Roster:
+    from tinyablation.models.registry import load_registry
+
+    listed = load_registry(config.rootpath / "fixtures" / "models.toml")
+    entries = _chosen(config, listed)
+    found = listed.with_entries(entry for _, entry in entries)
+    chosen: dict[str, str] = {}
+    for name, entry in entries:
+        chosen.setdefault(entry.id, name)
+    if chosen:
+        named = tuple(name for name in chosen if found[name].is_named_only)
+    else:
+        named = _named(config, listed)
+    made = Roster(listed, found, chosen, named)
+    one = made.asked
+    by_hand = one[0] if config.option.heads is not None and len(one) == 1 else ""
+    return replace(made, by_hand=by_hand)
+
+
+def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, ModelEntry]]":
+    """What each --model means, in order, no two of one id."""
+    from tinyablation.models.registry import RegistryError
+
+    option = config.option
+    if len(option.name) > len(option.model):
+        raise RegistryError(
+            f"--name {option.name[len(option.model)]}: says what a --model is called; give as many "
+            "--model, in the same order"
+        )
+    found: list[tuple[str, ModelEntry]] = []
+    revised = False
+    for name, title in zip_longest(option.model, option.name):
+        entry = listed.named(name, title=title)
+        if option.revision is not None and entry.is_hub:
+            entry = listed.named(name, option.revision, title)
+            revised = True
+        found.append((name, entry))
+    if option.model and option.revision is not None and not revised:
+        listed.named(option.model[0], option.revision)  # says that a folder has none
+    pairs = combinations((entry for _, entry in found), 2)
+    alike = {entry.id for entry, other in pairs if entry.id == other.id and entry != other}
+    found = [(name, entry.told_apart() if entry.id in alike else entry) for name, entry in found]
+    for (name, entry), (other, same) in combinations(found, 2):
+        if same.id == entry.id and same != entry:
+            raise RegistryError(
+                f"--model {name} and --model {other}: both are called {entry.id!r} and have the "
+                "same weights; give each a --name"
+            )
+    return found
+
+
+def _named(config: pytest.Config, listed: "Registry") -> tuple[str, ...]:
+    option = config.option
+    if HUB in asked_words(option.markexpr):
+        return listed.hub_ids
+    words = [word.lower() for word in asked_words(option.keyword)]
+    cells = {model_in_nodeid(nodeid, listed.ids) for nodeid in asked_cells(config)}
+    return tuple(
+        name
+        for name in listed.named_only_ids
+        if name in cells or any(word in name for word in words)
+    )
+
+
+# --- at start ----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)  # before workers, and whatever else a wrong name would cost
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"{HUB}: a cell of a model of the hub; it is collected when the model is named"
+    )
+    if hasattr(config, "workerinput") or not is_claims_run(config):
+        return
+    option = config.option
+    if option.name and not option.model:
+        raise pytest.UsageError("--name says what a --model is called; give --model too")
+    if option.revision is not None and not option.model:
+        raise pytest.UsageError("--revision says which state of a --model; give --model too")
+    try:
+        if option.model:
+            roster(config)
+        if not option.collectonly:
+            _check_folders(config)
+            if executor(config).is_local:
+                _check_device(config)
+    except TinyAblationError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _check_folders(config: pytest.Config) -> None:
+    """Raise LoadingError for a path of --model whose architecture is not supported.
+
+    Models of the hub are looked at when they are there. One of the four tested architectures needs
+    no import of TransformerLens, which takes 4 s, to be told.
+    """
+    for model in roster(config).chosen if config.option.model else ():
+        entry = registry(config)[model]
+        if model not in roster(config).listed and entry.source is not None:
+            from tinyablation.models.checkpoint import gguf_in, read_config
+            from tinyablation.models.gguf import check
+            from tinyablation.models.loading import check_architecture
+
+            gguf = gguf_in(entry.source, entry.id)
+            if gguf is not None:
+                check(gguf, entry.id)
+            else:
+                check_architecture(read_config(entry.source, entry.id), entry.source, entry.id)
+
+
+def _check_device(config: pytest.Config) -> None:
+    """Raise DeviceError for a device that is none, or that this machine lacks.
+
+    What auto comes to is left to the workers: torch takes 2 s to import.
+    """
+    if config.option.device != AUTO:
+        from tinyablation.models.devices import choose_device
+
+        choose_device(config.option.device)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
+    if not is_claims_run(config):
+        return None
+    try:
+        known = roster(config)
+    except TinyAblationError:
+        return None
+    lines = [
+        "models that are fetched, each runs when named (-k, --model, -m hub): "
+        + (", ".join(known.listed.named_only_ids) or "none")
+    ]
+    if known.named:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        hub = any(known.registry[name].is_hub for name in known.named)
+        places = (f"{name} ({known.registry[name].place})" for name in known.named)
+        lines.append(
+            f"named: {', '.join(places)}"
+            + ("; HF_HUB_OFFLINE is set: from the hub's cache only" if offline and hub else "")
+        )
+    return lines

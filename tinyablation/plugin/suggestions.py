@@ -1,0 +1,189 @@
+"""Slips of the pen on the command line: said first and alone, with what was probably meant.
+
+    --claim H1.11      no claim has this id
+    --model tiny-gtp2  close to the id of a model, and neither a folder nor owner/name
+    -k facst           close to a name of a model, a condition or a claim, and written nowhere
+
+Before anything is collected, from the text of claims/ and the registry. A name that is put together
+while tests are collected cannot be seen there, so that what is not close to anything passes, and
+collection decides (selection.py).
+"""
+
+import ast
+import re
+from collections.abc import Collection, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.conditions import conditions
+from tinyablation.plugin.options import (
+    asked_words,
+    asks_for_claims_alone,
+    claims_folder,
+    is_claims_run,
+    wanted_ids,
+)
+from tinyablation.plugin.selection import matches_claim, no_such_claim, refuse
+from tinyablation.plugin.session_models import roster
+from tinyablation.spelling import SLIP, nearest
+
+LIKE = 0.6  # where nothing matches anyway: difflib's own
+_LEAST = 4  # letters of a word that can be close to another
+_CLAIM_ID = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?", re.IGNORECASE)
+
+
+class Written(NamedTuple):
+    """What the files of claims/ hold: text, claim ids (None: not all are literal), tests."""
+
+    text: str
+    claims: frozenset[str] | None
+    tests: tuple[str, ...]
+
+
+def written(folder: Path) -> Written:
+    """The claims of a folder, without importing any."""
+    text, claims, tests, literal = "", set(), [], True
+    for path in sorted(folder.rglob("*.py")):
+        try:
+            source = path.read_text(encoding="utf-8")
+            tree = ast.parse(source)
+        except (OSError, ValueError, SyntaxError):
+            literal = False  # said at collection
+            continue
+        text += f"{path.name}\n{source}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+                tests.append(node.name)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.claim"):
+                found = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                claims |= {str(value) for value in found}
+                literal = literal and bool(found)
+    return Written(text, frozenset(claims) if literal and claims else None, tuple(tests))
+
+
+def slip_of(word: str, known: Iterable[str], cutoff: float = SLIP) -> str | None:
+    """The known word that one is probably a slip of; None where none is close."""
+    return nearest(word, known, cutoff) if len(word) >= _LEAST else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before workers start, and before models are looked for
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or not is_claims_run(config):
+        return
+    option = config.option
+    if not (option.claim or option.model or option.keyword):
+        return
+    try:
+        ids = _model_ids(config)
+    except TinyAblationError:
+        return  # said by those who need it
+    found = written(claims_folder(config))
+    complaint = (
+        _claim(option.claim, found.claims)
+        or _model(option.model, ids, config.invocation_params.dir)
+        or _keyword(config, found, ids)
+    )
+    if complaint:
+        raise pytest.UsageError(complaint)
+
+
+def _model_ids(config: pytest.Config) -> tuple[str, ...]:
+    from tinyablation.models.registry import load_registry
+
+    return load_registry(config.rootpath / "fixtures" / "models.toml").ids
+
+
+def _claim(wanted: Iterable[str], known: Collection[str] | None) -> str | None:
+    for name in wanted_ids(list(wanted)) if known is not None else ():
+        assert known is not None
+        if not any(matches_claim(name, identifier) for identifier in known):
+            return no_such_claim(name, known)
+    return None
+
+
+def _model(wanted: Iterable[str], known: Collection[str], folder: Path) -> str | None:
+    """A name without a slash may be one of the hub's oldest, but seldom is one."""
+    for name in wanted:
+        if "/" in name or name in known or (folder / name).expanduser().exists():
+            continue
+        close = slip_of(name, known)
+        if close is not None:
+            return (
+                f"--model {name}: no model has this id, and there is no such folder. Did you mean "
+                f"{close}? (A repository of the hub is named OWNER/NAME)"
+            )
+    return None
+
+
+def _keyword(config: pytest.Config, found: Written, ids: Collection[str]) -> str | None:
+    """A word of -k that stands nowhere, and is close to one that does."""
+    expression: str = config.option.keyword
+    words = asked_words(expression)
+    if not words or not asks_for_claims_alone(config):
+        return None
+    rest = " ".join(
+        part for part in map(str, config.invocation_params.args) if expression not in part
+    )
+    names = (*ids, *conditions(config))
+    everywhere = f"{found.text} {' '.join(names)} {rest}".lower()
+    unknown = [word for word in words if word.lower() not in everywhere]
+    # "facst or logic" selects something; whoever wrote it sees what.
+    if not unknown or (" or " in expression and len(unknown) < len(words)):
+        return None
+    for word in unknown:
+        close = slip_of(word, known_words(found.tests, names))
+        if close is not None:
+            return f"-k {expression}: nothing is called {word}. Did you mean {close}?"
+    return None
+
+
+def nothing_matches(
+    expression: str, unknown: Sequence[str], tests: Iterable[str], names: Collection[str]
+) -> str:
+    """What to say of a -k that left no cell. unknown: its words that are part of no name; names:
+    of models and conditions.
+    """
+    known = known_words(tests, names)
+    said = f"-k {expression}: matches no cell"
+    for word in unknown:
+        if _CLAIM_ID.fullmatch(word):
+            return f"{said}. A claim is chosen by its id: --claim {word.upper()}"
+        close = slip_of(word, known, LIKE)
+        if close is not None:
+            return f"{said}. Did you mean {close}?"
+    what = f", and nothing is called {', '.join(unknown)}" if unknown else ""
+    return (
+        f"{said}{what}. It selects by parts of names: of models, conditions "
+        f"({', '.join(names)}) and tests"
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # round everything that deselects
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    expression: str = config.option.keyword
+    if not expression or not items or not asks_for_claims_alone(config):
+        return (yield)
+    names = {name.lower() for item in items for name in item.keywords}
+    tests = {item.name.split("[")[0] for item in items}
+    result = yield
+    option = config.option
+    if not items:
+        words = asked_words(expression)
+        unknown = [word for word in words if not any(word.lower() in name for name in names)]
+        # What is known, and excluded by another option, is said by pytest: all deselected.
+        if unknown or not (option.claim or option.model or option.markexpr or option.deselect):
+            known = (*roster(config).collected, *conditions(config))
+            refuse(config, items, nothing_matches(expression, unknown, tests, known))
+    return result
+
+
+def known_words(tests: Iterable[str], names: Collection[str]) -> list[str]:
+    """What a word of -k may have meant: a model, a condition, a test or a word of its name."""
+    named = list(tests)
+    parts = {part for test in named for part in test.split("_") if len(part) >= _LEAST}
+    return [*names, *named, *sorted(parts)]
