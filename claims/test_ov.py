@@ -88,7 +88,7 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
     Refuted if: the interval lies below .5, or no token is shared.
     """
     head = _head(subject)
-    there = reference.leanings
+    there = reference.vocabulary
     what = f"{head_name(head)} against {head_name(reference.head)} of {there.model}"
     shared = shared_tokens(ov, head, there, reference.head)
     details = {

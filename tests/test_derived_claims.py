@@ -429,7 +429,7 @@ def test_a_missing_checkpoint_is_left_to_what_judges_missing_models(tmp_path, mo
     def missing(*_):
         raise WeightsMissing("step 30: no folder")
 
-    monkeypatch.setattr("tinyablation.analysis.emergence.course", missing)
+    monkeypatch.setattr("tinyablation.analysis.emergence.training_trajectory", missing)
     with pytest.raises(WeightsMissing, match="step 30: no folder"):
         given(derived_fixtures.training, None, None, bench(tmp_path), "facts", SUBJECT)
 

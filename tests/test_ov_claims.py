@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from claims import test_ov as ov
-from tests.synthetic_leanings import NAMED, NONE, WORDS, make_leanings, own_vector
+from tests.synthetic_head_vocabulary import NAMED, NONE, WORDS, make_head_vocabulary, own_vector
 from tinyablation.measurement.gate import Gate
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.plugin import head_fixtures
@@ -49,12 +49,14 @@ def judged(claim, *arguments):
     ],
 )
 def test_ov_1(hedging, spread, status):
-    found = judged(ov.test_named_head_writes_hedges, make_leanings(hedging, hedging_spread=spread))
+    found = judged(
+        ov.test_named_head_writes_hedges, make_head_vocabulary(hedging, hedging_spread=spread)
+    )
     assert found.verdict.status == status
 
 
 def test_ov_1_shows_what_is_written():
-    found = judged(ov.test_named_head_writes_hedges, make_leanings({NAMED: 2.0}))
+    found = judged(ov.test_named_head_writes_hedges, make_head_vocabulary({NAMED: 2.0}))
     assert found.given["subject"] == "0:2" and found.given["runs"] == ("made-up-ov",)
     details = plain(found.given["details"])
     assert json.dumps(details, allow_nan=False)
@@ -70,13 +72,17 @@ def test_ov_1_shows_what_is_written():
     "claim", [ov.test_named_head_writes_hedges, ov.test_named_head_writes_no_hedges]
 )
 def test_too_few_hedges_block(claim):
-    found = judged(claim, make_leanings(words={"hedges": NONE, "boosters": WORDS["boosters"]}))
+    found = judged(
+        claim, make_head_vocabulary(words={"hedges": NONE, "boosters": WORDS["boosters"]})
+    )
     assert found.verdict.status == "blocked" and "at least 3 are needed" in found.verdict.reason
 
 
 def test_blocked_boosters_are_said_and_block_nothing():
-    leanings = make_leanings({NAMED: 2.0}, words={"hedges": WORDS["hedges"], "boosters": NONE})
-    found = judged(ov.test_named_head_writes_hedges, leanings)
+    vocabulary = make_head_vocabulary(
+        {NAMED: 2.0}, words={"hedges": WORDS["hedges"], "boosters": NONE}
+    )
+    found = judged(ov.test_named_head_writes_hedges, vocabulary)
     assert found.verdict.status == "supported"
     assert found.given["details"]["boosters"].startswith("blocked: 1 of 2 words")
 
@@ -92,17 +98,17 @@ def test_blocked_boosters_are_said_and_block_nothing():
     ],
 )
 def test_ov_3(hedging, spread, status):
-    leanings = make_leanings(hedging, hedging_spread=spread)
-    found = judged(ov.test_named_head_writes_no_hedges, leanings)
+    vocabulary = make_head_vocabulary(hedging, hedging_spread=spread)
+    found = judged(ov.test_named_head_writes_no_hedges, vocabulary)
     assert found.verdict.status == status
-    assert found.verdict.p_corrected == leanings.figures(NAMED, "hedges")["p"]
+    assert found.verdict.p_corrected == vocabulary.figures(NAMED, "hedges")["p"]
 
 
 def test_ov_1_and_ov_3_are_never_both_supported():
     for strength in (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0):
-        leanings = make_leanings({NAMED: strength})
+        vocabulary = make_head_vocabulary({NAMED: strength})
         both = [
-            judged(claim, leanings).verdict.status
+            judged(claim, vocabulary).verdict.status
             for claim in (ov.test_named_head_writes_hedges, ov.test_named_head_writes_no_hedges)
         ]
         assert both != ["supported", "supported"]
@@ -111,7 +117,7 @@ def test_ov_1_and_ov_3_are_never_both_supported():
 # --- OV.2 ----------------------------------------------------------------------------------------
 
 SAME = own_vector(1001)
-ONE = make_leanings(model="one", writes={NAMED: SAME}, seed=1)
+ONE = make_head_vocabulary(model="one", writes={NAMED: SAME}, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +136,8 @@ ONE = make_leanings(model="one", writes={NAMED: SAME}, seed=1)
 def test_ov_2(other, status):
     one = ONE
     if other.get("axis") == 0.0:
-        one = make_leanings(model="one", writes={NAMED: SAME}, axis=0.0, seed=1)
-    there = make_leanings(model="other", seed=2, **other)
+        one = make_head_vocabulary(model="one", writes={NAMED: SAME}, axis=0.0, seed=1)
+    there = make_head_vocabulary(model="other", seed=2, **other)
     found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
     assert found.verdict.status == status
     assert found.given["runs"] == ["one-ov", "other-ov"]
@@ -141,7 +147,7 @@ def test_ov_2(other, status):
 def test_ov_2_without_one_vocabulary_tokens_that_all_heads_share_settle_nothing():
     everyone = {(n, m): SAME for n in (0, 1) for m in range(8)}
     one, there = (
-        make_leanings(model=name, axis=0.0, seed=seed, tokenizer=name, writes=everyone)
+        make_head_vocabulary(model=name, axis=0.0, seed=seed, tokenizer=name, writes=everyone)
         for seed, name in ((1, "one"), (2, "other"))
     )
     found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
@@ -191,7 +197,7 @@ def request_of(monkeypatch):
     declared = Subjects(Path(), {"other": Subject(suppressor="0:2", source="planted")})
     monkeypatch.setattr(head_fixtures, "subjects", lambda config: declared)
     monkeypatch.setattr(
-        head_fixtures, "roster", lambda config: SimpleNamespace(named=("hub-named",))
+        head_fixtures, "session_models", lambda config: SimpleNamespace(named=("hub-named",))
     )
     return SimpleNamespace(config=None)
 

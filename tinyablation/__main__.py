@@ -99,10 +99,10 @@ def _build(options: argparse.Namespace) -> None:
         knowledge = load_knowledge(options.knowledge)
         things = load_binding(options.knowledge)
         known = knowledge_hash(options.knowledge)
-        built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, insist=True)
+        built = build_everything(knowledge, things, tokenizer, name, seed=options.seed, strict=True)
     else:
         known = natural_hash(options.knowledge)
-        built = build_natural(options.knowledge, tokenizer, name, seed=options.seed, insist=True)
+        built = build_natural(options.knowledge, tokenizer, name, seed=options.seed, strict=True)
     folder = options.output / name
     put_on_shelf(folder, built, tokenizer, name, knowledge=known, seed=options.seed)
     print(folder)

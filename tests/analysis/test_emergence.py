@@ -1,4 +1,4 @@
-"""Courses: what counts as emerging, on made-up tables; and one real course over a few prompts.
+"""Trajectories: what counts as emerging, on made-up tables; one real trajectory over some prompts.
 
 Run: pytest tests/analysis/test_emergence.py
 """
@@ -13,7 +13,12 @@ from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.effects import EffectsError
-from tinyablation.analysis.emergence import Course, CourseError, course, emergence
+from tinyablation.analysis.emergence import (
+    TrainingTrajectory,
+    TrajectoryError,
+    emergence,
+    training_trajectory,
+)
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.runs.store import RunStore
 
@@ -24,8 +29,8 @@ STEPS = (0, 30, 60, 120)
 
 def made_up(
     *deltas: float, clean: tuple[float, ...] = (), spread: float = 0.1, **options
-) -> Course:
-    """A course whose head has these mean Delta LD; clean LD 4, hence a floor of .2, by default."""
+) -> TrainingTrajectory:
+    """A trajectory whose head has these mean Delta LD; clean LD 4: a floor of .2, by default."""
     lds = clean or (4.0,) * len(deltas)
     sweeps = []
     for number, (delta, ld) in enumerate(zip(deltas, lds, strict=True)):
@@ -34,7 +39,7 @@ def made_up(
         names = sweep.table["cluster_id"]
         table = sweep.table.assign(fact_id=names, template_id="plain")
         sweeps.append(replace(sweep, model=f"made-up-step{number:04d}", table=table))
-    return Course("made-up", "facts", HEAD, STEPS[: len(deltas)], tuple(sweeps))
+    return TrainingTrajectory("made-up", "facts", HEAD, STEPS[: len(deltas)], tuple(sweeps))
 
 
 # --- made-up tables -------------------------------------------------------------------------------
@@ -167,11 +172,11 @@ def test_splits_are_kept_apart():
     ],
 )
 def test_what_is_no_course_is_refused(change, message):
-    with pytest.raises(CourseError, match=message):
+    with pytest.raises(TrajectoryError, match=message):
         replace(made_up(0.0, 1.0), **change)
 
 
-# --- a real course --------------------------------------------------------------------------------
+# --- a real trajectory ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +189,7 @@ def corpora(tmp_path_factory) -> Path:
 def real(corpora, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
     return {
-        model: course(bench_of(model, store, corpora), (0, 7), "facts")
+        model: training_trajectory(bench_of(model, store, corpora), (0, 7), "facts")
         for model in ("tiny-gpt2", "tiny-gpt2-plain")
     }, store
 
@@ -220,13 +225,13 @@ def test_both_courses_begin_with_the_same_figures(real):
 def test_a_measured_course_is_read_without_a_model(real, corpora, monkeypatch):
     courses, store = real
     monkeypatch.setattr("tinyablation.models.loading.load_model", None)
-    again = course(bench_of("tiny-gpt2", store, corpora), (0, 7), "facts")
+    again = training_trajectory(bench_of("tiny-gpt2", store, corpora), (0, 7), "facts")
     assert again.panel() == courses["tiny-gpt2"].panel()
 
 
-def test_a_model_without_checkpoints_has_no_course(corpora, tmp_path):
-    with pytest.raises(CourseError, match="'tiny-llama' has no checkpoints"):
-        course(bench_of("tiny-llama", tmp_path, corpora), (0, 0), "facts")
+def test_a_model_without_checkpoints_has_no_trajectory(corpora, tmp_path):
+    with pytest.raises(TrajectoryError, match="'tiny-llama' has no checkpoints"):
+        training_trajectory(bench_of("tiny-llama", tmp_path, corpora), (0, 0), "facts")
 
 
 def test_a_missing_checkpoint_is_said(corpora, tmp_path):
@@ -235,4 +240,4 @@ def test_a_missing_checkpoint_is_said(corpora, tmp_path):
     gone = first.model_copy(update={"source": tmp_path / "nowhere"})
     made.entry = made.entry.model_copy(update={"checkpoints": (gone, *others)})
     with pytest.raises(WeightsMissing, match="'tiny-gpt2-step0000': no folder"):
-        course(made, (0, 7), "facts")
+        training_trajectory(made, (0, 7), "facts")

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.synthetic_leanings import (
+from tests.synthetic_head_vocabulary import (
     CANDIDATES,
     CLUSTERS,
     COUNTS,
     NAMED,
     WORDS,
-    make_leanings,
+    make_head_vocabulary,
     own_vector,
 )
 from tinyablation.analysis.head_vocabulary import (
-    Leanings,
-    LeaningsError,
+    HeadVocabulary,
+    HeadVocabularyError,
     likeness,
     one_vocabulary,
     shared_tokens,
@@ -32,13 +32,13 @@ from tinyablation.engine.document import Computed
 ROOT = Path(__file__).parents[2]
 ROUNDING = 1e-9
 
-PLANTED = make_leanings({NAMED: 2.0})
+PLANTED = make_head_vocabulary({NAMED: 2.0})
 
 
-def without(leanings: Leanings, **changes: object) -> Leanings:
-    document = {**leanings.document, **changes}
+def without(vocabulary: HeadVocabulary, **changes: object) -> HeadVocabulary:
+    document = {**vocabulary.document, **changes}
     document = {key: value for key, value in document.items() if value is not None}
-    return Leanings(Computed(document, leanings.tensors))
+    return HeadVocabulary(Computed(document, vocabulary.tensors))
 
 
 def test_the_estimate_is_the_documents():
@@ -66,18 +66,20 @@ def test_a_draw_of_clusters_is_what_its_mean_output_scores():
 
 def test_the_interval_is_as_wide_as_clusters_differ():
     narrow, wide = (
-        make_leanings({NAMED: 2.0}, hedging_spread=size).excess(NAMED, "hedges")
+        make_head_vocabulary({NAMED: 2.0}, hedging_spread=size).excess(NAMED, "hedges")
         for size in (0.1, 1.0)
     )
     assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
 
 
 def test_the_same_seed_gives_the_same_interval():
-    assert PLANTED.excess(NAMED, "hedges") == make_leanings({NAMED: 2.0}).excess(NAMED, "hedges")
+    assert PLANTED.excess(NAMED, "hedges") == make_head_vocabulary({NAMED: 2.0}).excess(
+        NAMED, "hedges"
+    )
 
 
 def test_a_lead_is_over_the_best_of_the_layer_only():
-    both = make_leanings({NAMED: 1.0, (0, 5): 2.0, (1, 0): 3.0})
+    both = make_head_vocabulary({NAMED: 1.0, (0, 5): 2.0, (1, 0): 3.0})
     lead = both.lead(NAMED, "hedges")
     own, best = (both.figures(head, "hedges")["excess"] for head in (NAMED, (0, 5)))
     assert lead.estimate == pytest.approx(own - best) and lead.high < 0
@@ -85,22 +87,22 @@ def test_a_lead_is_over_the_best_of_the_layer_only():
 
 
 def test_what_a_reading_has_not_is_refused():
-    with pytest.raises(LeaningsError, match="has no head 7:0"):
+    with pytest.raises(HeadVocabularyError, match="has no head 7:0"):
         PLANTED.excess((7, 0), "hedges")
-    with pytest.raises(LeaningsError, match="no lexicon 'swear words'"):
+    with pytest.raises(HeadVocabularyError, match="no lexicon 'swear words'"):
         PLANTED.blocked("swear words")
-    with pytest.raises(LeaningsError, match="no logits by cluster of head 1:1"):
+    with pytest.raises(HeadVocabularyError, match="no logits by cluster of head 1:1"):
         PLANTED.logits((1, 1))
-    with pytest.raises(LeaningsError, match="has no clusters"):
+    with pytest.raises(HeadVocabularyError, match="has no clusters"):
         _ = without(PLANTED, clusters=None).clusters
 
 
 # --- two heads -----------------------------------------------------------------------------------
 
 SAME = own_vector(1001)
-ONE = make_leanings(model="one", writes={NAMED: SAME}, seed=1)
-ALIKE = make_leanings(model="alike", writes={NAMED: SAME}, seed=2)
-OTHER = make_leanings(model="other", seed=3)
+ONE = make_head_vocabulary(model="one", writes={NAMED: SAME}, seed=1)
+ALIKE = make_head_vocabulary(model="alike", writes={NAMED: SAME}, seed=2)
+OTHER = make_head_vocabulary(model="other", seed=3)
 
 
 def test_heads_that_write_the_same_are_alike():
@@ -117,7 +119,7 @@ def test_heads_are_not_alike_for_the_axis_that_all_share():
 
 
 def test_opposite_heads_are_not_alike():
-    turned = make_leanings(model="turned", writes={NAMED: -SAME}, seed=2)
+    turned = make_head_vocabulary(model="turned", writes={NAMED: -SAME}, seed=2)
     found = likeness(ONE, NAMED, turned, NAMED)
     assert found.estimate.estimate < -0.9 and found.p > 0.9
     assert found.estimate.low <= found.estimate.estimate <= found.estimate.high
@@ -139,7 +141,7 @@ def test_the_estimate_is_the_cosine_of_the_mean_logits():
 
 def test_shared_tokens_need_no_vocabulary_in_common():
     one, alike, other, foreign = (
-        make_leanings(model=name, writes={NAMED: vector}, axis=0.0, seed=seed, **options)
+        make_head_vocabulary(model=name, writes={NAMED: vector}, axis=0.0, seed=seed, **options)
         for seed, (name, vector, options) in enumerate(
             [
                 ("one", SAME, {}),
@@ -158,8 +160,8 @@ def test_shared_tokens_need_no_vocabulary_in_common():
 
 def test_logits_of_every_layer_are_needed():
     tensors = {name: each for name, each in ONE.tensors.items() if name != "logits.1"}
-    with pytest.raises(LeaningsError, match="no logits of layer 1"):
-        likeness(Leanings(Computed(dict(ONE.document), tensors)), NAMED, ALIKE, NAMED)
+    with pytest.raises(HeadVocabularyError, match="no logits of layer 1"):
+        likeness(HeadVocabulary(Computed(dict(ONE.document), tensors)), NAMED, ALIKE, NAMED)
 
 
 def test_no_torch_is_needed():

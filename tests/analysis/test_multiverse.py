@@ -269,7 +269,7 @@ def test_what_was_measured_on_one_split_is_compared_with_both():
     moved = half.assign(logit_diff=half["logit_diff"] + 0.1 * (half["method"] == "zero"))
     other = replace(both, table=moved, _cache={})
     with pytest.raises(MultiverseError, match="measured the same: remove both runs"):
-        Source(other, dict.fromkeys(METHODS, both), TOLERANCE).insist_same("it")
+        Source(other, dict.fromkeys(METHODS, both), TOLERANCE).require_same("it")
 
 
 def test_splits_are_redrawn_by_cluster_and_wording():

@@ -217,7 +217,7 @@ def test_everything_is_the_four_and_binding(knowledge: Knowledge, tiny: Any, bui
     assert made.corpora == {} and tuple(made.refused) == (*CONDITIONS, BINDING)
     assert all("prompts are left, 200 are wanted" in reason for reason in made.refused.values())
     with pytest.raises(TooFewPrompts, match="two, facts: 4 .*; negation has 0, .* What was"):
-        build_everything(knowledge, things, two, "two", insist=True)
+        build_everything(knowledge, things, two, "two", strict=True)
 
 
 def test_a_sentencepiece_tokenizer_keeps_what_a_lone_word_would_lose(

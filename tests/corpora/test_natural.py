@@ -121,8 +121,8 @@ def test_what_is_refused_says_how_many_are_left_and_why():
     assert line == f"facts: skipped, {built.refused['facts']}"
 
 
-def test_a_build_of_nothing_is_an_error_only_where_that_is_insisted_on():
+def test_a_build_of_nothing_is_an_error_only_where_that_is_required():
     nothing = byte_level([" Paris"])
     assert not build_natural(KNOWLEDGE, nothing, "few").corpora
     with pytest.raises(TooFewPrompts, match="few: of no condition 200 prompts are left"):
-        build_natural(KNOWLEDGE, nothing, "few", insist=True)
+        build_natural(KNOWLEDGE, nothing, "few", strict=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyablation.corpora.examples import Example
-from tinyablation.corpora.subsampling import mirror_rows, thin, thin_pairs
+from tinyablation.corpora.subsampling import mirror_rows, subsample, subsample_pairs
 
 
 def example(number: int, cluster: str, yes: bool) -> Example:
@@ -38,21 +38,21 @@ BALANCED = [
 
 
 def test_every_cluster_gives_as_many_and_labels_stay_balanced():
-    kept = [BALANCED[index] for index in thin(BALANCED, 2, seed=0)]
+    kept = [BALANCED[index] for index in subsample(BALANCED, 2, seed=0)]
     assert Counter(each.cluster_id for each in kept) == {f"c{n}": 2 for n in range(12)}
     assert Counter(each.target for each in kept) == {" yes": 12, " no": 12}
 
 
 def test_the_seed_draws_which():
     """Pitfall P11."""
-    assert thin(BALANCED, 2, seed=0) == thin(BALANCED, 2, seed=0)
-    assert len({tuple(thin(BALANCED, 2, seed=seed)) for seed in range(5)}) == 5
+    assert subsample(BALANCED, 2, seed=0) == subsample(BALANCED, 2, seed=0)
+    assert len({tuple(subsample(BALANCED, 2, seed=seed)) for seed in range(5)}) == 5
 
 
 def test_a_cluster_does_not_depend_on_which_others_there_are():
     """So that a smaller corpus measures the same examples of what it has."""
     first = BALANCED[:8]
-    assert thin(first, 2, seed=3) == [i for i in thin(BALANCED, 2, seed=3) if i < 8]
+    assert subsample(first, 2, seed=3) == [i for i in subsample(BALANCED, 2, seed=3) if i < 8]
 
 
 @given(
@@ -62,7 +62,7 @@ def test_a_cluster_does_not_depend_on_which_others_there_are():
 )
 def test_no_cluster_is_lost_and_none_gives_more(members, per_cluster, seed):
     examples = [example(n, cluster, yes) for n, (cluster, yes) in enumerate(members)]
-    kept = thin(examples, per_cluster, seed)
+    kept = subsample(examples, per_cluster, seed)
     assert kept == sorted(set(kept))
     whole = Counter(each.cluster_id for each in examples)
     drawn = Counter(examples[index].cluster_id for index in kept)
@@ -107,7 +107,7 @@ def test_mirrors_are_found_by_prompt_and_answers():
 
 @pytest.mark.parametrize("most", [2, 4])
 def test_pairs_of_mirrors_are_drawn_from_every_cluster(most):
-    kept = thin_pairs(CROSSED, most, seed=0)
+    kept = subsample_pairs(CROSSED, most, seed=0)
     assert kept == sorted(set(kept))
     mirrors = mirror_rows(CROSSED)
     assert {mirrors[index] for index in kept} == set(kept)
@@ -117,27 +117,27 @@ def test_pairs_of_mirrors_are_drawn_from_every_cluster(most):
 
 
 def test_few_examples_a_cluster_hold_all_kinds_over_the_clusters():
-    drawn = [CROSSED[index] for index in thin_pairs(CROSSED, 2, seed=0)]
+    drawn = [CROSSED[index] for index in subsample_pairs(CROSSED, 2, seed=0)]
     kinds = Counter((each.template_id, each.cell) for each in drawn)
     assert len(kinds) == 8 and max(kinds.values()) <= 2 * min(kinds.values())
 
 
 def test_a_family_is_drawn_from_so_many_of_its_clusters():
-    kept = [CROSSED[i] for i in thin_pairs(CROSSED, 2, seed=0, clusters_by_family=5)]
+    kept = [CROSSED[i] for i in subsample_pairs(CROSSED, 2, seed=0, clusters_by_family=5)]
     counts = Counter((each.family, each.cluster_id) for each in kept)
     assert set(counts.values()) == {2}
     assert Counter(family for family, _ in counts) == {"x": 5, "y": 5}
     # Of a family that is of few relations, all.
     less = [*crossed(3, families="x"), *crossed(12, families="y")]
-    kept = [less[index] for index in thin_pairs(less, 2, seed=0, clusters_by_family=5)]
+    kept = [less[index] for index in subsample_pairs(less, 2, seed=0, clusters_by_family=5)]
     names = {(each.family, each.cluster_id) for each in kept}
     assert Counter(family for family, _ in names) == {"x": 3, "y": 5}
 
 
 def test_the_seed_draws_which_pairs():
     """Pitfall P11."""
-    assert thin_pairs(CROSSED, 2, seed=0) == thin_pairs(CROSSED, 2, seed=0)
-    assert len({tuple(thin_pairs(CROSSED, 2, seed=seed)) for seed in range(5)}) == 5
+    assert subsample_pairs(CROSSED, 2, seed=0) == subsample_pairs(CROSSED, 2, seed=0)
+    assert len({tuple(subsample_pairs(CROSSED, 2, seed=seed)) for seed in range(5)}) == 5
 
 
 @given(
@@ -148,6 +148,6 @@ def test_the_seed_draws_which_pairs():
 def test_no_cluster_of_a_crossed_corpus_is_lost_and_none_gives_more(rows, most, seed):
     """Whatever is known: mirrors and kinds may be missing."""
     some = [CROSSED[row] for row in rows]
-    drawn = Counter(some[index].cluster_id for index in thin_pairs(some, most, seed))
+    drawn = Counter(some[index].cluster_id for index in subsample_pairs(some, most, seed))
     whole = Counter(each.cluster_id for each in some)
     assert drawn == {name: min(count, most) for name, count in whole.items()}

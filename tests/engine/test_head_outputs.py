@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
-from tinyablation.analysis.head_vocabulary import Leanings
+from tinyablation.analysis.head_vocabulary import HeadVocabulary
 from tinyablation.corpora.lexicons import candidate_ids, token_texts
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine import head_outputs as ov
@@ -324,11 +324,11 @@ def test_a_clusters_figures_are_those_of_its_prompts_alone(
     assert "clusters.boosters" not in clustered.tensors  # blocked
 
 
-def test_leanings_give_the_documents_excess(clustered: Computed) -> None:
-    leanings = Leanings(clustered)
-    found = leanings.excess(HEAD, "hedges")
+def test_a_head_vocabulary_give_the_documents_excess(clustered: Computed) -> None:
+    vocabulary = HeadVocabulary(clustered)
+    found = vocabulary.excess(HEAD, "hedges")
     assert found.estimate == pytest.approx(
-        leanings.figures(HEAD, "hedges")["excess"], abs=TOLERANCE
+        vocabulary.figures(HEAD, "hedges")["excess"], abs=TOLERANCE
     )
     assert (found.n, found.n_clusters) == (len(PROMPTS), 3)
 

@@ -14,9 +14,9 @@ from tinyablation.interventions.interventions import (
     BASELINE_COLUMNS,
     METHODS,
     AblateHeads,
+    ActivationSource,
     Intervention,
     InterventionError,
-    Loan,
     Part,
     PatchHeads,
     PatchMLP,
@@ -134,9 +134,9 @@ def test_sites_are_where_a_forward_pass_comes_to_them() -> None:
 
 
 def test_loans_name_the_lender() -> None:
-    assert PatchMLP(3, 1, "subject", "other").loan == Loan("other", "subject")
-    assert AblateHeads(((0, 1),), "resample").loan == Loan("resample", "")
-    assert PatchPath(((0, 1),), 2).loan == Steer(0, "truth", 1).loan == Loan("", "")
+    assert PatchMLP(3, 1, "subject", "other").source == ActivationSource("other", "subject")
+    assert AblateHeads(((0, 1),), "resample").source == ActivationSource("resample", "")
+    assert PatchPath(((0, 1),), 2).source == Steer(0, "truth", 1).source == ActivationSource("", "")
 
 
 @pytest.mark.parametrize(

@@ -221,11 +221,11 @@ def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
     table = findings.sweep("facts").table
     other.run("facts", "baseline")
     reference = made.reference
-    made.make_way()
+    made.yield_device()
     assert "model" in made.__dict__  # on a CPU nobody waits for it
     for each in (made, other):
-        each._lodging.turn = Turn()
-    made.make_way()
+        each._residency.turn = Turn()
+    made.yield_device()
     for each in (made, other):
         assert "model" not in each.__dict__ and "engine" not in each.__dict__
     assert findings.sweep("facts").table is table
@@ -238,7 +238,7 @@ def test_making_way_drops_models_and_keeps_tables(corpora, tmp_path):
 def test_a_bench_that_waits_for_anothers_run_gives_its_model_up(corpora, tmp_path):
     made = bench(tmp_path, corpora)
     made.engine  # noqa: B018 - loads the model
-    made._lodging.turn = Turn()  # as if on an accelerator
+    made._residency.turn = Turn()  # as if on an accelerator
     name = made.config("facts", "baseline").name
     free, runs = threading.Event(), []
     with RunStore(tmp_path).lock(name):

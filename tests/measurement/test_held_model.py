@@ -69,7 +69,7 @@ class Turn:
 def test_the_turn_is_given_back_once_after_the_model(tiny_entry):
     holder = held(tiny_entry("neox"))
     holder.engine  # noqa: B018 - loads the model
-    turn = holder._lodging.turn = Turn(holder)
+    turn = holder._residency.turn = Turn(holder)
     holder.drop_model()
     holder.drop_model()
     assert turn.released == 1
@@ -78,10 +78,10 @@ def test_the_turn_is_given_back_once_after_the_model(tiny_entry):
 def test_only_what_others_wait_for_makes_way(tiny_entry):
     holder = held(tiny_entry("neox"))
     model = holder.model
-    holder.make_way()
+    holder.yield_device()
     assert holder.model is model  # on a CPU nobody waits for it
-    turn = holder._lodging.turn = Turn(holder)
-    holder.make_way()
+    turn = holder._residency.turn = Turn(holder)
+    holder.yield_device()
     assert turn.released == 1 and holder.model is not model
 
 

@@ -94,7 +94,7 @@ def only_what_is_drawn_depends_on_the_seed(engine: Engine, case: Case, seed: int
     assert_same_rows("same seed", case.questions, case.measure(engine), expected, within=0.0)
     found = replace(case, seed=seed).measure(engine)
     fixed = [BASELINE]
-    fixed += [i.label for i in case.interventions if i.loan.donor not in ("resample", "other")]
+    fixed += [i.label for i in case.interventions if i.source.donor not in ("resample", "other")]
     held = expected["intervention"].isin(fixed)
     assert_same_rows("other seed", case.questions, found[held], expected[held])
 

@@ -117,10 +117,15 @@ class Waiter(threading.Thread):
         device: Device,
         needed: dict[str, int],
         owner: str,
-        give_way: Callable[[], None] | None = None,
+        yield_device: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(daemon=True)
-        self.device, self.needed, self.owner, self.give_way = device, needed, owner, give_way
+        self.device, self.needed, self.owner, self.yield_device = (
+            device,
+            needed,
+            owner,
+            yield_device,
+        )
         self.has = threading.Event()
         self.may_end = threading.Event()
         self.error: BaseException | None = None
@@ -129,7 +134,7 @@ class Waiter(threading.Thread):
     def run(self) -> None:
         try:
             with self.device.turns().take(
-                self.needed, owner=self.owner, purpose="m", give_way=self.give_way
+                self.needed, owner=self.owner, purpose="m", yield_device=self.yield_device
             ):
                 self.has.set()
                 self.may_end.wait(LONGEST_SECONDS)
@@ -262,18 +267,20 @@ def test_a_process_gives_way_before_it_waits(device: Device) -> None:
     own = them.take({"cuda:0": 40 * GB}, owner="gw0", purpose="first")
     ways: list[str] = []
 
-    def give_way() -> None:
+    def yield_device() -> None:
         ways.append("given")
         own.release()
 
     # It fits beside what it has: nothing is given up.
-    second = them.take({"cuda:0": 40 * GB}, owner="gw0", purpose="second", give_way=give_way)
+    second = them.take(
+        {"cuda:0": 40 * GB}, owner="gw0", purpose="second", yield_device=yield_device
+    )
     assert ways == []
     other = Waiter(device, {"cuda:0": 10 * GB}, "gw1")
     assert other.has.wait(LONGEST_SECONDS)
 
     def give_both() -> None:
-        give_way()
+        yield_device()
         second.release()
 
     # Giving way is enough, so nothing is said: nobody waits.
@@ -291,7 +298,7 @@ def test_two_who_want_each_others_memory_both_get_it(device: Device) -> None:
         them = device.turns()
         turn = them.take({"cuda:0": 45 * GB}, owner=name, purpose="first")
         barrier.wait(LONGEST_SECONDS)  # both hold 45 of 98, and now both want 90
-        with them.take({"cuda:0": 90 * GB}, owner=name, purpose="b", give_way=turn.release):
+        with them.take({"cuda:0": 90 * GB}, owner=name, purpose="b", yield_device=turn.release):
             ends.append(name)
 
     barrier = threading.Barrier(2)
@@ -384,7 +391,7 @@ def test_capacity_is_what_models_could_have_together(device: Device) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):  # 2 of the 20 GB are spared
-            them.take({"cuda:0": 19 * GB}, owner="gw1", purpose="m", give_way=stop)
+            them.take({"cuda:0": 19 * GB}, owner="gw1", purpose="m", yield_device=stop)
     # An interrupted wait leaves no ticket in anybody's way.
     assert ways == [1] and device.tickets() == []
 

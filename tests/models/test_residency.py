@@ -13,11 +13,11 @@ import pytest
 
 from tinyablation.errors import LoadingError, TooLarge
 from tinyablation.models import devices
-from tinyablation.models import residency as lodging
+from tinyablation.models import residency as residency
 from tinyablation.models import weight_copies as copies
 from tinyablation.models.devices import Memory
 from tinyablation.models.loading import LoadedModel, describe, load_model
-from tinyablation.models.residency import Sharing, lodge
+from tinyablation.models.residency import Sharing, take_residence
 
 GIGABYTE = 10**9
 
@@ -35,7 +35,7 @@ class Turns:
     def take(self, wanted: Mapping[str, int], **said: Any) -> Any:
         assert set(wanted) == {"cuda:0"} and sum(wanted.values()) <= self.size
         self.happened.append(f"{said['owner']} took cuda:0 for {said['purpose']}")
-        said["give_way"]()
+        said["yield_device"]()
         return SimpleNamespace(release=lambda: self.happened.append("released"))
 
 
@@ -49,13 +49,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
         given = {key: value for key, value in given.items() if key != "placement"}
         return load_model(entry, **given)
 
-    monkeypatch.setattr(lodging, "load_model", record)
+    monkeypatch.setattr(residency, "load_model", record)
     yield found
 
 
 def test_a_model_alone_on_a_cpu_takes_no_turn(tiny_entry: Any) -> None:
     entry = tiny_entry("llama")
-    found = lodge(entry, describe(entry), device="cpu", dtype="float32")
+    found = take_residence(entry, describe(entry), device="cpu", dtype="float32")
     assert (found.turn, found.devices) == (None, ())
     assert str(found.loaded.device) == "cpu" and not hasattr(found.loaded.model, "hf_device_map")
 
@@ -66,7 +66,7 @@ def test_a_model_that_fits_nowhere_is_refused_with_figures(
     monkeypatch.setattr(devices, "memory_of", lambda device: Memory(10**6, 10**6))
     entry = tiny_entry("gpt2")
     with pytest.raises(TooLarge, match="'random-gpt2' does not fit: it needs .* MB in float32"):
-        lodge(entry, describe(entry), device="cpu", dtype="float32")
+        take_residence(entry, describe(entry), device="cpu", dtype="float32")
     assert loads == []
 
 
@@ -77,13 +77,13 @@ def test_a_turn_is_taken_before_the_accelerator_is_used(
     entry = tiny_entry("neox")
     sharing = Sharing(turns, workers=4, owner="gw1")  # type: ignore[arg-type]
     ways: list[str] = []
-    found = lodge(
+    found = take_residence(
         entry,
         describe(entry),
         device="cuda:0",
         dtype="bfloat16",
         sharing=sharing,
-        give_way=lambda: ways.append("given"),
+        yield_device=lambda: ways.append("given"),
     )
     assert turns.happened == ["gw1 took cuda:0 for random-neox"] and ways == ["given"]
     assert loads[0]["placement"].device == "cuda:0" and found.devices == ("cuda:0",)
@@ -98,17 +98,17 @@ def test_a_turn_is_given_back_when_loading_fails(
     def broken(*args: Any, **given: Any) -> None:
         raise LoadingError("torn")
 
-    monkeypatch.setattr(lodging, "load_model", broken)
+    monkeypatch.setattr(residency, "load_model", broken)
     turns = Turns(GIGABYTE)
     entry = tiny_entry("neox")
     with pytest.raises(LoadingError, match="torn"):
-        lodge(
+        take_residence(
             entry,
             describe(entry),
             device="cuda:0",
             dtype="float32",
             sharing=Sharing(turns),  # type: ignore[arg-type]
-            give_way=lambda: None,
+            yield_device=lambda: None,
         )
     assert turns.happened[-1] == "released"
 
@@ -130,14 +130,14 @@ def test_workers_of_a_cpu_map_one_copy_in_the_dtype_of_the_run(
     facts = describe(in_half)
     said: list[str] = []
     sharing = Sharing(workers=2, say=said.append)
-    found = lodge(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
+    found = take_residence(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
     copy = loads[0]["folder"]
     assert copy != facts.folder and copies.file_dtype([copy / "model.safetensors"]) == "float32"
     assert found.loaded.facts == facts and found.loaded.facts.folder == facts.folder
     alone = load_model(in_half).model.state_dict()
     shared = found.loaded.model.state_dict()
     assert all(bool((shared[name] == value).all()) for name, value in alone.items())
-    lodge(in_half, facts, device="cpu", dtype="float32", sharing=Sharing(workers=1))
+    take_residence(in_half, facts, device="cpu", dtype="float32", sharing=Sharing(workers=1))
     assert loads[1]["folder"] == facts.folder
 
 
@@ -151,5 +151,5 @@ def test_without_room_for_a_copy_each_worker_holds_its_own(
     facts = describe(in_half)
     said: list[str] = []
     sharing = Sharing(workers=2, say=said.append)
-    lodge(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
+    take_residence(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
     assert loads[0]["folder"] == facts.folder and said == ["the disk has no room"]

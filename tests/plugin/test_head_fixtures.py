@@ -14,7 +14,7 @@ from tinyablation.corpora.examples import load_corpus, load_split, write_corpus
 from tinyablation.interventions.batteries import STEERING_SCALES, Sample
 from tinyablation.interventions.directions import CONTROLS, OV
 from tinyablation.measurement.bench import Bench
-from tinyablation.plugin.head_fixtures import read_direction, read_leanings, steer
+from tinyablation.plugin.head_fixtures import read_direction, read_head_vocabulary, steer
 
 ROOT = Path(__file__).parents[2]
 HEAD = (0, 0)  # the planted head of tiny-llama
@@ -51,22 +51,22 @@ def again(bench: Bench) -> Bench:
     return bench.like(bench.entry)
 
 
-def test_leanings_are_found_again_without_the_model(bench):
-    first = read_leanings(bench, "facts", HEAD, "confirmation")
+def test_head_vocabularies_are_found_again_without_the_model(bench):
+    first = read_head_vocabulary(bench, "facts", HEAD, "confirmation")
     assert first.document["n_examples"] == len(bench.rows("facts", Sample("confirmation")))
     assert len(first.clusters) == CLUSTERS
     fresh = again(bench)
-    second = read_leanings(fresh, "facts", HEAD, "confirmation")
+    second = read_head_vocabulary(fresh, "facts", HEAD, "confirmation")
     assert second.runs == first.runs and second.document == first.document
     assert second.excess(HEAD, "hedges") == first.excess(HEAD, "hedges")
     assert "model" not in fresh.__dict__
     # Another split, or another head's logits by cluster, is another reading.
-    assert read_leanings(bench, "facts", HEAD, "discovery").runs != first.runs
-    assert read_leanings(bench, "facts", (0, 1), "confirmation").runs != first.runs
+    assert read_head_vocabulary(bench, "facts", HEAD, "discovery").runs != first.runs
+    assert read_head_vocabulary(bench, "facts", (0, 1), "confirmation").runs != first.runs
 
 
 def test_the_planted_head_writes_the_hedges_it_was_taught(bench):
-    found = read_leanings(bench, "facts", HEAD, "confirmation")
+    found = read_head_vocabulary(bench, "facts", HEAD, "confirmation")
     assert found.excess(HEAD, "hedges").low > 1
 
 

@@ -166,7 +166,7 @@ class Worker:
 def scheduler(monkeypatch):
     monkeypatch.setattr(scheduling, "registry", lambda _: SimpleNamespace(ids=("a",), items=dict))
     listed = SimpleNamespace(local_ids={"a"})
-    monkeypatch.setattr(scheduling, "roster", lambda _: SimpleNamespace(listed=listed))
+    monkeypatch.setattr(scheduling, "session_models", lambda _: SimpleNamespace(listed=listed))
     monkeypatch.setattr(scheduling, "conditions", lambda _: scheduling.CONDITIONS)
     return scheduling._scheduler_class()(
         SimpleNamespace(

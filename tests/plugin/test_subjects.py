@@ -281,7 +281,8 @@ def test_heads_that_the_model_lacks_are_told_by_its_shape(monkeypatch):
     named = SimpleNamespace(subjects={"mine": parse_heads("L0H7,L0H2")})
     monkeypatch.setattr("tinyablation.plugin.subjects.subjects", lambda config: named)
     monkeypatch.setattr(
-        "tinyablation.plugin.subjects.roster", lambda config: SimpleNamespace(by_hand="mine")
+        "tinyablation.plugin.subjects.session_models",
+        lambda config: SimpleNamespace(by_hand="mine"),
     )
     config = SimpleNamespace(option=SimpleNamespace(heads="L0H7,L0H2"))
     shape = SimpleNamespace(n_layers=4, n_heads=8)

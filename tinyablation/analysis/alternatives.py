@@ -189,7 +189,7 @@ class Source:
                     break
         return found
 
-    def insist_same(self, what: str) -> None:
+    def require_same(self, what: str) -> None:
         """MultiverseError if what was measured for this differs from what the claim was given."""
         again = self.by_method[self.method]
         if again is self.own:

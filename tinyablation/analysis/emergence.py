@@ -1,4 +1,4 @@
-"""The course of training: what one head does at each checkpoint of a model, and whether it emerges.
+"""A training trajectory: what a head does at each checkpoint of a model, and whether it emerges.
 
 A head emerges as a suppressor if it is none at the first checkpoint and one at the last. Delta =
 ablated - clean of the logit difference, as everywhere.
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 FEWEST_FOR_TREND = 3  # two points always lie on a line
 
 
-class CourseError(TinyAblationError):
-    """These measurements are no course: too few, out of order, or not of one head and corpus."""
+class TrajectoryError(TinyAblationError):
+    """These measurements are no trajectory: too few, unordered, or not of one head and corpus."""
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingTrajectory:
     """One head of one model under one condition, by training step.
 
     steps [n] increase strictly; sweeps [n] hold the head at each step, on the same examples.
@@ -55,15 +55,15 @@ class Course:
 
     def __post_init__(self) -> None:
         if len(self.steps) < 2 or len(self.steps) != len(self.sweeps):
-            raise CourseError(
+            raise TrajectoryError(
                 f"{self.model}: {len(self.steps)} steps and {len(self.sweeps)} measurements; a "
-                "course has two or more steps, and one measurement for each"
+                "trajectory has two or more steps, and one measurement for each"
             )
         if any(later <= earlier for earlier, later in pairwise(self.steps)):
-            raise CourseError(f"{self.model}: steps {self.steps} are not in increasing order")
+            raise TrajectoryError(f"{self.model}: steps {self.steps} are not in increasing order")
         for step, sweep in zip(self.steps, self.sweeps, strict=True):
             if sweep.condition != self.condition or self.head not in sweep.heads:
-                raise CourseError(
+                raise TrajectoryError(
                     f"{self.model}, step {step}: {sweep.condition} without head "
                     f"{head_name(self.head)}; {self.condition} with that head is needed"
                 )
@@ -123,7 +123,7 @@ class Course:
         ]
 
     def panel(self, split: str = CONFIRMATION) -> dict[str, object]:
-        """What a figure of the course draws, as plain lists; clean and delta: estimate, low, high.
+        """What a figure of the trajectory draws, as lists; clean and delta: estimate, low, high.
 
         Keys: steps, clean, delta, floor, knows, split.
         """
@@ -139,7 +139,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Emergence:
-    """Whether a head becomes a suppressor over a course.
+    """Whether a head becomes a suppressor over training.
 
     change: mean of Delta(last step) - Delta(first step), paired by example, in logits. first_above:
     the first step at which the whole interval of Delta lies above that step's floor, if any.
@@ -153,7 +153,7 @@ class Emergence:
     verdict: Verdict
 
 
-def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
+def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> Emergence:
     """Whether the head becomes a suppressor: it is not one at the first step, and is at the last.
 
     supported: Delta is below the floor at the first step and above it at the last, and the paired
@@ -163,16 +163,20 @@ def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
     which is asked for because floors follow the clean LD: a constant Delta would come to lie above
     a floor that falls.
     """
-    deltas = course.deltas(split)
-    last = course.sweeps[-1]
-    name, first_step, last_step = head_name(course.head), course.steps[0], course.steps[-1]
+    deltas = trajectory.deltas(split)
+    last = trajectory.sweeps[-1]
+    name, first_step, last_step = (
+        head_name(trajectory.head),
+        trajectory.steps[0],
+        trajectory.steps[-1],
+    )
     change = last.interval(
         deltas[-1] - deltas[0], split, f"change of {name}, step {first_step} to {last_step}"
     )
-    by_step, floors = course.delta(split), course.floors(split)
+    by_step, floors = trajectory.delta(split), trajectory.floors(split)
     above = [
         step
-        for step, delta, floor in zip(course.steps, by_step, floors, strict=True)
+        for step, delta, floor in zip(trajectory.steps, by_step, floors, strict=True)
         if delta.low > floor
     ]
     rise = judge_above_floor(
@@ -190,12 +194,12 @@ def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
         ],
         show=rise,
     )
-    if not course.knows()[-1]:
+    if not trajectory.knows()[-1]:
         verdict = blocked(
-            f"{course.model} does not know the answers at step {last_step}: below "
+            f"{trajectory.model} does not know the answers at step {last_step}: below "
             f"{COMPETENCE_FLOOR:g} two-way accuracy in some cell"
         )
-    trend = _trend(course, deltas.mean(1), split)
+    trend = _trend(trajectory, deltas.mean(1), split)
     return Emergence(
         change,
         above[0] if above else None,
@@ -206,23 +210,23 @@ def emergence(course: Course, *, split: str = CONFIRMATION) -> Emergence:
                 "head": name,
                 "first_above": above[0] if above else None,
                 "trend": None if trend is None else {"rho": trend.rho, "p": trend.p},
-                "course": course.panel(split),
+                "course": trajectory.panel(split),
             },
         ),
     )
 
 
-def course(bench: "Bench", head: Head, condition: str) -> Course:
+def training_trajectory(bench: "Bench", head: Head, condition: str) -> TrainingTrajectory:
     """Measure one head at every checkpoint of the bench's model, into the bench's store.
 
     Each checkpoint is a run of its own (model <id>-step<0000>, battery one_head), reused where it
     is complete; each model is loaded only if it must be, and released before the next. Raises
-    CourseError when the registry lists no checkpoints, WeightsMissing where one is not there.
+    TrajectoryError when the registry lists no checkpoints, WeightsMissing where one is not there.
     """
     from tinyablation.interventions.batteries import one_head
 
     if not bench.entry.checkpoints:
-        raise CourseError(
+        raise TrajectoryError(
             f"model {bench.entry.id!r} has no checkpoints; list them in the registry to follow it"
         )
     sweeps = []
@@ -236,7 +240,7 @@ def course(bench: "Bench", head: Head, condition: str) -> Course:
             Sweep(found.model, condition, found.table, found.noise_floor, found.seed, found.runs)
         )
     steps = tuple(checkpoint.step for checkpoint in bench.entry.checkpoints)
-    return Course(bench.entry.id, condition, head, steps, tuple(sweeps))
+    return TrainingTrajectory(bench.entry.id, condition, head, steps, tuple(sweeps))
 
 
 def _below(effect: Estimate, floor: float, *, what: str) -> Verdict:
@@ -246,8 +250,8 @@ def _below(effect: Estimate, floor: float, *, what: str) -> Verdict:
     return replace(above, status=turned.get(above.status, above.status))
 
 
-def _trend(course: Course, means: Floats, split: str) -> Agreement | None:
+def _trend(trajectory: TrainingTrajectory, means: Floats, split: str) -> Agreement | None:
     if len(means) < FEWEST_FOR_TREND or np.ptp(means) == 0:
         return None
-    rng = generator(course.seed, f"{course.model} {course.condition} {split} trend")
-    return rank_agreement(course.steps, means, rng, alternative="greater")
+    rng = generator(trajectory.seed, f"{trajectory.model} {trajectory.condition} {split} trend")
+    return rank_agreement(trajectory.steps, means, rng, alternative="greater")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ROW = ("model", "layer", "head")
 
 
-class LeaningsError(TinyAblationError):
+class HeadVocabularyError(TinyAblationError):
     """Something was asked of an OV reading that it does not hold."""
 
 
@@ -54,7 +54,7 @@ class Shared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Leanings:
+class HeadVocabulary:
     """An OV reading with clusters (ov.measure_ov), as claims ask for it.
 
     runs: the names of the directories it comes from.
@@ -89,7 +89,7 @@ class Leanings:
     def place(self, head: Head) -> int:
         """Where a head stands in `heads`."""
         if tuple(head) not in self.heads:
-            raise LeaningsError(f"{self.model} has no head {head[0]}:{head[1]}")
+            raise HeadVocabularyError(f"{self.model} has no head {head[0]}:{head[1]}")
         return self.heads.index((head[0], head[1]))
 
     def row(self, head: Head) -> Mapping[str, Any]:
@@ -100,7 +100,9 @@ class Leanings:
     def blocked(self, lexicon: str) -> str | None:
         """Why a lexicon says nothing about this model; None where it does."""
         if lexicon not in self.document["lexicons"]:
-            raise LeaningsError(f"{self.model}, {self.condition}: no lexicon {lexicon!r} was read")
+            raise HeadVocabularyError(
+                f"{self.model}, {self.condition}: no lexicon {lexicon!r} was read"
+            )
         found: str | None = self.document["lexicons"][lexicon]["blocked"]
         return found
 
@@ -108,7 +110,7 @@ class Leanings:
         """One head's figures with one lexicon (lexicons.Enrichment, log_odds)."""
         reason = self.blocked(lexicon)
         if reason is not None:
-            raise LeaningsError(f"{self.model}, {self.condition}, {lexicon}: {reason}")
+            raise HeadVocabularyError(f"{self.model}, {self.condition}, {lexicon}: {reason}")
         found: Mapping[str, Any] = self.row(head)["lexicons"][lexicon]
         return found
 
@@ -126,7 +128,9 @@ class Leanings:
         place = self.place(head)
         others = [n for n, other in enumerate(self.heads) if other[0] == head[0] and n != place]
         if not others:
-            raise LeaningsError(f"{self.model}: layer {head[0]} has one head, which leads nobody")
+            raise HeadVocabularyError(
+                f"{self.model}: layer {head[0]} has one head, which leads nobody"
+            )
 
         def ahead(rows: Indices) -> Floats:
             excess = self._excess(lexicon, rows)
@@ -155,7 +159,7 @@ class Leanings:
     @cached_property
     def clusters(self) -> tuple[str, ...]:
         if "clusters" not in self.document:
-            raise LeaningsError(
+            raise HeadVocabularyError(
                 f"{self.model}, {self.condition}: the reading has no clusters; measure it with them"
             )
         return tuple(self.document["clusters"]["ids"])
@@ -176,7 +180,7 @@ class Leanings:
         """[n_clusters, vocab] of one head, each minus its mean over the vocabulary."""
         name = f"clusters.logits.{head[0]}.{head[1]}"
         if name not in self.tensors:
-            raise LeaningsError(
+            raise HeadVocabularyError(
                 f"{self.model}, {self.condition}: the reading has no logits by cluster of head "
                 f"{head[0]}:{head[1]}"
             )
@@ -213,12 +217,12 @@ def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
 # --- heads of two models -------------------------------------------------------------------------
 
 
-def one_vocabulary(one: Leanings, other: Leanings) -> bool:
+def one_vocabulary(one: HeadVocabulary, other: HeadVocabulary) -> bool:
     """Whether logit vectors of the two can be compared."""
     return bool(one.document["tokenizer_hash"] == other.document["tokenizer_hash"])
 
 
-def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Likeness:
+def likeness(one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head) -> Likeness:
     """How alike two heads' logits over one vocabulary are, beyond the axis that all heads share.
 
     Each logit vector has its mean over the vocabulary taken off (a softmax does not see it), then
@@ -232,7 +236,7 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
     """
     ours, theirs = _vectors(one), _vectors(other)
     if ours.shape[1] != theirs.shape[1]:
-        raise LeaningsError(f"{one.model} and {other.model} have different vocabularies")
+        raise HeadVocabularyError(f"{one.model} and {other.model} have different vocabularies")
     places = one.place(head), other.place(other_head)
     raw = float(ours[places[0]] @ theirs[places[1]])
     axis = _leading(np.concatenate([ours, theirs]))
@@ -265,12 +269,12 @@ def likeness(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Li
     return Likeness(found, exceedance(found.estimate, null), len(null), raw)
 
 
-def _vectors(of: Leanings) -> Floats:
+def _vectors(of: HeadVocabulary) -> Floats:
     """[n_heads, vocab] of length 1, each minus its mean over the vocabulary."""
     layers = sorted({layer for layer, _ in of.heads})
     missing = [layer for layer in layers if f"logits.{layer}" not in of.tensors]
     if missing:
-        raise LeaningsError(
+        raise HeadVocabularyError(
             f"{of.model}, {of.condition}: the reading has no logits of layer {missing[0]}"
         )
     found = np.concatenate([of.tensors[f"logits.{layer}"] for layer in layers]).astype(np.float64)
@@ -289,7 +293,9 @@ def _without(rows: Floats, axis: Floats) -> Floats:
     return np.asarray(rows - np.outer(rows @ axis, axis))
 
 
-def shared_tokens(one: Leanings, head: Head, other: Leanings, other_head: Head) -> Shared:
+def shared_tokens(
+    one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head
+) -> Shared:
     """The Jaccard index of the top tokens' texts, whatever the vocabularies.
 
     p: (k + 1) / (n + 1) over every other head of each model against the other's named head.

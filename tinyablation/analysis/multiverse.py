@@ -133,9 +133,9 @@ def multiverse(
     """
     registered = _registered(sources)
     own = {name: source.own for name, source in sources.items()}
-    _insist_same_verdict(claim(own), verdict, registered)
+    _require_same_verdict(claim(own), verdict, registered)
     for name, source in sources.items():
-        source.insist_same(name)
+        source.require_same(name)
     uses_metric = _uses_metric(claim, own, verdict)
     options, not_made = choices(sources, analyses.redrawn, uses_metric=uses_metric, unmade=unmade)
     every = [Analysis(*chosen) for chosen in product(*(options[factor] for factor in FACTORS))]
@@ -199,7 +199,7 @@ def _figures(verdict: Verdict) -> tuple[object, ...]:
     return verdict.status, verdict.effect, verdict.floor, verdict.p_corrected
 
 
-def _insist_same_verdict(again: Verdict, verdict: Verdict, registered: Analysis) -> None:
+def _require_same_verdict(again: Verdict, verdict: Verdict, registered: Analysis) -> None:
     if _figures(again) != _figures(verdict):
         raise MultiverseError(
             f"the registered analysis ({registered.name}) as redone is {again.status} "

@@ -74,15 +74,15 @@ def build_everything(
     name: str,
     *,
     seed: int = 0,
-    insist: bool = False,
+    strict: bool = False,
 ) -> Built:
     """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
 
-    insist: TooFewPrompts, saying of all conditions what was dropped, if one of the four lacks any.
+    strict: TooFewPrompts, saying of all conditions what was dropped, if one of the four lacks any.
     """
     builder = CorpusBuilder(knowledge, tokenizer, name, seed=seed)
     corpora, refused = builder.build_each()
-    if insist and refused:
+    if strict and refused:
         raise builder.too_few(refused)
     report = builder.report
     bound = build_binding(

@@ -40,19 +40,19 @@ def build_natural(
     name: str,
     *,
     seed: int = 0,
-    insist: bool = False,
+    strict: bool = False,
 ) -> Built:
     """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
 
     knowledge: the folder that holds the natural world's. KnowledgeError names the file and the
-    field where a table cannot be used. insist: TooFewPrompts, saying what was dropped, if none of
+    field where a table cannot be used. strict: TooFewPrompts, saying what was dropped, if none of
     the four can be built.
     """
     report = BuildReport()
     world, frames = load_world(knowledge / NATURAL), load_frames(knowledge / NATURAL)
     builder = NaturalBuilder(world, frames, tokenizer, name, seed=seed, report=report)
     corpora, refused = builder.build()
-    if insist and not corpora:
+    if strict and not corpora:
         raise TooFewPrompts(
             f"{name}: of no condition {LEAST_PROMPTS} prompts are left. What was dropped:\n"
             + "\n".join(f"  {line}" for line in report.lines())

@@ -154,7 +154,7 @@ def read_own(name: str, path: Path) -> OwnCondition:
         )
     examples = _named([row for row, _ in rows])
     if all(halves):
-        _insist_apart(path, list(zip(examples, halves, strict=True)))
+        _require_apart(path, list(zip(examples, halves, strict=True)))
     return OwnCondition(name, path, examples, halves, tuple(text_defects(examples)))
 
 
@@ -238,7 +238,7 @@ def _apart(row: Example) -> tuple[str, str, str]:
     return f"prompt {row.clean!r}", f"fact {row.fact_id!r}", f"cluster {row.cluster_id!r}"
 
 
-def _insist_apart(path: Path, rows: Sequence[tuple[Example, str]]) -> None:
+def _require_apart(path: Path, rows: Sequence[tuple[Example, str]]) -> None:
     seen: dict[str, str] = {}
     for line, (row, half) in enumerate(rows, start=1):
         for shared in _apart(row):

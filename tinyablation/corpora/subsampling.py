@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tinyablation.corpora.examples import Example
 
 
-def thin(examples: Sequence["Example"], per_cluster: int, seed: int) -> list[int]:
+def subsample(examples: Sequence["Example"], per_cluster: int, seed: int) -> list[int]:
     """Indices, in order, of at most `per_cluster` examples of each cluster.
 
     Drawn by (seed, cluster). Examples whose target sorts before their foil and those where it does
@@ -39,7 +39,7 @@ def _rank(index: int, turns: tuple[list[int], list[int]]) -> int:
     return next(kind.index(index) for kind in turns if index in kind)
 
 
-def thin_pairs(
+def subsample_pairs(
     examples: Sequence["Example"], per_cluster: int, seed: int, *, clusters_by_family: int = 0
 ) -> list[int]:
     """Indices, in order, of at most `per_cluster` examples of each cluster of a crossed corpus.

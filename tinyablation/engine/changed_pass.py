@@ -24,7 +24,7 @@ class Segment(NamedTuple):
     """Consecutive rows of a batch that share an intervention."""
 
     intervention: Intervention
-    items: slice  # of the lot of the intervention's loan
+    items: slice  # of the lot of the intervention's source
     rows: slice  # of the batch
 
 
@@ -43,7 +43,7 @@ def needs(interventions: Iterable[Intervention], n_layers: int) -> tuple[Kept, K
             clean["mlp"].add(start.layer)
         # Of the heads it acts on, those whose clean z a row starts from.
         clean["z"].update(layer for layer, _ in intervention.columns.heads[:1])
-        if intervention.loan.donor:
+        if intervention.source.donor:
             for site in sites:
                 lent[borrowed[site.part]].add(site.layer)
     return (
@@ -65,7 +65,7 @@ class Rows:
         self.n_layers = len(architecture.layers)
         # The row of the clean pass that each row starts from.
         self.clean_rows = torch.cat(
-            [chunk.clean_rows(s.intervention.loan, s.items) for s in segments]
+            [chunk.clean_rows(s.intervention.source, s.items) for s in segments]
         )
         self._sites = [set(s.intervention.sites(self.n_layers)) for s in segments]
         # W_O by layer, read once: of an offloaded layer it comes from disk.
@@ -192,7 +192,7 @@ class Rows:
         intervention = segment.intervention
         if isinstance(intervention, ScaleHeads):
             return live * intervention.scale
-        if intervention.loan.donor:
+        if intervention.source.donor:
             return self._borrowed(segment, self.chunk.lent.z[layer][..., columns], live)
         method = getattr(intervention, "method", "")
         if method == "zero":
@@ -206,7 +206,7 @@ class Rows:
         live: Float[Tensor, "rows positions width"],
     ) -> Float[Tensor, "rows positions width"]:
         """The donors' values at the places where they lend, and else what is; last positions."""
-        lot = self.chunk.lots[segment.intervention.loan]
+        lot = self.chunk.lots[segment.intervention.source]
         values = picked(lent[:, -live.shape[1] :], lot.donors[segment.items])
         places = lot.places[segment.items, -live.shape[1] :].to(live.device)
         return torch.where(places.unsqueeze(-1), values, live)
@@ -214,4 +214,4 @@ class Rows:
 
 def prompt_rows(chunk: Chunk, segment: Segment) -> Int[Tensor, " rows"]:
     """For every row of a segment, the row of the chunk's clean pass that it starts from."""
-    return chunk.lots[segment.intervention.loan].prompts[segment.items]
+    return chunk.lots[segment.intervention.source].prompts[segment.items]

@@ -11,7 +11,7 @@ from torch import Tensor
 from tinyablation.engine.architecture import ALONE, Calls, Clean
 from tinyablation.engine.logit_metrics import Distribution, figures
 from tinyablation.engine.prompt_checks import Examples, Ids
-from tinyablation.interventions.interventions import Loan
+from tinyablation.interventions.interventions import ActivationSource
 
 
 class Item(NamedTuple):
@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
 
 class Lot(NamedTuple):
-    """The items of all interventions with one loan; a row is computed for each."""
+    """The items of all interventions with one source; a row is computed for each."""
 
     items: list[Item]
     prompts: Int[Tensor, " items"]  # row of the chunk's clean pass
@@ -33,7 +33,7 @@ class Lot(NamedTuple):
 
 
 class Borrowing(NamedTuple):
-    """Who lends to the examples, and where: by Loan.donor, and the subjects' positions."""
+    """Who lends to the examples, by ActivationSource.donor, and the subjects' positions."""
 
     donors: dict[str, list[Ids]]
     subjects: list[tuple[int, ...]]
@@ -54,7 +54,7 @@ class Chunk(NamedTuple):
     clean: Clean
     distribution: Distribution
     probabilities: Float64[Tensor, "prompts vocab"]
-    lots: dict[Loan, Lot]
+    lots: dict[ActivationSource, Lot]
     lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
     constants: Constants
     ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
@@ -65,9 +65,9 @@ class Chunk(NamedTuple):
         """How many prompts end in one row."""
         return len(self.probabilities) if self.packed else 1
 
-    def clean_rows(self, loan: Loan, items: slice) -> Int[Tensor, " rows"]:
+    def clean_rows(self, source: ActivationSource, items: slice) -> Int[Tensor, " rows"]:
         """For every row that is computed for these items, the row of the clean pass."""
-        prompts = self.lots[loan].prompts[items]
+        prompts = self.lots[source].prompts[items]
         return prompts.new_zeros(1) if self.packed else prompts
 
 
@@ -88,12 +88,14 @@ def owners_of(examples: Examples) -> list[list[int]]:
     return owners
 
 
-def items_of(prompt: int, owners: list[int], loan: Loan, borrowing: Borrowing) -> Iterator[Item]:
+def items_of(
+    prompt: int, owners: list[int], source: ActivationSource, borrowing: Borrowing
+) -> Iterator[Item]:
     # Examples with the prompt in common share a row if they borrow alike.
     found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
     for example in owners:
-        donor = borrowing.donors[loan.donor][example] if loan.donor else None
-        places = borrowing.subjects[example] if loan.positions == "subject" else None
+        donor = borrowing.donors[source.donor][example] if source.donor else None
+        places = borrowing.subjects[example] if source.positions == "subject" else None
         found.setdefault((donor, places), []).append(example)
     for (donor, places), which in found.items():
         yield Item(prompt, donor, places, np.array(which))

@@ -31,7 +31,7 @@ from tinyablation.engine.memory import Room, ran_out
 from tinyablation.engine.offload import exact
 from tinyablation.engine.prefix_trie import packs, trie
 from tinyablation.engine.prompt_checks import EngineError, Examples, Ids
-from tinyablation.interventions.interventions import Loan
+from tinyablation.interventions.interventions import OWN, ActivationSource
 from tinyablation.models.loading import LoadedModel
 
 # How far the engine's clean logits may be from the model's own, relative to the largest logit:
@@ -72,7 +72,7 @@ class CleanPasses:
     def visit(
         self,
         examples: Examples,
-        loans: Collection[Loan],
+        sources: Collection[ActivationSource],
         borrowing: Borrowing,
         kept: Kept,
         lent: Kept,
@@ -84,7 +84,7 @@ class CleanPasses:
         Where nothing is kept, for no row starts from the passes, layers are not replayed either:
         only how logits are read is compared with the model's own, once.
 
-        loans: those of the interventions; kept, lent: what clean passes over prompts and over
+        sources: those of the interventions; kept, lent: what clean passes over prompts and over
         donors keep for them; constants: what is put in whatever the prompt. Where memory runs out
         in the work it is called again, with the same prompts in smaller chunks.
         """
@@ -92,7 +92,7 @@ class CleanPasses:
         for index, ids in enumerate(examples.distinct):
             buckets.setdefault(len(ids), []).append(index)
         owners = owners_of(examples)
-        donors = [borrowing.donors[loan.donor] for loan in loans if loan.donor]
+        donors = [borrowing.donors[source.donor] for source in sources if source.donor]
         is_hooked = kept != Kept()
         for length, bucket in sorted(buckets.items()):
             own = length * self._numbers(kept) + 5 * self.loaded.facts.vocab_size
@@ -110,12 +110,12 @@ class CleanPasses:
             def run(part: Sequence[int], length: int = length, calls: Calls = calls) -> None:
                 ids = [examples.distinct[index] for index in part]
                 items = {
-                    loan: [
+                    source: [
                         item
                         for local, index in enumerate(part)
-                        for item in items_of(local, owners[index], loan, borrowing)
+                        for item in items_of(local, owners[index], source, borrowing)
                     ]
-                    for loan in loans
+                    for source in sources
                 }
                 work(self._chunk(ids, items, calls, kept, lent, constants))
 
@@ -146,11 +146,11 @@ class CleanPasses:
             ]
 
             def run(part: Sequence[int]) -> None:
-                loan, borrowing = Loan(), Borrowing({}, [])
+                source, borrowing = OWN, Borrowing({}, [])
                 items = [
                     item
                     for local, index in enumerate(part)
-                    for item in items_of(local, owners[index], loan, borrowing)
+                    for item in items_of(local, owners[index], source, borrowing)
                 ]
                 work(self._pack([examples.distinct[i] for i in part], items, kept, constants))
 
@@ -248,7 +248,7 @@ class CleanPasses:
             clean,
             clean_distribution,
             clean_distribution.probabilities(),
-            {Loan(): self._lot(Loan(), items, {}, length)},
+            {OWN: self._lot(OWN, items, {}, length)},
             Clean({}, {}, {}, {}, torch.empty(0)),
             constants,
             layout.ends,
@@ -258,7 +258,7 @@ class CleanPasses:
     def _chunk(
         self,
         prompts: list[Ids],
-        items: dict[Loan, list[Item]],
+        items: dict[ActivationSource, list[Item]],
         calls: Calls,
         kept: Kept,
         lent: Kept,
@@ -278,7 +278,7 @@ class CleanPasses:
             clean,
             clean_distribution,
             clean_distribution.probabilities(),
-            {loan: self._lot(loan, of, lenders, length) for loan, of in items.items()},
+            {source: self._lot(source, of, lenders, length) for source, of in items.items()},
             self._lent(list(lenders), length, lent),
             constants,
         )
@@ -289,11 +289,13 @@ class CleanPasses:
         streams = len(kept.residual) + len(kept.attention) + len(kept.mlp)
         return streams * self.loaded.facts.d_model + len(kept.z) * width
 
-    def _lot(self, loan: Loan, items: list[Item], lenders: dict[Ids, int], length: int) -> Lot:
+    def _lot(
+        self, source: ActivationSource, items: list[Item], lenders: dict[Ids, int], length: int
+    ) -> Lot:
         places = np.zeros((len(items), length), dtype=bool)
         for row, item in enumerate(items):
             places[row, list(item.places) if item.places is not None else slice(None)] = True
-        if loan.positions == "last":
+        if source.positions == "last":
             places[:, :-1] = False
         device = self.loaded.device
         return Lot(

@@ -43,9 +43,9 @@ from tinyablation.engine.prompt_checks import (
 )
 from tinyablation.engine.result_table import Results
 from tinyablation.interventions.interventions import (
+    OWN,
     AblateHeads,
     Intervention,
-    Loan,
     Part,
     PatchPath,
     Site,
@@ -147,16 +147,19 @@ class Engine:
             raise EngineError(f"seed must not be negative, got {seed}")
         lending = {"pair", "other"}
         pair_ids = check_pairs(
-            self.loaded, pairs, prompts, [i.label for i in interventions if i.loan.donor in lending]
+            self.loaded,
+            pairs,
+            prompts,
+            [i.label for i in interventions if i.source.donor in lending],
         )
-        needed_by = [i.label for i in interventions if i.loan.positions == "subject"]
+        needed_by = [i.label for i in interventions if i.source.positions == "subject"]
         places = check_subjects(subjects, prompts, needed_by)
         steered = {i.direction: i.label for i in interventions if isinstance(i, Steer)}
         vectors = check_directions(self.loaded, directions, steered)
 
         ids = [tuple(prompt.ids) for prompt in prompts]
         lenders: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
-        borrowing = {i.loan.donor for i in interventions}
+        borrowing = {i.source.donor for i in interventions}
         if "resample" in borrowing:
             lenders["resample"] = (
                 draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
@@ -216,18 +219,18 @@ class Engine:
             return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
 
         measured = [intervention for intervention in wanted if intervention is not None]
-        alike = [intervention for intervention in measured if intervention.loan == Loan()]
+        alike = [intervention for intervention in measured if intervention.source == OWN]
         if alike and self.passes.can_pack(examples.distinct):
             kept, _ = needs(alike, self.n_layers)
             most = self.room.of(LOGIT_NUMBERS) // self.loaded.facts.vocab_size
             self.passes.visit_packs(examples, kept, constants, max(1, most), work_on(alike))
-            measured = [intervention for intervention in measured if intervention.loan != Loan()]
+            measured = [intervention for intervention in measured if intervention.source != OWN]
             if not measured:
                 return
-        # The baseline's figures are those of the prompts' own rows: the lot without a loan.
-        loans = dict.fromkeys([Loan(), *(intervention.loan for intervention in measured)])
+        # The baseline's figures are those of the prompts' own rows: the lot without a source.
+        sources = dict.fromkeys([OWN, *(intervention.source for intervention in measured)])
         kept, lent = needs(measured, self.n_layers)
-        self.passes.visit(examples, loans, borrowing, kept, lent, constants, work_on(measured))
+        self.passes.visit(examples, sources, borrowing, kept, lent, constants, work_on(measured))
 
     def _measure_chunk(
         self,
@@ -250,7 +253,7 @@ class Engine:
         def pending(intervention: Intervention | None, item: Item) -> bool:
             return not results.has(wanted[intervention][-1], int(item.examples[0]))
 
-        own = chunk.lots[Loan()].items
+        own = chunk.lots[OWN].items
         if pending(None, own[-1]):
             kl = torch.zeros_like(chunk.distribution.entropy)
             write(None, *self._figures(chunk.distribution, kl, own, examples, "baseline"))
@@ -273,7 +276,9 @@ class Engine:
         """By segment, its examples and their figures, from last-token residual streams."""
         logits = self.architecture.logits(hidden)
         prompts = torch.cat([prompt_rows(chunk, s) for s in segments])
-        items = [item for s in segments for item in chunk.lots[s.intervention.loan].items[s.items]]
+        items = [
+            item for s in segments for item in chunk.lots[s.intervention.source].items[s.items]
+        ]
         which, rows = examples_of(items)
         size = len(logits)
         if logits.device.type == "cpu":
@@ -291,7 +296,7 @@ class Engine:
         each = []
         for s, begin, end in zip(segments, [0, *ends], ends, strict=False):
             own = {name: values[begin:end] for name, values in found.items()}
-            self._insist_finite(which[begin:end], own, s.intervention.label)
+            self._require_finite(which[begin:end], own, s.intervention.label)
             each.append((which[begin:end], own))
         return each
 
@@ -342,10 +347,10 @@ class Engine:
         """Examples and their figures, from one row per item."""
         which, rows = examples_of(items)
         found = read_rows(ablated, kl, which, rows, examples)
-        self._insist_finite(which, found, label)
+        self._require_finite(which, found, label)
         return which, found
 
-    def _insist_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
+    def _require_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
         for name, values in found.items():
             if not np.isfinite(values).all():
                 first = int(which[np.flatnonzero(~np.isfinite(values))[0]])
@@ -370,7 +375,7 @@ class Engine:
         batch: list[Segment] = []
         used = 0
         for intervention in interventions:
-            items = chunk.lots[intervention.loan].items
+            items = chunk.lots[intervention.source].items
             count = len(items)
             if chunk.packed:  # one row for all of them
                 if pending(intervention, items[-1]):

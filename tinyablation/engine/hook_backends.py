@@ -46,7 +46,7 @@ class Place(NamedTuple):
 class Case(NamedTuple):
     """One prompt with all that its interventions borrow.
 
-    ids with BOS where the model's policy says so; lenders: the ids of the donor by Loan.donor
+    ids with BOS where the model's policy says so; lenders: donors' ids by ActivationSource.donor
     ("pair", "self", "other", "resample"); subject: positions in ids.
     """
 

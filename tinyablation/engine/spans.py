@@ -99,13 +99,13 @@ def measure_spans(
             progress=progress,
         )
     for intervention in interventions:
-        loan = intervention.loan
-        if loan.positions == "last" or loan.donor == "other":
+        source = intervention.source
+        if source.positions == "last" or source.donor == "other":
             raise EngineError(
                 f"{intervention.label} cannot be measured on answers of several tokens: its "
                 "position or donor would be another for each of them"
             )
-    resampled = any(intervention.loan.donor == "resample" for intervention in interventions)
+    resampled = any(intervention.source.donor == "resample" for intervention in interventions)
     lenders: list[Span] = []
     if resampled and reference is not None:
         lenders = _lenders(spans, reference, clusters, reference_clusters, seed)

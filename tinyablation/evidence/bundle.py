@@ -182,7 +182,7 @@ def write_bundle(
     project: the checkout whose claims judged them. Raises EvidenceError where a cell did not end in
     a verdict, cannot be judged without measuring, or comes to something else than was recorded.
     """
-    insist_on_project(project)
+    require_project(project)
     for record in records:
         if record.condition not in (*NAMES, ALL_CONDITIONS):
             raise EvidenceError(
@@ -202,9 +202,9 @@ def write_bundle(
         judged.mkdir()
         folder.mkdir()
         derived = gather(project, judged, tests, conduct, store=store, models=named)
-        _insist_described(judged, records)
+        _require_described(judged, records)
         for record in records:
-            _insist_same(Rederived(record, derived[record.test]))
+            _require_same(Rederived(record, derived[record.test]))
         _collect(judged, folder, project)
         only = file.model_copy(update={"records": list(records)})
         _write_records(folder / RECORDS, only)
@@ -222,7 +222,7 @@ def write_bundle(
         write_archive(path, folder, facts.model_dump(mode="json"))
 
 
-def insist_on_project(project: Path) -> None:
+def require_project(project: Path) -> None:
     """EvidenceError for a folder that is no checkout: its claims and fixtures are what judges."""
     for name in ("pytest.ini", "conftest.py", "claims", "fixtures"):
         if not (project / name).exists():
@@ -232,7 +232,7 @@ def insist_on_project(project: Path) -> None:
             )
 
 
-def _insist_same(cell: Rederived) -> None:
+def _require_same(cell: Rederived) -> None:
     found = cell.differences
     if found:
         other = cell.derived.verdict != cell.recorded.verdict and cell.derived.reason
@@ -243,7 +243,7 @@ def _insist_same(cell: Rederived) -> None:
         )
 
 
-def _insist_described(judged: Path, records: Sequence[Record]) -> None:
+def _require_described(judged: Path, records: Sequence[Record]) -> None:
     models = read_models(judged / MODELS).models
     for record in records:
         if record.model and (record.model not in models or models[record.model].facts is None):
@@ -312,7 +312,7 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
     Raises BundleError for one that is broken, and EvidenceError where it does not hold what the
     installed claims ask for.
     """
-    insist_on_project(project)
+    require_project(project)
     with _unpacked(path) as (folder, manifest):
         facts = _facts(path, manifest)
         file = read_records(folder / "bundle" / RECORDS)

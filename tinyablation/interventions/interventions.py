@@ -1,7 +1,7 @@
 """What is done to a model: frozen, hashable descriptions, with no model and no torch in them.
 
 Each kind says of itself what tables name it by (`label`, `columns`), where it acts (`sites`), what
-it borrows from another prompt (`loan`), and which simpler one it equals by arithmetic (`plain`).
+it borrows from another prompt (`source`), and which simpler one it equals by arithmetic (`plain`).
 """
 
 import math
@@ -40,11 +40,14 @@ class Site(NamedTuple):
     part: Part
 
 
-class Loan(NamedTuple):
+class ActivationSource(NamedTuple):
     """What an intervention borrows: from whom ("" none, "resample" or a Donor), and where."""
 
     donor: str = ""
     positions: str = ""
+
+
+OWN = ActivationSource()  # nothing is borrowed
 
 
 class Columns(NamedTuple):
@@ -68,8 +71,8 @@ class _Change:
     """What holds of most kinds: nothing is borrowed, and nothing simpler is the same."""
 
     @property
-    def loan(self) -> Loan:
-        return Loan()
+    def source(self) -> ActivationSource:
+        return ActivationSource()
 
     def plain(self, n_layers: int) -> "Intervention | None":
         kept: Any = self
@@ -119,8 +122,8 @@ class AblateHeads(_HeadChange):
         return Columns(self.method, "head", self.heads, *_single(self.heads))
 
     @property
-    def loan(self) -> Loan:
-        return Loan("resample") if self.method == "resample" else Loan()
+    def source(self) -> ActivationSource:
+        return ActivationSource("resample") if self.method == "resample" else ActivationSource()
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,8 @@ class PatchHeads(_HeadChange):
         )
 
     @property
-    def loan(self) -> Loan:
-        return Loan(self.donor, self.positions)
+    def source(self) -> ActivationSource:
+        return ActivationSource(self.donor, self.positions)
 
     def plain(self, n_layers: int) -> "Intervention | None":
         """After the last layer's heads no position but the last is read."""
@@ -229,8 +232,8 @@ class _PatchLayers(_Change):
         )
 
     @property
-    def loan(self) -> Loan:
-        return Loan(self.donor, self.positions)
+    def source(self) -> ActivationSource:
+        return ActivationSource(self.donor, self.positions)
 
     def layers(self, n_layers: int) -> range:
         """The layers of the window that the model has."""

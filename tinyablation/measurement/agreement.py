@@ -63,7 +63,7 @@ def agreement(
     engine = wide[chosen] - wide.loc[BASELINE, chosen]
     sample = choose(usable, engine.abs().mean(axis=1).to_dict(), n_interventions, rng)
     deltas = engine.loc[[each.label for each in sample]].to_numpy(dtype=float)
-    cases = measured.cases(chosen, {each.loan.donor for each in sample})
+    cases = measured.cases(chosen, {each.source.donor for each in sample})
     return _compare(measured, dict(zip(chosen, cases, strict=True)), sample, deltas)
 
 
@@ -184,4 +184,4 @@ def _ask(
 
 def _is_checkable(intervention: Intervention, spans: bool) -> bool:
     # The donor of a span must have a long enough answer, which is no matter of its first token.
-    return not (spans and intervention.loan.donor == "resample")
+    return not (spans and intervention.source.donor == "resample")

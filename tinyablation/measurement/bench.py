@@ -80,7 +80,7 @@ class Bench(Measures):
         self.battery = "folded" if protocol == PUBLISHED else battery
         self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
         # Whoever waits for another process's run gives its accelerator up first.
-        self.store = replace(store, before_waiting=self.make_way)
+        self.store = replace(store, before_waiting=self.yield_device)
         self.seed = seed
         self.share = share
         self.per_relation = per_relation
@@ -93,7 +93,7 @@ class Bench(Measures):
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
         self._read: dict[str, tuple[Corpus, Split]] = {}
 
-    def make_way(self) -> None:
+    def yield_device(self) -> None:
         """Give up what this bench, and all made from it or it from, hold of accelerators.
 
         Tables are kept. Models on the CPU stay, since nobody waits for their memory.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
     from tinyablation.engine.hook_backends import BridgeHooks, PlainHooks
     from tinyablation.models.loading import LoadedModel
-    from tinyablation.models.residency import Lodging
+    from tinyablation.models.residency import Residency
 
 
 # A model narrower than this computes in one thread on a CPU, however many it may have: its products
@@ -51,7 +51,7 @@ class HeldModel:
         # Evidence that travelled without weights brings what they were described as
         # (rederivation.py).
         self.described_by: Callable[[ModelEntry], ModelFacts] = describe
-        self._lodging: Lodging | None = None
+        self._residency: Residency | None = None
         self._loading_seconds: float | None = None
 
     @property
@@ -70,25 +70,25 @@ class HeldModel:
         import torch
 
         from tinyablation.models.devices import choose_device, reset_peak
-        from tinyablation.models.residency import lodge
+        from tinyablation.models.residency import take_residence
 
         if self.threads is not None:
             torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
         choose_device(self.device)  # refuses one that does not exist before its driver does
         started = time.perf_counter()
-        lodging = lodge(
+        residency = take_residence(
             self.entry,
             self.facts,
             device=self.device,
             dtype=self.dtype,
             sharing=self.sharing,
-            give_way=self.make_way,
+            yield_device=self.yield_device,
         )
-        self._lodging = lodging
+        self._residency = residency
         self._loading_seconds = time.perf_counter() - started
-        for device in lodging.devices:  # what measuring takes; the weights count while they are
+        for device in residency.devices:  # what measuring takes; the weights count while they are
             reset_peak(device)
-        return lodging.loaded
+        return residency.loaded
 
     @cached_property
     def engine(self) -> "Engine":
@@ -145,9 +145,9 @@ class HeldModel:
             from tinyablation.models.devices import empty_cache
 
             held.clear()
-            lodging, self._lodging = self._lodging, None
-            devices, turn = ((), None) if lodging is None else (lodging.devices, lodging.turn)
-            del lodging
+            residency, self._residency = self._residency, None
+            devices, turn = ((), None) if residency is None else (residency.devices, residency.turn)
+            del residency
             gc.collect()  # what refers to itself would keep its memory until some later time
             for device in devices:
                 empty_cache(device)
@@ -157,9 +157,9 @@ class HeldModel:
     @property
     def holds_turn(self) -> bool:
         """Whether the model is on an accelerator that others may be waiting for."""
-        return self._lodging is not None and self._lodging.turn is not None
+        return self._residency is not None and self._residency.turn is not None
 
-    def make_way(self) -> None:
+    def yield_device(self) -> None:
         """Give back what this process holds of an accelerator, before it waits for others."""
         if self.holds_turn:
             self.drop_model()
@@ -188,7 +188,7 @@ class HeldModel:
             "environment": self._environment,
         }
         seconds = self._loading_seconds
-        devices = () if self._lodging is None else self._lodging.devices
+        devices = () if self._residency is None else self._residency.devices
         peaks = [peak for device in devices if (peak := peak_bytes(device)) is not None]
         profile = {
             "loading_seconds": None if seconds is None else round(seconds, 6),

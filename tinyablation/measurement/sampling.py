@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinyablation.corpora.subsampling import thin, thin_pairs
+from tinyablation.corpora.subsampling import subsample, subsample_pairs
 from tinyablation.files.hashes import digest
 from tinyablation.interventions.batteries import EVERYTHING, Sample
 from tinyablation.measurement.gate import RELATIONS, Gate
@@ -56,9 +56,11 @@ class Sampling:
             chosen = [corpus.examples[row] for row in rows]
             if corpus.is_crossed:
                 gating = RELATIONS if sample.among == "all" else 0
-                kept_rows = thin_pairs(chosen, most, self.bench.seed, clusters_by_family=gating)
+                kept_rows = subsample_pairs(
+                    chosen, most, self.bench.seed, clusters_by_family=gating
+                )
             else:
-                kept_rows = thin(chosen, most, self.bench.seed)
+                kept_rows = subsample(chosen, most, self.bench.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
         if corpus.is_crossed and sample.relations:
             found = self._of_some(corpus, found, sample.relations)

@@ -104,7 +104,7 @@ class Measurement:
         """The rows of a shard. Unavailable, before anything is measured, where the CPU cannot hold
         the model in float32, so that the run could not be verified in the end."""
         if not self.held.is_trusted:
-            self.insist_on_reference()
+            self.require_reference()
         table = self.measure(shard.interventions, list(range(len(self.prompts))))
         if shard.interventions:
             return table[table["method"] != "none"].reset_index(drop=True)
@@ -169,7 +169,7 @@ class Measurement:
     def cases(self, rows: Sequence[int], borrowing: Collection[str]) -> "list[Case]":
         """These examples, each with the ids of its donors; drawn ones are those of the engine.
 
-        borrowing: the interventions' Loan.donor.
+        borrowing: the interventions' ActivationSource.donor.
         """
         from tinyablation.engine.donors import draw_donors
         from tinyablation.engine.hook_backends import Case
@@ -197,7 +197,7 @@ class Measurement:
             found.append(Case(prompt.ids, target, foil, lenders, subject))
         return found
 
-    def insist_on_reference(self) -> HeldModel:
+    def require_reference(self) -> HeldModel:
         """The model that verifies this one, loaded."""
         reference = self.held.reference
         try:
@@ -213,7 +213,7 @@ class Measurement:
     def on_the_reference(self) -> "Measurement":
         """This measurement on the CPU in float32, with the same directions."""
         return Measurement(
-            self.insist_on_reference(),
+            self.require_reference(),
             self.battery,
             self.condition,
             self.examples,

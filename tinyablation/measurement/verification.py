@@ -104,7 +104,7 @@ def verify(
             **noises,
         }
         if not trusted:
-            _insist(measured, metric, labels, rows, main, check)
+            _require(measured, metric, labels, rows, main, check)
     document["noise_floor"] = document["logit_diff"]["noise"]
     document["examples"] = rows
     document["batch"] = batch
@@ -150,7 +150,7 @@ def _sampled(
     }
 
 
-def _insist(
+def _require(
     measured: "Measurement",
     metric: str,
     labels: Sequence[str],

@@ -122,13 +122,13 @@ class Turns:
         *,
         owner: str,
         purpose: str,
-        give_way: Callable[[], None] | None = None,
+        yield_device: Callable[[], None] | None = None,
     ) -> Turn:
         """Wait until so many bytes of these devices can be had, and reserve them.
 
         needed: bytes by device ("cuda:0"), all had at once; none at all is had at once, too.
         owner, purpose: who takes it for what ("gw1", "mistral-7b"), for others' messages.
-        give_way: called once, before the first wait; it must free whatever this process holds of
+        yield_device: called once, before the first wait; it must free what this process holds of
         these devices, models and turns, for a process that waits while it holds may wait for
         itself, or for one that waits for it. Without it the caller holds nothing.
 
@@ -156,9 +156,9 @@ class Turns:
         said: Obstacle | None = None
         try:
             while (obstacle := self._try(number, keys)) is not None:
-                if give_way is not None:
-                    give_way()
-                    give_way = None
+                if yield_device is not None:
+                    yield_device()
+                    yield_device = None
                     continue  # it may have been enough
                 # Once per change of who stands in the way: other programs' figures never rest.
                 if said is None or obstacle.tickets != said.tickets:

@@ -41,7 +41,7 @@ ALONE = Sharing()
 
 
 @dataclass
-class Lodging:
+class Residency:
     """A model in memory, and the turn it holds there until `release`."""
 
     loaded: LoadedModel
@@ -49,19 +49,19 @@ class Lodging:
     devices: tuple[str, ...]  # accelerators it takes memory of
 
 
-def lodge(
+def take_residence(
     entry: ModelEntry,
     facts: ModelFacts,
     *,
     device: str,
     dtype: str,
     sharing: Sharing = ALONE,
-    give_way: Callable[[], None] | None = None,
-) -> Lodging:
+    yield_device: Callable[[], None] | None = None,
+) -> Residency:
     """Load a model where this machine has room for it, waiting for its turn if need be.
 
-    dtype: "float32", "bfloat16" or "float16"; give_way: called before the first wait, to free what
-    this process holds itself. Raises TooLarge where there is no room at all, LoadingError as
+    dtype: "float32", "bfloat16" or "float16"; yield_device: called before the first wait, to
+    free what this process holds itself. Raises TooLarge where there is no room, LoadingError as
     load_model does.
     """
     from tinyablation.models.checkpoint import weight_files
@@ -92,7 +92,7 @@ def lodge(
     turn = None
     if turns is not None and devices:
         turn = turns.take(
-            placement.reserved, owner=sharing.owner, purpose=entry.id, give_way=give_way
+            placement.reserved, owner=sharing.owner, purpose=entry.id, yield_device=yield_device
         )
     try:
         folder = _mapped_copy(entry, facts, dtype, sharing) if copying else facts.folder
@@ -101,7 +101,7 @@ def lodge(
         if turn is not None:
             turn.release()
         raise
-    return Lodging(loaded, turn, devices)
+    return Residency(loaded, turn, devices)
 
 
 def _mapped_copy(entry: ModelEntry, facts: ModelFacts, dtype: str, sharing: Sharing) -> Path:

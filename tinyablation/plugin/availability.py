@@ -23,7 +23,7 @@ from tinyablation.errors import TinyAblationError, Unavailable
 from tinyablation.plugin.judge import BLOCKED, ModelRequired
 from tinyablation.plugin.options import is_claim
 from tinyablation.plugin.selection import cell_of
-from tinyablation.plugin.session_models import roster
+from tinyablation.plugin.session_models import session_models
 
 UNAVAILABLE = "unavailable"  # property of a test: why this machine cannot provide its model
 _missing_key = pytest.StashKey[str]()
@@ -108,7 +108,7 @@ def _uncaptured(item: pytest.Item) -> AbstractContextManager[None]:
     xdist too (its stdout is not).
     """
     manager: Any = item.config.pluginmanager.get_plugin("capturemanager")
-    if manager is None or roster(item.config).is_embedded(cell_of(item)[0]):
+    if manager is None or session_models(item.config).is_embedded(cell_of(item)[0]):
         return nullcontext()
     uncaptured: AbstractContextManager[None] = manager.global_and_fixture_disabled()
     return uncaptured

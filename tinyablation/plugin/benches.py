@@ -133,7 +133,7 @@ def model(
     config.hook.pytest_bench_made(bench=bench, config=config)
     # Asks for the files, downloading those of a hub model, so that what is missing is said at once.
     bench.facts  # noqa: B018
-    _insist_accepted(request, bench)
+    _require_accepted(request, bench)
     lacking = beyond(config, bench.entry.id, bench.facts)
     if lacking is not None:
         end(request.session, lacking)
@@ -144,7 +144,7 @@ def model(
     bench.release()
 
 
-def _insist_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
+def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
     """End the session where the model's tokenizer shows defects that are not accepted."""
     from tinyablation.corpora.examples import CorpusError
 

@@ -20,7 +20,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.availability import UNAVAILABLE
 from tinyablation.plugin.judge import PROPERTY
 from tinyablation.plugin.options import is_claims_run
-from tinyablation.plugin.session_models import named_by_id, roster
+from tinyablation.plugin.session_models import named_by_id, session_models
 
 VALIDITY = "V"  # the family of claims that say whether a condition is valid
 _SHOWN = 6  # reasons of one kind that are listed one by one
@@ -250,7 +250,7 @@ class Unjudged:
             found = groups(record for nodeid, record in records if nodeid not in self.said)
             if found:
                 terminalreporter.write_sep("-", "blocked: cells that could not be judged")
-                asked = roster(self.config).chosen
+                asked = session_models(self.config).chosen
                 for line in (line for group in found for line in lines_of(group, asked)):
                     terminalreporter.write_line(line)
         for failure in self.failures:

@@ -56,10 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.accept_defects and not option.condition:
         raise pytest.UsageError("--accept-defects is about a --condition; give --condition too")
     for name in own_conditions(config):
-        _insist_readable_ids(config, name)
+        _require_readable_ids(config, name)
 
 
-def _insist_readable_ids(config: pytest.Config, name: str) -> None:
+def _require_readable_ids(config: pytest.Config, name: str) -> None:
     """UsageError where a cell's id, model and condition, would read as another model's."""
     try:
         models = registry(config).ids

@@ -13,7 +13,7 @@ from tinyablation.plugin.measurement_fixtures import corrected_only
 
 if TYPE_CHECKING:
     from tinyablation.analysis.coalitions import Coalitions
-    from tinyablation.analysis.emergence import Course
+    from tinyablation.analysis.emergence import TrainingTrajectory
     from tinyablation.analysis.findings import Findings
     from tinyablation.analysis.step_norms import StepNorms
     from tinyablation.analysis.sweeps import Sweep
@@ -103,9 +103,9 @@ def checkpoints(model: "Bench", judge: Judge) -> None:
 @pytest.fixture
 def training(
     corrected: None, checkpoints: None, model: "Bench", valid: str, subject: "Subject"
-) -> "Course":
+) -> "TrainingTrajectory":
     """The leading head over the checkpoints of the model's training, where there are any."""
-    from tinyablation.analysis.emergence import course
+    from tinyablation.analysis.emergence import training_trajectory
 
     head = subject.suppressor
-    return course(model, head, valid)
+    return training_trajectory(model, head, valid)

@@ -89,9 +89,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from tinyablation.evidence.rederivation import MODELS
     from tinyablation.files.manifests import write_json
-    from tinyablation.plugin.session_models import roster
+    from tinyablation.plugin.session_models import session_models
 
-    known = roster(session.config)
+    known = session_models(session.config)
 
     def standing(name: str) -> str:
         if name not in known.registry:

@@ -10,13 +10,13 @@ import pytest
 
 from tinyablation.plugin.judge import Judge
 from tinyablation.plugin.measurement_fixtures import corrected_only
-from tinyablation.plugin.session_models import registry, roster
+from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.plugin.subjects import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tinyablation.analysis.head_vocabulary import Leanings
+    from tinyablation.analysis.head_vocabulary import HeadVocabulary
     from tinyablation.analysis.steering import DoseResponse
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
@@ -29,7 +29,7 @@ TARGET = "facts"  # the condition that the direction is made from, and that stee
 class Reference(NamedTuple):
     """What another model's named head writes under the same condition."""
 
-    leanings: "Leanings"
+    vocabulary: "HeadVocabulary"
     head: "Head"
 
 
@@ -46,13 +46,15 @@ class Steered(NamedTuple):
     runs: tuple[str, ...]
 
 
-def read_leanings(bench: "Bench", condition: str, head: "Head", split: str) -> "Leanings":
+def read_head_vocabulary(
+    bench: "Bench", condition: str, head: "Head", split: str
+) -> "HeadVocabulary":
     """What every head of the model writes under a condition, with the named one's by cluster."""
-    from tinyablation.analysis.head_vocabulary import Leanings
+    from tinyablation.analysis.head_vocabulary import HeadVocabulary
     from tinyablation.measurement.head_readings import Written
 
     reading = bench.reading(condition, Written(head, split))
-    return Leanings(reading, (reading.name,))
+    return HeadVocabulary(reading, (reading.name,))
 
 
 def read_direction(bench: "Bench", head: "Head") -> "Reading":
@@ -80,11 +82,11 @@ def steer(bench: "Bench", condition: str, head: "Head") -> "DoseResponse":
 
 
 @pytest.fixture
-def ov(corrected: None, model: "Bench", valid: str, subject: "Subject") -> "Leanings":
+def ov(corrected: None, model: "Bench", valid: str, subject: "Subject") -> "HeadVocabulary":
     """What the model's heads write at the last token of the condition's confirmation prompts."""
     from tinyablation.corpora.examples import CONFIRMATION
 
-    return read_leanings(model, valid, subject.suppressor, CONFIRMATION)
+    return read_head_vocabulary(model, valid, subject.suppressor, CONFIRMATION)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +119,7 @@ def reference(
         judge(blocked(f"{model.entry.id} is compared with no other model: it names no reference"))
     assert reference_bench is not None
     name = reference_bench.entry.id
-    if reference_bench.entry.is_named_only and name not in roster(request.config).named:
+    if reference_bench.entry.is_named_only and name not in session_models(request.config).named:
         # A model that nobody named is never downloaded, not even to compare with.
         judge(blocked(f"it is compared with {name}, which this session does not name: name both"))
     declared = subjects(request.config).for_model(name)
@@ -131,7 +133,7 @@ def reference(
     if reason is not None:
         judge(blocked(f"{condition} is not valid for the reference {name}: {reason}"))
     head = declared.suppressor
-    return Reference(read_leanings(reference_bench, condition, head, CONFIRMATION), head)
+    return Reference(read_head_vocabulary(reference_bench, condition, head, CONFIRMATION), head)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ from tinyablation.plugin.robustness import examine
 from tinyablation.plugin.scope import scope_of
 from tinyablation.plugin.screening_option import screened
 from tinyablation.plugin.selection import cell_of, claim_id, read_docstring, refuse
-from tinyablation.plugin.session_models import model_options, roster
+from tinyablation.plugin.session_models import model_options, session_models
 from tinyablation.plugin.snapshots import compare, uncompared
 from tinyablation.plugin.subjects import how_found
 from tinyablation.records import records
@@ -266,7 +266,7 @@ def judge(
         record = _fill(item, verdict, **given) | checks
         record |= plain(examine(item, verdict, record), "robustness")
         record["prediction_changed"] = prediction_changed(item, record)
-        known, measured = roster(item.config), measured_with(item)
+        known, measured = session_models(item.config), measured_with(item)
         own = record["condition"] in own_conditions(item.config)
         if not own and protocol(item.config) == "corrected" and known.is_listed(record["model"]):
             reason = uncompared(item.config, screened=bool(record["screened"]), **measured)
@@ -401,7 +401,7 @@ def _conclude(item: pytest.Item, record: Mapping[str, Any]) -> None:
 def _is_registered(item: pytest.Item, record: Mapping[str, Any]) -> bool:
     """Whether a cell of this kind is expected to have a prediction."""
     own = record["condition"] in own_conditions(item.config)
-    return not own and roster(item.config).is_embedded(record["model"])
+    return not own and session_models(item.config).is_embedded(record["model"])
 
 
 def _of(item: pytest.Item, record: Mapping[str, Any]) -> str:

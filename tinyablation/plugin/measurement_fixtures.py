@@ -68,7 +68,7 @@ def corrected(model: "Bench", judge: Judge) -> None:
 @pytest.fixture
 def valid(model: "Bench", condition: str, judge: Judge) -> str:
     """The condition, if it is valid for the model; else the claim is blocked."""
-    _insist_valid(model, condition, judge)
+    _require_valid(model, condition, judge)
     return condition
 
 
@@ -201,7 +201,7 @@ def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject")
     return findings.paths(valid, subject.suppressor)
 
 
-def _insist_valid(model: "Bench", condition: str, judge: Judge) -> None:
+def _require_valid(model: "Bench", condition: str, judge: Judge) -> None:
     from tinyablation.verdicts.verdicts import blocked
 
     reason = model.gate.hindrance(condition)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.plugin.session_models import roster
+from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import SessionModel
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def model_cards(
     (judging.measured_with). A card is <source>/card.json. One that cannot be read is said in the
     model's note, for a report must not be lost to it.
     """
-    known = roster(config)
+    known = session_models(config)
     return [
         _card(entry, measured.get(name, {}))
         for name, entry in known.registry.items()

@@ -8,7 +8,7 @@ import pytest
 from tinyablation.plugin.conditions import own_conditions
 from tinyablation.plugin.options import asked_cells, claims_folder, collects_every_claim, protocol
 from tinyablation.plugin.selection import cell_of, claim_id
-from tinyablation.plugin.session_models import roster
+from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import ALL_CONDITIONS
 from tinyablation.verdicts.misses import MISSES, Miss, Misses, load_misses
 from tinyablation.verdicts.registered import (
@@ -44,7 +44,9 @@ def predicted(item: pytest.Item) -> Prediction | None:
     """
     if cell_of(item)[1] in own_conditions(item.config):
         return None
-    if protocol(item.config) == "published" or not roster(item.config).is_listed(cell_of(item)[0]):
+    if protocol(item.config) == "published" or not session_models(item.config).is_listed(
+        cell_of(item)[0]
+    ):
         return None
     return predictions(item.config).for_cell(claim_id(item), *cell_of(item))
 
@@ -106,7 +108,7 @@ def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | Non
         return None
     registered = predictions(config)
     collected = {claim_id(item) for item in claims}
-    known = roster(config).listed
+    known = session_models(config).listed
     own = own_conditions(config)
     cells = {(claim_id(item), *cell_of(item)) for item in claims if cell_of(item)[1] not in own}
     unused = registered.unused(cell for cell in cells if cell[1] == "" or cell[1] in known)

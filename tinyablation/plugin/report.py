@@ -112,7 +112,7 @@ def other_folder(config: pytest.Config) -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
         return
-    _insist_writable(reports_base(config))
+    _require_writable(reports_base(config))
     if config.option.htmlpath is None:
         config.option.htmlpath = str(reports_folder(config) / "pytest.html")
         config.option.self_contained_html = True
@@ -141,7 +141,7 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
     return baseline
 
 
-def _insist_writable(folder: Path) -> None:
+def _require_writable(folder: Path) -> None:
     """Say at once that nothing can be written, before anything is measured in vain."""
     there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):

@@ -21,7 +21,7 @@ import pytest
 
 from tinyablation.plugin.conditions import conditions
 from tinyablation.plugin.options import is_claims_run
-from tinyablation.plugin.session_models import model_in_nodeid, registry, roster
+from tinyablation.plugin.session_models import model_in_nodeid, registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
             super().__init__(config, log)
             entries = registry(config)
             self.models = entries.ids
-            self.embedded = roster(config).listed.local_ids
+            self.embedded = session_models(config).listed.local_ids
             self.twins = {name: entry.twin for name, entry in entries.items() if entry.twin}
             others = [name for name in self.models if name not in self.embedded]
             self.conditions = conditions(config)

@@ -19,7 +19,7 @@ import pytest
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.conditions import conditions
 from tinyablation.plugin.options import is_claim, wanted_ids
-from tinyablation.plugin.session_models import registry, roster
+from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, claim_order
 from tinyablation.spelling import nearest
 
@@ -106,7 +106,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.Collector.CollectError(f"{where}: {definition.name}: {complaint}")
     if "model" in metafunc.fixturenames:
         try:
-            ids, known = roster(metafunc.config).collected, registry(metafunc.config)
+            ids, known = session_models(metafunc.config).collected, registry(metafunc.config)
         except TinyAblationError as error:
             raise pytest.Collector.CollectError(str(error)) from error
         models = [
@@ -149,7 +149,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if wanted:
         _keep(config, items, lambda item: any(matches_claim(n, claim_id(item)) for n in wanted))
     if config.option.model:
-        chosen = roster(config).chosen
+        chosen = session_models(config).chosen
         _keep(config, items, lambda item: cell_of(item)[0] in chosen)
     if any("model" in getattr(getattr(item, "callspec", None), "params", ()) for item in items):
         _sort(config, items)

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from tinyablation.models.registry import ModelEntry, Registry
 
 HUB = "hub"  # the marker of every cell of a hub model
-_roster_key = pytest.StashKey["Roster"]()
+_roster_key = pytest.StashKey["SessionModels"]()
 
 
 @dataclass(frozen=True)
-class Roster:
+class SessionModels:
     """The models of a session.
 
     listed: those of the file; registry: those and the ones that only --model names; chosen: what
@@ -73,7 +73,7 @@ class Roster:
         return model == "" or (model in self.listed and model != self.by_hand)
 
 
-def roster(config: pytest.Config) -> Roster:
+def session_models(config: pytest.Config) -> SessionModels:
     """The models of this session, made once; RegistryError for a wrong file or --model."""
     if _roster_key not in config.stash:
         config.stash[_roster_key] = _make(config)
@@ -82,7 +82,7 @@ def roster(config: pytest.Config) -> Roster:
 
 def registry(config: pytest.Config) -> "Registry":
     """All models of this session, by id; RegistryError for a wrong file or --model."""
-    return roster(config).registry
+    return session_models(config).registry
 
 
 def model_in_nodeid(nodeid: str, models: Sequence[str]) -> str | None:
@@ -104,7 +104,7 @@ def named_by_id(config: pytest.Config) -> tuple[str, ...]:
     """The models that the command names, each by its whole id: by --model, as a word of -k that is
     not negated, or in a node id. "mistral" names none of these, but whatever has it in its id.
     """
-    known = roster(config)
+    known = session_models(config)
     words = {word.lower() for word in asked_words(config.option.keyword)}
     cells = {model_in_nodeid(nodeid, known.registry.ids) for nodeid in asked_cells(config)}
     return tuple(
@@ -117,7 +117,7 @@ def named_hub_models(config: pytest.Config) -> tuple[str, ...]:
     if not is_claims_run(config):
         return ()
     try:
-        known = roster(config)
+        known = session_models(config)
         return tuple(name for name in known.named if known.registry[name].is_hub)
     except TinyAblationError:
         return ()  # said at collection, or by pytest_configure if --model is at fault
@@ -125,7 +125,7 @@ def named_hub_models(config: pytest.Config) -> tuple[str, ...]:
 
 def model_options(config: pytest.Config, model: str) -> list[str]:
     """The options that a command which names cells of the model by node id needs besides."""
-    option, known = config.option, roster(config)
+    option, known = config.option, session_models(config)
     given: list[str] = []
     if not known.is_listed(model):
         entry, name = known.registry[model], known.chosen.get(model, model)
@@ -149,17 +149,17 @@ def provide(
     config: pytest.Config, listed: Sequence["ModelEntry"], unlisted: Sequence["ModelEntry"]
 ) -> None:
     """Make this session's models those of the file and these, as if the file listed some of them
-    and --model named the others. Call it before anything asks for the roster.
+    and --model named the others. Call it before anything asks which models there are.
     """
     from tinyablation.models.registry import load_registry
 
     known = load_registry(config.rootpath / "fixtures" / "models.toml").with_entries(listed)
     named = tuple(entry.id for entry in (*listed, *unlisted) if entry.is_named_only)
     chosen = {entry.id: entry.id for entry in unlisted}
-    config.stash[_roster_key] = Roster(known, known.with_entries(unlisted), chosen, named)
+    config.stash[_roster_key] = SessionModels(known, known.with_entries(unlisted), chosen, named)
 
 
-def _make(config: pytest.Config) -> Roster:
+def _make(config: pytest.Config) -> SessionModels:
     from tinyablation.models.registry import load_registry
 
     listed = load_registry(config.rootpath / "fixtures" / "models.toml")
@@ -172,7 +172,7 @@ def _make(config: pytest.Config) -> Roster:
         named = tuple(name for name in chosen if found[name].is_named_only)
     else:
         named = _named(config, listed)
-    made = Roster(listed, found, chosen, named)
+    made = SessionModels(listed, found, chosen, named)
     one = made.asked
     by_hand = one[0] if config.option.heads is not None and len(one) == 1 else ""
     return replace(made, by_hand=by_hand)
@@ -240,7 +240,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--revision says which state of a --model; give --model too")
     try:
         if option.model:
-            roster(config)
+            session_models(config)
         if not option.collectonly:
             _check_folders(config)
             if executor(config).is_local:
@@ -255,9 +255,9 @@ def _check_folders(config: pytest.Config) -> None:
     Models of the hub are looked at when they are there. One of the four tested architectures needs
     no import of TransformerLens, which takes 4 s, to be told.
     """
-    for model in roster(config).chosen if config.option.model else ():
+    for model in session_models(config).chosen if config.option.model else ():
         entry = registry(config)[model]
-        if model not in roster(config).listed and entry.source is not None:
+        if model not in session_models(config).listed and entry.source is not None:
             from tinyablation.models.checkpoint import gguf_in, read_config
             from tinyablation.models.gguf import check
             from tinyablation.models.loading import check_architecture
@@ -284,7 +284,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     if not is_claims_run(config):
         return None
     try:
-        known = roster(config)
+        known = session_models(config)
     except TinyAblationError:
         return None
     lines = [

@@ -29,7 +29,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
 from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run
 from tinyablation.plugin.selection import cell_of, claim_id
-from tinyablation.plugin.session_models import registry, roster
+from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS, claim_order
 from tinyablation.verdicts.registered import Subject, Subjects, load_subjects
 
@@ -85,7 +85,7 @@ def subjects(config: pytest.Config) -> Subjects:
     if _subjects_key not in config.stash:
         path = claims_folder(config) / "subjects.toml"
         declared = load_subjects(path) if path.exists() else Subjects(path, {})
-        model = roster(config).by_hand
+        model = session_models(config).by_hand
         if model:
             by_hand = {model: parse_heads(config.option.heads)}
             declared = declared._replace(subjects={**declared.subjects, **by_hand})
@@ -95,7 +95,7 @@ def subjects(config: pytest.Config) -> Subjects:
 
 def beyond(config: pytest.Config, model: str, facts: "ModelFacts") -> str | None:
     """What is wrong with --heads for a model of this shape; None where nothing is."""
-    if model != roster(config).by_hand:
+    if model != session_models(config).by_hand:
         return None
     for head in subjects(config).subjects[model].heads:
         if head.layer >= facts.n_layers or head.head >= facts.n_heads:
@@ -184,7 +184,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         parse_heads(config.option.heads)
-        models = roster(config).asked
+        models = session_models(config).asked
     except TinyAblationError as error:
         raise pytest.UsageError(str(error)) from error
     if len(models) != 1:
@@ -227,7 +227,7 @@ def _lacks(item: pytest.Item) -> bool:
                 f"{item.nodeid}: needs {need!r}, which is unknown; known: {', '.join(NEEDS)}"
             )
     model, _ = cell_of(item)
-    known = roster(item.config)
+    known = session_models(item.config)
     if not needs or model == "":
         return False
     if subjects(item.config).for_model(model) is not None and model != known.by_hand:

@@ -27,7 +27,7 @@ from tinyablation.plugin.options import (
     wanted_ids,
 )
 from tinyablation.plugin.selection import matches_claim, no_such_claim, refuse
-from tinyablation.plugin.session_models import roster
+from tinyablation.plugin.session_models import session_models
 from tinyablation.spelling import SLIP, nearest
 
 LIKE = 0.6  # where nothing matches anyway: difflib's own
@@ -177,7 +177,7 @@ def pytest_collection_modifyitems(
         unknown = [word for word in words if not any(word.lower() in name for name in names)]
         # What is known, and excluded by another option, is said by pytest: all deselected.
         if unknown or not (option.claim or option.model or option.markexpr or option.deselect):
-            known = (*roster(config).collected, *conditions(config))
+            known = (*session_models(config).collected, *conditions(config))
             refuse(config, items, nothing_matches(expression, unknown, tests, known))
     return result
 

@@ -31,7 +31,7 @@ from tinyablation.files.manifests import (
 from tinyablation.records.plain import plain
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.address import RunConfig
-from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, RunStore, insist_on_config
+from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, RunStore, require_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,7 @@ def obtain_reading(
 
 
 def _reuse(folder: Path, config: RunConfig) -> Reading:
-    insist_on_config(folder, config)
+    require_config(folder, config)
     files = check_manifest(folder)["files"]
     if READING not in files:
         raise RunError(f"{folder / MANIFEST}: does not list {READING}. {remedy(folder)}")
@@ -129,7 +129,7 @@ def _begin(folder: Path, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     if (folder / CONFIG).exists():
-        insist_on_config(folder, config)
+        require_config(folder, config)
     strange = sorted({path.name for path in folder.iterdir()} - set(FILES))
     if strange or (not (folder / CONFIG).exists() and any(folder.iterdir())):
         held = strange or sorted(path.name for path in folder.iterdir())

@@ -63,7 +63,7 @@ def fill(
             else:
                 if waiting_since is None:
                     waiting_since = time.monotonic()
-                    locks.make_way()
+                    locks.yield_device()
                 elif 0 <= locks.timeout < time.monotonic() - waiting_since:
                     raise locks.refusal(locks.claim_path(left[0].key))
                 time.sleep(POLL_SECONDS)

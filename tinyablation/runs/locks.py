@@ -48,7 +48,7 @@ class RunLocks:
             try:
                 _acquire(lock, 0)
             except Timeout:
-                self.make_way()
+                self.yield_device()
                 _acquire(lock, self.timeout)
         except Timeout as error:
             raise self.refusal(Path(lock.lock_file)) from error
@@ -79,7 +79,7 @@ class RunLocks:
         finally:
             lock.release()
 
-    def make_way(self) -> None:
+    def yield_device(self) -> None:
         """Give up what others may need, before waiting for one of them."""
         if self.before_waiting is not None:
             self.before_waiting()

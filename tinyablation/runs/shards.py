@@ -109,7 +109,7 @@ class Plan:
         }
         return digest(covered)[:HASH_DIGITS]
 
-    def insist(self, recorded: dict[str, Any], path: Path) -> None:
+    def require(self, recorded: dict[str, Any], path: Path) -> None:
         """RunError if the directory was made from other examples or another battery."""
         for name, value in self.record().items():
             if recorded.get(name) != value:
@@ -357,8 +357,8 @@ def has_partial(folder: Path) -> bool:
     return (folder / SHARDS).exists() or (folder / PARTIAL_SUMMARY).exists()
 
 
-def insist_on_plan(folder: Path, plan: Plan) -> None:
+def require_plan(folder: Path, plan: Plan) -> None:
     """RunError if an incomplete run in `folder` was begun from other examples or shards."""
     path = folder / PARTIAL_SUMMARY
     if path.exists():
-        plan.insist(read_json(path).get("plan", {}), path)
+        plan.require(read_json(path).get("plan", {}), path)

@@ -48,8 +48,8 @@ from tinyablation.runs.shards import (
     Plan,
     ShardFolder,
     has_partial,
-    insist_on_plan,
     remove_partial,
+    require_plan,
     sidecar_path,
 )
 from tinyablation.verdicts.verdicts import Noise
@@ -274,9 +274,9 @@ class RunStore:
 
     def _reuse(self, config: RunConfig, plan: Plan) -> Run:
         folder = self.path(config)
-        insist_on_config(folder, config)
+        require_config(folder, config)
         manifest = check_manifest(folder, hashed=(CONFIG, *TABLES))
-        plan.insist(manifest.get("plan", {}), folder / MANIFEST)
+        plan.require(manifest.get("plan", {}), folder / MANIFEST)
         return Run(folder, config)
 
     def _begin(self, config: RunConfig, plan: Plan) -> ShardFolder | Run:
@@ -292,14 +292,14 @@ class RunStore:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             if (folder / CONFIG).exists():
-                insist_on_config(folder, config)
+                require_config(folder, config)
             else:
                 remove_leftovers(folder)  # nobody writes here before there is a config
                 if any(folder.iterdir()):
                     strange = sorted(path.name for path in folder.iterdir())
                     raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
                 write_json(folder / CONFIG, config.model_dump(mode="json"))
-            insist_on_plan(folder, plan)
+            require_plan(folder, plan)
         return ShardFolder(folder, plan, config.dtype)
 
     def _finish(
@@ -416,7 +416,7 @@ def _read_config(folder: Path) -> RunConfig:
     return config
 
 
-def insist_on_config(folder: Path, config: RunConfig) -> None:
+def require_config(folder: Path, config: RunConfig) -> None:
     """Refuse a directory whose config.json is not this config; RunError names the fields."""
     found = read_json(folder / CONFIG)
     expected = config.model_dump(mode="json")

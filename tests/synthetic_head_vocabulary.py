@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyablation.analysis.head_vocabulary import Leanings
+from tinyablation.analysis.head_vocabulary import HeadVocabulary
 from tinyablation.corpora.lexicons import (
     PERMUTATIONS,
     Usable,
@@ -33,7 +33,7 @@ def own_vector(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=VOCAB)
 
 
-def make_leanings(
+def make_head_vocabulary(
     hedging: Mapping[tuple[int, int], float] | None = None,
     *,
     model: str = "made-up",
@@ -45,7 +45,7 @@ def make_leanings(
     words: Mapping[str, Usable] = WORDS,
     texts: str = " w",
     seed: int = 0,
-) -> Leanings:
+) -> HeadVocabulary:
     """Sixteen heads that write noise, an axis in common (by chance towards or away), and hedges.
 
     hedging: by head, how far the hedges' logits are raised, in standard deviations of its own;
@@ -66,7 +66,7 @@ def make_leanings(
         raised = (hedging or {}).get(head, 0.0) + hedging_spread * rng.normal(size=CLUSTERS)
         each[:, words["hedges"].ids] += (raised * own.std())[:, None]
         logits[:, place] = each
-    return Leanings(
+    return HeadVocabulary(
         _computed(logits, heads, model, tokenizer, words, texts, seed), (f"{model}-ov",)
     )
 
