@@ -17,6 +17,7 @@ AGREEMENT_FLOOR = 0.5
 
 
 @pytest.mark.claim("H1.1")
+@pytest.mark.counterexample("suppression")
 def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """Some head of layer 0 suppresses the right answer, and no head of another layer does so more.
 
@@ -48,6 +49,7 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
 
 
 @pytest.mark.claim("H1.1")
+@pytest.mark.counterexample("suppression")
 def test_named_head_tops_its_layer(sweep, subject, judge):
     """The head that the study names (or that was planted) is the top suppressor of its layer.
 
@@ -130,6 +132,7 @@ def test_same_heads_lead_in_every_condition(sweeps, judge):
 
 
 @pytest.mark.claim("H1.4")
+@pytest.mark.counterexample("suppression")
 @pytest.mark.needs("named heads")
 def test_sibling_has_the_same_suppressor(sweep, subject, judge):
     """The head that leads in a sibling model suppresses here too, under the same number.
@@ -154,6 +157,7 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
 
 
 @pytest.mark.claim("H1.5")
+@pytest.mark.counterexample("suppression")
 @pytest.mark.needs("named heads")
 @pytest.mark.usefixtures("trio")
 def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
@@ -180,6 +184,7 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
 
 
 @pytest.mark.claim("H1.6")
+@pytest.mark.counterexample("suppression")
 @pytest.mark.needs("named heads")
 def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
     """The head that the handover names for Mistral is the primary suppressor of layer 0.
@@ -204,6 +209,7 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
 
 
 @pytest.mark.claim("H1.7")
+@pytest.mark.counterexample("suppression")
 @pytest.mark.needs("named heads")
 def test_named_pair_suppresses(subsets, coalitions, subject, judge):
     """The pair of layer-0 heads that the study names for Mistral suppresses the right answer.
@@ -230,6 +236,7 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
 
 
 @pytest.mark.claim("H1.8")
+@pytest.mark.counterexample("lead")
 def test_no_other_head_does_as_well(sweep, subject, judge):
     """No other head of the whole model raises the logit difference as much as the named one.
 

@@ -32,6 +32,7 @@ LITTLE = 0.25
 
 
 @pytest.mark.claim("H5.1")
+@pytest.mark.counterexample("suppression")
 def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
     """Zeroing the three named heads together raises the logit difference.
 

@@ -11,6 +11,7 @@ from tinyablation.measurement.validity import exceeds_prior, follows_answers, is
 
 
 @pytest.mark.claim("V.1")
+@pytest.mark.counterexample("knowledge")
 def test_model_is_competent(counting, model, judge):
     """The model prefers the right answer.
 

@@ -14,9 +14,10 @@ from fixtures.organisms.tokenizer import build_tokenizer
 from tinyablation.analysis.counterexamples import DRAWS, N_GRAMMAR
 from tinyablation.corpora.knowledge import load_knowledge
 from tinyablation.interventions.interventions import AblateHeads
-from tinyablation.plugin.boundary import LEADS, SUPPRESSES, boundary_of
+from tinyablation.plugin.boundary import boundary_of
 from tinyablation.verdicts.verdicts import Noise
 
+pytest_plugins = ["pytester"]
 TABLES = Path(__file__).parents[2] / "corpora" / "knowledge"
 HEADS = tuple((layer, head) for layer in range(2) for head in range(4))
 
@@ -67,10 +68,16 @@ def config():
 def judged(config):
     """Ask for the boundary of one cell."""
 
-    def ask(bench, claim="H1.1", subject="0:2", status="supported", condition="facts", **given):
+    def ask(bench, kind="suppression", subject="0:2", status="supported", **given):
+        condition = given.pop("condition", "facts")
         given = given or {"sweep": Sweep()}
-        item = SimpleNamespace(config=config, funcargs={"model": bench, **given})
-        record = {"claim": claim, "subject": subject, "condition": condition}
+        marker = None if kind is None else pytest.mark.counterexample(kind).mark
+        item = SimpleNamespace(
+            config=config,
+            funcargs={"model": bench, **given},
+            get_closest_marker={"counterexample": marker}.get,
+        )
+        record = {"subject": subject, "condition": condition}
         return boundary_of(item, SimpleNamespace(status=status), record)
 
     return ask
@@ -83,17 +90,15 @@ def test_only_what_is_supported_has_a_boundary(judged, status):
     assert bench.engine.asked == []
 
 
-@pytest.mark.parametrize("claim", ["H1.2", "H1.3", "H5.4", "V.2"])
-def test_claims_that_say_nothing_of_one_prompt_have_none(judged, claim):
+def test_claims_that_say_nothing_of_one_prompt_have_none(judged):
     bench = Bench({(0, 2): -1.0})
-    assert judged(bench, claim=claim, subject=None) is None
+    assert judged(bench, kind=None, subject=None) is None
     assert bench.engine.asked == []
 
 
-@pytest.mark.parametrize("claim", SUPPRESSES)
-def test_the_heads_of_the_record_are_ablated(judged, claim):
+def test_the_heads_of_the_record_are_ablated(judged):
     bench = Bench({(0, 2): -1.0, (0, 3): 0.5})
-    found = judged(bench, claim=claim, subject="0:3 0:2", subsets=Sweep())
+    found = judged(bench, subject="0:3 0:2", subsets=Sweep())
     assert found.failed == found.searched == N_GRAMMAR
     assert found.found[0].delta == -0.5
     assert "zeroing 0:2 and 0:3 lowers LD" in found.rule
@@ -102,12 +107,11 @@ def test_the_heads_of_the_record_are_ablated(judged, claim):
     }
 
 
-@pytest.mark.parametrize("claim", LEADS)
-def test_a_lead_is_over_the_best_other_head(judged, claim):
+def test_a_lead_is_over_the_best_other_head(judged):
     """The head raises LD by 1, the other by 3: suppression holds, the lead fails everywhere."""
     bench = Bench({(0, 2): 1.0, (1, 3): 3.0})
     assert judged(bench).failed == 0
-    found = judged(bench, claim=claim)
+    found = judged(bench, "lead")
     assert found.failed == found.searched == N_GRAMMAR
     assert found.found[0].delta == -2.0
     assert "zeroing 0:2 raises LD less than zeroing 1:3" in found.rule
@@ -116,14 +120,14 @@ def test_a_lead_is_over_the_best_other_head(judged, claim):
 def test_a_model_that_knows_the_answers_fails_where_it_prefers_the_wrong_one(judged):
     tables = SimpleNamespace(noise=0.01)
     bench = Bench({})
-    assert judged(bench, "V.1", None, counting=tables).failed == 0
+    assert judged(bench, "knowledge", None, counting=tables).failed == 0
     wrong = Bench({}, clean=-5.0)
-    found = judged(wrong, "V.1", None, counting=tables)
+    found = judged(wrong, "knowledge", None, counting=tables)
     assert found.failed == found.searched == N_GRAMMAR
     assert (found.found[0].clean_ld, found.found[0].delta) == (-5.0, -5.0)
     assert "prefers the wrong answer" in found.rule
     assert {tuple(labels) for _, labels in wrong.engine.asked} == {()}
-    assert judged(Bench({}, clean=-0.009), "V.1", None, counting=tables).failed == 0
+    assert judged(Bench({}, clean=-0.009), "knowledge", None, counting=tables).failed == 0
 
 
 def test_the_noise_of_the_measurement_counts(judged):
@@ -135,15 +139,15 @@ def test_the_noise_of_the_measurement_counts(judged):
 @pytest.mark.slow
 def test_claims_about_the_same_heads_share_a_sample(judged):
     bench = Bench({(0, 2): -1.0})
-    first = judged(bench, "H1.1")
+    first = judged(bench)
     assert bench.engine.asked[0] == (N_GRAMMAR, ["zero_folded:0.2"])
     before = len(bench.engine.asked)
-    assert judged(bench, "H1.4") == first
+    assert judged(bench, subject="0:2") == first
     again = bench.engine.asked[before:]
     assert again and all(size < N_GRAMMAR // 2 for size, _ in again)
-    judged(bench, "H1.1", subject="0:1")
-    judged(bench, "H1.1", condition="negation")
-    judged(Bench({(0, 2): 1.0}), "H1.1")
+    judged(bench, subject="0:1")
+    judged(bench, condition="negation")
+    judged(Bench({(0, 2): 1.0}))
     wholes = [asked for asked in bench.engine.asked if asked[0] == N_GRAMMAR]
     assert len(wholes) == 3
 
@@ -180,3 +184,12 @@ def test_where_nothing_fails_more_is_drawn(judged):
     found = judged(Bench({(0, 2): 1.0}))
     assert (found.failed, found.found) == (0, [])
     assert N_GRAMMAR < found.searched <= N_GRAMMAR + DRAWS
+
+
+def test_a_marker_of_no_kind_is_a_usage_error(suite):
+    marked = suite.claim().replace("@pytest", '@pytest.mark.counterexample("odd")\n@pytest', 1)
+    suite.claims("test_heads", marked)
+    result = suite.run("claims")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = result.stdout.str() + result.stderr.str()
+    assert 'its marker counterexample takes one of "suppression", "lead", "knowledge"' in text

@@ -1,8 +1,7 @@
 """The boundary of a cell: prompts of its condition's grammar on which a supported claim fails.
 
-Searched for the claim that the model knows the answers, and for claims that ablating one head, or
-one set of heads, raises the logit difference. Claims about shares, ranks or several effects say
-nothing about a single prompt.
+Searched for claims that say what a single prompt would be a counterexample of, with the marker
+`counterexample(kind)`. Claims about shares, ranks or several effects say nothing about one prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-# The record's subject is what these claims are about: a head, or the heads of a set. On a prompt,
-# the first fail where ablating it lowers LD; the second where that does less than ablating the best
-# other head does.
-SUPPRESSES = ("H1.1", "H1.4", "H1.5", "H1.6", "H1.7", "H5.1")
-LEADS = ("H1.8",)
-# On a prompt it fails where the model prefers the wrong answer.
-KNOWS = ("V.1",)
-
+# When a claim fails on a prompt; its heads are the record's subject, one head or a set.
+KINDS = {
+    "suppression": "ablating its heads lowers LD",
+    "lead": "ablating its heads raises LD less than ablating the best other head does",
+    "knowledge": "the model prefers the wrong answer",
+}
+MARKER = "counterexample"
 NOT_SEARCHED = "not searched: "  # how the rule of a boundary begins that could not be looked for
 
 
@@ -43,17 +41,31 @@ class _Condition(NamedTuple):
 _conditions_key = pytest.StashKey["WeakKeyDictionary[Bench, dict[str, _Condition]]"]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    kinds = "; ".join(f'"{kind}": {fails}' for kind, fails in KINDS.items())
+    config.addinivalue_line("markers", f"{MARKER}(kind): when the claim fails on a prompt, {kinds}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers(MARKER):
+            if len(marker.args) != 1 or marker.args[0] not in KINDS:
+                known = ", ".join(f'"{kind}"' for kind in KINDS)
+                raise pytest.UsageError(f"{item.nodeid}: its marker {MARKER} takes one of {known}")
+
+
 def boundary_of(
     item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]
 ) -> Boundary | None:
     """What a search found for this cell; None where there is nothing to search for.
 
     record: the cell's, with its verdict and subject. That is where the claim is not supported, or
-    not one of those above. Where no prompt can be made, the boundary's rule says why.
+    has no marker. Where no prompt can be made, the boundary's rule says why.
     """
-    claim = record["claim"]
-    if verdict.status != "supported" or claim not in (*SUPPRESSES, *LEADS, *KNOWS):
+    marker = item.get_closest_marker(MARKER)
+    if verdict.status != "supported" or marker is None:
         return None
+    kind = marker.args[0]
     from tinyablation.analysis.counterexamples import Answer, search, survey
     from tinyablation.corpora.grammar import GrammarError
     from tinyablation.corpora.knowledge import KnowledgeError
@@ -61,11 +73,11 @@ def boundary_of(
     given: dict[str, Any] = item.funcargs  # type: ignore[attr-defined]
     bench: Bench = given["model"]
     about: About
-    if claim in KNOWS:
+    if kind == "knowledge":
         about, noise = Answer(), given["counting"].noise
     else:
         effects = given["sweep"] if "sweep" in given else given["subsets"]
-        about, noise = _ablation(claim, record["subject"], effects), effects.noise()
+        about, noise = _ablation(kind, record["subject"], effects), effects.noise()
     try:
         shared = _shared(item.config, bench, record["condition"])
     except (KnowledgeError, GrammarError) as error:  # corpora of a folder without knowledge tables
@@ -88,14 +100,14 @@ def boundary_of(
     )
 
 
-def _ablation(claim: str, subject: str, effects: Any) -> "Ablation":
+def _ablation(kind: str, subject: str, effects: Any) -> "Ablation":
     """What is done to the heads that a record names ("0:7", "0:0 0:5 0:7")."""
     from tinyablation.analysis.counterexamples import Ablation
     from tinyablation.heads import Head
 
     heads = tuple(sorted(Head.parse(name) for name in subject.split()))
     over: tuple[Head, ...] = ()
-    if claim in LEADS:
+    if kind == "lead":
         others = [head for head in effects.heads if head not in heads]
         over = (effects.top_suppressor(among=others),)
     return Ablation(heads, over, effects.method)
