@@ -145,6 +145,7 @@ def embedded() -> list[dict[str, Any]]:
     """A cell for each embedded model and condition."""
     from tinyablation.corpora.examples import CONDITIONS
     from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.setup import Setup
     from tinyablation.models.registry import load_registry
     from tinyablation.runs.store import RunStore
     from tinyablation.verdicts.registered import load_subjects
@@ -154,9 +155,8 @@ def embedded() -> list[dict[str, Any]]:
     cells = []
     with tempfile.TemporaryDirectory() as folder:
         for name in registry.local_ids:
-            bench = Bench(
-                registry[name], corpora=ROOT / "corpora", store=RunStore(Path(folder)), threads=1
-            )
+            setup = Setup(entry=registry[name], corpora=ROOT / "corpora")
+            bench = Bench(setup, RunStore(Path(folder)), threads=1)
             subject = subjects.for_model(name)
             assert subject is not None
             planted = subject.suppressor if subject.source == "planted" else None

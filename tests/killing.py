@@ -40,6 +40,7 @@ from tinyablation.interventions.batteries import (
 from tinyablation.interventions.interventions import AblateHeads, AblationMethod
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.plan import plan_run
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.runs.shards import PARTIAL_SUMMARY, SHARDS, Plan
 from tinyablation.runs.store import (
@@ -90,7 +91,9 @@ class SmallShards:
 def bench(store: Path, corpora: Path) -> Bench:
     entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"]
     # A lock that the dead still held would be an error after a minute, not a test that hangs.
-    return Bench(entry, corpora=corpora, store=RunStore(store, lock_timeout=PATIENCE), threads=1)
+    return Bench(
+        Setup(entry=entry, corpora=corpora), RunStore(store, lock_timeout=PATIENCE), threads=1
+    )
 
 
 def fork(work: Callable[[], object]) -> int:

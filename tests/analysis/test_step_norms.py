@@ -24,13 +24,14 @@ WARM = """
 import sys
 from pathlib import Path
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.runs.store import RunStore
 from tinyablation.analysis.step_norms import stepnorms
 
 root, store = map(Path, sys.argv[1:])
 entry = load_registry(root / "fixtures" / "models.toml")["tiny-gpt2"]
-bench = Bench(entry, corpora=root / "corpora", store=RunStore(store), share=0.2)
+bench = Bench(Setup(entry=entry, corpora=root / "corpora", share=0.2), RunStore(store))
 found = stepnorms(bench, "facts", ((0, 0), (0, 5), (0, 7)))
 print(found.effect(((0, 0), (0, 5), (0, 7)), column="step_norm_early").estimate)
 print("torch" in sys.modules)

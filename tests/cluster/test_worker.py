@@ -63,9 +63,9 @@ def test_a_job_is_plain_json_and_reads_back(corpora, tmp_path):
     job = job_of(bench(tmp_path / "runs", corpora, device="cuda:1", dtype="bfloat16"))
     text = job.model_dump_json()
     assert Job.model_validate_json(text) == job
-    plain = json.loads(text)
-    assert plain["bench"]["device"] == "cuda" and plain["bench"]["dtype"] == "bfloat16"
-    assert plain["bench"]["entry"]["source"] == str(REGISTRY["tiny-llama"].source)
+    setup = json.loads(text)["bench"]["setup"]
+    assert setup["device"] == "cuda" and setup["dtype"] == "bfloat16"
+    assert setup["entry"]["source"] == str(REGISTRY["tiny-llama"].source)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tinyablation.corpora.tokenisation import load_tokenizer
 from tinyablation.evidence.bundle import write_bundle
 from tinyablation.evidence.rederivation import EvidenceError
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.records.conditions import NAMES
 from tinyablation.records.records import Record, RecordFile, Session
@@ -200,7 +201,7 @@ def test_its_runs_have_their_own_addresses_here_and_on_a_worker(own, rows, tmp_p
     entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2"]
     made = own(rows)
     store = RunStore(tmp_path / "runs")
-    bench = Bench(entry, corpora=ROOT / "corpora", store=store, own={"mine": made})
+    bench = Bench(Setup(entry=entry, corpora=ROOT / "corpora"), store, own={"mine": made})
     config = bench.config("mine", "zero")
     assert (config.condition, config.name.split("_")[0]) == ("mine", "tiny-gpt2-zero-mine")
     twin = bench.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2-plain"])

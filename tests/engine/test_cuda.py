@@ -41,6 +41,7 @@ from tinyablation.interventions.interventions import (
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.noise import spread
 from tinyablation.measurement.precision import TOLERANCES
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.devices import (
     DeviceError,
     choose_device,
@@ -246,13 +247,13 @@ def test_runs_are_verified_by_the_cpu_and_repeat_within_their_noise(
 ) -> None:
     """A run that the CPU in float32 does not confirm raises NotVerified. Beside it the same batch
     twice: whatever differs must be within the noise that the run says it has."""
-    bench = Bench(
-        registry[name],
+    setup = Setup(
+        entry=registry[name],
         corpora=put_corpora(tmp_path / "corpora", rows=(8, 8)),
-        store=RunStore(tmp_path / "runs"),
         device=DEVICE,
         dtype=dtype,
     )
+    bench = Bench(setup, RunStore(tmp_path / "runs"))
     run = bench.run("facts", "zero")
     found = json.loads((run.path / "verify.json").read_text())
     assert found["measured"] == {"device": DEVICE, "dtype": dtype}

@@ -47,6 +47,7 @@ from tinyablation.interventions.interventions import (
     Steer,
 )
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.loading import load_model
 from tinyablation.models.registry import ModelEntry, load_registry
 from tinyablation.runs.store import RunStore
@@ -289,7 +290,7 @@ WHOLE = list(dict.fromkeys(WHOLE))
 def test_every_kind_of_intervention_agrees_with_the_engine(model: str, tmp_path: Path) -> None:
     """P20, grouped-query attention among them: within 1e-4 logits in every change of LD."""
     entry = load_registry(ROOT / "fixtures" / "models.toml")[model]
-    bench = Bench(entry, corpora=ROOT / "corpora", store=RunStore(tmp_path), threads=1)
+    bench = Bench(Setup(entry=entry, corpora=ROOT / "corpora"), RunStore(tmp_path), threads=1)
     aligned = [example for example in bench.examples("facts") if example.aligned]
     clean, corrupt = (bench.encode(aligned, side) for side in ("clean", "corrupt"))
     rows: dict[int, list[int]] = {}

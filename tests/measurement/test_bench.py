@@ -19,6 +19,7 @@ from tinyablation.corpora.examples import CorpusError, load_corpus, load_split, 
 from tinyablation.interventions.batteries import ONE_EACH, battery
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.runs.derived import environment_fingerprint
 from tinyablation.runs.store import RunStore
@@ -174,7 +175,7 @@ def test_a_changed_config_alone_is_another_address(corpora, tmp_path):
     for epsilon in (None, 1e-3):
         if epsilon is not None:
             path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": epsilon}))
-        made = Bench(entry, corpora=corpora, store=RunStore(tmp_path))
+        made = Bench(Setup(entry=entry, corpora=corpora), RunStore(tmp_path))
         configs.append(made.config("facts", "zero"))
     same, changed = configs
     assert same == own.config("facts", "zero")
@@ -184,7 +185,7 @@ def test_a_changed_config_alone_is_another_address(corpora, tmp_path):
 def test_a_model_without_a_bos_policy_has_that_of_its_architecture(corpora, tmp_path):
     made = bench(tmp_path, corpora)
     entry = made.entry.model_copy(update={"bos": None})
-    config = Bench(entry, corpora=corpora, store=RunStore(tmp_path)).config("facts", "zero")
+    config = Bench(Setup(entry=entry, corpora=corpora), RunStore(tmp_path)).config("facts", "zero")
     assert config.bos is True
 
 

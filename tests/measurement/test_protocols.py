@@ -20,6 +20,7 @@ from tinyablation.measurement.protocols import (
     baseline_of_heads,
     pad_right,
 )
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_the_bench_reads_a_pad_and_folds(bench):
     pad = bench.model.tokenizer.pad_token_id
     share = np.mean([prompt.ids[-1] == pad for prompt in prompts])
     assert 0.2 < share < 1
-    corrected = Bench(bench.entry, corpora=bench.corpora, store=bench.store, threads=1)
+    corrected = Bench(Setup(entry=bench.entry, corpora=bench.setup.corpora), bench.store, threads=1)
     own = corrected.prompts("facts", "discovery")
     tables = [bench.engine.measure(these[::2], []) for these in (prompts, own)]
     padded = [prompt.ids[-1] == pad for prompt in prompts[::2]]
@@ -83,7 +84,7 @@ def test_the_bench_reads_a_pad_and_folds(bench):
 
 
 def test_protocols_have_addresses_of_their_own(bench):
-    corrected = Bench(bench.entry, corpora=bench.corpora, store=bench.store)
+    corrected = Bench(Setup(entry=bench.entry, corpora=bench.setup.corpora), bench.store)
     names = {each.config("facts", "baseline").name for each in (bench, corrected)}
     assert len(names) == 2
 

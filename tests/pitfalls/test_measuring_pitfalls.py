@@ -28,6 +28,7 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
 )
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.records.trust import BackendCheck
 from tinyablation.runs.store import RunStore
@@ -210,7 +211,7 @@ def test_p20_what_plain_hooks_do_not_confirm_is_seen(tmp_path, monkeypatch):
 
     def checks(folder):
         store = RunStore(tmp_path / folder)
-        made = Bench(entry, corpora=ROOT / "corpora", store=store, share=0.1)
+        made = Bench(Setup(entry=entry, corpora=ROOT / "corpora", share=0.1), store)
         document = json.loads((made.run("facts", "zero").path / "verify.json").read_text())
         assert document["backends_not_made"] == {} and document["noise_floor"] < SAME
         return [BackendCheck.model_validate(found) for found in document["backends"]]

@@ -122,19 +122,19 @@ def bench_of(
     if options.seed < 0:
         raise CommandError(f"seed {options.seed}: give 0 or more")
     from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.setup import Setup
     from tinyablation.models.devices import choose_device
     from tinyablation.runs.store import RunStore
 
-    return Bench(
-        entry_of(options),
+    setup = Setup(
+        entry=entry_of(options),
         corpora=options.corpora,
-        store=RunStore(options.runs),
         seed=options.seed,
         device=device or choose_device(options.device),
         dtype=options.dtype,
-        progress=True,
-        elsewhere=elsewhere,
+        share=getattr(options, "share", 1.0),
     )
+    return Bench(setup, RunStore(options.runs), progress=True, elsewhere=elsewhere)
 
 
 def parse_heads(texts: Sequence[str]) -> tuple["Head", ...]:
@@ -318,7 +318,6 @@ def measure_battery(options: argparse.Namespace) -> None:
         for seed in options.seeds or [options.seed]:
             options.seed = seed
             bench = bench_of(options, device=device, elsewhere=elsewhere)
-            bench.share = options.share
             bench.ahead(options.condition, options.battery)
             benches.append(bench)
         for bench in benches:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.models.registry import ModelEntry
+from tinyablation.measurement.setup import Setup
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
@@ -26,35 +26,24 @@ class JobError(TinyAblationError):
 
 
 class BenchFacts(BaseModel):
-    """What a bench is made of, in plain values; device: a kind, or auto."""
+    """What a bench is made of, in plain values; its setup's device: a kind, or auto."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entry: ModelEntry
-    corpora: Path
+    setup: Setup
     store: Path
-    battery: str
-    seed: int
-    device: str
-    dtype: str
-    protocol: str
-    share: float
-    per_relation: int
     own: dict[str, Path] = {}  # conditions from files
 
     @classmethod
     def of(cls, bench: "Measures") -> "BenchFacts":
+        seen_from_anywhere = {
+            "corpora": bench.setup.corpora.resolve(),
+            "device": bench.device.split(":", 1)[0],
+            "dtype": bench.dtype,
+        }
         return cls(
-            entry=bench.entry,
-            corpora=Path(bench.corpora).resolve(),
+            setup=bench.setup.model_copy(update=seen_from_anywhere),
             store=Path(bench.store.root).resolve(),
-            battery=bench.battery,
-            seed=bench.seed,
-            device=bench.device.split(":", 1)[0],
-            dtype=bench.dtype,
-            protocol=bench.protocol,
-            share=bench.share,
-            per_relation=bench.per_relation,
             own={name: each.path.resolve() for name, each in bench.library.own.items()},
         )
 

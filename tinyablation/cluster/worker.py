@@ -57,7 +57,7 @@ def make_bench(facts: BenchFacts) -> "Bench":
     from tinyablation.models.residency import Sharing
     from tinyablation.runs.store import RunStore
 
-    for what, folder in (("corpora", facts.corpora), ("store", facts.store)):
+    for what, folder in (("corpora", facts.setup.corpora), ("store", facts.store)):
         if not folder.is_dir():
             raise JobError(
                 f"worker {worker_name()} sees no folder {folder}: the {what} must lie where all "
@@ -70,16 +70,8 @@ def make_bench(facts: BenchFacts) -> "Bench":
                 "where all machines see it, under the same path"
             )
     return Bench(
-        facts.entry,
-        corpora=facts.corpora,
-        store=RunStore(facts.store),
-        battery=facts.battery,
-        seed=facts.seed,
-        device=choose_device(facts.device),
-        dtype=facts.dtype,
-        protocol=facts.protocol,
-        share=facts.share,
-        per_relation=facts.per_relation,
+        facts.setup.model_copy(update={"device": choose_device(facts.setup.device)}),
+        RunStore(facts.store),
         sharing=Sharing(owner=worker_name()),
         own={name: read_own(name, path) for name, path in facts.own.items()},
     )

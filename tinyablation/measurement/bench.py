@@ -8,13 +8,11 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyablation.corpora.library import Library
 from tinyablation.interventions.batteries import (
     EVERYTHING,
-    PER_RELATION,
     AnyBattery,
     Sample,
     Side,
@@ -23,9 +21,9 @@ from tinyablation.interventions.interventions import AblationMethod
 from tinyablation.measurement.gate import Gate
 from tinyablation.measurement.interface import Directions, Elsewhere, Measures
 from tinyablation.measurement.plan import RunPlan, plan_run
-from tinyablation.measurement.precision import TRUSTED_DEVICE
-from tinyablation.measurement.protocols import CORRECTED, PUBLISHED, encode
+from tinyablation.measurement.protocols import PUBLISHED, encode
 from tinyablation.measurement.sampling import Sampling
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import ModelEntry
 from tinyablation.models.residency import ALONE, Sharing
 from tinyablation.runs.address import ALL_SPLITS, ENGINE_VERSION, RunConfig
@@ -43,51 +41,39 @@ if TYPE_CHECKING:
 class Bench(Measures):
     """Measures one model on the corpora of its tokenizer, into a store.
 
-    corpora: the folder with a folder of corpora per tokenizer; battery: that of `sweep`; device: a
-    torch device name ("cuda:1"); dtype: the run's, the entry's when None; threads: for torch on the
-    CPU, its own choice when None (a narrow model gets one of them, see holding); protocol:
-    "corrected", or "published" to measure the way the study did (see protocols); share: of the fact
-    clusters of each split, drawn by the seed; per_relation: of a crossed corpus, the examples of
-    each relation that are swept; sharing: how this process shares the machine with
-    others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
-    measures what is missing, so that this process loads no model; None: this process does; own:
-    conditions from files, by name.
+    own: conditions from files, by name; threads: for torch on the CPU, its own choice when None (a
+    narrow model gets one of them, see held_model.py); sharing: how this process shares the machine
+    with others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
+    measures what is missing, so that this process loads no model; None: this process does.
     """
 
     def __init__(
         self,
-        entry: ModelEntry,
-        *,
-        corpora: Path,
+        setup: Setup,
         store: RunStore,
-        battery: str = "zero",
-        seed: int = 0,
-        device: str = TRUSTED_DEVICE,
-        dtype: str | None = None,
+        *,
+        own: "Mapping[str, OwnCondition] | None" = None,
         threads: int | None = None,
         progress: bool = False,
-        protocol: str = CORRECTED,
-        share: float = 1.0,
-        per_relation: int = PER_RELATION,
         sharing: Sharing = ALONE,
         screening: "Screening | None" = None,
         elsewhere: "Elsewhere | None" = None,
-        own: "Mapping[str, OwnCondition] | None" = None,
     ) -> None:
-        super().__init__(entry, device=device, dtype=dtype, threads=threads, sharing=sharing)
+        super().__init__(
+            setup.entry, device=setup.device, dtype=setup.dtype, threads=threads, sharing=sharing
+        )
+        self.setup = setup
         self.screening = screening
-        self.protocol = protocol
-        self.battery = "folded" if protocol == PUBLISHED else battery
-        self.method: AblationMethod = "zero_folded" if protocol == PUBLISHED else "zero"
+        published = setup.protocol == PUBLISHED
+        self.battery = "folded" if published else setup.battery
+        self.method: AblationMethod = "zero_folded" if published else "zero"
         # Whoever waits for another process's run gives its accelerator up first.
         self.store = replace(store, before_waiting=self.yield_device)
-        self.seed = seed
-        self.share = share
-        self.per_relation = per_relation
         self.progress = progress
         self.elsewhere = elsewhere
-        self.corpora = corpora
-        self.library = Library(corpora, say=_say if progress else None, own=own, seed=seed)
+        self.library = Library(
+            setup.corpora, say=_say if progress else None, own=own, seed=setup.seed
+        )
         self.gate = Gate(self)
         self.sampling = Sampling(self, self.gate)
         self._benches: weakref.WeakSet[Bench] = weakref.WeakSet([self])  # those made by `like`, too
@@ -115,18 +101,10 @@ class Bench(Measures):
         The dtype is the same if one was asked for, else the other model's own.
         """
         made = Bench(
-            entry,
-            corpora=self.corpora,
-            store=self.store,
-            battery=self.battery,
-            seed=self.seed,
-            device=self.device,
-            dtype=self._asked_dtype,
+            self.setup.of(entry),
+            self.store,
             threads=self.threads,
             progress=self.progress,
-            protocol=self.protocol,
-            share=self.share,
-            per_relation=self.per_relation,
             sharing=self.sharing,
             screening=self.screening,
             elsewhere=self.elsewhere,

@@ -124,4 +124,4 @@ class SteeringDirections:
 def _lexicons(bench: Measures) -> dict[str, tuple[str, ...]]:
     from tinyablation.corpora.lexicons import load_lexicons
 
-    return load_lexicons(bench.corpora / "knowledge" / "lexicons.toml")
+    return load_lexicons(bench.setup.corpora / "knowledge" / "lexicons.toml")

@@ -47,7 +47,6 @@ class HeldModel:
         self.dtype: str = dtype or entry.dtype
         self.threads = threads
         self.sharing = sharing
-        self._asked_dtype = dtype
         # Evidence that travelled without weights brings what they were described as
         # (rederivation.py).
         self.described_by: Callable[[ModelEntry], ModelFacts] = describe

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tinyablation.interventions.batteries import EVERYTHING, Sample
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tinyablation.engine.document import Computed
     from tinyablation.interventions.batteries import AnyBattery, Side
     from tinyablation.interventions.interventions import AblationMethod
+    from tinyablation.measurement.setup import Setup
     from tinyablation.runs.address import RunConfig
     from tinyablation.runs.documents import Reading
     from tinyablation.runs.store import Run, RunStore
@@ -30,15 +30,27 @@ if TYPE_CHECKING:
 class Measures(HeldModel, ABC):
     """A bench: one model, its corpora, and the store of what is measured of it."""
 
-    seed: int
-    protocol: str
-    share: float
-    per_relation: int
+    setup: Setup
     battery: str
     method: AblationMethod
-    corpora: Path
     library: Library
     store: RunStore
+
+    @property
+    def seed(self) -> int:
+        return self.setup.seed
+
+    @property
+    def protocol(self) -> str:
+        return self.setup.protocol
+
+    @property
+    def share(self) -> float:
+        return self.setup.share
+
+    @property
+    def per_relation(self) -> int:
+        return self.setup.per_relation
 
     @abstractmethod
     def corpus(self, condition: str) -> tuple[Corpus, Split]:

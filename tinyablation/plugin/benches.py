@@ -111,24 +111,28 @@ def model(
 ) -> "Iterator[Bench]":
     """The bench of one model: runs, sweeps and unhooked tables by condition."""
     from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.setup import Setup
     from tinyablation.runs.store import RunStore
 
     config = request.config
-    bench = Bench(
-        registry(config)[request.param],
+    setup = Setup(
+        entry=registry(config)[request.param],
         corpora=config.rootpath / "corpora",
-        store=RunStore(runs_folder(config)),
         seed=config.option.seed,
-        threads=threads_per_worker(config),
-        protocol=protocol(config),
-        progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,
         device=device,
         dtype=None if config.option.dtype == AUTO else config.option.dtype,
+        protocol=protocol(config),
+        per_relation=config.option.per_relation,
+    )
+    bench = Bench(
+        setup,
+        RunStore(runs_folder(config)),
+        own=own_conditions(config),
+        threads=threads_per_worker(config),
+        progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,
         sharing=sharing,
         screening=screening(config),
         elsewhere=elsewhere,
-        own=own_conditions(config),
-        per_relation=config.option.per_relation,
     )
     config.hook.pytest_bench_made(bench=bench, config=config)
     # Asks for the files, downloading those of a hub model, so that what is missing is said at once.

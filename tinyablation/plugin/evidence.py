@@ -77,7 +77,7 @@ def _read_kept(bench: "Bench", corpora: Path, models: "Models") -> None:
 
     from tinyablation.evidence.rederivation import KeptLibrary, kept_facts
 
-    bench.corpora = corpora
+    bench.setup = bench.setup.model_copy(update={"corpora": corpora})
     bench.library = KeptLibrary(corpora, models)
     bench.described_by = partial(kept_facts, models)
 
