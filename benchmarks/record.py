@@ -25,8 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.manifests import write_json
+from tinyablation.installed import versions
 from tinyablation.models.devices import choose_device, describe_device, gigabytes
-from tinyablation.runs.derived import utc_now, versions
+from tinyablation.runs.derived import COMPUTING, utc_now
 
 RESULTS = Path(__file__).parent / "results"
 UNMEASURED = "no result"
@@ -214,7 +215,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "devices": [describe_device(each) for each in dict.fromkeys(("cpu", chosen))],
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "versions": versions(),
+        "versions": versions(*COMPUTING),
         "threads": {name: os.environ.get(name) for name in THREADS},
         "load_average": load_average(),
     }

@@ -12,6 +12,7 @@ from claims import test_h1_suppressors as h1
 from claims import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
 from tinyablation.measurement.validity import Tables, condition_validity, counting, family_validity
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 
 NAMED = Subject(suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted")
@@ -20,13 +21,6 @@ NOTHING = {}
 ELSEWHERE = {(0, 2): 0.5, (2, 1): 1.5}
 OTHER_HEAD = {(0, 3): 1.0}
 SMALL = {(0, 2): 0.08}  # 2 % of the clean LD: told from zero, and below the floor
-
-
-class Verdicts:
-    """Stands in for the fixture `judge`."""
-
-    def __call__(self, verdict, **given):
-        self.verdict, self.given = verdict, given
 
 
 class Model:
@@ -39,9 +33,7 @@ def sweep_with(effects):
 
 
 def judged(claim, *arguments):
-    verdicts = Verdicts()
-    claim(*arguments, verdicts)
-    return verdicts.verdict
+    return hear(claim, *arguments).verdict
 
 
 def judged_validity(claim, made):

@@ -33,22 +33,17 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.plugin import derived_fixtures, head_fixtures, measurement_fixtures
 from tinyablation.records.plain import plain
+from tinyablation.verdicts.listener import hear
 
 ROOT = Path(__file__).parent.parent
 
 
 def judged(claim, *arguments):
     """The verdict; what else the claim records must be plain."""
-    kept = []
-
-    def judge(verdict, *, details, runs, panels=(), **_):
-        plain({**verdict.details, **details}, "details")
-        plain(list(panels), "panels")
-        assert runs
-        kept.append(verdict)
-
-    claim(*arguments, judge)
-    (verdict,) = kept
+    verdict, given = hear(claim, *arguments)
+    plain({**verdict.details, **given["details"]}, "details")
+    plain(list(given.get("panels", ())), "panels")
+    assert given["runs"]
     return verdict
 
 

@@ -17,6 +17,7 @@ from tinyablation.plugin import head_fixtures
 from tinyablation.plugin.head_fixtures import Reference
 from tinyablation.records.panels import TokensPanel
 from tinyablation.records.plain import plain
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject, Subjects
 from tinyablation.verdicts.verdicts import blocked, refuted
 
@@ -25,17 +26,8 @@ BESIDE = (0, 5)  # another head of the named one's layer
 ABOVE = (1, 5)
 
 
-class Verdicts:
-    """Stands in for the fixture `judge`."""
-
-    def __call__(self, verdict, **given):
-        self.verdict, self.given = verdict, given
-
-
 def judged(claim, *arguments):
-    verdicts = Verdicts()
-    claim(*arguments, SUBJECT, verdicts)
-    return verdicts
+    return hear(claim, *arguments, SUBJECT)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.synthetic_effects import (
 )
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.heads import head_name
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 
 NAMED = Subject(
@@ -35,9 +36,7 @@ SMALL = {LEADER: 0.05}  # 1 % of the clean LD
 
 
 def judged(claim, *arguments):
-    kept = []
-    claim(*arguments, lambda verdict, **_: kept.append(verdict))
-    return kept[0].status
+    return hear(claim, *arguments).verdict.status
 
 
 @pytest.mark.parametrize(
@@ -131,11 +130,10 @@ def test_h6_1_asymmetry(forward, reverse, twin, status):
 
 def test_h6_1_an_effect_that_is_the_same_at_every_layer_is_an_artefact():
     """Pitfall P3: the study's figures were identical at every layer."""
-    kept = []
     flat = make_patches({}, {}, flat=0.5)
-    h6.test_patching_is_asymmetric(flat, None, lambda verdict, **_: kept.append(verdict))
-    assert kept[0].status == "refuted"
-    assert "the same at every layer" in kept[0].reason
+    verdict = hear(h6.test_patching_is_asymmetric, flat, None).verdict
+    assert verdict.status == "refuted"
+    assert "the same at every layer" in verdict.reason
 
 
 def test_h6_2_windows():

@@ -14,6 +14,7 @@ from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.screened_sweeps import ScreenedSweep
 from tinyablation.measurement.screening import Plan
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 from tinyablation.verdicts.verdicts import Verdict, judge_above_floor
 
@@ -36,12 +37,6 @@ def screened(effects, *, top=((1, 0), (2, 0)), sample=((1, 1), (2, 1)), **option
         for layer, number in zip(table["layer"], table["head"], strict=True)
     ]
     return ScreenedSweep("made-up", "facts", table[keep], 1e-6, runs=("run",), plan=plan), full
-
-
-def judged(claim, *arguments):
-    found = {}
-    claim(*arguments, lambda verdict, **given: found.update(verdict=verdict, given=given))
-    return found["verdict"], found["given"]
 
 
 def test_measured_heads_are_those_of_the_plan_and_their_figures_as_ever():
@@ -114,14 +109,14 @@ def test_no_other_head_is_never_said_of_heads_that_were_not_measured():
     """The head that does most, 2:3, was passed over: a full sweep refutes, this one cannot tell."""
     hidden = {(0, 2): 0.5, (2, 3): 1.5}
     sweep, full = screened(hidden)
-    exact, _ = judged(h1.test_top_suppressor_is_in_layer_zero, full, full)
+    exact, _ = hear(h1.test_top_suppressor_is_in_layer_zero, full, full)
     assert exact.status == "refuted"
-    verdict, _ = judged(h1.test_top_suppressor_is_in_layer_zero, sweep, full)
+    verdict, _ = hear(h1.test_top_suppressor_is_in_layer_zero, sweep, full)
     assert verdict.status == "inconclusive"
     assert "of 4 heads not measured up to 4 may do as well as 0:2" in verdict.reason
     assert "0 of the 2 drawn" in verdict.reason and "can say supported" in verdict.reason
     assert verdict.p_value is None
-    named, _ = judged(h1.test_no_other_head_does_as_well, sweep, NAMED)
+    named, _ = hear(h1.test_no_other_head_does_as_well, sweep, NAMED)
     assert named.status == "inconclusive"
     assert named.p_corrected == pytest.approx(5 / 12)
 
@@ -132,7 +127,7 @@ def test_a_rival_that_was_measured_refutes():
         (h1.test_top_suppressor_is_in_layer_zero, full),
         (h1.test_no_other_head_does_as_well, NAMED),
     ):
-        verdict, _ = judged(claim, sweep, with_)
+        verdict, _ = hear(claim, sweep, with_)
         assert verdict.status == "refuted"
 
 
@@ -140,14 +135,14 @@ def test_claims_about_a_whole_layer_are_as_ever():
     effects = {(0, 2): 1.0, (0, 0): 0.6, (0, 1): 0.5}
     sweep, full = screened(effects)
     for claim in (h1.test_named_head_tops_its_layer, h1.test_partners_come_next):
-        verdict, exact = (judged(claim, each, NAMED)[0] for each in (sweep, full))
+        verdict, exact = (hear(claim, each, NAMED)[0] for each in (sweep, full))
         assert verdict.status == exact.status == "supported"
         assert verdict.effect == exact.effect
 
 
 def test_a_sample_that_leaves_nothing_out_says_what_a_full_sweep_says():
     sweep, full = screened(PLANTED, sample=[head for head in REST if head[1] > 0])
-    verdict, _ = judged(h1.test_top_suppressor_is_in_layer_zero, sweep, full)
+    verdict, _ = hear(h1.test_top_suppressor_is_in_layer_zero, sweep, full)
     assert verdict.status == "supported"
     assert sweep.screened.raising.n == 0 and sweep.screened.raising.most == 0
 
@@ -208,8 +203,8 @@ def test_the_bound_holds_for_samples_of_a_sweep():
 def test_claims_that_some_head_does(claim, effects, full_status, status):
     """What a full sweep supports or refutes is never turned round, only left open."""
     sweep, full = screened(effects)
-    assert judged(claim, full)[0].status == full_status
-    verdict, given = judged(claim, sweep)
+    assert hear(claim, full)[0].status == full_status
+    verdict, given = hear(claim, sweep)
     assert verdict.status == status
     measured = tuple(int(number) for number in given["subject"].split(":"))
     assert measured in sweep.heads

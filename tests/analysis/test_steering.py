@@ -19,6 +19,7 @@ from tinyablation.interventions.interventions import Steer
 from tinyablation.plugin.head_fixtures import Steered
 from tinyablation.records.panels import CurvePanel
 from tinyablation.statistics.intervals import Estimate
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 
 NAMED = Subject(suppressor="0:2", source="planted")
@@ -135,19 +136,10 @@ def test_spared_is_within_the_floor_either_way(interval, status):
 # --- S.1 -----------------------------------------------------------------------------------------
 
 
-class Verdicts:
-    """Stands in for the fixture `judge`."""
-
-    def __call__(self, verdict, **given):
-        self.verdict, self.given = verdict, given
-
-
 def judged(facts, **others):
-    verdicts = Verdicts()
     responses = {"facts": facts, **others}
     steered = Steered(responses, (0, 2), 2.5, {"counterfactual": "unknown"}, ("a-run",))
-    s1.test_steering_moves_facts_and_spares_the_rest(steered, NAMED, verdicts)
-    return verdicts
+    return hear(s1.test_steering_moves_facts_and_spares_the_rest, steered, NAMED)
 
 
 def still(condition, slope=0.0, **options):

@@ -36,6 +36,7 @@ from tinyablation.measurement.validity import condition_validity
 from tinyablation.plugin.head_fixtures import Steered
 from tinyablation.records.trust import NoiseRow
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 from tinyablation.verdicts.verdicts import Noise
 
@@ -65,16 +66,14 @@ def noisy(measured, noise=COARSE):
 
 def judged(claim, **given):
     """The verdict of a claim; it gets those of `given` that it asks for."""
-    kept = []
     given = {
-        "judge": lambda verdict, **_: kept.append(verdict),
         "subject": NAMED,
         "trio": TRIO,
         "twin_patches": None,
         "model": SimpleNamespace(seed=0),
     } | given
-    claim(**{name: given[name] for name in signature(claim).parameters})
-    return kept[0]
+    asked = signature(claim).parameters.keys() - {"judge"}
+    return hear(claim, **{name: given[name] for name in asked}).verdict
 
 
 def entropic(change):

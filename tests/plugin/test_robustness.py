@@ -15,6 +15,7 @@ from tinyablation.interventions.interventions import METHODS, PatchResidual
 from tinyablation.plugin import multiverse as cells
 from tinyablation.plugin import robustness
 from tinyablation.records.trust import Boundary, Multiverse
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of
 
 FOUND = Multiverse(n=4, agreed=1, least_share=0.5, verdicts={"supported": 1}, by_choice={})
@@ -148,9 +149,7 @@ def cell(function, bench, **given):
 
 
 def verdict_of(function, **given):
-    listener = cells.Listener()
-    function(**given, judge=listener)
-    return listener.verdict
+    return hear(function, **given).verdict
 
 
 def test_the_claims_own_function_judges_every_analysis():

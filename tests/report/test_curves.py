@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyablation.records.panels import MOST_SERIES, CurvePanel, Series
-from tinyablation.report.curves import BOTTOM, HEIGHT, LABEL_GAP, MOST_SPOKEN, WIDTH, axis, curve
+from tinyablation.report.curves import BOTTOM, HEIGHT, LABEL_GAP, MOST_SPOKEN, WIDTH, curve
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -69,12 +69,6 @@ def test_labels_do_not_cover_each_other(heights):
     places = [float(text.get("y")) for text in svg.iter("text") if text.get("class") == "kn"]
     assert all(abs(b - a) >= LABEL_GAP - 0.2 for a, b in pairwise(places))
     assert min(places) > 0 and max(places) <= HEIGHT - BOTTOM + 4
-
-
-def test_ticks_of_layers_are_whole():
-    assert axis([0, 3], 0, 100).ticks == (0, 1, 2, 3)
-    assert axis([0, 2], 0, 100).ticks == (0, 1, 2)
-    assert axis([-0.5, 0, 0.5], 0, 100).ticks == (-0.5, 0.0, 0.5)
 
 
 def test_text_is_escaped_and_has_no_control_characters():

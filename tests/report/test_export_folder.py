@@ -9,7 +9,8 @@ from tests.fake_sessions import HOSTILE, fake_session, one_record
 from tests.report.test_page import PANELS
 from tinyablation.records.records import Record, read_records
 from tinyablation.report.export_folder import ExportError, write_exports
-from tinyablation.report.figures import DOTS, figures
+from tinyablation.report.figures import figures
+from tinyablation.runs.pictures import DOTS
 
 FOREST = {
     "kind": "forest",

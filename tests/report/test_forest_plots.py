@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from tests.fake_sessions import HOSTILE, fake_session
 from tinyablation.records.panels import ForestPanel
-from tinyablation.report.forest_plots import Line, forest, lines_of, panel_forest
+from tinyablation.report.forest_plots import (
+    TABLE_PLOT,
+    Line,
+    forest,
+    lines_of,
+    panel_forest,
+    table_axis,
+    table_head,
+    table_row,
+)
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -74,3 +83,18 @@ def test_records_become_lines_in_their_order():
 def test_a_bound_is_one_line_through_all_rows(bound):
     svg = drawn(Line("a", 1.0, 0.5, 1.5), Line("b", 0.5, 0.2, 0.7), bound=bound)
     assert len([e for e in svg.iter("path") if e.get("class") == "fo"]) == (bound is not None)
+
+
+def test_rows_of_a_table_share_an_axis_that_shows_all_of_them():
+    lines = [Line("a", 1.0, 0.5, 1.5, 0.2), Line("b", -2.0), Line("c", None, said="blocked")]
+    across = table_axis(lines)
+    rows = [table_row(line, across) for line in lines]
+    assert rows[2] == "" and [row.count('class="fi"') for row in rows[:2]] == [1, 0]
+    assert [row.count('class="fb"') for row in rows[:2]] == [1, 0]
+    zeros = {e.get("d") for row in rows[:2] for e in ET.fromstring(row) if e.get("class") == "fz"}
+    assert len(zeros) == 1
+    labels = [text.text for text in ET.fromstring(table_head(across)).iter("text")]
+    assert labels == ["\N{MINUS SIGN}2", "\N{MINUS SIGN}1", "0", "1"]
+    for row in rows[:2]:
+        (point,) = ET.fromstring(row).iter("circle")
+        assert 0 < float(point.get("cx")) < TABLE_PLOT

@@ -6,7 +6,7 @@ from tests.fake_sessions import fake_session, one_record
 from tinyablation.records.panels import ForestPanel
 from tinyablation.records.records import Record
 from tinyablation.records.trust import Multiplicity, Multiverse
-from tinyablation.report.charts import heat_table
+from tinyablation.report.heat_tables import heat_table
 from tinyablation.report.panel_views import panels_of
 from tinyablation.report.sections import (
     said_of_screening,

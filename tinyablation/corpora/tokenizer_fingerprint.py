@@ -15,12 +15,12 @@ import contextlib
 import hashlib
 import json
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.tokenisation import TokenisationError, encode
 from tinyablation.files.hashes import text_sha256
+from tinyablation.installed import versions
 from tinyablation.models.checkpoint import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -244,8 +244,7 @@ def _note_of(folder: Path) -> Path | None:
     """Where the fingerprint of files like these is kept; None where nothing can be."""
     from huggingface_hub import cached_assets_path
 
-    versions = [metadata.version(name) for name in ("transformers", "tokenizers")]
-    lines = [f"{LAYOUT} {' '.join(versions)}"]
+    lines = [" ".join((str(LAYOUT), *versions("transformers", "tokenizers").values()))]
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix in _READ and path.is_file():

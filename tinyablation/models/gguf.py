@@ -21,13 +21,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyablation.errors import LoadingError, Unavailable
 from tinyablation.files.hashes import text_sha256
+from tinyablation.installed import versions
 from tinyablation.models.checkpoint import CONFIG, file_hash, weight_files, weights_hash
 from tinyablation.models.devices import gigabytes
 
@@ -209,8 +209,8 @@ def _place(sha256: str, name: str) -> Path:
             f"model {name!r}: GGUF files are read with the package gguf, which is not installed: "
             "pip install gguf"
         )
-    versions = " ".join((str(CONVERTER), *(f"{p} {metadata.version(p)}" for p in _READERS)))
-    key = f"{sha256[:16]}-{text_sha256(versions)[:8]}"
+    read_with = (f"{package} {version}" for package, version in versions(*_READERS).items())
+    key = f"{sha256[:16]}-{text_sha256(' '.join((str(CONVERTER), *read_with)))[:8]}"
     return cached_assets_path("tinyablation", namespace="gguf", subfolder=key)
 
 
@@ -280,7 +280,7 @@ def _convert(path: Path, sha256: str, making: Path, name: str) -> None:
             "title": header.title,
             "quantisation": header.quantisation,
             "converter": CONVERTER,
-            "versions": {package: metadata.version(package) for package in _READERS},
+            "versions": versions(*_READERS),
             "weight_hash": weights_hash(weights),
             "files": files,
         },

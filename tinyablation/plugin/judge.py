@@ -56,6 +56,7 @@ from tinyablation.plugin.subjects import how_found
 from tinyablation.records import records
 from tinyablation.records.plain import plain
 from tinyablation.records.records import Record
+from tinyablation.verdicts.listener import JudgingError
 
 if TYPE_CHECKING:
     from tinyablation.records.panels import Panel
@@ -84,10 +85,6 @@ class FiguresDrifted(AssertionError):
 
 class ModelRequired(AssertionError):
     """This machine cannot provide the model, and --require-models was given."""
-
-
-class JudgingError(TinyAblationError):
-    """A claim did not use `judge` as it must: exactly once."""
 
 
 class Judge(Protocol):

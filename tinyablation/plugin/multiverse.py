@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tinyablation.records.trust import Multiverse
+from tinyablation.verdicts.listener import hear
 
 if TYPE_CHECKING:
     from tinyablation.analysis.alternatives import Analyses, Source
@@ -32,17 +33,7 @@ SETS = ("subsets", "coalitions", "zeroed_trio")
 REMADE = frozenset((*SWEEPS, "sweeps", "methods", *SETS, *PATCHES, "paths"))
 # The same in every analysis: which heads a claim is about was said beforehand.
 GIVEN = frozenset(("subject", "named", "trio"))
-JUDGE = "judge"
 _shared_key = pytest.StashKey[tuple["Bench", tuple[str, ...], "Analyses"]]()
-
-
-class Listener:
-    """Stands in for the fixture `judge`: it keeps the verdict and ends nothing."""
-
-    verdict: "Verdict"
-
-    def __call__(self, verdict: "Verdict", **_: Any) -> None:
-        self.verdict = verdict
 
 
 class Remade(NamedTuple):
@@ -61,7 +52,7 @@ def multiverse_of(item: pytest.Item, verdict: "Verdict") -> Multiverse | None:
     """
     function: Callable[..., None] = getattr(item, "function")  # noqa: B009 - not declared
     asked = set(inspect.signature(function).parameters)
-    if not asked & REMADE or not asked <= REMADE | GIVEN | {JUDGE}:
+    if not asked & REMADE or not asked <= REMADE | GIVEN | {"judge"}:
         return None
     from tinyablation.analysis.multiverse import multiverse
 
@@ -76,10 +67,8 @@ def multiverse_of(item: pytest.Item, verdict: "Verdict") -> Multiverse | None:
     conditions = tuple(dict.fromkeys(source.own.condition for source in sources.values()))
 
     def claim(made: "Mapping[str, Effects]") -> "Verdict":
-        listener = Listener()
         fixtures = {name: each.put_together(made) for name, each in remade.items()}
-        function(**given, **fixtures, **{JUDGE: listener})
-        return listener.verdict
+        return hear(function, **given, **fixtures).verdict
 
     return multiverse(
         claim,

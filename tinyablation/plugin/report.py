@@ -15,7 +15,6 @@ Reports of `--protocol published` go to <reports>/published/; measurements are s
 """
 
 import html
-import importlib.metadata
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ from typing import Any
 import pytest
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
 from tinyablation.plugin.judge import MEASURED, PROPERTY
@@ -58,7 +58,11 @@ from tinyablation.sessions.drift import compare_sessions, summary, within
 from tinyablation.sessions.false_discovery import multiplicity
 
 REPORTER = "tinyablation-report"
-_VERSIONS = ("torch", "transformers", "transformer-lens", "numpy", "scipy", "pandas", "pytest")
+# What figures depend on.
+_VERSIONS = (
+    *("python", "tinyablation", "torch", "transformers", "transformer-lens"),
+    *("numpy", "scipy", "pandas", "pytest"),
+)
 _FULL_FILES = ("records.json", "records.parquet")
 ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
 PUBLISHED = "published"  # folder of the reports of that protocol
@@ -159,17 +163,6 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def versions() -> dict[str, str]:
-    """Versions that figures depend on, without importing any of it."""
-    found = {"python": platform.python_version()}
-    for name in ("tinyablation", *_VERSIONS):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 class _Cell:
     """What has been heard of one test: its record, and its phases."""
 
@@ -264,7 +257,7 @@ class Reporter:
                 started=self.started,
                 finished=_now(),
                 command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
-                versions=versions(),
+                versions=versions(*_VERSIONS),
                 platform=platform.platform(),
                 device=self.devices(),
                 predictions_hash=predictions(self.config).content_hash,

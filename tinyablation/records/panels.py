@@ -12,7 +12,7 @@
     )
 
 Plain data only; what they look like is the report's affair (tinyablation/report/curves.py,
-forest_plots.py, charts.py).
+forest_plots.py, heat_tables.py).
 """
 
 from collections.abc import Mapping, Sequence

@@ -75,6 +75,16 @@ class Heatmap(Plain):
             raise ValueError("every layer of a heatmap must have as many heads as the others")
         return self
 
+    @property
+    def layers(self) -> list[str]:
+        """The names of its rows."""
+        return [str(layer) for layer in range(len(self.values))]
+
+    @property
+    def heads(self) -> list[str]:
+        """The names of its columns."""
+        return [str(head) for head in range(len(self.values[0]) if self.values else 0)]
+
 
 class Extreme(Plain):
     """A prompt whose logit difference an intervention moved much, either way."""

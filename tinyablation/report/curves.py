@@ -1,16 +1,25 @@
 """Curves of the report page: line charts as SVG, with error bars, labelled in words.
 
 A line is told by its marker, its dashes and its label, so colour carries nothing alone; the title
-and the points stand in the drawing's <title> and <desc>. Colours are CSS classes, as in charts.py.
+and the points stand in the drawing's <title> and <desc>. Colours are CSS classes, as in axes.py.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from tinyablation.records.panels import CurvePanel, Series
-from tinyablation.report.charts import number, tick_text, ticks
+from tinyablation.report.axes import (
+    Axis,
+    axis,
+    caption,
+    drawing,
+    marker,
+    px,
+    tick_text,
+    ticks_below,
+)
+from tinyablation.report.text import number
 
 WIDTH, HEIGHT = 494, 230  # px
 LEFT, RIGHT, TOP, BOTTOM = 58, 142, 12, 40  # px round the plot; labels of the lines on the right
@@ -23,43 +32,6 @@ _MARKERS = ("", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-4.6L4.4 3.4H-4.4z", "M0-5L4.4 0 0
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 
 
-class Axis(NamedTuple):
-    """A linear axis from `low` to `high` in data units, drawn from `start` to `end` in px."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[float, ...]
-
-    def px(self, value: float) -> float:
-        """Where a value lies. Halves first: the difference of two large floats is infinite."""
-        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-def axis(values: Iterable[float], start: float, end: float) -> Axis:
-    """The axis that shows all `values`, with round ticks; with whole ones if all are integers."""
-    shown = list(values)
-    low, high = min(shown), max(shown)
-    if high / 2 - low / 2 == 0:  # one value, or two too small to be told apart
-        pad = abs(low) / 2 or 1.0
-        low, high = (low - pad, high) if high > 0 else (low, high + pad)
-    marks = ticks(low, high)
-    if all(float(value).is_integer() for value in shown):
-        marks = tuple(mark for mark in marks if float(mark).is_integer())
-    return Axis(low, high, start, end, marks)
-
-
-def _px(value: float) -> str:
-    return f"{value:g}"
-
-
-def _text(value: str) -> Markup:
-    """A caption as one line, without control characters: a drawing has no room to name them."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
-
-
 def curve(panel: CurvePanel, identifier: str) -> Markup:
     """One chart as SVG; `identifier` is unique on the page and made of letters that need no escape.
 
@@ -69,13 +41,9 @@ def curve(panel: CurvePanel, identifier: str) -> Markup:
     across = axis((value for line in lines for value in line.x), LEFT, WIDTH - RIGHT)
     up = axis((value for line in lines for value in _reach(line)), HEIGHT - BOTTOM, TOP)
     drawn = "".join(_line(line, index, across, up) for index, line in enumerate(lines))
-    return Markup(
-        f'<svg class="curve" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'aria-labelledby="{identifier}-t {identifier}-d">'
-        f'<title id="{identifier}-t">{_text(panel.title)}</title>'
-        f'<desc id="{identifier}-d">{_described(panel)}</desc>'
-        f"{_axes(panel, across, up)}{drawn}{_labels(lines, up)}</svg>"
-    )
+    content = _axes(panel, across, up) + drawn + _labels(lines, up)
+    said = _described(panel)
+    return drawing(content, "curve", (WIDTH, HEIGHT), identifier, panel.title, said)
 
 
 def _reach(line: Series) -> list[float]:
@@ -86,49 +54,40 @@ def _axes(panel: CurvePanel, across: Axis, up: Axis) -> str:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = [f'<path class="ka" d="M{LEFT} {TOP}V{bottom}H{right}"/>']
     if up.low < 0 < up.high:
-        parts.append(f'<path class="kz" d="M{LEFT} {_px(up.px(0))}H{right}"/>')
-    for mark in across.ticks:
-        x = _px(across.px(mark))
-        parts.append(
-            f'<path class="ka" d="M{x} {bottom}v4"/>'
-            f'<text class="kx" x="{x}" y="{bottom + 15}">{tick_text(mark)}</text>'
-        )
+        parts.append(f'<path class="kz" d="M{LEFT} {px(up.px(0))}H{right}"/>')
+    parts.append(ticks_below(across, bottom))
     for mark in up.ticks:
         y = up.px(mark)
         parts.append(
-            f'<path class="ka" d="M{LEFT - 4} {_px(y)}h4"/>'
-            f'<text class="ky" x="{LEFT - 7}" y="{_px(round(y + 3.5, 1))}">{tick_text(mark)}</text>'
+            f'<path class="ka" d="M{LEFT - 4} {px(y)}h4"/>'
+            f'<text class="ky" x="{LEFT - 7}" y="{px(y + 3.5)}">{tick_text(mark)}</text>'
         )
     middle = (TOP + bottom) // 2
     parts.append(
-        f'<text class="kx kl" x="{(LEFT + right) // 2}" y="{HEIGHT - 7}">{_text(panel.x)}</text>'
-        f'<text class="kx kl" transform="translate(12 {middle})rotate(-90)">{_text(panel.y)}</text>'
+        f'<text class="kx kl" x="{(LEFT + right) // 2}" y="{HEIGHT - 7}">{caption(panel.x)}</text>'
+        f'<text class="kx kl" transform="translate(12 {middle})rotate(-90)">'
+        f"{caption(panel.y)}</text>"
     )
     return "".join(parts)
 
 
 def _line(line: Series, index: int, across: Axis, up: Axis) -> str:
     places = [(across.px(x), up.px(y)) for x, y in zip(line.x, line.y, strict=True)]
-    path = "L".join(f"{_px(x)} {_px(y)}" for x, y in places)
+    path = "L".join(f"{px(x)} {px(y)}" for x, y in places)
     dashes = _DASHES[index % len(_DASHES)]
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     parts = [f'<g class="k{index % COLOURS}"><path class="kp"{dashed} d="M{path}"/>']
     for point, (x, y) in enumerate(places):
-        parts.append(f"<g><title>{_text(line.name)}: {_said(line, point)}</title>")
+        parts.append(f"<g><title>{caption(line.name)}: {_said(line, point)}</title>")
         if line.low is not None and line.high is not None:
-            low, high = _px(up.px(line.low[point])), _px(up.px(line.high[point]))
-            parts.append(
-                f'<path class="ke" d="M{_px(round(x - 3, 1))} {low}h6m-3 0V{high}m-3 0h6"/>'
-            )
+            low, high = px(up.px(line.low[point])), px(up.px(line.high[point]))
+            parts.append(f'<path class="ke" d="M{px(x - 3)} {low}h6m-3 0V{high}m-3 0h6"/>')
         parts.append(f"{_marker(index, x, y)}</g>")
     return "".join(parts) + "</g>"
 
 
 def _marker(index: int, x: float, y: float) -> str:
-    shape = _MARKERS[index % len(_MARKERS)]
-    if not shape:
-        return f'<circle class="km" cx="{_px(x)}" cy="{_px(y)}" r="3.6"/>'
-    return f'<path class="km" transform="translate({_px(x)} {_px(y)})" d="{shape}"/>'
+    return marker("km", _MARKERS[index % len(_MARKERS)], x, y)
 
 
 def _labels(lines: Sequence[Series], up: Axis) -> str:
@@ -147,11 +106,10 @@ def _labels(lines: Sequence[Series], up: Axis) -> str:
     x = WIDTH - RIGHT + 14
     parts = []
     for index, y in zip(order, heights, strict=True):
-        name = lines[index].name
-        short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+        name = caption(lines[index].name, LONGEST_LABEL)
         parts.append(
             f'<g class="k{index % COLOURS}">{_marker(index, x, y)}'
-            f'<text class="kn" x="{x + 8}" y="{_px(round(y + 3.5, 1))}">{_text(short)}</text></g>'
+            f'<text class="kn" x="{x + 8}" y="{px(y + 3.5)}">{name}</text></g>'
         )
     return "".join(parts)
 
@@ -163,10 +121,10 @@ def _said(line: Series, point: int) -> str:
     return f"{tick_text(line.x[point])}: {number(line.y[point])}{interval}"
 
 
-def _described(panel: CurvePanel) -> Markup:
+def _described(panel: CurvePanel) -> str:
     said = [f"{panel.y} against {panel.x}."]
     for line in panel.series:
         points = "; ".join(_said(line, point) for point in range(len(line.x))[:MOST_SPOKEN])
         more = len(line.x) - MOST_SPOKEN
         said.append(f"{line.name}: {points}{f'; {more} more' if more > 0 else ''}.")
-    return _text(" ".join(said))
+    return " ".join(said)

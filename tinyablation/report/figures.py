@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, Panel
 from tinyablation.records.records import Record, RecordFile
 from tinyablation.report.export_tables import file_name
+from tinyablation.report.forest_plots import Line, lines_of, lines_of_panel
 from tinyablation.report.markdown import one_line
 from tinyablation.report.text import sentence_of
+from tinyablation.runs import pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +29,26 @@ COLOURS = {
     "blocked": "#6b727a",
     "error": "#b3002d",
 }
+_PLAIN = "#1d4f91"  # of figures that are no verdict
+_BOUND = "#5c646c"  # of floors and bounds
 MARKERS = {"supported": "o", "refuted": "X", "inconclusive": "D", "blocked": "s", "error": "^"}
 ACROSS = 4  # small multiples beside each other: the conditions of one model
 LETTERS = 44  # that fit above one of them
-DOTS = 110  # of a PNG, per inch
+_TITLE = 10  # pt, above a figure
 # Text stays text in an SVG, ids do not depend on the clock: the same figure gives the same bytes.
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tinyablation", "font.size": 8}
+
+
+class _Strokes(NamedTuple):
+    """How a forest plot is drawn: widths and size of a marker in pt, and of its label."""
+
+    interval: float
+    marker: float
+    zero: float
+    label: float
+
+
+_ALONE, _SMALL = _Strokes(1.2, 5, 0.8, 8), _Strokes(1, 3.5, 0.7, 6)
 
 
 class _Multiple(NamedTuple):
@@ -62,47 +78,21 @@ def figures(file: RecordFile) -> Iterator[tuple[str, bytes]]:
 
 
 def _saved(figure: "Figure", stem: str) -> Iterator[tuple[str, bytes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    picture, drawing = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
+    picture, drawing = pictures.png(figure), io.BytesIO()
     # After the picture: it sets the figure to 72 dots an inch.
     FigureCanvasSVG(figure).print_svg(drawing, metadata={"Date": None, "Creator": None})
     yield f"{stem}.svg", drawing.getvalue()
-    yield f"{stem}.png", picture.getvalue()
-
-
-def _new(width: float, height: float, title: str) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DOTS, layout="constrained")
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    return figure
+    yield f"{stem}.png", picture
 
 
 def _forest(records: Sequence[Record], title: str) -> "Figure":
     """Effects of one claim with their intervals, a line a model and condition."""
-    figure = _new(7, 1.2 + 0.2 * len(records), title)
-    axes = figure.subplots()
-    for place, record in enumerate(records):
-        colour = COLOURS[record.verdict]
-        if record.effect is None:
-            axes.text(0, place, record.verdict, color=colour, va="center", ha="center", fontsize=7)
-            continue
-        if record.low is not None and record.high is not None:
-            axes.plot([record.low, record.high], [place, place], color=colour, lw=1.2)
-        hollow = "none" if record.verdict in ("inconclusive", "blocked") else colour
-        marker = MARKERS[record.verdict]
-        axes.plot(record.effect, place, marker, color=colour, mfc=hollow, ms=5)
-        if record.floor is not None:
-            axes.plot([record.floor] * 2, [place - 0.4, place + 0.4], color="#5c646c", lw=0.8)
-    axes.axvline(0, color="#8d9087", lw=0.8, ls=":")
-    names = [f"{record.model}, {record.condition}" for record in records]
-    _named(axes.set_yticks, range(len(records)), names)
-    axes.set_ylim(len(records) - 0.4, -0.6)
+    figure = pictures.blank(7, 1.2 + 0.2 * len(records), title, _TITLE)
     units = dict.fromkeys(record.unit for record in records if record.effect is not None)
-    axes.set_xlabel(one_line(" / ".join(filter(None, units))) or "effect", parse_math=False)
+    lines = lines_of(records, [""] * len(records))
+    _draw_forest(figure.subplots(), lines, " / ".join(filter(None, units)) or "effect", _ALONE)
     return figure
 
 
@@ -117,14 +107,13 @@ def _multiples(records: Sequence[Record]) -> dict[str, list[_Multiple]]:
     for record in records:
         place = one_line(f"{record.model}, {record.condition}")
         if record.heatmap is not None:
-            values = record.heatmap.values
             grid = GridPanel(
                 title=record.heatmap.title,
                 x="head",
                 y="layer",
-                columns=[str(head) for head in range(len(values[0]))],
-                rows=[str(layer) for layer in range(len(values))],
-                values=[list(row) for row in values],
+                columns=record.heatmap.heads,
+                rows=record.heatmap.layers,
+                values=record.heatmap.values,
             )
             found.setdefault("heads", []).append(_Multiple(place, grid))
         for panel in record.panels:
@@ -138,7 +127,8 @@ def _grid_of(multiples: Sequence[_Multiple], title: str) -> "Figure":
     down = -(-len(multiples) // across)
     said = list(dict.fromkeys(one_line(multiple.panel.title) for multiple in multiples))
     together = title if len(said) > 1 else f"{title}: {said[0]}"
-    figure = _new(2.9 * across, 0.5 + 2.3 * down, textwrap.fill(together, 32 * across))
+    above = textwrap.fill(together, 32 * across)
+    figure = pictures.blank(2.9 * across, 0.5 + 2.3 * down, above, _TITLE)
     places = figure.subplots(down, across, squeeze=False)
     for place, multiple in zip(places.flat, multiples, strict=False):
         above = multiple.title
@@ -149,7 +139,8 @@ def _grid_of(multiples: Sequence[_Multiple], title: str) -> "Figure":
         if isinstance(multiple.panel, CurvePanel):
             _draw_curve(place, multiple.panel)
         elif isinstance(multiple.panel, ForestPanel):
-            _draw_forest(place, multiple.panel)
+            lines = lines_of_panel(multiple.panel)
+            _draw_forest(place, lines, multiple.panel.unit, _SMALL, multiple.panel.bound)
         elif isinstance(multiple.panel, GridPanel):
             _draw_grid(place, multiple.panel)
     for place in places.flat[len(multiples) :]:
@@ -183,17 +174,32 @@ def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
         text.set_parse_math(False)
 
 
-def _draw_forest(axes: "Axes", panel: ForestPanel) -> None:
-    for place, row in enumerate(panel.rows):
-        if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [place, place], color="#1d4f91", lw=1)
-        axes.plot(row.value, place, "o", color="#1d4f91", ms=3.5)
-    axes.axvline(0, color="#8d9087", lw=0.7, ls=":")
-    if panel.bound is not None:
-        axes.axvline(panel.bound, color="#5c646c", lw=0.8, ls="--")
-    _named(axes.set_yticks, range(len(panel.rows)), [row.name for row in panel.rows])
-    axes.set_ylim(len(panel.rows) - 0.4, -0.6)
-    axes.set_xlabel(one_line(panel.unit), fontsize=6, parse_math=False)
+def _draw_forest(
+    axes: "Axes",
+    lines: Sequence[Line],
+    unit: str,
+    strokes: _Strokes,
+    bound: float | None = None,
+) -> None:
+    for place, line in enumerate(lines):
+        colour = COLOURS.get(line.verdict, _PLAIN)
+        if line.value is None:
+            axes.text(0, place, line.said, color=colour, va="center", ha="center", fontsize=7)
+            continue
+        if line.low is not None and line.high is not None:
+            axes.plot([line.low, line.high], [place, place], color=colour, lw=strokes.interval)
+        hollow = "none" if line.verdict in ("inconclusive", "blocked") else colour
+        marker = MARKERS.get(line.verdict, "o")
+        axes.plot(line.value, place, marker, color=colour, mfc=hollow, ms=strokes.marker)
+        if line.floor is not None:
+            axes.plot([line.floor] * 2, [place - 0.4, place + 0.4], color=_BOUND, lw=0.8)
+    axes.axvline(0, color="#8d9087", lw=strokes.zero, ls=":")
+    if bound is not None:
+        axes.axvline(bound, color=_BOUND, lw=0.8, ls="--")
+    names = [", ".join(filter(None, (line.group, line.name))) for line in lines]
+    _named(axes.set_yticks, range(len(lines)), names)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_xlabel(one_line(unit), fontsize=strokes.label, parse_math=False)
 
 
 def _draw_grid(axes: "Axes", panel: GridPanel) -> None:
@@ -202,10 +208,8 @@ def _draw_grid(axes: "Axes", panel: GridPanel) -> None:
     values = np.array(
         [[np.nan if value is None else value for value in row] for row in panel.values]
     )
-    known = np.abs(values[~np.isnan(values)])
-    limit = float(known.max()) if known.size else 0.0
-    limit = limit or 1.0  # all zero: any scale shows it white
-    axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    limit = pictures.full_shade([values])
+    pictures.heatmap(axes, values, limit)
     _named(axes.set_xticks, range(len(panel.columns)), panel.columns)
     _named(axes.set_yticks, range(len(panel.rows)), panel.rows)
     if max(map(len, panel.columns)) > 4:

@@ -1,7 +1,9 @@
 """Forest plots of the report page: figures below each other, each with its interval, as SVG.
 
-A verdict is told by the shape of its marker, and every figure stands beside its line in words, so
-that colour carries nothing alone. Colours are CSS classes, as in charts.py.
+Two layouts: a plot with names and figures of its own, and one row without any, for a line of a
+table that has them. A verdict is told by the shape of its marker, and every figure of a plot
+stands beside its line in words, so that colour carries nothing alone. Colours are CSS classes, as
+in axes.py.
 """
 
 from collections.abc import Sequence
@@ -11,8 +13,17 @@ from markupsafe import Markup, escape
 
 from tinyablation.records.panels import ForestPanel
 from tinyablation.records.records import Record
-from tinyablation.report.charts import number, tick_text
-from tinyablation.report.curves import Axis, axis
+from tinyablation.report.axes import (
+    Axis,
+    axis,
+    caption,
+    drawing,
+    marker,
+    px,
+    tick_text,
+    ticks_below,
+)
+from tinyablation.report.text import number
 
 ROW = 16  # px from line to line
 TOP, BOTTOM = 8, 38  # px round the lines
@@ -20,6 +31,7 @@ PLOT, FIGURES = 270, 180  # px of the axis, and of the figures to its right
 CONDITION, NAMES = 122, 226  # px where conditions begin and end, where lines are grouped
 LONGEST_GROUP, LONGEST_NAME, LONGEST_ALONE = 19, 16, 36  # characters that fit their column
 LETTER = 6.2  # px of a letter, about
+TABLE_PLOT, TABLE_MARGIN = 230, 8  # px of a row in a table; so markers at its ends are not cut
 # Markers about (0, 0); the first is a circle, drawn as such.
 _SHAPES = {
     "supported": "",
@@ -66,10 +78,14 @@ def lines_of(records: Sequence[Record], keys: Sequence[str]) -> list[Line]:
     ]
 
 
+def lines_of_panel(panel: ForestPanel) -> list[Line]:
+    """The lines of a claim's own panel."""
+    return [Line(row.name, row.value, row.low, row.high) for row in panel.rows]
+
+
 def panel_forest(panel: ForestPanel, identifier: str) -> Markup:
     """A claim's own panel."""
-    lines = [Line(row.name, row.value, row.low, row.high) for row in panel.rows]
-    return forest(lines, panel.title, panel.unit, identifier, bound=panel.bound)
+    return forest(lines_of_panel(panel), panel.title, panel.unit, identifier, bound=panel.bound)
 
 
 def forest(
@@ -84,12 +100,7 @@ def forest(
 
     bound: one line through all rows; each row's own floor is a tick on its line.
     """
-    ends = [
-        value
-        for line in lines
-        for value in (line.value, line.low, line.high, line.floor)
-        if value is not None and line.value is not None
-    ]
+    ends = _ends(lines)
     if not ends:
         return Markup("")
     start = NAMES
@@ -102,41 +113,74 @@ def forest(
     for index, line in enumerate(lines):
         drawn += _line(line, index, across, named=line.group != group)
         group = line.group
-    return Markup(
-        f'<svg class="curve forests" role="img" width="{width}" viewBox="0 0 {width} {height}" '
-        f'aria-labelledby="{identifier}-t {identifier}-d"><title id="{identifier}-t">'
-        f'{_text(title)}</title><desc id="{identifier}-d">{_described(lines, unit)}</desc>'
-        f"{drawn}</svg>"
+    said = _described(lines, unit)
+    kind = "curve forests"
+    return drawing(drawn, kind, (width, height), identifier, title, said, scrolled=True)
+
+
+def table_axis(lines: Sequence[Line]) -> Axis:
+    """The axis that rows of a table share: every figure, interval and floor, and zero."""
+    return axis([0.0, *_ends(lines)], TABLE_MARGIN, TABLE_PLOT - TABLE_MARGIN)
+
+
+def table_head(across: Axis) -> Markup:
+    """The labelled axis above the rows of a table."""
+    labels = "".join(
+        f'<text x="{px(across.px(tick))}" y="10">{tick_text(tick)}</text>'
+        f'<path class="ft" d="M{px(across.px(tick))} 13v5"/>'
+        for tick in across.ticks
     )
+    ends = f'<path class="ft" d="M{px(across.start)} 17.5H{px(across.end)}"/>'
+    return Markup(f'<svg class="forest axis" viewBox="0 0 {TABLE_PLOT} 18">{labels}{ends}</svg>')
 
 
-def _px(value: float) -> str:
-    return f"{round(value, 1):g}"
+def table_row(line: Line, across: Axis) -> Markup:
+    """A line without words, for a row of a table: zero, the floor, the interval and the point."""
+    if line.value is None:
+        return Markup("")
+    zero = across.px(0)
+    parts = []
+    if line.floor is not None:
+        edge = across.px(line.floor)
+        parts.append(
+            f'<rect class="fb" x="{px(min(zero, edge))}" width="{px(abs(edge - zero))}" '
+            f'height="18"/><path class="fl" d="M{px(edge)} 0V18"/>'
+        )
+    parts.append(f'<path class="fz" d="M{px(zero)} 0V18"/>')
+    parts.append(_interval("fi", line, across, 9))
+    parts.append(f'<circle class="fp" cx="{px(across.px(line.value))}" cy="9" r="3.4"/>')
+    return Markup(f'<svg class="forest" viewBox="0 0 {TABLE_PLOT} 18">{"".join(parts)}</svg>')
 
 
-def _text(value: str, most: int | None = None) -> Markup:
-    """One line without control characters, cut to what fits."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
-    return escape(shown if most is None or len(shown) <= most else f"{shown[: most - 1]}…")
+def _ends(lines: Sequence[Line]) -> list[float]:
+    """All that an axis of these lines has to show."""
+    return [
+        value
+        for line in lines
+        for value in (line.value, line.low, line.high, line.floor)
+        if value is not None and line.value is not None
+    ]
+
+
+def _interval(kind: str, line: Line, across: Axis, y: int) -> str:
+    if line.low is None or line.high is None:
+        return ""
+    low, high = px(across.px(line.low)), px(across.px(line.high))
+    return f'<path class="{kind}" d="M{low} {y - 3}v6m0-3H{high}m0-3v6"/>'
 
 
 def _frame(across: Axis, unit: str, rows: int, bound: float | None) -> str:
     bottom = TOP + ROW * rows + 2
     parts = [
-        f'<path class="ka" d="M{_px(across.start)} {bottom}H{_px(across.end)}"/>',
-        f'<path class="kz" d="M{_px(across.px(0))} {TOP}V{bottom}"/>',
+        f'<path class="ka" d="M{px(across.start)} {bottom}H{px(across.end)}"/>',
+        f'<path class="kz" d="M{px(across.px(0))} {TOP}V{bottom}"/>',
     ]
     if bound is not None:
-        x = _px(across.px(bound))
+        x = px(across.px(bound))
         parts.append(f'<path class="fo" d="M{x} {TOP}V{bottom}"/>')
-    for mark in across.ticks:
-        x = _px(across.px(mark))
-        parts.append(
-            f'<path class="ka" d="M{x} {bottom}v4"/>'
-            f'<text class="kx" x="{x}" y="{bottom + 15}">{tick_text(mark)}</text>'
-        )
-    middle = _px((across.start + across.end) / 2)
-    parts.append(f'<text class="kx kl" x="{middle}" y="{bottom + 30}">{_text(unit, 60)}</text>')
+    parts.append(ticks_below(across, bottom))
+    middle = px((across.start + across.end) / 2)
+    parts.append(f'<text class="kx kl" x="{middle}" y="{bottom + 30}">{caption(unit, 60)}</text>')
     return "".join(parts)
 
 
@@ -147,30 +191,23 @@ def _line(line: Line, index: int, across: Axis, *, named: bool) -> str:
     parts = [f'<g{key}{kind}><rect class="fh" y="{y - ROW // 2}" width="100%" height="{ROW}"/>']
     if line.group:
         if named:
-            group = _text(line.group, LONGEST_GROUP)
+            group = caption(line.group, LONGEST_GROUP)
             parts.append(f'<text class="fg" x="4" y="{y + 4}">{group}</text>')
-        name = _text(line.name, LONGEST_NAME)
+        name = caption(line.name, LONGEST_NAME)
         parts.append(f'<text class="fn" x="{CONDITION}" y="{y + 4}">{name}</text>')
     else:
-        name = _text(line.name, LONGEST_ALONE)
+        name = caption(line.name, LONGEST_ALONE)
         parts.append(f'<text class="fn" x="4" y="{y + 4}">{name}</text>')
     if line.value is None:
-        middle = _px((across.start + across.end) / 2)
-        parts.append(f'<text class="kx" x="{middle}" y="{y + 4}">{_text(line.said, 40)}</text>')
+        middle = px((across.start + across.end) / 2)
+        parts.append(f'<text class="kx" x="{middle}" y="{y + 4}">{caption(line.said, 40)}</text>')
         return "".join(parts) + "</g>"
     if line.floor is not None:
-        parts.append(f'<path class="fo" d="M{_px(across.px(line.floor))} {y - 6}v12"/>')
-    if line.low is not None and line.high is not None:
-        low, high = _px(across.px(line.low)), _px(across.px(line.high))
-        parts.append(f'<path class="fe" d="M{low} {y - 3}v6m0-3H{high}m0-3v6"/>')
-    x = _px(across.px(line.value))
-    shape = _SHAPES.get(line.verdict, "")
-    if shape:
-        parts.append(f'<path class="fs" transform="translate({x} {y})" d="{shape}"/>')
-    else:
-        parts.append(f'<circle class="fs" cx="{x}" cy="{y}" r="3.6"/>')
+        parts.append(f'<path class="fo" d="M{px(across.px(line.floor))} {y - 6}v12"/>')
+    parts.append(_interval("fe", line, across, y))
+    parts.append(marker("fs", _SHAPES.get(line.verdict, ""), across.px(line.value), y))
     parts.append(
-        f'<text class="fv" x="{_px(across.end + 10)}" y="{y + 4}">{_figures(line)}</text></g>'
+        f'<text class="fv" x="{px(across.end + 10)}" y="{y + 4}">{_figures(line)}</text></g>'
     )
     return "".join(parts)
 
@@ -184,10 +221,10 @@ def _figures(line: Line) -> str:
     return f"{number(line.value, signed=True)} {ends}"
 
 
-def _described(lines: Sequence[Line], unit: str) -> Markup:
+def _described(lines: Sequence[Line], unit: str) -> str:
     said = [
         f"{' '.join(filter(None, (line.group, line.name)))}: {_figures(line)}"
         + (f", {line.verdict}" if line.verdict and line.value is not None else "")
         for line in lines
     ]
-    return _text(f"In {unit}. {'; '.join(said)}.")
+    return f"In {unit}. {'; '.join(said)}."

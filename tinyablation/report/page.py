@@ -36,12 +36,22 @@ from tinyablation.records.records import (
     Session,
     content_of,
 )
-from tinyablation.report import charts, curves
+from tinyablation.report import curves
 from tinyablation.report import export_tables as exports
 from tinyablation.report.drift_tables import Table, notes, tables
+from tinyablation.report.heat_tables import HEAT_STEPS
 from tinyablation.report.model_columns import columns_of, competence
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, sections
-from tinyablation.report.text import duration, finalize, given, sentence_of, time, visible
+from tinyablation.report.text import (
+    duration,
+    finalize,
+    given,
+    number,
+    p_value,
+    sentence_of,
+    time,
+    visible,
+)
 from tinyablation.sessions.drift import compare_sessions, summary
 from tinyablation.sessions.protocol_comparison import (
     FATES,
@@ -153,8 +163,8 @@ def _environment() -> Environment:
         finalize=finalize,
     )
     environment.filters.update(
-        number=charts.number,
-        p_value=charts.p_value,
+        number=number,
+        p_value=p_value,
         visible=visible,
         time=time,
         sentence=sentence_of,
@@ -322,7 +332,7 @@ def _page(
         "power_drawing": _power(file),
         "goals": goals(file.session.error_rates) if file.session.error_rates else [],
         "summary": exports.summary_markdown(file),
-        "steps": charts.HEAT_STEPS,
+        "steps": HEAT_STEPS,
         "style": Markup(_source("claims.css")),
         "script": Markup(script),
         "script_hash": digest,

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, Panel, Token
 from tinyablation.records.records import Record
-from tinyablation.report import charts, curves
+from tinyablation.report import curves, heat_tables
 from tinyablation.report import forest_plots as forests
 
 
@@ -17,7 +17,7 @@ class PanelView(NamedTuple):
 
     title: str
     drawing: Markup = Markup("")
-    grid: charts.HeatTable | None = None
+    grid: heat_tables.HeatTable | None = None
     headings: Sequence[str] = ()
     rows: Sequence[tuple[Token | None, ...]] = ()
 
@@ -29,7 +29,7 @@ def view(panel: Panel, anchor: str) -> PanelView:
     if isinstance(panel, ForestPanel):
         return PanelView(panel.title, forests.panel_forest(panel, anchor))
     if isinstance(panel, GridPanel):
-        return PanelView(panel.title, grid=charts.grid_table(panel))
+        return PanelView(panel.title, grid=heat_tables.grid_table(panel))
     rows = list(zip_longest(*panel.columns.values()))
     return PanelView(panel.title, headings=list(panel.columns), rows=rows)
 

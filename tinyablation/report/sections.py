@@ -13,10 +13,10 @@ from tinyablation.records.records import (
     RecordFile,
 )
 from tinyablation.records.trust import Screened
-from tinyablation.report import charts
 from tinyablation.report import forest_plots as forests
+from tinyablation.report.heat_tables import HeatTable, heat_table
 from tinyablation.report.panel_views import PanelView, panels_of, view
-from tinyablation.report.text import detail, sentence_of, slug
+from tinyablation.report.text import detail, number, sentence_of, slug
 from tinyablation.sessions.drift import Drift
 from tinyablation.sessions.protocol_comparison import CellKey, Comparison, cell_key
 from tinyablation.sessions.replication import (
@@ -80,7 +80,7 @@ def said_of_screening(screened: Screened) -> str:
     )
     if screened.agreement is None:
         return said
-    rho = charts.number(screened.agreement, signed=True)
+    rho = number(screened.agreement, signed=True)
     return f"{said} Rank correlation of score and exact effect over those drawn: {rho}."
 
 
@@ -91,7 +91,7 @@ class Cell(NamedTuple):
     anchor: str
     standing: str
     label: str
-    heat: charts.HeatTable | None
+    heat: HeatTable | None
     plot: Markup
     figures: list[tuple[str, Any]]
     command: str
@@ -146,7 +146,7 @@ class Section(NamedTuple):
     published_at: str  # the section that has them; "" where the claim has none
 
 
-def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "_Context") -> Cell:
+def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cell:
     stands = standing(record)
     said = {
         "as": "as predicted",
@@ -175,8 +175,8 @@ def _cell(record: Record, axes: dict[str, charts.Scale], anchor: str, context: "
         anchor=anchor,
         standing=stands,
         label=label,
-        heat=charts.heat_table(record.heatmap, record.subject) if record.heatmap else None,
-        plot=charts.forest_row(record, axes[record.unit]),
+        heat=heat_table(record.heatmap, record.subject) if record.heatmap else None,
+        plot=plot,
         figures=[
             *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
@@ -301,22 +301,20 @@ def sections(
     made: list[Section] = []
     for (claim, name, wide), records in groups.items():
         units = list(dict.fromkeys(r.unit for r in records if r.effect is not None))
-        by_unit = {r.unit: [s for s in records if s.unit == r.unit] for r in records}
-        axes = {unit: charts.shared_scale(same) for unit, same in by_unit.items()}
+        anchors = [unique(CELL + slug(claim, name, r.model, r.condition)) for r in records]
+        lines = forests.lines_of(records, anchors)
+        by_unit: dict[str, list[forests.Line]] = {}
+        for r, line in zip(records, lines, strict=True):
+            by_unit.setdefault(r.unit, []).append(line)
+        axes = {unit: forests.table_axis(same) for unit, same in by_unit.items()}
         cells = [
-            _cell(
-                r,
-                axes,
-                unique(CELL + slug(claim, name, r.model, r.condition)),
-                context,
-            )
-            for r in records
+            _cell(r, forests.table_row(line, axes[r.unit]), at, context)
+            for r, line, at in zip(records, lines, anchors, strict=True)
         ]
         places: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
             places.setdefault((cell.record.model, cell.record.condition), []).append(cell)
         anchor = unique("claim-" + slug(claim, name))
-        lines = forests.lines_of(records, [cell.anchor for cell in cells])
         title = f"{claim} {sentence_of(name)}, by model and condition"
         made.append(
             Section(
@@ -326,7 +324,7 @@ def sections(
                 cells=cells,
                 by_place=places,
                 wide=wide,
-                axis=charts.forest_axis(axes[units[0]]) if len(units) == 1 else Markup(""),
+                axis=forests.table_head(axes[units[0]]) if len(units) == 1 else Markup(""),
                 forest=_claim_forest(lines, title, units[0] or "no unit", f"{anchor}-forest")
                 if len(units) == 1
                 else Markup(""),

@@ -102,6 +102,20 @@ def _is_estimate(value: Any) -> bool:
     )
 
 
+def number(value: float, *, signed: bool = False) -> str:
+    """Three decimals, or two significant digits where those would show nothing."""
+    if value != 0 and (abs(value) < 0.0005 or abs(value) >= 1e6):
+        text = f"{value:+.1e}" if signed else f"{value:.1e}"
+    else:
+        text = f"{value:+.3f}" if signed else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """A p value as journals print it."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def given(figure: PublishedFigure, name: Literal["value", "low", "high"] = "value") -> str:
     """A published number with the digits it was given with; an effect with its sign."""
     sign = "+" if figure.quantity == "effect" else ""

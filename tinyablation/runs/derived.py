@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tinyablation.engine.tables import BASELINE, HEAD_IMPACT_COLUMNS, LAYER_IMPACT_COLUMNS, METRICS
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.hashes import text_sha256
+from tinyablation.installed import versions
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 ALL = "all"
 _SPLITS_FIRST = ("discovery", "confirmation")
-_PACKAGES = (
-    *("torch", "transformers", "transformer-lens", "numpy", "pandas", "pyarrow"),
-    *("accelerate", "huggingface-hub", "safetensors", "tokenizers"),
+# Python, and the packages that compute.
+COMPUTING = (
+    *("python", "torch", "transformers", "transformer_lens", "numpy", "pandas", "pyarrow"),
+    *("accelerate", "huggingface_hub", "safetensors", "tokenizers"),
 )
 
 # summary.json: figure -> (unit, meaning); each over the unhooked baseline rows
@@ -189,17 +191,6 @@ def _impact(
     return impact[list(columns)]
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that compute; "absent" where one is not installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package.replace("-", "_")] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package.replace("-", "_")] = "absent"
-    return found
-
-
 def environment_fingerprint() -> str:
     """sha256 over name==version of every installed distribution, sorted: one line each.
 
@@ -225,7 +216,7 @@ def provenance(
     return {
         "run": config.name,
         "finished": utc_now(),
-        "versions": versions(),
+        "versions": versions(*COMPUTING),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "device": config.device,

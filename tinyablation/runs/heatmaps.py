@@ -1,4 +1,4 @@
-"""Heatmaps of head impact: PNG by matplotlib's Agg canvas (no global state), and HTML.
+"""Heatmaps of head impact in a run's folder: a PNG, and HTML with the figures in its cells.
 
 Both draw the same panels, one per method: layers down, heads across, red where ablation RAISES the
 logit difference (a suppressor), blue where it lowers it. Same input, same bytes.
@@ -6,13 +6,13 @@ logit difference (a suppressor), blue where it lowers it. Same input, same bytes
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.runs import pictures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def panels(impact: pd.DataFrame, *, metric: str = "logit_diff", split: str = "al
 
 
 def _limit(drawn: Sequence[Panel]) -> float:
-    """The largest |value| over all panels, so that panels share one symmetric colour scale."""
+    """The full shade of all panels; PlotError where one of them cannot be drawn."""
     import numpy as np
 
     for panel in drawn:
@@ -80,29 +80,21 @@ def _limit(drawn: Sequence[Panel]) -> float:
             raise PlotError(f"panel {panel.title!r}: shape {panel.values.shape}, not [layer, head]")
         if np.isinf(panel.values).any() or np.isnan(panel.values).all():
             raise PlotError(f"panel {panel.title!r}: infinite, or no figure at all")
-    largest = max((float(np.nanmax(np.abs(panel.values))) for panel in drawn), default=0.0)
-    return largest or 1.0  # all zero: any scale shows it white
+    return pictures.full_shade(panel.values for panel in drawn)
 
 
 def draw_png(drawn: Sequence[Panel], title: str) -> bytes:
     """The panels side by side as a PNG. Raises PlotError on infinite or missing figures."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     limit = _limit(drawn)
     count = max(len(drawn), 1)
     n_layers, n_heads = drawn[0].values.shape if drawn else (1, 4)
     # .25 inch a head and a layer keeps GPT-2 XL (48 x 25) legible; a title needs 3 inches.
-    size = (
-        count * max(3.0, 0.25 * n_heads + 1.0) + 1.0,
-        max(2.4, 0.25 * n_layers + 1.6),
-    )
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    width = count * max(3.0, 0.25 * n_heads + 1.0) + 1.0
+    figure = pictures.blank(width, max(2.4, 0.25 * n_layers + 1.6), title, 9)
     axes = figure.subplots(1, count, squeeze=False)[0]
     image = None
     for axis, panel in zip(axes, drawn, strict=False):
-        image = axis.imshow(panel.values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        image = pictures.heatmap(axis, panel.values, limit)
         axis.set_title(panel.title, fontsize=9, parse_math=False)
         axis.set_xlabel("head")
         axis.set_ylabel("layer")
@@ -113,11 +105,7 @@ def draw_png(drawn: Sequence[Panel], title: str) -> bytes:
         axes[0].text(0.5, 0.5, EMPTY, ha="center", va="center", fontsize=9)
     else:
         figure.colorbar(image, ax=list(axes), label="Δ logit difference (logits)")
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    buffer = io.BytesIO()
-    # matplotlib's own version in the file would change its bytes without changing the picture.
-    canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return pictures.png(figure)
 
 
 def draw_html(drawn: Sequence[Panel], title: str) -> str:
@@ -127,7 +115,7 @@ def draw_html(drawn: Sequence[Panel], title: str) -> str:
     from matplotlib.colors import to_hex
 
     limit = _limit(drawn)
-    colours = colormaps["RdBu_r"]
+    colours = colormaps[pictures.COLOURS]
 
     def cell(value: float, layer: int, head: int) -> dict[str, str]:
         place = f"{layer}:{head}"

@@ -1,10 +1,10 @@
-"""Heatmaps as tables: shades, names and figures. Run: pytest tests/report/test_charts.py"""
+"""Heatmaps as tables: shades, names and figures. Run: pytest tests/report/test_heat_tables.py"""
 
 import pytest
 
 from tinyablation.records.panels import GridPanel
 from tinyablation.records.records import Heatmap
-from tinyablation.report.charts import HEAT_STEPS, grid_table, heat_table
+from tinyablation.report.heat_tables import HEAT_STEPS, grid_table, heat_table
 
 
 def heat(values, subject=None):
