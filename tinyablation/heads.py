@@ -1,4 +1,4 @@
-"""An attention head: one type, how it is written, and how it is read."""
+"""An attention head: its type, its notations and their parser."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _WRITTEN = re.compile(r"L([0-9]+)H([0-9]+)|([0-9]+):([0-9]+)", re.IGNORECASE)
 
 
 class Head(NamedTuple):
-    """A head of a layer, both counted from 0."""
+    """An attention head: layer and head index, both counted from 0."""
 
     layer: int
     head: int
