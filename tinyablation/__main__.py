@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
         "build",
         help="render the knowledge tables for one tokenizer",
         description="Writes <output>/<name>/<condition>.jsonl and .split.json for the four "
-        "conditions and for binding, and says how many examples were dropped and why. A manifest "
-        "says which tokenizer they are for: models are given the corpora of theirs.",
+        "conditions and for binding, and reports how many examples were dropped and why. A "
+        "manifest records the tokenizer, so that each model gets the corpora of its own tokenizer.",
     )
     build.add_argument(
         "--tokenizer",
@@ -51,19 +51,19 @@ def parser() -> argparse.ArgumentParser:
         "--world",
         choices=(NATURAL, EMBEDDED),
         default=NATURAL,
-        help="what the prompts speak of: natural, for language models; embedded, for the small "
+        help="what the prompts are about: natural, for language models; embedded, for the small "
         "models under fixtures/organisms (default: %(default)s)",
     )
     build.add_argument(
-        "--seed", type=int, default=0, help="of pairs and splits (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of pairs and splits (default: %(default)s)"
     )
     build.set_defaults(run=_build)
     adopt = actions.add_parser(
         "adopt",
-        help="say which tokenizer corpora made elsewhere are for",
-        description="Writes the manifest of the corpora that stand in FOLDER, as they are.",
+        help="record which tokenizer existing corpora were built for",
+        description="Writes the manifest of the corpora in FOLDER; the corpora are not changed.",
     )
-    adopt.add_argument("folder", type=Path, metavar="FOLDER", help="with <condition>.jsonl in it")
+    adopt.add_argument("folder", type=Path, metavar="FOLDER", help="contains <condition>.jsonl")
     adopt.add_argument(
         "--tokenizer",
         required=True,
@@ -122,7 +122,7 @@ def _adopt(options: argparse.Namespace) -> None:
 
 
 def _folder_name(source: str) -> str:
-    # "." and "gpt2/.." have no last part of their own, and would name the output folder itself.
+    # "." and "gpt2/.." have no usable last part and would name the output folder itself.
     path = Path(source).expanduser()
     return path.resolve().name if path.is_dir() else path.name
 

@@ -1,24 +1,24 @@
-"""The refusals that the instruments raise on purpose, as far as several modules share them."""
+"""Exceptions that several modules share."""
 
 
 class TinyAblationError(Exception):
-    """Something was wrong that the reader can act on: the message says what, where, what to do."""
+    """An error the user can act on: the message says what is wrong, where, and what to do."""
 
 
 class LoadingError(TinyAblationError):
-    """A model is there, but not usable as it stands."""
+    """A model was found but cannot be used as it is."""
 
 
 class Unavailable(LoadingError):
-    """This machine cannot provide the model: what was asked of it is blocked, not refuted."""
+    """This machine cannot provide the model: claims about it are blocked, not refuted."""
 
 
 class WeightsMissing(Unavailable):
-    """The model's files are not on this machine, and could not be had."""
+    """The model's files are not on this machine and could not be obtained."""
 
 
 class PickledWeights(WeightsMissing):
-    """There are weights, but pickled ones, which are never read."""
+    """The model has pickled weights only, which are never read."""
 
 
 class TooLarge(Unavailable):
@@ -26,4 +26,4 @@ class TooLarge(Unavailable):
 
 
 class RunError(TinyAblationError):
-    """A run directory, its tables or its address is not what it should be."""
+    """A run directory, its tables or its address is invalid."""

@@ -1,4 +1,4 @@
-"""An attention head: one type, how it is written, and how it is read."""
+"""An attention head: its type, its notations and their parser."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _WRITTEN = re.compile(r"L([0-9]+)H([0-9]+)|([0-9]+):([0-9]+)", re.IGNORECASE)
 
 
 class Head(NamedTuple):
-    """A head of a layer, both counted from 0."""
+    """An attention head: layer and head index, both counted from 0."""
 
     layer: int
     head: int
@@ -31,7 +31,7 @@ class Head(NamedTuple):
         """The head that "L0H7" or "0:7" names. Raises ValueError."""
         match = _WRITTEN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(f'{text!r} is no head; write it "L0H5" (or "0:5", layer and head)')
+            raise ValueError(f'{text!r} is not a head; write it "L0H5" (or "0:5", layer and head)')
         layer, head = (int(number) for number in match.groups() if number is not None)
         return cls(layer, head)
 

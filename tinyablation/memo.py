@@ -1,4 +1,4 @@
-"""What is made once, by key."""
+"""A cache of values, each computed once per key."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
@@ -7,13 +7,13 @@ Made = TypeVar("Made")
 
 
 class Memo:
-    """Keeps what was made for each key until it is cleared."""
+    """Keeps the value made for each key until it is cleared."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Any] = {}
 
     def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` made for this key; made now if it was not yet."""
+        """The value for this key; `make` is called the first time only."""
         if key not in self._kept:
             self._kept[key] = make()
         found: Made = self._kept[key]

@@ -1,14 +1,15 @@
-"""What was probably meant by a word that is not known: for messages."""
+"""Suggestions for misspelt words, for error messages."""
 
 import difflib
 from collections.abc import Iterable
 
-SLIP = 0.8  # of difflib's ratio: two letters of ten; "facst" is as far from "facts"
-LIKE = 0.4  # of a few names, the one that is meant may be far off
+# Cutoffs of difflib's ratio. 0.8 allows a typing error: "facst" for "facts" scores exactly 0.8.
+SLIP = 0.8
+LIKE = 0.4  # among a few names the intended one may be spelt quite differently
 
 
 def nearest(word: object, known: Iterable[str], cutoff: float = LIKE) -> str | None:
-    """The known word that is most like this one, in either case; None where none is close."""
+    """The known word closest to this one, ignoring case; None if none is close."""
     if not isinstance(word, str):
         return None
     names = {name.lower(): name for name in known}
@@ -17,7 +18,7 @@ def nearest(word: object, known: Iterable[str], cutoff: float = LIKE) -> str | N
 
 
 def did_you_mean(word: object, known: Iterable[str], cutoff: float = LIKE) -> str:
-    """ "did you mean 'facts'?", or "known: " and all that are."""
+    """ "did you mean 'facts'?", or "known: " and the list of known words if none is close."""
     names = list(known)
     close = nearest(word, names, cutoff)
     return f"known: {', '.join(names)}" if close is None else f"did you mean {close!r}?"

@@ -561,18 +561,21 @@ BROKEN_SPLITS: dict[str, tuple[dict[str, Any], str]] = {
         "field 'data_hash': made for a corpus 000000000000",
     ),
     "a hash that is no text": ({"data_hash": 7}, "field 'data_hash': made for a corpus 7"),
-    "a row out of range": ({CONFIRMATION: [4]}, "field 'confirmation': 4 is no row .0 to 3."),
-    "a negative row": ({CONFIRMATION: [-1]}, "field 'confirmation': -1 is no row"),
-    "a row that is no number": ({CONFIRMATION: ["1"]}, "field 'confirmation': '1' is no row"),
-    "a row that is a truth value": ({CONFIRMATION: [True]}, "field 'confirmation': True is no row"),
+    "a row out of range": ({CONFIRMATION: [4]}, "field 'confirmation': 4 is not a row .0 to 3."),
+    "a negative row": ({CONFIRMATION: [-1]}, "field 'confirmation': -1 is not a row"),
+    "a row that is no number": ({CONFIRMATION: ["1"]}, "field 'confirmation': '1' is not a row"),
+    "a row that is a truth value": (
+        {CONFIRMATION: [True]},
+        "field 'confirmation': True is not a row",
+    ),
     "a row in both": ({CONFIRMATION: [0]}, "field 'confirmation': row 0 already stands in 'disc"),
     "a row twice": ({CONFIRMATION: [1, 1]}, "field 'confirmation': row 1 already stands in 'conf"),
     "no list": ({CONFIRMATION: 1}, "field 'confirmation': a list of row indices is wanted"),
     "an empty split": ({CONFIRMATION: []}, "field 'confirmation': no row is left in it"),
     "an empty first split": ({DISCOVERY: []}, "field 'discovery': no row is left in it"),
     "an unknown field": ({"sede": 1}, "field 'sede' is unknown; did you mean 'seed'"),
-    "a seed that is no number": ({"seed": "0"}, "field 'seed': '0' is no whole number"),
-    "a seed that is a truth value": ({"seed": True}, "field 'seed': True is no whole number"),
+    "a seed that is no number": ({"seed": "0"}, "field 'seed': '0' is not a whole number"),
+    "a seed that is a truth value": ({"seed": True}, "field 'seed': True is not a whole number"),
 }
 
 

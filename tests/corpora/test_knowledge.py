@@ -174,7 +174,7 @@ DEFECTS = {  # what is replaced by what, and what the message must say
         "templates.toml",
         'facts = ["short.known"',
         'facts = ["plain.was"',
-        "templates.toml: corpus.facts: 'plain.was' is no prefix.frame",
+        "templates.toml: corpus.facts: 'plain.was' is not a prefix.frame",
     ),
     "cell given twice": (
         "templates.toml",

@@ -252,7 +252,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a line break": ({"tokenizer": "a\nb"}, "field 'tokenizer': String should match"),
     "a condition that is a path": (
         {"conditions": {"../facts": {"examples": 1, "refused": "x"}}},
-        r"field 'conditions.\.\./facts.*is no condition; there are: facts",
+        r"field 'conditions.\.\./facts.*is not a condition; there are: facts",
     ),
     "no condition": ({"conditions": {}}, "field 'conditions'"),
     "a hash that is none": ({"fingerprint": "x" * 64}, "field 'fingerprint': String should match"),

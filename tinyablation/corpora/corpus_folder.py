@@ -40,7 +40,7 @@ FolderName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$",
 
 def _is_named(condition: str) -> str:
     if condition not in NAMES:
-        raise ValueError(f"{condition!r} is no condition; there are: {', '.join(NAMES)}")
+        raise ValueError(f"{condition!r} is not a condition; there are: {', '.join(NAMES)}")
     return condition
 
 

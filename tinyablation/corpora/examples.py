@@ -324,7 +324,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
         if name not in data:
             raise CorpusError(f"field {name!r} is missing")
     if not isinstance(data["seed"], int) or isinstance(data["seed"], bool):
-        raise CorpusError(f"field 'seed': {data['seed']!r} is no whole number")
+        raise CorpusError(f"field 'seed': {data['seed']!r} is not a whole number")
     rows: dict[str, tuple[int, ...]] = {}
     taken: dict[int, str] = {}
     for name, ours in names.items():
@@ -335,7 +335,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
             whole = isinstance(row, int) and not isinstance(row, bool)
             if not whole or not 0 <= row < len(corpus.examples):
                 raise CorpusError(
-                    f"field {name!r}: {row!r} is no row (0 to {len(corpus.examples) - 1})"
+                    f"field {name!r}: {row!r} is not a row (0 to {len(corpus.examples) - 1})"
                 )
             if row in taken:
                 raise CorpusError(f"field {name!r}: row {row} already stands in {taken[row]!r}")

@@ -194,7 +194,7 @@ class Wording(Table):
             cells = getattr(self.corpus, name)
             for cell in cells:
                 if cell not in known:
-                    raise ValueError(f"corpus.{name}: {cell!r} is no prefix.frame of this file")
+                    raise ValueError(f"corpus.{name}: {cell!r} is not a prefix.frame of this file")
                 if cells.count(cell) > 1:
                     raise ValueError(f"corpus.{name}: {cell!r} is listed twice")
         return self

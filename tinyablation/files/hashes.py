@@ -1,4 +1,4 @@
-"""Hashes of values: what is equal has one, wherever it was made."""
+"""Hashes of values: equal values have equal hashes on every machine."""
 
 import hashlib
 import json
@@ -11,7 +11,10 @@ HASH_DIGITS = 12  # 48 bits: a million runs collide with probability 2e-3 %
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling per JSON value: sorted keys, no spaces, ASCII. Non-finite: RunError."""
+    """The canonical JSON text of a value: sorted keys, no spaces, ASCII.
+
+    Raises RunError for NaN, infinity and values that JSON cannot represent.
+    """
     try:
         return json.dumps(
             value,
@@ -30,7 +33,7 @@ def digest(value: Any) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """sha256 (64 hex digits) of a text's UTF-8."""
+    """sha256 (64 hex digits) of a text encoded as UTF-8."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

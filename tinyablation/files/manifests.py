@@ -1,6 +1,6 @@
-"""Durable files: atomic writes, and a manifest that says which files make up a run directory.
+"""Durable files: atomic writes, and a manifest that lists the files of a run directory.
 
-A directory is complete if and only if its manifest stands, and the manifest is written last.
+A directory is complete if and only if it has a manifest, which is written last.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ from tinyablation.errors import RunError
 from tinyablation.files.hashes import file_sha256
 
 MANIFEST = "manifest.json"
-LAYOUT = 1  # raised when files of a run directory change their meaning
+LAYOUT = 1  # incremented when the files of a run directory change their meaning
 _TEMPORARY = ".tmp"
-# ":" leads to drives and to streams of NTFS, "\\" out of folders there.
+# On Windows ":" names drives and NTFS streams, and "\\" separates folders.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
 class NotWritten(RunError, OSError):
-    """A file or folder could not be written: the disk is full, or read-only, or not ours.
+    """A file or folder could not be written: disk full, read-only or no permission.
 
-    An OSError too, for those who can do without the file.
+    It is also an OSError, for callers that can continue without the file.
     """
 
     def __str__(self) -> str:
-        return str(self.args[0])  # an OSError's own is made of errno and strerror
+        return str(self.args[0])  # OSError.__str__ would show errno and strerror
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a directory that cannot be trusted. It is never done for the user."""
+    """Advice for a directory that cannot be trusted; the program itself never deletes it."""
     return f"Move {folder} away or delete it, then run again."
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say what could not be written, and why, where the system refuses it (NotWritten)."""
+    """Turn an OSError of the block into NotWritten, which says what could not be written and why.
+
+    TimeoutError and NotWritten pass unchanged.
+    """
     try:
         yield
     except (TimeoutError, NotWritten):
@@ -57,17 +60,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill the file, so that a reader finds the old file or the whole new one.
+    """Replace a file atomically: a reader sees either the old file or the complete new one.
 
-    The temporary file lies in the same folder (os.replace is atomic within one file system only)
-    and is on disk before it gets its name; whatever goes wrong, no temporary file is left, unless
-    the process is killed (see remove_leftovers). NotWritten where the system refuses.
+    `write` fills a temporary file in the same folder (os.replace is atomic only within one file
+    system), which is synced to disk before it is renamed. The temporary file is removed after any
+    failure; only a killed process leaves one behind (see remove_leftovers). Raises NotWritten.
     """
     write_together({path: write})
 
 
 def write_together(writers: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
-    """The same for files that belong together: none gets its name before all are on disk."""
+    """write_atomic for files that belong together: none is renamed before all are on disk."""
     temporary: dict[Path, Path] = {}
     try:
         for path, write in writers.items():
@@ -85,13 +88,13 @@ def write_together(writers: Mapping[Path, Callable[[BinaryIO], object]]) -> None
                 _sync_folder(path.parent)
     except BaseException:
         for made in temporary.values():
-            with contextlib.suppress(OSError):  # a file system that became read-only keeps it
+            with contextlib.suppress(OSError):  # the file system may have become read-only
                 made.unlink(missing_ok=True)
         raise
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without this a power cut can lose the name but keep the contents. Windows has no such call.
+    # Without this a power cut can lose the rename. Windows has no equivalent call.
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -117,7 +120,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; RunError when it is missing, unreadable or no object."""
+    """The object in a JSON file; RunError if it is missing, unreadable or not an object."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -130,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) -> None:
-    """Write manifest.json: `facts`, and size and sha256 of every named file (POSIX spelling)."""
+    """Write manifest.json: `facts`, and the size and sha256 of every named file (POSIX paths)."""
     files = {
         name: {
             "size": (folder / name).stat().st_size,
@@ -142,19 +145,19 @@ def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) ->
 
 
 def path_fault(name: str) -> str | None:
-    """Why a name is not that of a file within a folder, on any system, if it is not."""
+    """Why a name is not a safe relative path inside a folder, on any system; None if it is one."""
     if _UNSAFE.search(name):
-        return "has characters that no name of a file here has"
+        return "has characters that are not allowed in file names"
     if any(part in ("", ".", "..") for part in name.split("/")):
-        return "is no path within a folder"
+        return "is not a path inside the folder"
     return None
 
 
 def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> dict[str, Any]:
     """The manifest of a complete directory, after checking its files.
 
-    Every listed file must be there with the recorded size; those in `hashed` (None: all) must also
-    have the recorded sha256. Otherwise RunError, naming the file and what to do.
+    Every listed file must exist with the recorded size; those in `hashed` (None: all) must also
+    have the recorded sha256. Otherwise raises RunError, which names the file and what to do.
     """
     manifest = read_json(folder / MANIFEST)
     if manifest.get("layout") != LAYOUT:

@@ -1,10 +1,9 @@
-"""The bootstrap of any statistic over clusters: its draws, and the ends of its intervals.
+"""The cluster bootstrap of any statistic: its resamples and the ends of its intervals.
 
-The draws are those of scipy.stats.bootstrap, in its order, and so are the percentiles before they
-are expanded for few clusters (tests compare them). Without its wrappers around a statistic that is
-computed one resample at a time, and without the .5 s that scipy.stats takes to import. As there, a
-statistic may be `vectorized`: it takes the rows of many resamples, an array [n, rows] a table, and
-returns a figure for each, [n]; its clusters are then of one size.
+The draws and the unexpanded percentiles equal those of scipy.stats.bootstrap (tests compare them).
+This module avoids scipy's per-resample wrappers and the .5 s that scipy.stats takes to import. As
+in scipy, a statistic may be `vectorized`: it takes the rows of many resamples, one array [n, rows]
+per table, and returns one figure for each, [n]; all clusters must then have the same size.
 """
 
 import math
@@ -19,20 +18,20 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Statistic = Callable[[list[Indices]], float | Floats]
 
-# Resamples of examples held in memory at once: 2^22 indices are 32 MiB.
+# Indices of resamples held in memory at once: 2^22 of them take 32 MiB.
 _BLOCK = 1 << 22
 
 
 def blocks_of(total: int, width: int) -> list[int]:
-    """How many of `total` resamples, each of `width` figures, to hold in memory at a time."""
+    """Sizes of the blocks in which to draw `total` resamples of `width` figures each."""
     size = max(1, _BLOCK // width)
     return [min(size, total - start) for start in range(0, total, size)]
 
 
 class ClusterRows:
-    """The rows of one table by cluster, ready to be gathered for many draws of clusters.
+    """The rows of one table grouped by cluster, for fast gathering of many draws of clusters.
 
-    index [n_examples]: the cluster of each row, 0 to k - 1, none of them empty.
+    index [n_examples]: the cluster of each row, 0 to k - 1; no cluster is empty.
     """
 
     def __init__(self, index: Indices, k: int) -> None:
@@ -40,18 +39,18 @@ class ClusterRows:
         self.rows = len(index)
         self._rows = [np.flatnonzero(index == cluster) for cluster in range(k)]
         sizes = {len(rows) for rows in self._rows}
-        # Clusters of one size, as most corpora have, are gathered in one step: a fifth of the time.
+        # Clusters of equal size, as in most corpora, are gathered in one step: a fifth of the time.
         self._table = np.stack(self._rows) if len(sizes) == 1 else None
 
     def of(self, draw: Indices) -> Indices:
-        """The rows of the drawn clusters, one cluster after the other.
+        """The rows of the drawn clusters, one cluster after another.
 
-        Of many draws, [n, clusters], where clusters are of one size: [n, rows].
+        draw: [clusters], or [n, clusters] if all clusters have the same size; then [n, rows].
         """
         if self._table is not None:
             return self._table[draw].reshape(*draw.shape[:-1], -1)
         if draw.ndim > 1:
-            raise ValueError("clusters differ in size: a statistic of them cannot be vectorized")
+            raise ValueError("clusters differ in size: their statistic cannot be vectorized")
         return np.concatenate([self._rows[cluster] for cluster in draw])
 
 
@@ -66,8 +65,8 @@ def bootstrap(
 ) -> Floats:
     """The statistic on each resample of the clusters, [resamples].
 
-    statistic takes the rows of each table. paired: one draw of clusters serves all tables, which
-    then have equally many.
+    statistic takes the rows of each table. paired: all tables share one draw of clusters and must
+    then have the same number of them.
     """
     draws = [
         rng.integers(0, table.k, size=(resamples, table.k))
@@ -81,7 +80,7 @@ def bootstrap(
 def _figures(
     statistic: Statistic, tables: Sequence[ClusterRows], draws: Sequence[Indices], vectorized: bool
 ) -> Floats:
-    """The statistic of each of n draws of clusters, a [n, clusters] a table."""
+    """The statistic of each of n draws of clusters, given one array [n, clusters] per table."""
     pairs = list(zip(tables, draws, strict=True))
     if not vectorized:
         return np.array(
@@ -96,20 +95,20 @@ def _figures(
 
 
 def percentile_ends(distribution: Floats, confidence: float) -> tuple[float, float]:
-    """The quantiles of a bootstrap distribution that leave out equal tails."""
+    """The equal-tailed percentile interval of a bootstrap distribution."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(distribution, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def expanded_confidence(confidence: float, k: int) -> float:
-    """The confidence at which percentiles of k clusters cover as often as they should.
+    """The confidence to use for percentiles of k clusters so that they reach nominal coverage.
 
-    That of sqrt(k / (k - 1)) * t, Student's quantile on k - 1, under the normal (the expanded
-    percentile interval: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", American
-    Statistician 69). The spread of resamples divides by k where that of a sample divides
-    by k - 1, and its own error is what the t is for: .95 becomes .978 at 12 clusters, .965
-    at 24.
+    It is the normal probability of +-sqrt(k / (k - 1)) * t, with t Student's quantile on k - 1
+    (the expanded percentile interval: Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", American Statistician 69). The factor is there because the spread of resamples
+    divides by k, not by k - 1; the t allows for the error of that spread. .95 becomes .978 at 12
+    clusters and .965 at 24.
     """
     from scipy.special import ndtr
 
@@ -119,9 +118,9 @@ def expanded_confidence(confidence: float, k: int) -> float:
 def student_ends(
     distribution: Floats, estimate: float, confidence: float, k: int
 ) -> tuple[float, float]:
-    """estimate -+ Student's t on k - 1 times the standard error of a bootstrap of k clusters.
+    """estimate -+ t * standard error, with Student's t on k - 1 and k clusters.
 
-    That error is the resamples' standard deviation, with the factor sqrt(k / (k - 1)) of
+    The standard error is the resamples' standard deviation times sqrt(k / (k - 1)), the factor of
     expanded_confidence.
     """
     error = _factor(k) * float(distribution.std(ddof=1))

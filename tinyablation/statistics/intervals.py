@@ -1,7 +1,7 @@
 """Intervals, corrections and null comparisons over tables of effects. Pure: numpy and scipy only.
 
-Examples that share a fact are not independent, so whatever is drawn here is drawn by cluster.
-Every draw comes from an explicit Generator; make one per purpose with `generator`.
+Examples that share a fact are not independent, so everything here is resampled by cluster.
+All randomness comes from an explicit Generator; make one per purpose with `generator`.
 """
 
 import hashlib
@@ -30,25 +30,25 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Alternative = Literal["greater", "less", "two-sided"]
 
-# Figures this close, relative to their scale, are the same figure: float64 sums of some thousand
-# logits carry a rounding error near 1e-13. Used to see ties and zero-width intervals.
+# Figures this close, relative to their scale, count as equal: float64 sums of some thousand logits
+# carry a rounding error near 1e-13. Used to detect ties and zero-width intervals.
 ROUNDING = 1e-12
-_ORDERS = 2000  # of heads, drawn at once; another number would draw others
+_ORDERS = 2000  # permutations of heads drawn at once; another number would change the draws
 
 
 class StatisticsError(TinyAblationError):
-    """The input cannot carry the statistic: empty, not finite, unclustered, or of a wrong shape."""
+    """The input is unfit for the statistic: empty, not finite, unclustered or of a wrong shape."""
 
 
 class StatisticUndefined(StatisticsError):
-    """A statistic has no figure on some resample, as a rank correlation where all ranks tie."""
+    """A statistic is undefined on some resample, such as a rank correlation of tied ranks."""
 
 
 class DegenerateInterval(StatisticsError):
-    """Every cluster gives the same value, so that the interval would have zero width.
+    """Every cluster gives the same value, so the interval would have zero width.
 
-    `value` is that value. An intervention that changes nothing at all has value exactly 0; any
-    other value more often means a seed or an index that draws nothing.
+    `value` is that value. It is exactly 0 for an intervention that changes nothing; any other
+    value usually means that a seed or index which should vary does not.
     """
 
     def __init__(self, message: str, value: float) -> None:
@@ -74,7 +74,7 @@ class Agreement(NamedTuple):
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """A Generator made from (seed, purpose), so that adding a draw moves no other."""
+    """A Generator made from (seed, purpose), so that adding a draw changes no other draw."""
     if seed < 0:
         raise StatisticsError(f"seed {seed} is negative; give 0 or more")
     return np.random.default_rng([seed, *hashlib.sha256(purpose.encode()).digest()])
@@ -88,7 +88,7 @@ def cluster_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Estimate:
-    """Mean over examples, with an interval that treats clusters as the unit of observation.
+    """Mean over examples, with an interval that treats clusters as the units of observation.
 
     values [n_examples] and clusters [n_examples] (labels: str or int). The mean is the ratio of
     the clusters' sums to their counts, with the linearised standard error of a ratio. Each end is
@@ -123,11 +123,11 @@ def cluster_interval(
     ratios = []
     for count in blocks_of(resamples, k):
         drawn = rng.integers(k, size=(count, k))
-        # Clusters of one size need not be gathered.
+        # Clusters of equal size need not be gathered.
         even = counts.max() == counts.min()
         sizes = np.broadcast_to(counts, drawn.shape) if even else counts[drawn]
         centre, spread = _ratio(sums[drawn], sizes)
-        # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
+        # A resample of one repeated cluster has no spread, hence no t; Student's t allows for it.
         usable = spread > ROUNDING * error
         ratios.append((centre[usable] - mean) / spread[usable])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -142,7 +142,7 @@ def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     k = sums.shape[-1]
     total = counts.sum(-1)
     ratio = sums.sum(-1) / total
-    # In place: new memory for each step takes three times as long, .9 ms for 2,000 resamples of 48.
+    # In place: allocating each step takes three times as long, .9 ms for 2,000 resamples of 48.
     squares = ratio[:, None] * counts
     np.subtract(sums, squares, out=squares)
     np.square(squares, out=squares)
@@ -164,28 +164,28 @@ def cluster_statistic_interval(
 
     clusters holds one sequence of labels per table, [n_examples of that table]. statistic is
     called with one index array per table, the rows to use, and returns a float; it closes over the
-    tables themselves; vectorized, it takes arrays [n, rows] and returns [n] (see resampling), with
-    clusters of one size. Tables are resampled independently, or, with paired, by the same draw of
-    labels (two models on the same facts; both must then have the same labels). n is the number of
-    rows of all tables, n_clusters that of the table with fewest.
+    tables themselves. If vectorized, it takes arrays [n, rows] and returns [n] (see bootstrap.py),
+    and clusters have equal size. Tables are resampled independently, or, if paired, by the same
+    draw of labels (two models on the same facts; both must then have the same labels). In the
+    result n counts the rows of all tables, n_clusters those of the table with the fewest.
 
     Each end is the wider of two that allow for few clusters: the expanded percentile and Student's
-    t with the bootstrap's standard error (resampling.expanded_confidence and student_ends). The
+    t with the bootstrap's standard error (bootstrap.expanded_confidence and student_ends). The
     first is for statistics that jump, such as a rank correlation, the second for those that
-    resampling biases, such as a cosine. bounds: those of the statistic itself.
+    resampling biases, such as a cosine. bounds: the range of the statistic itself.
 
-    Coverage of the nominal 95 %, over 1,000 simulated data sets each (standard error .007): least
-    of normal, skewed and heavy-tailed data and of data that half of the clusters do not move, with
-    12 / 24 / 48 clusters; in brackets BCa (Efron and Tibshirani 1993, ch. 14), not used:
+    Coverage of the nominal 95 %, over 1,000 simulated data sets each (standard error .007): the
+    least over normal, skewed and heavy-tailed data and data in which half of the clusters have no
+    effect, with 12 / 24 / 48 clusters; in brackets BCa (Efron and Tibshirani 1993, ch. 14; unused):
     difference of two independent means .952 .945 .952 (.859 .888 .910), of two paired ratios .945
     .944 .946 (.867 .882 .906), mean rank correlation of 8 heads .975 .966 .972 (.763 .783 .824),
     cosine of mean vectors .967 .973 .976 (.793 .871 .922), standardised score of a head beyond the
     others' mean .931 .941 .947 (.829 .894 .916), a head's lead over the best of 7 .950 .956 .945
     (.833 .881 .896), difference of two ECE .989 .994 .983 (.791 .815 .805). The lower end was above
-    the truth in at most .035. Below: the lead over 7 heads that tie, .839 .844 .829, and a rank
-    correlation of heads that the noise hardly tells apart, .919 .929 .942; both err downwards. One
-    of the two ends alone: percentile .757 (cosine), t .901 (rank correlation). BCa expanded in the
-    same way: .782.
+    the truth in at most .035. Coverage is worse for the lead over 7 tied heads, .839 .844 .829, and
+    for a rank correlation of heads that noise hardly separates, .919 .929 .942; both err downwards.
+    One of the two ends alone: percentile .757 (cosine), t .901 (rank correlation). BCa expanded in
+    the same way: .782.
 
     For one mean, or for the mean of paired differences, use cluster_interval.
 
@@ -224,7 +224,7 @@ def cluster_statistic_interval(
     low, high = student_ends(distribution, figure, confidence, k)
     shares = percentile_ends(distribution, expanded_confidence(confidence, k))
     low, high = max(bounds[0], min(low, shares[0])), min(bounds[1], max(high, shares[1]))
-    low, high = min(low, figure), max(high, figure)  # a cosine may be 1 + 2e-16
+    low, high = min(low, figure), max(high, figure)  # rounding: a cosine may be 1 + 2e-16
     n = sum(len(table) for table in clusters)
     return Estimate(figure, low, high, n, k)
 
@@ -240,20 +240,20 @@ def max_t_sign_flip(
     """p of each head, corrected over all heads: single-step max-T of Westfall and Young (1993).
 
     differences [n_examples, n_heads], ablated - clean, paired by example; clusters [n_examples].
-    Returns [n_heads]. Under the null a cluster's sums may as well have the opposite sign, for all
-    heads at once, which keeps the heads' correlation. The t statistic of the cluster sums is a
-    monotone function, the same for all heads and flips, of sum / sqrt(sum of squares), because a
-    flip leaves the squares as they are; that form is used, as it never divides by zero.
+    Returns [n_heads]. Under the null the sums of a cluster are equally likely to have the opposite
+    sign, for all heads at once, which keeps the heads' correlation. The t statistic of the cluster
+    sums is a monotone function, the same for all heads and flips, of sum / sqrt(sum of squares),
+    because a flip does not change the squares; that form is used because it never divides by zero.
 
-    All 2^n_clusters sign vectors are taken when they are no more than `permutations`; else random
-    ones, with p = (k + 1) / (n + 1). A head whose sums are all zero has p = 1.
+    All 2^n_clusters sign vectors are enumerated if there are at most `permutations`; otherwise
+    random ones are drawn, with p = (k + 1) / (n + 1). A head whose sums are all zero has p = 1.
 
     The null is symmetry about zero; for the mean of strongly skewed sums p is approximate. Of 16
     correlated heads, all of mean 0, some head had p <= .05 ("greater") in .036 to .047 of 1,000
     symmetric data sets (12, 24, 48 clusters; standard error .007), in .009 to .023 where the long
     tail lies above (exponential, or half of the clusters unmoved) and in .12 to .22 where it lies
-    below. So p alone supports no claim: with the whole interval above the floor too, as verdicts
-    ask, .035 to .053 of the last had a head at its floor supported, for .025.
+    below. So p alone supports no claim. If the whole interval must also lie above the floor, as
+    verdicts require, a head at its floor was supported in .035 to .053 of the last, for .025.
     """
     data = checked_figures(differences, "differences", ndim=2)
     index, k = cluster_index(clusters, len(data))
@@ -261,7 +261,7 @@ def max_t_sign_flip(
         raise StatisticsError(f"permutations is {permutations}; at least 1 is needed")
     sums = np.stack([cluster_totals(index, head, k) for head in data.T], axis=1)
     # Sums that cancel within a cluster leave rounding noise, which must not be scaled up to an
-    # effect: compare with what the cluster's magnitudes could leave.
+    # effect: compare the sums with the rounding error of the cluster's magnitudes.
     magnitude = np.stack([cluster_totals(index, np.abs(head), k) for head in data.T], axis=1)
     sums[np.abs(sums) <= ROUNDING * magnitude] = 0.0
     scale = np.sqrt((sums**2).sum(0))
@@ -290,13 +290,13 @@ def max_t_sign_flip(
         largest = directed(signs @ unit).max(1)
         exceeded += (largest[:, None] >= observed).sum(0)
         start += count
-    # The enumeration contains the observed signs themselves; the random draw adds them.
+    # The enumeration contains the observed signs; a random draw has to add them.
     corrected[moving] = exceeded / total if exact else (exceeded + 1) / (total + 1)
     return corrected
 
 
 def exceedance(value: float, null_values: ArrayLike) -> float:
-    """p of `value` among values of the null: (how many are at least as large + 1) / (n + 1).
+    """p of `value` under the null: (number of null values at least as large + 1) / (n + 1).
 
     The caller leaves `value` itself out of null_values [n]. Ties count against the value.
     """
@@ -316,7 +316,7 @@ def rank_agreement(
 ) -> Agreement:
     """Spearman's rho of two rankings of the same heads, a and b [n_heads], and its p.
 
-    p is by permutation: exact while n_heads! <= permutations (8 heads: 40,320, .1 s), else random
+    p is by permutation: exact if n_heads! <= permutations (8 heads: 40,320, .1 s), else random
     with (k + 1) / (n + 1). Raises StatisticsError for fewer than 3 heads or a constant ranking.
     """
     first, second = checked_figures(a, "a", ndim=1), checked_figures(b, "b", ndim=1)
@@ -327,12 +327,12 @@ def rank_agreement(
     for name, ranking in (("a", first), ("b", second)):
         if np.ptp(ranking) == 0:
             raise StatisticsError(f"{name} is {ranking[0]:.3g} for every head: there is no ranking")
-    # Twice a rank is a whole number, and so are sums of their products: ties are seen exactly.
+    # Doubled ranks are integers, and so are sums of their products: ties are detected exactly.
     one, other = (np.rint(2 * _ranks(each)).astype(np.int64) for each in (first, second))
     exact = math.factorial(len(first)) <= permutations
     sums = np.concatenate([other[order] @ one for order in _orders(len(first), permutations, rng)])
     observed = int(one @ other)
-    # All orders contain the one observed; the random draw adds it.
+    # The enumeration contains the observed order; a random draw has to add it.
     p: dict[str, float] = {
         "greater": (np.count_nonzero(sums >= observed) + (not exact)) / (len(sums) + (not exact)),
         "less": (np.count_nonzero(sums <= observed) + (not exact)) / (len(sums) + (not exact)),
@@ -342,8 +342,8 @@ def rank_agreement(
 
 
 def _orders(n: int, most: int, rng: np.random.Generator) -> Iterator[Indices]:
-    """Orders of n things, [count, n] at a time: all n! where those are no more than `most`, else
-    that many at random.
+    """Yield orders of n things in blocks [count, n]: all n! if at most `most`, else `most` random
+    ones.
     """
     if math.factorial(n) <= most:
         yield np.array(list(itertools.permutations(range(n))), dtype=np.intp)
@@ -355,20 +355,20 @@ def _orders(n: int, most: int, rng: np.random.Generator) -> Iterator[Indices]:
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rho of two rankings of the same things, [n] each; NaN where one is constant."""
+    """Spearman's rho of two rankings of the same things, [n] each; NaN if one is constant."""
     first, second = (_ranks(np.asarray(each, dtype=np.float64)) for each in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(first, second)[0, 1])
 
 
 def _ranks(values: Floats) -> Floats:
-    """1 for the smallest; those that tie share the mean of their ranks."""
+    """Ranks from 1, the smallest; tied values share the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
 def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
-    """The values in float64; StatisticsError when empty, of another shape, or not all finite."""
+    """The values in float64; StatisticsError if empty, of another shape, or not all finite."""
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != ndim:
         raise StatisticsError(f"{name} has shape {data.shape}; {ndim} dimension(s) are needed")
@@ -384,7 +384,11 @@ def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
 
 
 def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
-    """Number of the cluster of each example, in the order of the sorted labels, and how many."""
+    """The cluster number of each example, [n], and the number of clusters.
+
+    Clusters are numbered in the order of their sorted labels. Raises StatisticsError for a missing
+    label or fewer than two clusters.
+    """
     labels: list[str] = []
     for row, label in enumerate(clusters):
         if not isinstance(label, (str, numbers.Integral)) or label == "":
@@ -401,13 +405,13 @@ def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
 
 
 def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
-    """Sum of the weights [n_examples] in each of the k clusters."""
+    """Sum of the weights [n_examples] in each cluster, [k]."""
     return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
 
 
 def check_draws(confidence: float, resamples: int = 2000) -> None:
-    """Raises StatisticsError for settings that leave an interval no ends."""
+    """Raise StatisticsError for settings with which an interval cannot be computed."""
     if not 0 < confidence < 1:
-        raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
+        raise StatisticsError(f"confidence is {confidence}; it must lie between 0 and 1")
     if resamples < 100:
-        raise StatisticsError(f"resamples is {resamples}; below 100 an interval has no ends")
+        raise StatisticsError(f"resamples is {resamples}; an interval needs at least 100")

@@ -1,7 +1,7 @@
-"""Ratios of two means over the same examples, such as the share of an effect that one head makes.
+"""Ratios of two means over the same examples, such as the share of an effect due to one head.
 
-Pure: numpy and scipy only. Numerator and denominator are drawn together, by cluster: what they
-share then cancels. A ratio is given only where its denominator is known not to be zero.
+Pure: numpy and scipy only. Numerator and denominator are resampled together, by cluster, so that
+shared variation cancels. A ratio is given only if its denominator is known not to be zero.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from tinyablation.statistics.student_t import student_quantile
 
 
 class RatioUndefined(StatisticsError):
-    """The denominator is not told from zero, so that the ratio could be anything.
+    """The denominator is not distinguishable from zero, so the ratio could be anything.
 
     `denominator` is its mean with its interval.
     """
@@ -46,20 +46,21 @@ def ratio_interval(
     resamples: int = 2000,
     noise: float = 0.0,
 ) -> Estimate:
-    """sum(numerator) / sum(denominator), with an interval that treats clusters as the unit.
+    """sum(numerator) / sum(denominator), with an interval that treats clusters as the units.
 
-    numerator and denominator [n_examples] in one unit, row by row of the same example; clusters
-    [n_examples] (labels: str or int). Recovery by a head: numerator D_trio - D_trio_without_head,
-    denominator D_trio. The ratio has no unit and need not lie between 0 and 1. noise: how far
-    arithmetic alone moves the denominator, in its unit.
+    numerator and denominator [n_examples] have the same unit and the same order of examples;
+    clusters [n_examples] (labels: str or int). Recovery by a head: numerator
+    D_trio - D_trio_without_head, denominator D_trio. The ratio has no unit and need not lie between
+    0 and 1. noise: how far arithmetic alone moves the denominator, in its unit.
 
-    The interval holds every ratio r at which numerator - r * denominator is not told from zero
-    (Fieller 1954). Its critical values are, on each side, the wider of the studentised bootstrap
-    over clusters of numerator - estimate * denominator and of Student's t on n_clusters - 1.
+    The interval holds every ratio r for which numerator - r * denominator is not distinguishable
+    from zero (Fieller 1954). Its critical values are, on each side, the wider of the studentised
+    bootstrap over clusters of numerator - estimate * denominator and of Student's t on
+    n_clusters - 1.
 
     Coverage of the nominal 95 %, measured over 800 simulated data sets each (standard error .008),
     with 16, 32 and 97 clusters of 2-8 examples and a denominator 3, 5 and 10 standard errors above
-    0, of those that were not refused; numerator and denominator share nothing, or correlate at .8:
+    0, of those not refused; numerator and denominator are independent, or correlate at .8:
     normal cluster means .943 to .970, exponential .931 to .974, mirrored exponential .922 to .974,
     lognormal (skew 6) .951 to .978 and, correlated, .912 to .948, where the upper end is too low
     in up to .085 and the lower end too high in at most .008. Refused: at 3 standard errors .11 to
@@ -68,7 +69,7 @@ def ratio_interval(
     (.89 with the t end) and Fieller with t alone .84.
 
     Raises RatioUndefined when the interval of the denominator's mean (cluster_interval) is not
-    wholly above 0 and the noise, or Fieller's set has no ends; DegenerateInterval when the
+    wholly above 0 and the noise, or Fieller's set is unbounded; DegenerateInterval when the
     numerator is the same multiple of the denominator in every cluster; StatisticsError as
     cluster_interval does.
     """
@@ -94,13 +95,13 @@ def ratio_interval(
     for count in blocks_of(resamples, k):
         sample = residuals[rng.integers(k, size=(count, k))]
         spread = sample.std(axis=1, ddof=1)
-        # A resample of one repeated cluster has no spread and no t; Student's t covers for it.
+        # A resample of one repeated cluster has no spread, hence no t; Student's t allows for it.
         usable = spread > ROUNDING * error
         drawn.append(sample.mean(axis=1)[usable] / spread[usable] * np.sqrt(k))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     left, right = np.quantile(np.concatenate(drawn), tails)
     student = student_quantile(tails[1], k - 1)
-    # Few numerators - r * denominators lie far above zero: that bounds r from below.
+    # The upper critical value of numerator - r * denominator bounds r from below.
     ends = [
         _fieller(n_sums, d_sums, critical)[side]
         for side, critical in enumerate((max(right, student), max(-left, student)))
@@ -123,14 +124,14 @@ def above_zero(
     resamples: int = 2000,
     noise: float = 0.0,
 ) -> Estimate:
-    """The mean of what shares are taken of, values [n_examples] in one unit, with its interval.
+    """The mean of a denominator, values [n_examples] in one unit, with its interval.
 
     clusters and noise as for ratio_interval. Raises RatioUndefined unless the interval
     (cluster_interval) is wholly above 0 and the noise.
     """
     try:
         own = cluster_interval(values, clusters, rng, confidence=confidence, resamples=resamples)
-    except DegenerateInterval as same:  # known exactly, which a denominator may be
+    except DegenerateInterval as same:  # a denominator may be known exactly
         labels = {str(label) for label in clusters}
         own = Estimate(same.value, same.value, same.value, np.size(values), len(labels))
     found = f"the denominator is {own.estimate:.3g}, interval [{own.low:.3g}, {own.high:.3g}]"
@@ -148,16 +149,16 @@ def above_zero(
 
 
 def _fieller(numerator: Floats, denominator: Floats, critical: float) -> tuple[float, float]:
-    """Both r with mean(numerator - r * denominator) `critical` standard errors from zero.
+    """The two r for which mean(numerator - r * denominator) is `critical` standard errors from 0.
 
-    numerator and denominator [n_clusters], sums. NaN where the denominator itself is not
-    `critical` standard errors from zero: the set of such r is then not an interval.
+    numerator and denominator [n_clusters] are sums over clusters. Both are NaN if the denominator
+    itself is within `critical` standard errors of zero: the set of r is then not an interval.
     """
     n, d = np.mean(numerator), np.mean(denominator)
     (nn, nd), (_, dd) = critical**2 * np.cov(numerator, denominator) / np.size(numerator)
     square, half, rest = d**2 - dd, n * d - nd, n**2 - nn
     if square <= 0:
         return float("nan"), float("nan")
-    # Never negative: at the estimate the quadratic is below zero, and it opens upwards.
+    # Never negative: the quadratic opens upwards and is below zero at the estimate.
     root = np.sqrt(max(0.0, half**2 - square * rest))
     return float((half - root) / square), float((half + root) / square)
