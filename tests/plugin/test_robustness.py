@@ -3,6 +3,7 @@
 Run: pytest tests/plugin/test_robustness.py
 """
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,8 +13,14 @@ import pytest
 from tests.synthetic_effects import TRIO, make_coalitions, make_patches, make_paths
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.interventions.interventions import METHODS, PatchResidual
+from tinyablation.plugin import (
+    benches,
+    derived_fixtures,
+    measurement_fixtures,
+    robustness,
+    subjects,
+)
 from tinyablation.plugin import multiverse as cells
-from tinyablation.plugin import robustness
 from tinyablation.records.trust import Boundary, Multiverse
 from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of
@@ -145,7 +152,18 @@ def about_nothing_measured(subject, judge):
 def cell(function, bench, **given):
     session = SimpleNamespace(stash=pytest.Stash())
     funcargs = {"model": bench, "findings": bench, "condition": "facts", **given}
-    return SimpleNamespace(function=function, funcargs=funcargs, session=session)
+    fixtures = {
+        name: [SimpleNamespace(func=getattr(module, name).__wrapped__)]
+        for module in (measurement_fixtures, derived_fixtures, subjects, benches)
+        for name in inspect.signature(function).parameters
+        if hasattr(module, name)
+    }
+    return SimpleNamespace(
+        function=function,
+        funcargs=funcargs,
+        session=session,
+        _fixtureinfo=SimpleNamespace(name2fixturedefs=fixtures),
+    )
 
 
 def verdict_of(function, **given):
@@ -275,7 +293,7 @@ def test_what_is_zeroed_on_some_examples_is_measured_again_on_those():
     assert list(found.by_choice["metric"]) == ["LD"]
     assert found.not_made["metric rank"] == "forecasts are made of the logit difference"
     assert found.n == found.agreed == 3
-    source = cells._head_sets("zeroed_trio", own, bench, TRIO, 1e-3)
+    source = cells.zeroed_again("it", own, bench, TRIO).sources["it"]
     assert {len(source.by_method[m].baseline()) for m in METHODS} == {len(own.baseline())}
 
 

@@ -10,6 +10,12 @@ import pytest
 
 from tinyablation.plugin.judge import Judge
 from tinyablation.plugin.measurement_fixtures import corrected_only
+from tinyablation.plugin.multiverse import (
+    heads_again,
+    remade,
+    same_in_every_analysis,
+    zeroed_again,
+)
 
 if TYPE_CHECKING:
     from tinyablation.analysis.coalitions import Coalitions
@@ -23,9 +29,13 @@ if TYPE_CHECKING:
 
 
 TRIO = 3
+NOT_OF_FORECASTS = dict.fromkeys(
+    ("metric probability", "metric rank", "metric KL"), "forecasts are made of the logit difference"
+)
 
 
 @pytest.fixture
+@same_in_every_analysis
 def trio(model: "Bench", named: "tuple[Head, ...]", judge: Judge) -> "tuple[Head, ...]":
     """The three heads, of one layer, that this claim names for this model."""
     from tinyablation.verdicts.verdicts import blocked
@@ -36,6 +46,7 @@ def trio(model: "Bench", named: "tuple[Head, ...]", judge: Judge) -> "tuple[Head
 
 
 @pytest.fixture
+@remade(heads_again)
 def corrected_sweep(findings: "Findings", valid: str, judge: Judge) -> "Sweep":
     """Every head of the model ablated under the condition, under the corrected protocol only."""
     corrected_only(findings.bench, judge)
@@ -51,6 +62,7 @@ def stepnorms(corrected: None, model: "Bench", valid: str, trio: "tuple[Head, ..
 
 
 @pytest.fixture
+@remade(zeroed_again, NOT_OF_FORECASTS)
 def zeroed_trio(
     corrected: None, findings: "Findings", valid: str, trio: "tuple[Head, ...]"
 ) -> "Coalitions":
@@ -64,6 +76,7 @@ def zeroed_trio(
 
 
 @pytest.fixture
+@remade(heads_again)
 def binding(findings: "Findings", judge: Judge) -> "Sweep":
     """Every head zeroed on the corpus "binding", if the model can do what it asks for.
 

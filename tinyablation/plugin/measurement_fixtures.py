@@ -11,6 +11,17 @@ import pytest
 
 from tinyablation.measurement.protocols import PUBLISHED
 from tinyablation.plugin.judge import Judge
+from tinyablation.plugin.multiverse import (
+    coalitions_again,
+    each_sweep_again,
+    heads_again,
+    methods_again,
+    patches_again,
+    path_again,
+    remade,
+    same_in_every_analysis,
+    subsets_again,
+)
 from tinyablation.plugin.session_models import registry
 
 if TYPE_CHECKING:
@@ -27,6 +38,12 @@ if TYPE_CHECKING:
     from tinyablation.verdicts.registered import Subject
     from tinyablation.verdicts.verdicts import Verdict
 
+NOT_OF_PATCHES = {
+    "metric KL": (
+        "KL is taken from what the same prompt gives without a patch, so that the clean and the"
+        " corrupt one do not differ in it"
+    )
+}
 LEAST_CONDITIONS = 2  # that an agreement between conditions can be about
 
 
@@ -73,6 +90,7 @@ def valid(model: "Bench", condition: str, judge: Judge) -> str:
 
 
 @pytest.fixture
+@remade(heads_again)
 def sweep(findings: "Findings", valid: str) -> "Sweep":
     """Every head of the model ablated under the condition, if that is valid for the model.
 
@@ -83,12 +101,14 @@ def sweep(findings: "Findings", valid: str) -> "Sweep":
 
 
 @pytest.fixture
+@remade(methods_again)
 def methods(findings: "Findings", valid: str) -> "Sweep":
     """The heads of layer 0, ablated in every way, on a part of the examples."""
     return findings.methods(valid)
 
 
 @pytest.fixture
+@remade(each_sweep_again)
 def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
     """The sweeps of all conditions that are valid for the model; also written as one matrix.
 
@@ -112,6 +132,7 @@ def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
 
 
 @pytest.fixture
+@same_in_every_analysis
 def named(model: "Bench", subject: "Subject", judge: Judge) -> "tuple[Head, ...]":
     """The trio, or the pair, that this claim names: heads of one layer."""
     from tinyablation.verdicts.verdicts import blocked
@@ -123,18 +144,21 @@ def named(model: "Bench", subject: "Subject", judge: Judge) -> "tuple[Head, ...]
 
 
 @pytest.fixture
+@remade(subsets_again)
 def subsets(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
     """The named heads ablated alone, in pairs and all together, on every example."""
     return findings.subsets(valid, named)
 
 
 @pytest.fixture
+@remade(coalitions_again)
 def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
     """All pairs and triples of the named heads' layer, on one example of each cluster."""
     return findings.coalitions(valid, named)
 
 
 @pytest.fixture
+@remade(patches_again, NOT_OF_PATCHES)
 def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
     """Activations patched both ways between the prompts of aligned pairs."""
     corrected_only(findings.bench, judge)
@@ -163,6 +187,7 @@ def twin_findings(twin: "Bench | None") -> "Findings | None":
 
 
 @pytest.fixture
+@remade(patches_again, NOT_OF_PATCHES)
 def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> "Patches | None":
     """The same patches in the unplanted twin, where the condition is valid for it too."""
     from tinyablation.verdicts.verdicts import blocked
@@ -196,6 +221,7 @@ def _with_a_gap(patches: "Patches", judge: Judge) -> "Patches":
 
 
 @pytest.fixture
+@remade(path_again)
 def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject") -> "PathEffects":
     """The leading head's direct paths into the streams of later layers."""
     return findings.paths(valid, subject.suppressor)

@@ -1,13 +1,15 @@
 """The multiverse of a cell: its claim judged again, on other analyses of the same measurements.
 
 The claim's own function is called for each analysis, with the fixtures that it asks for made anew
-and a judge that only listens. So what is not made of sweeps, head sets, patches and paths alone has
-no multiverse here: a claim that asks for `model`, say, could measure what no analysis touches.
+and a judge that only listens. A fixture declares with `remade` how that is done. A claim that asks
+for one which does not, such as `model`, could measure what no analysis touches: it has no
+multiverse.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import pytest
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tinyablation.analysis.effects import Effects
     from tinyablation.analysis.findings import Findings
     from tinyablation.analysis.patching import Patches
+    from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
     from tinyablation.heads import Head
     from tinyablation.interventions.batteries import AnyBattery
@@ -27,12 +30,8 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-SWEEPS = ("sweep", "corrected_sweep", "binding")
-PATCHES = ("patches", "twin_patches")
-SETS = ("subsets", "coalitions", "zeroed_trio")
-REMADE = frozenset((*SWEEPS, "sweeps", "methods", *SETS, *PATCHES, "paths"))
-# The same in every analysis: which heads a claim is about was said beforehand.
-GIVEN = frozenset(("subject", "named", "trio"))
+_DECLARED = "_tinyablation_remade"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _shared_key = pytest.StashKey[tuple["Bench", tuple[str, ...], "Analyses"]]()
 
 
@@ -43,6 +42,33 @@ class Remade(NamedTuple):
     put_together: "Callable[[Mapping[str, Effects]], Any]"
 
 
+# name and value of the fixture, what was measured of the model, and the claim's named heads
+Remaker = Callable[[str, Any, "Findings", "tuple[Head, ...]"], Remade]
+
+
+class Declared(NamedTuple):
+    """What a fixture says of itself. remake: None where it is the same in every analysis; unmade:
+    the options that it does not have, and why."""
+
+    remake: Remaker | None
+    unmade: Mapping[str, str]
+
+
+def remade(
+    remake: Remaker | None, unmade: Mapping[str, str] | None = None
+) -> Callable[[_Function], _Function]:
+    """Declare how a fixture is made for another analysis; stands below @pytest.fixture."""
+
+    def declare(function: _Function) -> _Function:
+        setattr(function, _DECLARED, Declared(remake, unmade or {}))
+        return function
+
+    return declare
+
+
+same_in_every_analysis = remade(None)
+
+
 def multiverse_of(item: pytest.Item, verdict: "Verdict") -> Multiverse | None:
     """How the verdict of this cell fares; None where its claim has one analysis only.
 
@@ -51,119 +77,127 @@ def multiverse_of(item: pytest.Item, verdict: "Verdict") -> Multiverse | None:
     the session comes to the next.
     """
     function: Callable[..., None] = getattr(item, "function")  # noqa: B009 - not declared
-    asked = set(inspect.signature(function).parameters)
-    if not asked & REMADE or not asked <= REMADE | GIVEN | {"judge"}:
+    asked = [name for name in inspect.signature(function).parameters if name != "judge"]
+    declared = {name: _declaration(item, name) for name in asked}
+    remakers = {name: each.remake for name, each in declared.items() if each and each.remake}
+    if not remakers or None in declared.values():
         return None
     from tinyablation.analysis.multiverse import multiverse
 
     funcargs: Mapping[str, Any] = getattr(item, "funcargs")  # noqa: B009 - not declared
     bench: Bench = funcargs["model"]
-    given = {name: funcargs[name] for name in asked & GIVEN}
-    remade = {
-        name: _remade(name, funcargs[name], funcargs["findings"], funcargs.get("named", ()))
-        for name in sorted(asked & REMADE)
+    given = {name: funcargs[name] for name in asked if name not in remakers}
+    made_again = {
+        name: remake(name, funcargs[name], funcargs["findings"], funcargs.get("named", ()))
+        for name, remake in sorted(remakers.items())
     }
-    sources = {name: source for each in remade.values() for name, source in each.sources.items()}
+    sources = {
+        name: source for each in made_again.values() for name, source in each.sources.items()
+    }
     conditions = tuple(dict.fromkeys(source.own.condition for source in sources.values()))
 
     def claim(made: "Mapping[str, Effects]") -> "Verdict":
-        fixtures = {name: each.put_together(made) for name, each in remade.items()}
+        fixtures = {name: each.put_together(made) for name, each in made_again.items()}
         return hear(function, **given, **fixtures).verdict
 
+    unmade = _unmade(bench)
+    for each in declared.values():
+        unmade |= each.unmade if each else {}
     return multiverse(
-        claim,
-        sources,
-        verdict,
-        _analyses(item.session, bench, conditions),
-        unmade=_unmade(bench, asked),
+        claim, sources, verdict, _analyses(item.session, bench, conditions), unmade=unmade
     )
 
 
-def _unmade(bench: "Bench", asked: set[str]) -> dict[str, str]:
-    """The options that these fixtures do not have on this bench, and why."""
+def _declaration(item: pytest.Item, fixture: str) -> Declared | None:
+    """What a fixture that the test asks for says of itself; None where it says nothing."""
+    known = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - has no public name
+    found: Declared | None = getattr(known[fixture][-1].func, _DECLARED, None)
+    return found
+
+
+def _unmade(bench: "Bench") -> dict[str, str]:
+    """The options that nothing measured on this bench has, and why."""
     from tinyablation.measurement.precision import TRUSTED_DTYPE
 
-    unmade = {}
-    if bench.dtype != TRUSTED_DTYPE:
-        unmade["metric rank"] = f"how far {bench.dtype} arithmetic moves a rank is not measured"
-    if asked & set(PATCHES):
-        unmade["metric KL"] = (
-            "KL is taken from what the same prompt gives without a patch, so that the clean and the"
-            " corrupt one do not differ in it"
-        )
-    if "zeroed_trio" in asked:
-        metrics = ("metric probability", "metric rank", "metric KL")
-        unmade |= dict.fromkeys(metrics, "forecasts are made of the logit difference")
-    return unmade
+    if bench.dtype == TRUSTED_DTYPE:
+        return {}
+    return {"metric rank": f"how far {bench.dtype} arithmetic moves a rank is not measured"}
 
 
-def _remade(name: str, own: Any, findings: "Findings", named: "tuple[Head, ...]") -> Remade:
-    """What the fixture of that name is made from anew; measured now, unless it was before."""
+# --- how fixtures are made again -----------------------------------------------------------------
+
+
+def heads_again(name: str, own: "Sweep", findings: "Findings", named: "tuple[Head, ...]") -> Remade:
+    """A sweep of single heads: its own method as it was measured, the others measured now."""
+    return Remade({name: _heads(own, findings)}, itemgetter(name))
+
+
+def each_sweep_again(
+    name: str, own: "list[Sweep]", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """Sweeps of several conditions."""
+    by_condition = {f"sweep of {each.condition}": _heads(each, findings) for each in own}
+    return Remade(by_condition, lambda made: [made[source] for source in by_condition])
+
+
+def methods_again(
+    name: str, own: "Sweep", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """What compares the methods has one: nothing else is measured for it."""
     from tinyablation.analysis.alternatives import Source
-    from tinyablation.measurement.precision import TOLERANCES
 
-    tolerance = TOLERANCES[findings.bench.dtype]
-    if name in PATCHES:
-        return _patches(name, own, tolerance)
-    if name == "sweeps":
-        by_condition = {
-            f"sweep of {each.condition}": _heads(each, findings, tolerance) for each in own
-        }
-        return Remade(by_condition, lambda made: [made[source] for source in by_condition])
-    if name == "paths":
-        source = Source.patched(own, tolerance)
-    elif name == "methods":
-        source = Source(own, {own.method: own}, tolerance, fixed=True)
-    elif name in SWEEPS:
-        source = _heads(own, findings, tolerance)
-    else:
-        source = _head_sets(name, own, findings, named, tolerance)
-    return Remade({name: source}, lambda made: made[name])
+    source = Source(own, {own.method: own}, _tolerance(findings), fixed=True)
+    return Remade({name: source}, itemgetter(name))
 
 
-def _heads(own: "Sweep", findings: "Findings", tolerance: float) -> "Source":
-    """Single heads come from the claim's own sweep and from one of the other methods."""
+def path_again(
+    name: str, own: "PathEffects", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """Paths, as they were measured."""
     from tinyablation.analysis.alternatives import Source
-    from tinyablation.interventions.interventions import METHODS
 
-    others = findings.effects(own.condition, "other-methods")
-    by_method = {method: own if method == own.method else others for method in METHODS}
-    return Source(own, by_method, tolerance)
+    return Remade({name: Source.patched(own, _tolerance(findings))}, itemgetter(name))
 
 
-def _head_sets(
-    name: str,
-    own: "Coalitions",
-    findings: "Findings",
-    named: "tuple[Head, ...]",
-    tolerance: float,
-) -> "Source":
-    """Head sets, measured for claims on a part of the examples: again, by all methods.
+def subsets_again(
+    name: str, own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """All subsets of the named heads, measured for claims on a part of the examples."""
+    from tinyablation.interventions.batteries import InEveryMethod
+    from tinyablation.interventions.head_sets import Subsets
 
-    On both splits; of what is zeroed on some examples of both, those examples.
-    """
-    from tinyablation.analysis.alternatives import Source, of_examples
+    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
+    return Remade({name: _head_sets(own, findings, again)}, itemgetter(name))
+
+
+def coalitions_again(
+    name: str, own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """All pairs and triples of a layer, on one example of each cluster."""
     from tinyablation.interventions.batteries import ONE_EACH, InEveryMethod
-    from tinyablation.interventions.head_sets import HeadSets, Subsets
-    from tinyablation.interventions.interventions import METHODS
+    from tinyablation.interventions.head_sets import HeadSets
 
     bench = findings.bench
-
-    def sets(method: "AblationMethod") -> "AnyBattery":
-        if name == "coalitions":
-            return HeadSets(named[0][0], named, bench.facts.n_heads, method, bench.seed)
-        return Subsets(named, method)
-
-    every: Any = METHODS
-    made = tuple(sets(method) for method in every)
-    wanted = InEveryMethod(made, ONE_EACH) if name == "coalitions" else InEveryMethod(made)
-    again = findings.effects(own.condition, wanted)
-    if name == "zeroed_trio":
-        again = of_examples(again, own)
-    return Source(own, dict.fromkeys(METHODS, again), tolerance)
+    layer, n_heads = named[0][0], bench.facts.n_heads
+    again = tuple(HeadSets(layer, named, n_heads, method, bench.seed) for method in _methods())
+    source = _head_sets(own, findings, InEveryMethod(again, ONE_EACH))
+    return Remade({name: source}, itemgetter(name))
 
 
-def _patches(name: str, own: "Patches | None", tolerance: float) -> Remade:
+def zeroed_again(
+    name: str, own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """What is zeroed on some examples of both splits: again, on those."""
+    from tinyablation.interventions.batteries import InEveryMethod
+    from tinyablation.interventions.head_sets import Subsets
+
+    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
+    return Remade({name: _head_sets(own, findings, again, of_own=True)}, itemgetter(name))
+
+
+def patches_again(
+    name: str, own: "Patches | None", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
     """Both directions of patching; None where a model has no twin.
 
     What a sham patch may move LD by (SHAM_TOLERANCE) is held against every metric in its own unit:
@@ -177,10 +211,45 @@ def _patches(name: str, own: "Patches | None", tolerance: float) -> Remade:
     n_layers, n_heads = own.n_layers, own.n_heads
     forward, reverse = (f"{name}, {direction}" for direction in DIRECTIONS)
     parts = {
-        forward: Source.patched(own.forward, tolerance),
-        reverse: Source.patched(own.reverse, tolerance),
+        forward: Source.patched(own.forward, _tolerance(findings)),
+        reverse: Source.patched(own.reverse, _tolerance(findings)),
     }
     return Remade(parts, lambda made: Patches(made[forward], made[reverse], n_layers, n_heads))
+
+
+def _heads(own: "Sweep", findings: "Findings") -> "Source":
+    from tinyablation.analysis.alternatives import Source
+
+    others = findings.effects(own.condition, "other-methods")
+    by_method: dict[str, Effects] = {
+        method: own if method == own.method else others for method in _methods()
+    }
+    return Source(own, by_method, _tolerance(findings))
+
+
+def _head_sets(
+    own: "Coalitions", findings: "Findings", again: "AnyBattery", *, of_own: bool = False
+) -> "Source":
+    """Head sets measured by all methods. of_own: of the examples that its own table has."""
+    from tinyablation.analysis.alternatives import Source, of_examples
+
+    found = findings.effects(own.condition, again)
+    if of_own:
+        found = of_examples(found, own)
+    by_method: dict[str, Effects] = dict.fromkeys(_methods(), found)
+    return Source(own, by_method, _tolerance(findings))
+
+
+def _methods() -> "tuple[AblationMethod, ...]":
+    from tinyablation.interventions.interventions import AblationMethod
+
+    return get_args(AblationMethod)
+
+
+def _tolerance(findings: "Findings") -> float:
+    from tinyablation.measurement.precision import TOLERANCES
+
+    return TOLERANCES[findings.bench.dtype]
 
 
 def _analyses(session: pytest.Session, bench: "Bench", conditions: tuple[str, ...]) -> "Analyses":

@@ -27,6 +27,7 @@ import pytest
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
+from tinyablation.plugin.multiverse import same_in_every_analysis
 from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import registry, session_models
@@ -115,6 +116,7 @@ def how_found(item: pytest.Item) -> dict[str, str]:
 
 
 @pytest.fixture
+@same_in_every_analysis
 def subject(request: pytest.FixtureRequest, model: "Bench", judge: Callable[..., None]) -> Subject:
     """The heads that this claim is about, for this model."""
     known = subjects(request.config)
