@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims real test slow mutations calibrate robustness reliability accept organisms corpora bench clean
+.PHONY: claims real test docs slow mutations calibrate robustness reliability accept organisms corpora bench clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -25,6 +25,12 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
+# The pages of docs/. A warning is an error: a link or an anchor that leads nowhere, a page out of reach.
+# The variable keeps an advertisement of the theme for its successor out of the output.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The pages: $(CURDIR)/build/docs/index.html (with a search: $(BIN)/mkdocs serve)"
+
 # What takes seconds each: whole sessions, servers, processes, a browser, models in several ways.
 slow: $(READY)
 	$(BIN)/pytest tests -m slow -n $(WORKERS)
@@ -33,7 +39,7 @@ slow: $(READY)
 robustness: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS) --robustness
 
-# Fifty kills, ten thousand damaged lines, damaged models and stores: the README's "Reliability".
+# Fifty kills, ten thousand damaged lines, damaged models and stores: docs/reliability-and-speed.md.
 reliability: $(READY)
 	$(BIN)/python -m benchmarks.reliability
 
@@ -67,5 +73,5 @@ clean:
 
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,docs]'
 	touch $@

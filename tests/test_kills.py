@@ -1,6 +1,6 @@
 """Processes that measure are killed with SIGKILL, and nothing that was finished is lost.
 
-Run: pytest tests/test_kills.py; `make reliability` for fifty kills and the figures of the README.
+Run: pytest tests/test_kills.py; `make reliability` for fifty kills and the figures of the docs.
 """
 
 import json

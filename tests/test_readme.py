@@ -1,6 +1,6 @@
-"""What the README says is so: files, options, commands.
+"""What the README and the pages of docs/ say is so: files, links, options, commands, figures.
 
-Run: pytest tests/test_readme.py
+Run: pytest tests/test_readme.py; `make docs` checks the links and anchors between pages
 """
 
 import json
@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import (
@@ -20,10 +22,15 @@ from tinyablation.records.error_rates import (
     UNTRUE,
     read_error_rates,
 )
+from tinyablation.verdicts.misses import load_misses
 from tinyablation.verdicts.registered import load_subjects
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+EVERYTHING = "\n".join((README, *PAGES.values()))
+FLAT = " ".join(README.split())
+MOST_LINES = 200  # what a newcomer reads before the first claim; the rest is for docs/
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
 STUDIED = {
     name
@@ -31,39 +38,64 @@ STUDIED = {
     if "study" in subject.source
 }
 OUTPUT = (
+    "build/docs/",
+    "corpora/<name>/",
     "reports/claims.html",
-    "reports/pytest.html",
     "reports/predictions/",
     "reports/published/",
+    "reports/pytest.html",
+    "reports/real/",
     "reports/runs/",
     "reports/runs/.jobs/",
-    "corpora/<name>/",
 )
+RECIPE = ("claims/test_example.py", "claims/__snapshots__/test_example/")  # what a reader makes
+
+
+def test_the_readme_is_what_a_newcomer_needs():
+    assert len(README.splitlines()) <= MOST_LINES
 
 
 def paths() -> list[str]:
-    quoted = re.findall(r"`([\w./<>-]+/[\w./<>-]*|[A-Z]\w+\.(?:md|cff))`", README)
-    return sorted({name for name in quoted if not name.startswith("http")})
+    return sorted(set(re.findall(r"`([\w./<>-]+/[\w./<>-]*|[A-Z]\w+\.(?:md|cff))`", EVERYTHING)))
 
 
-@pytest.mark.parametrize("name", paths())
+@pytest.mark.parametrize("name", [name for name in paths() if name not in (*OUTPUT, *RECIPE)])
 def test_files_exist(name):
-    if name not in OUTPUT:
-        assert (ROOT / name).exists()
+    assert (ROOT / name).exists()
+
+
+def anchors(page: str) -> set[str]:
+    """Those of a page's headings, as GitHub and mkdocs make them."""
+    titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
+def test_links_of_the_readme_lead_somewhere(link):
+    path, _, anchor = link.partition("#")
+    assert (ROOT / path).is_file()
+    assert not anchor or anchor in anchors(PAGES[Path(path).name])
+
+
+def test_every_page_is_reached_from_the_navigation_and_from_the_readme():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert sorted(page for entry in nav for page in entry.values()) == sorted(PAGES)
+    for page in PAGES:
+        assert f"](docs/{page}" in README
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"`?make (\w+)", README):
-        if target not in ("and", "alone"):
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for target in re.findall(r"(?:`|\$ )make (\w+)", EVERYTHING):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_ci_calls_the_two_commands():
+def test_ci_calls_the_commands():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for target in ("claims", "test"):
         assert re.search(rf"^make {target}$", ci, re.MULTILINE)
         assert re.search(rf"^\$ make {target}\b", README, re.MULTILINE)
+    assert re.search(r"^make docs$", ci, re.MULTILINE) and "`make docs`" in README
 
 
 def test_options_and_defaults_are_those_of_the_help():
@@ -76,26 +108,87 @@ def test_options_and_defaults_are_those_of_the_help():
     )
     group = re.search(r"^tinyablation:\n(.*?)^\S", done.stdout, re.MULTILINE | re.DOTALL).group(1)
     offered = set(re.findall(r"--[a-z-]+", group))
-    documented = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", PAGES["running.md"], re.MULTILINE))
     assert documented == offered
     assert "(default: 0)" in group
     assert "default:\n" in group or "default: reports" in re.sub(r"\s+", " ", group)
 
 
 def test_embedded_models_and_tokenizers_are_those_named():
-    assert len(REGISTRY.local_ids) == 8 and "Eight models are embedded" in README
-    table = README.split("## Models", 1)[1].split("\n\n", 2)[1]
+    table = PAGES["models.md"].split("## The table", 1)[1].split("\n\n", 2)[1]
     for name in REGISTRY.local_ids:
         assert f"`{name}`" in table or (name.endswith("-plain") and "each also `-plain`" in table)
-    named = re.search(r"Built here: ([^.]*)\.", README).group(1).split(", ")
+    named = re.search(r"Built here: ([^.]*)\.", PAGES["extending.md"]).group(1).split(", ")
     folders = {path.parent.name for path in (ROOT / "corpora").glob("*/facts.jsonl")}
     assert set(named) == folders
+
+
+def test_the_claim_that_is_shown_is_one_of_the_suite():
+    shown = README.split("## What a claim looks like", 1)[1]
+    path = re.search(r"`(claims/\w+\.py)`", shown).group(1)
+    code = re.search(r"```python\n(.+?)```", shown, re.DOTALL).group(1)
+    assert code in (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_results_of_the_pretrained_model_are_those_recorded(page):
+    folder = ROOT / "reports" / "smollm2-135m"
+    records = json.loads((folder / "records.json").read_text(encoding="utf-8"))["records"]
+    n = Counter(record["verdict"] for record in records)
+    logic = sum(r["verdict"] == "blocked" and r["condition"] == "logic" for r in records)
+    missed = len(load_misses(ROOT / "claims" / "misses.toml").by_cell)
+    flat = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert (
+        f"Of {len(records)} test cases {n['supported']} are supported, {n['refuted']} refuted, "
+        f"{n['inconclusive']} inconclusive and {n['blocked']} blocked"
+    ) in flat
+    assert re.search(rf"\b{logic} of those? are blocked because|\b{logic} of these because", flat)
+    assert re.search(rf"\b{missed} (predictions )?were missed", flat)
+
+
+def recorded_effects() -> dict[tuple[str, str], set[str]]:
+    """ "-.04 [-.31, .17]" by claim and condition; a claim may have several tests."""
+    text = (ROOT / "reports" / "smollm2-135m" / "records.json").read_text(encoding="utf-8")
+    found: dict[tuple[str, str], set[str]] = {}
+    for record in json.loads(text)["records"]:
+        if record["effect"] is not None:
+            mean, low, high = (
+                re.sub(r"\b0\.", ".", f"{record[name]:.2f}") for name in ("effect", "low", "high")
+            )
+            cell = (record["claim"], record["condition"])
+            found.setdefault(cell, set()).add(f"{mean} [{low}, {high}]")
+    return found
+
+
+def test_effects_of_the_pretrained_model_are_those_recorded():
+    effects = recorded_effects()
+    rows = re.findall(r"^\| ([A-Z]+\d*\.\d): (.+) \|$", PAGES["index.md"], re.MULTILINE)
+    compared = 0
+    for claim, row in rows:
+        cells = row.split(" | ")[1:]
+        for condition, cell in zip(("facts", "negation", "counterfactual"), cells, strict=True):
+            for said in re.findall(r"[-+]?[\d.]+ \[[^\]]+\]", cell):
+                assert said.replace("+", "") in effects[claim, condition], (claim, condition)
+                compared += 1
+    assert compared >= 16
+    in_prose = re.findall(r"\(H1\.3: refuted, rho ([^)]+)\)", PAGES["index.md"])
+    assert set(in_prose) == effects["H1.3", "all"]
+    (binder,) = effects["B.1", "all"]
+    assert f"changes LD by {binder}" in PAGES["index.md"]
+    mean, low, high = (figure.lstrip("-") for figure in re.findall(r"[-\d.]+", binder))
+    assert f"lowers LD by {mean} [{high}, {low}]" in README
+    leads = {name: effects["H1.1", name] for name in ("facts", "negation", "counterfactual")}
+    said = re.search(r"raises LD by ([^\]]+\]) on facts.*?negation \(([^)]+)\).*?\(([^)]+)\)", FLAT)
+    assert said is not None and said[1] in leads["facts"]
+    for name, mean in (("negation", said[2]), ("counterfactual", said[3])):
+        assert any(effect.startswith(f"{mean} ") for effect in leads[name])
 
 
 @pytest.mark.parametrize("name", REGISTRY.hub_ids)
 def test_the_table_of_models_is_the_registrys(name):
     entry = REGISTRY[name]
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+    rows = PAGES["models.md"].splitlines()
+    row = next(line for line in rows if line.startswith(f"| `{name}` |"))
     _, _, source, status, weights, command, _ = (cell.strip() for cell in row.split("|"))
     assert source == entry.repo
     size = entry.parameters * (4 if entry.dtype == "float32" else 2)
@@ -118,7 +211,8 @@ def test_constraints_pin_every_dependency_and_draw_no_other_build():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["docs"]
     for requirement in wanted:
         name = re.match(r"[\w.-]+", requirement).group(0).lower()
         assert name in pins or name.replace("-", "_") in pins, requirement
@@ -126,7 +220,7 @@ def test_constraints_pin_every_dependency_and_draw_no_other_build():
     assert not any("+" in version for version in pins.values())
 
 
-SPEED = re.search(r"^## Speed\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+SPEED = PAGES["reliability-and-speed.md"].split("\n## Speed\n")[1]
 RECORDED = [
     ("engine", "zero 48 heads, all conditions", "{value:.0f} s", "{ratio:.1f} times as long"),
     ("engine", "zero 48 heads, facts", "{value:.0f} s", "{ratio:.1f} times as long"),
@@ -139,10 +233,9 @@ RECORDED = [
 
 @pytest.mark.parametrize(("benchmark", "what", "said"), [(b, w, s) for b, w, *s in RECORDED])
 def test_speed_is_one_that_was_recorded(benchmark, what, said):
-    assert SPEED is not None
     kept = json.loads((ROOT / "benchmarks" / "results" / f"{benchmark}.json").read_text("utf-8"))
     figures = [one for each in kept["results"] for one in each["figures"] if one["what"] == what]
-    rows = [line for line in SPEED[1].splitlines() if line.startswith("| ")]
+    rows = [line for line in SPEED.splitlines() if line.startswith("| ")]
     assert any(
         all(form.format(**one) in row for form in said)
         for one in figures
@@ -153,7 +246,7 @@ def test_speed_is_one_that_was_recorded(benchmark, what, said):
 
 def test_what_is_said_of_error_rates_is_the_tables():
     rates = read_error_rates(ROOT / "fixtures" / "calibration" / "error_rates.json")
-    flat = " ".join(README.split())
+    flat = " ".join(PAGES["claims.md"].split())
     nulls = [row for row in rates.false_positives if row.kind == EVERY_NULL]
     supported = sum(row.k for row in nulls)
     assert supported == sum(row.k_true for row in nulls)
@@ -166,8 +259,8 @@ def test_what_is_said_of_error_rates_is_the_tables():
     found = {p.test: f"{p.found} of {p.n}" for p in at_10}
     doses = [row.dose for row in rates.detectable]
     for said in (
-        f"over {rates.notes[-1].split(' planned')[0]} planned models: all {supported} cells",
-        f"of {smallest} to {largest} cells of which a claim is untrue none was supported",
+        f"Over {rates.notes[-1].split(' planned')[0]} planned models, all {supported} test cases",
+        f"Of {smallest} to {largest} test cases whose claim is untrue none was supported",
         f"(95 % upper bounds {' to '.join(bounds)}, over models {' to '.join(by_model)})",
         f"from {found['test_zeroing_the_trio_raises_ld']} (H5.1) to "
         f"{found['test_named_head_tops_its_layer']} (H1.1's named head) were found",

@@ -1,4 +1,4 @@
-"""What a sweep costs: against counted FLOPs, and as the README quotes it.
+"""What a sweep costs: against counted FLOPs, and as docs/cluster.md quotes it.
 
 Run: pytest tests/cluster/test_cost.py
 """
@@ -14,7 +14,7 @@ from tinyablation.cluster.cost import Cluster, PlanError, Shape, plan, sweep
 from tinyablation.interventions.batteries import battery
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 LLAMA_70B = Shape(70e9, 80, 64, 8)
 LAYERS, HEADS, KV_HEADS, SIZE, VOCABULARY = 6, 8, 2, 32, 500
 TOKENS, PROMPTS = 9, 4
@@ -138,23 +138,23 @@ def test_a_model_that_cannot_be_is_refused(shape, said):
 
 
 def quoted() -> list[tuple[str, str]]:
-    """Commands of the README and what it says they print."""
+    """Commands of the page and what it says they print."""
     block = re.compile(
         r"```console\n\$ python -m tinyablation (plan (?:.*\\\n)*.*)\n((?:.+\n)+)```"
     )
-    return [(command.replace("\\\n", " "), output) for command, output in block.findall(README)]
+    return [(command.replace("\\\n", " "), output) for command, output in block.findall(PAGE)]
 
 
-def test_the_readme_quotes_what_the_command_prints(capsys):
+def test_the_page_quotes_what_the_command_prints(capsys):
     assert quoted()
     for command, output in quoted():
         assert main(shlex.split(command)) == 0
         assert capsys.readouterr().out == output
 
 
-def test_the_readme_says_what_one_seed_costs(capsys):
+def test_the_page_says_what_one_seed_costs(capsys):
     ((command, _),) = quoted()
-    said = re.search(r"one seed is measured, and the plan takes ([\d.]+) hours", README)
+    said = re.search(r"one seed is measured, and the plan takes ([\d.]+) hours", PAGE)
     one = re.sub(r" --share [\d.]+", "", command)
     assert main(shlex.split(one)) == 0
     assert f"hours    {said.group(1)} with" in capsys.readouterr().out

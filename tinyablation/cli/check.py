@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # The timed sample: so many prompts, and layers, of which every head is zeroed.
 PROMPTS, LAYERS = 6, 3
-# How a family's verdict is called in the table; the words of README's "How a claim is judged".
+# How a family's verdict is called in the table: see "How a claim is judged" in docs/claims.md.
 WORDS = {"supported": "valid", "inconclusive": "perhaps", "refuted": "left out", "blocked": "none"}
 _CELL = re.compile(r"^claims/(?P<module>\w+)\.py::\w+\[(?P<cell>.*)\]$")
 SUBJECTS = Path("claims/subjects.toml")
