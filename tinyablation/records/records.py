@@ -8,12 +8,19 @@ tinyablation/records/plain.py).
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tinyablation.files.manifests import write_together
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
@@ -266,18 +273,22 @@ class Session(Plain):
 
 
 class RecordFile(Plain):
-    """All records of one session."""
+    """All records of one session, in their canonical order, however they were given.
+
+    By claim, test, model (in the session's order) and condition: workers finish in any order.
+    """
 
     schema_version: int = SCHEMA_VERSION
     session: Session
     records: list[Record] = Field(default=[])
 
-    def ordered(self) -> list[Record]:
-        """The records by claim, test, model (in the session's order) and condition.
-
-        Workers finish in any order; this one does not depend on it.
-        """
-        models = {model.id: rank for rank, model in enumerate(self.session.models)}
+    @field_validator("records")
+    @classmethod
+    def _in_order(cls, records: list[Record], info: ValidationInfo) -> list[Record]:
+        session = info.data.get("session")
+        if session is None:  # it is not valid, and said to be so
+            return records
+        models = {model.id: rank for rank, model in enumerate(session.models)}
         conditions = {name: rank for rank, name in enumerate(CONDITIONS)}
 
         def key(record: Record) -> tuple[Any, ...]:
@@ -292,7 +303,12 @@ class RecordFile(Plain):
                 record.source or "",
             )
 
-        return sorted(self.records, key=key)
+        return sorted(records, key=key)
+
+    def holding(self, records: Iterable[Record], session: Session | None = None) -> Self:
+        """The same session, or another description of it, with these records, put in order."""
+        about = session or self.session
+        return type(self)(schema_version=self.schema_version, session=about, records=list(records))
 
 
 def claim_order(claim: str) -> tuple[Any, ...]:
@@ -325,19 +341,17 @@ _COUNTS = ("n_examples", "n_clusters")
 
 
 def content_of(file: RecordFile) -> dict[str, Any]:
-    """What a records.json holds: plain values, records in their canonical order."""
+    """What a records.json holds: plain values."""
     content: dict[str, Any] = plain(file, "records")
-    content["records"] = plain(file.ordered(), "records")
     return content
 
 
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
-    Both are complete before either replaces an older one, and each replaces it in one step. Records
-    are written in their canonical order. In the Parquet file, what is nested (NESTED) is JSON
-    text, each column says what it holds in its metadata, and the table's metadata holds
-    schema_version and session (JSON).
+    Both are complete before either replaces an older one, and each replaces it in one step. In the
+    Parquet file, what is nested (NESTED) is JSON text, each column says what it holds in its
+    metadata, and the table's metadata holds schema_version and session (JSON).
     """
     content = content_of(file)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
