@@ -31,12 +31,7 @@ def parser() -> argparse.ArgumentParser:
         "conditions and for binding, and reports how many examples were dropped and why. A "
         "manifest records the tokenizer, so that each model gets the corpora of its own tokenizer.",
     )
-    build.add_argument(
-        "--tokenizer",
-        required=True,
-        metavar="PATH_OR_ID",
-        help="a folder with a Hugging Face tokenizer, or the id of one on the hub",
-    )
+    _add_tokenizer(build)
     build.add_argument(
         "--name", help="the corpus folder's name (default: the last part of PATH_OR_ID)"
     )
@@ -64,12 +59,7 @@ def parser() -> argparse.ArgumentParser:
         description="Writes the manifest of the corpora in FOLDER; the corpora are not changed.",
     )
     adopt.add_argument("folder", type=Path, metavar="FOLDER", help="contains <condition>.jsonl")
-    adopt.add_argument(
-        "--tokenizer",
-        required=True,
-        metavar="PATH_OR_ID",
-        help="a folder with a Hugging Face tokenizer, or the id of one on the hub",
-    )
+    _add_tokenizer(adopt)
     adopt.set_defaults(run=_adopt)
     add_commands(commands)
     add_ov_commands(commands)
@@ -79,6 +69,15 @@ def parser() -> argparse.ArgumentParser:
     add_bundle_commands(commands)
     add_check_command(commands)
     return top
+
+
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="PATH_OR_ID",
+        help="a folder with a Hugging Face tokenizer, or the id of one on the hub",
+    )
 
 
 def _build(options: argparse.Namespace) -> None:

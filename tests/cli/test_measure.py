@@ -75,14 +75,20 @@ def test_partial_patch_writes_baseline_zero_and_patched(places, tmp_path, capsys
     ("heads", "said"),
     [
         (["0:0", "0:4", "1:1"], "three heads of one layer"),
-        (["0:0", "0:0", "0:1"], "given twice"),
-        (["0:0", "0:4", "zero"], "is not a head"),
+        (["0:0", "0:0", "0:1"], "three heads of one layer"),
     ],
 )
 def test_partial_patch_refuses_heads_that_make_no_trio(places, capsys, heads, said):
     options = ["--model", "tiny-llama", "--condition", "facts", *places, "--heads", *heads]
     assert call("partial-patch", *options) == 2
     assert said in refusal(capsys)
+
+
+def test_a_head_is_two_numbers(places, capsys):
+    options = ["--model", "tiny-llama", "--condition", "facts", *places]
+    with pytest.raises(SystemExit):
+        call("partial-patch", *options, "--heads", "0:0", "0:4", "zero")
+    assert "is no head; write" in capsys.readouterr().err
 
 
 def test_partial_patch_restores_only_what_was_zeroed(places, capsys):

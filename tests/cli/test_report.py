@@ -131,7 +131,7 @@ def test_nothing_is_written_over(two, tmp_path, capsys):
     arguments = ["report", str(two[0]), "-o", str(page)]
     page.write_text("mine")
     assert main(arguments) == 2
-    assert "c.html exists; give another --output, or --force" in capsys.readouterr().err
+    assert "c.html exists; give --force to write over it" in capsys.readouterr().err
     assert page.read_text() == "mine"
     folder.mkdir()
     (folder / "mine").touch()

@@ -36,7 +36,7 @@ def small():
     file = fake_session()
     records = [
         record
-        for record in file.ordered()
+        for record in file.records
         if record.claim == "H1.1" and record.condition in ("facts", "logic")
     ][:6]
     first = records[0].model_dump() | {"panels": [*PANELS, FOREST, GRID]}
@@ -55,7 +55,7 @@ def test_everything_is_there(folder, small):
         *("cells.csv", "cells.md", "cells.tex", "summary.md", "summary.tex"),
         *("prompts.csv", "heatmaps.csv", "curves.csv", "forests.csv", "grids.csv", "tokens.csv"),
     }
-    assert read_records(folder).ordered() == small.ordered()
+    assert read_records(folder).records == small.records
 
 
 def test_each_figure_is_a_drawing_and_a_picture(folder):

@@ -38,7 +38,7 @@ def rows_of(text):
 
 
 def test_csv_has_every_cell_and_every_figure_of_it():
-    records = fake_session().ordered()
+    records = fake_session().records
     rows = rows_of(cells_csv(records).text)
     assert list(rows[0]) == list(CELL_COLUMNS)
     assert {"claim", "verdict", "effect", "low", "high", "p_adjusted", "source"} <= set(rows[0])
@@ -81,7 +81,7 @@ def test_tex_prints_exactly_the_text():
 
 
 def test_a_tex_table_has_as_many_columns_as_its_head():
-    records = [*fake_session().ordered()[:3], one_record(model=BAD, condition=BAD, unit=BAD)]
+    records = [*fake_session().records[:3], one_record(model=BAD, condition=BAD, unit=BAD)]
     text = cells_tex(records).text
     wanted = len(re.search(r"longtable\}\{(l+)\}", text)[1])
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
@@ -119,7 +119,7 @@ def test_what_a_cell_has_many_of_is_in_files_of_its_own():
     forest = {"kind": "forest", "title": "f", "unit": "u", "rows": [{"name": "a", "value": 1.0}]}
     grid = {"kind": "grid", "title": "g", "x": "x", "y": "y", "columns": ["c"], "rows": ["r"]}
     panels = [*PANELS, forest, grid | {"values": [[None]]}]
-    measured = next(record for record in fake_session().ordered() if record.heatmap)
+    measured = next(record for record in fake_session().records if record.heatmap)
     record = Record.model_validate(measured.model_dump() | {"panels": panels})
     files = {name: rows_of(text) for name, text in details_csv([record]).items()}
     assert {name: len(rows) for name, rows in files.items()} == {
@@ -139,7 +139,7 @@ def test_what_a_cell_has_many_of_is_in_files_of_its_own():
 
 
 def test_rows_can_be_put_together_by_cell():
-    records = fake_session().ordered()[:3]
+    records = fake_session().records[:3]
     table = cells_csv(records)
     parts = json.loads(json.dumps(by_cell(table, list("abc"))))
     assert (

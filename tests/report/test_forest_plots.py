@@ -73,7 +73,7 @@ def test_a_claim_of_which_nothing_was_measured_has_no_plot():
 
 
 def test_records_become_lines_in_their_order():
-    records = fake_session().ordered()[:4]
+    records = fake_session().records[:4]
     lines = lines_of(records, list("abcd"))
     assert [line.key for line in lines] == list("abcd")
     assert [line.value for line in lines] == [record.effect for record in records]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyablation.cli.measure import refuse_overwriting
+from tinyablation.cli.measure import add_output_options, refuse_overwriting
 from tinyablation.records.conditions import ALL_CONDITIONS, CONDITIONS
 
 
@@ -35,10 +35,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="folder of records.json and runs/ (default: %(default)s)",
     )
-    bundle.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the archive to write"
-    )
-    bundle.add_argument("--force", action="store_true", help="write over FILE if it exists")
+    add_output_options(bundle, "the archive to write")
     _add_project(bundle)
     bundle.set_defaults(run=_bundle)
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinyablation.cli.measure import CommandError, add_output_options, refuse_overwriting
+from tinyablation.cli.measure import add_output_options, put_text, refuse_overwriting
 from tinyablation.errors import TinyAblationError
 from tinyablation.report.drift_tables import as_markdown, as_text
 from tinyablation.report.markdown import escaped
@@ -49,22 +49,8 @@ def _drift(options: argparse.Namespace) -> None:
     except TinyAblationError as error:
         # A step summary shows what was written only: there, nothing would look like no drift.
         if options.markdown:
-            _put(f"Not compared: {escaped(str(error))}\n", options)
+            put_text(f"Not compared: {escaped(str(error))}\n", options)
         raise
-    _put(render(drift), options)
+    put_text(render(drift), options)
     if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
         sys.exit(1)  # as diff does; 2 is for what could not be compared
-
-
-def _put(text: str, options: argparse.Namespace) -> None:
-    if options.output is None:
-        print(text, end="")
-        return
-    from tinyablation.files.manifests import write_atomic
-
-    data = text.encode("utf-8")
-    try:
-        write_atomic(options.output, lambda stream: stream.write(data))
-    except OSError as error:
-        raise CommandError(f"{options.output}: cannot be written ({error.strerror})") from error
-    print(options.output)

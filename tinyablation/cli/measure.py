@@ -82,12 +82,30 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """--output and --force."""
+def add_output_options(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """--output and --force; what: the file that has to be named, "" where it need not be."""
+    said = what or "file to write (default: standard output)"
+    parser.add_argument("-o", "--output", type=Path, required=bool(what), metavar="FILE", help=said)
+    parser.add_argument("--force", action="store_true", help="write over what exists")
+
+
+def add_heads_option(
+    parser: argparse.ArgumentParser, name: str, said: str, nargs: int | str = "+"
+) -> None:
+    """An option that takes heads; required where it takes a number of them."""
+    required = isinstance(nargs, int)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="file to write (default: standard output)"
+        name, nargs=nargs, type=_head, required=required, metavar="LAYER:HEAD", help=said
     )
-    parser.add_argument("--force", action="store_true", help="write over FILE if it exists")
+
+
+def _head(text: str) -> "Head":
+    from tinyablation.heads import Head
+
+    try:
+        return Head.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def entry_of(options: argparse.Namespace) -> "ModelEntry":
@@ -137,19 +155,6 @@ def bench_of(
     return Bench(setup, RunStore(options.runs), progress=True, elsewhere=elsewhere)
 
 
-def parse_heads(texts: Sequence[str]) -> tuple["Head", ...]:
-    """ "0:2" "0:4" as sorted heads; CommandError for anything else."""
-    from tinyablation.heads import Head
-
-    try:
-        heads = [Head.parse(text) for text in texts]
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    if len(set(heads)) != len(heads):
-        raise CommandError(f"heads {' '.join(texts)}: one is given twice")
-    return tuple(sorted(heads))
-
-
 def refuse_overwriting(options: argparse.Namespace) -> None:
     """CommandError where --output exists and --force is not given; asked before measuring, too."""
     if options.output is not None and options.output.exists() and not options.force:
@@ -157,15 +162,20 @@ def refuse_overwriting(options: argparse.Namespace) -> None:
 
 
 def put(document: Any, options: argparse.Namespace) -> None:
-    """Write a JSON document where --output says, atomically, never over a file without --force."""
+    """Write a JSON document where --output says."""
+    put_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", options)
+
+
+def put_text(text: str, options: argparse.Namespace) -> None:
+    """Write text where --output says, atomically, never over a file without --force."""
     if options.output is None:
-        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        print(text, end="")
         return
-    from tinyablation.files.manifests import write_json
+    from tinyablation.files.manifests import write_atomic
 
     refuse_overwriting(options)
     try:
-        write_json(options.output, document)
+        write_atomic(options.output, lambda stream: stream.write(text.encode("utf-8")))
     except OSError as error:
         raise CommandError(f"{options.output}: cannot be written ({error.strerror})") from error
     print(options.output)
@@ -184,10 +194,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "and measured as that.",
     )
     add_bench_options(partial)
-    partial.add_argument("--heads", nargs=3, required=True, metavar="LAYER:HEAD")
-    partial.add_argument(
-        "--restore", nargs="+", metavar="LAYER:HEAD", help="default: each of the three in turn"
-    )
+    add_heads_option(partial, "--heads", "such as 0:2 0:4 0:5", nargs=3)
+    add_heads_option(partial, "--restore", "default: each of the three in turn")
     add_output_options(partial)
     partial.set_defaults(run=partial_patch)
 
@@ -197,7 +205,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Combines complete runs of one model and battery, one a condition, into "
         "artifacts/cross_condition/{head_matrix,layer_matrix}.parquet of a parent run beside them.",
     )
-    rebuild.add_argument("directories", nargs="+", type=Path, metavar="RUN")
     rebuild.set_defaults(run=rebuild_cross_condition)
 
     seeds = commands.add_parser(
@@ -206,7 +213,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Writes a run over seeds: metrics/summary.json with mean, ci95 and values of "
         "every metric, and metrics/head_impact.parquet with the rows of all seeds.",
     )
-    seeds.add_argument("directories", nargs="+", type=Path, metavar="RUN")
+    for over_runs in (rebuild, seeds):
+        over_runs.add_argument("directories", nargs="+", type=Path, metavar="RUN")
     seeds.add_argument(
         "--metrics",
         nargs="+",
@@ -244,10 +252,11 @@ def partial_patch(options: argparse.Namespace) -> None:
     from tinyablation.heads import head_name
     from tinyablation.statistics.ratios import RatioUndefined
 
-    trio = parse_heads(options.heads)
-    if len({layer for layer, _ in trio}) != 1:
-        raise CommandError(f"--heads {' '.join(options.heads)}: give three heads of one layer")
-    restored = parse_heads(options.restore) if options.restore else trio
+    trio = tuple(sorted(set(options.heads)))
+    if len(trio) != 3 or len({head.layer for head in trio}) != 1:
+        given = " ".join(map(head_name, options.heads))
+        raise CommandError(f"--heads {given}: give three heads of one layer")
+    restored = tuple(sorted(set(options.restore or trio)))
     for head in restored:
         if head not in trio:
             raise CommandError(f"--restore {head_name(head)}: it is not among --heads")

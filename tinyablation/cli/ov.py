@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinyablation.cli.measure import (
     add_bench_options,
+    add_heads_option,
     add_output_options,
     bench_of,
     put,
@@ -15,9 +15,6 @@ from tinyablation.cli.measure import (
 )
 from tinyablation.corpora.examples import SPLITS
 from tinyablation.errors import TinyAblationError
-
-if TYPE_CHECKING:
-    from tinyablation.heads import Head
 
 ALL = "all"
 
@@ -32,9 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "how it leans to hedges and boosters, against all heads of the model.",
     )
     add_bench_options(report, store=False)
-    report.add_argument(
-        "--heads", nargs="+", type=_head, metavar="LAYER:HEAD", help="such as 0:2 (default: all)"
-    )
+    add_heads_option(report, "--heads", "such as 0:2 (default: all)")
     report.add_argument(
         "--split", choices=(*SPLITS, ALL), default=SPLITS[0], help="default: %(default)s"
     )
@@ -64,15 +59,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_output_options(clusters)
     clusters.set_defaults(run=_clusters)
-
-
-def _head(text: str) -> Head:
-    from tinyablation.heads import Head
-
-    try:
-        return Head.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _report(options: argparse.Namespace) -> None:

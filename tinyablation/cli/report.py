@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyablation.cli.measure import CommandError
+from tinyablation.cli.measure import CommandError, add_output_options, refuse_overwriting
 from tinyablation.records.records import RecordFile
 
 
@@ -25,10 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="RUNS",
         help="a folder of reports, its runs/, records.json, records.parquet, or a claims.html",
     )
-    report.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page to write"
-    )
-    report.add_argument("--force", action="store_true", help="write over what exists")
+    add_output_options(report, "the page to write")
     report.add_argument(
         "--baseline",
         type=Path,
@@ -49,7 +46,9 @@ def _report(options: argparse.Namespace) -> None:
     from tinyablation.sessions.drift import compare_sessions, summary
     from tinyablation.sessions.reading import read_session
 
-    _refuse_overwriting(options)
+    refuse_overwriting(options)
+    if options.export is not None and not options.force and _is_filled(options.export):
+        raise CommandError(f"{options.export} is not empty; give another --export, or --force")
     file, other = together([read_session(path) for path in options.sessions])
     baseline = None
     if options.baseline is not None:
@@ -97,10 +96,5 @@ def _runs_beside(session: Path) -> list[Path]:
     return [each for each in around if each.name == "runs" and each.is_dir()]
 
 
-def _refuse_overwriting(options: argparse.Namespace) -> None:
-    if options.force:
-        return
-    if options.output.exists():
-        raise CommandError(f"{options.output} exists; give another --output, or --force")
-    if options.export is not None and options.export.exists() and os.listdir(options.export):
-        raise CommandError(f"{options.export} is not empty; give another --export, or --force")
+def _is_filled(folder: Path) -> bool:
+    return folder.exists() and bool(os.listdir(folder))

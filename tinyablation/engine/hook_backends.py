@@ -8,8 +8,9 @@ constants. Which prompt lends is data of the plan (donors.py); what it lends is 
 
 import contextlib
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -57,12 +58,15 @@ class Case(NamedTuple):
     subject: tuple[int, ...] = ()
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """A way to hook one model."""
 
     name: str
-    n_layers: int
-    device: torch.device
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.device = loaded.device
+        self.n_layers = loaded.facts.n_layers
+        self.n_heads = loaded.facts.n_heads
 
     def run(
         self,
@@ -77,12 +81,42 @@ class Backend(Protocol):
         up_to: no layer from this one on is needed, and logits neither (they are empty). Raises
         BackendError for a place that the model does not have.
         """
+        edits = edits or {}
+        found: dict[Place, Tensor] = {}
 
+        def hook_of(place: Place) -> Edit:
+            def hook(value: Tensor) -> Tensor:
+                if place in edits:
+                    value = edits[place](value.clone())
+                if place in kept:
+                    found[place] = value
+                return value
+
+            return hook
+
+        hooks = {place: hook_of(place) for place in sorted({*edits, *kept})}
+        whole = up_to is None or up_to >= self.n_layers
+        with torch.no_grad():
+            logits = self._pass(ids, hooks, None if whole else up_to)
+        if not whole:
+            return torch.empty(0, dtype=torch.float64), found
+        return plain_exact(logits[:, -1]), found
+
+    @abstractmethod
+    def _pass(
+        self, ids: Int[Tensor, "rows positions"], hooks: Mapping[Place, Edit], up_to: int | None
+    ) -> Any:
+        """The logits of every position, each activation put through the hook of its place.
+
+        up_to: stops before this layer, and what is returned says nothing.
+        """
+
+    @abstractmethod
     def folded(self, layer: int) -> Float[Tensor, "heads d_head"]:
         """The z of a layer whose value input is the bias of its first norm, whatever the prompt."""
 
 
-class PlainHooks:
+class PlainHooks(Backend):
     """Forward hooks and forward pre-hooks on a Hugging Face model's own modules.
 
     The modules are those that TransformerLens's adapter for the architecture names. Hooks are gone
@@ -100,10 +134,8 @@ class PlainHooks:
             build_bridge_config_from_hf,
         )
 
+        super().__init__(loaded)
         self.model = loaded.model
-        self.device = loaded.device
-        self.n_layers = loaded.facts.n_layers
-        self.n_heads = loaded.facts.n_heads
         kind = type(self.model).__name__
         try:
             config = build_bridge_config_from_hf(
@@ -116,28 +148,19 @@ class PlainHooks:
         except (ValueError, AttributeError, IndexError) as error:
             raise BackendError(f"TransformerLens cannot resolve {kind}: {error}") from error
 
-    def run(
-        self,
-        ids: Int[Tensor, "rows positions"],
-        edits: Mapping[Place, Edit] | None = None,
-        kept: Collection[Place] = (),
-        *,
-        up_to: int | None = None,
-    ) -> tuple[Float64[Tensor, "rows vocab"], dict[Place, Tensor]]:
-        edits = edits or {}
-        found: dict[Place, Tensor] = {}
-        with contextlib.ExitStack() as stack, torch.no_grad():
-            for place in sorted({*edits, *kept}):
-                handle = self._hook(place, edits.get(place), found if place in kept else None)
-                stack.callback(handle.remove)
-            if up_to is not None and up_to < self.n_layers:
+    def _pass(
+        self, ids: Int[Tensor, "rows positions"], hooks: Mapping[Place, Edit], up_to: int | None
+    ) -> Any:
+        with contextlib.ExitStack() as stack:
+            for place, hook in hooks.items():
+                stack.callback(self._hook(place, hook).remove)
+            if up_to is not None:
                 stop = self._module("block", up_to).register_forward_pre_hook(_stop)
                 stack.callback(stop.remove)
             try:
-                logits = self.model(ids, use_cache=False).logits[:, -1]
+                return self.model(ids, use_cache=False).logits
             except _Stopped:
-                return torch.empty(0, dtype=torch.float64), found
-        return plain_exact(logits), found
+                return None
 
     def folded(self, layer: int) -> Float[Tensor, "heads d_head"]:
         """Found by a forward pass over any two tokens, the norm made to put out its bias.
@@ -168,15 +191,8 @@ class PlainHooks:
             raise BackendError(f"the model has no {path} that is a module of its own")
         return module
 
-    def _hook(self, place: Place, edit: Edit | None, into: dict[Place, Tensor] | None) -> Any:
-        """The hook, registered, that edits what is at the place and then keeps it."""
-
-        def changed(value: Tensor) -> Tensor:
-            if edit is not None:
-                value = edit(value.clone())
-            if into is not None:
-                into[place] = value
-            return value
+    def _hook(self, place: Place, changed: Edit) -> Any:
+        """The hook, registered, that puts what is at the place through `changed`."""
 
         def on_input(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             # Families pass the stream to their blocks by position or by this name.
@@ -203,7 +219,7 @@ class PlainHooks:
         return entered.register_forward_pre_hook(on_input, with_kwargs=True)
 
 
-class BridgeHooks:
+class BridgeHooks(Backend):
     """run_with_hooks of a TransformerBridge around a second tree of modules over the same weights.
 
     A bridge rebuilds the model that it is put around, so it gets modules of its own; parameters are
@@ -216,9 +232,7 @@ class BridgeHooks:
         """Raises BackendError for a model spread over devices, or one it cannot be built for."""
         from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-        self.device = loaded.device
-        self.n_layers = loaded.facts.n_layers
-        self.n_heads = loaded.facts.n_heads
+        super().__init__(loaded)
         if is_spread(loaded):
             raise BackendError("the model is spread over several devices by accelerate")
         twin = _twin(loaded.model)
@@ -229,37 +243,15 @@ class BridgeHooks:
         except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
             raise BackendError(f"no TransformerBridge can be put around it: {error}") from error
 
-    def run(
-        self,
-        ids: Int[Tensor, "rows positions"],
-        edits: Mapping[Place, Edit] | None = None,
-        kept: Collection[Place] = (),
-        *,
-        up_to: int | None = None,
-    ) -> tuple[Float64[Tensor, "rows vocab"], dict[Place, Tensor]]:
-        edits = edits or {}
-        found: dict[Place, Tensor] = {}
-
-        def hook_of(place: Place) -> Callable[..., Tensor]:
-            def hook(value: Tensor, hook: object = None) -> Tensor:
-                if place in edits:
-                    value = edits[place](value.clone())
-                if place in kept:
-                    found[place] = value
-                return value
-
-            return hook
-
-        hooks = [(self._hook_name(place), hook_of(place)) for place in sorted({*edits, *kept})]
-        whole = up_to is None or up_to >= self.n_layers
-        with torch.no_grad():
-            out = self.bridge.run_with_hooks(
-                ids,
-                fwd_hooks=hooks,
-                return_type="logits",
-                **({} if whole else {"stop_at_layer": up_to}),
-            )
-        return plain_exact(out[:, -1]) if whole else torch.empty(0, dtype=torch.float64), found
+    def _pass(
+        self, ids: Int[Tensor, "rows positions"], hooks: Mapping[Place, Edit], up_to: int | None
+    ) -> Any:
+        return self.bridge.run_with_hooks(
+            ids,
+            fwd_hooks=[(self._hook_name(place), _named(hook)) for place, hook in hooks.items()],
+            return_type="logits",
+            **({} if up_to is None else {"stop_at_layer": up_to}),
+        )
 
     def folded(self, layer: int) -> Float[Tensor, "heads d_head"]:
         """b_V + b_norm W_V, as folding LayerNorm into the weights leaves it; 0 without biases."""
@@ -286,6 +278,11 @@ class BridgeHooks:
 def is_spread(loaded: LoadedModel) -> bool:
     """Whether accelerate placed the model over several devices, or offloaded some of it."""
     return len(set(getattr(loaded.model, "hf_device_map", {}).values())) > 1
+
+
+def _named(edit: Edit) -> Callable[..., Tensor]:
+    """An edit as a bridge calls its hooks, which are told their place as `hook`."""
+    return lambda value, hook=None: edit(value)
 
 
 def _twin(model: nn.Module) -> Any:

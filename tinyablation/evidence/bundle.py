@@ -148,7 +148,7 @@ def choose(
 
     claims: ids, or families ("H1"); an empty list asks for all.
     """
-    found = file.ordered()
+    found = file.records
     for what, wanted, of in (
         ("claim", claims, lambda record: record.claim),
         ("model", models, lambda record: record.model),
@@ -206,7 +206,7 @@ def write_bundle(
         for record in records:
             _require_same(Rederived(record, derived[record.test]))
         _collect(judged, folder, project)
-        only = file.model_copy(update={"records": list(records)})
+        only = file.holding(records)
         _write_records(folder / RECORDS, only)
         _write_page(folder, only)
         _copy_sources(project, folder, tests)

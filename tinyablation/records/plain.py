@@ -71,5 +71,15 @@ class Plain(BaseModel):
     @classmethod
     def _only_plain_values(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            return {key: plain(item, str(key)) for key, item in data.items()}
+            return {
+                key: item if _is_recorded(item) else plain(item, str(key))
+                for key, item in data.items()
+            }
         return data
+
+
+def _is_recorded(value: Any) -> bool:
+    """Whether a value was validated when it was made: it is not taken apart to be so again."""
+    return isinstance(value, Plain) or (
+        isinstance(value, list) and bool(value) and all(isinstance(each, Plain) for each in value)
+    )

@@ -8,12 +8,19 @@ tinyablation/records/plain.py).
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tinyablation.files.manifests import write_together
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
@@ -267,18 +274,22 @@ class Session(Plain):
 
 
 class RecordFile(Plain):
-    """All records of one session."""
+    """All records of one session, in their canonical order, however they were given.
+
+    By claim, test, model (in the session's order) and condition: workers finish in any order.
+    """
 
     schema_version: int = SCHEMA_VERSION
     session: Session
     records: list[Record] = Field(default=[])
 
-    def ordered(self) -> list[Record]:
-        """The records by claim, test, model (in the session's order) and condition.
-
-        The order does not depend on the order in which workers finish.
-        """
-        models = {model.id: rank for rank, model in enumerate(self.session.models)}
+    @field_validator("records")
+    @classmethod
+    def _in_order(cls, records: list[Record], info: ValidationInfo) -> list[Record]:
+        session = info.data.get("session")
+        if session is None:  # it is not valid, and said to be so
+            return records
+        models = {model.id: rank for rank, model in enumerate(session.models)}
         conditions = {name: rank for rank, name in enumerate(CONDITIONS)}
 
         def key(record: Record) -> tuple[Any, ...]:
@@ -293,7 +304,12 @@ class RecordFile(Plain):
                 record.source or "",
             )
 
-        return sorted(self.records, key=key)
+        return sorted(records, key=key)
+
+    def holding(self, records: Iterable[Record], session: Session | None = None) -> Self:
+        """The same session, or another description of it, with these records, put in order."""
+        about = session or self.session
+        return type(self)(schema_version=self.schema_version, session=about, records=list(records))
 
 
 def claim_order(claim: str) -> tuple[Any, ...]:
@@ -326,19 +342,18 @@ _COUNTS = ("n_examples", "n_clusters")
 
 
 def content_of(file: RecordFile) -> dict[str, Any]:
-    """The content of a records.json: plain values, records in their canonical order."""
+    """The content of a records.json: plain values."""
     content: dict[str, Any] = plain(file, "records")
-    content["records"] = plain(file.ordered(), "records")
     return content
 
 
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
-    Both are complete before either replaces an older file, and each replacement is atomic. Records
-    are written in their canonical order. In the Parquet file nested fields (NESTED) are JSON text,
-    each column has a description in its metadata, and the table's metadata holds schema_version
-    and session (JSON). Raises RecordError for values that cannot be recorded.
+    Both are complete before either replaces an older file, and each replacement is atomic. In the
+    Parquet file nested fields (NESTED) are JSON text, each column has a description in its
+    metadata, and the table's metadata holds schema_version and session (JSON). Raises RecordError
+    for values that cannot be recorded.
     """
     content = content_of(file)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"

@@ -22,7 +22,7 @@ class ExportError(TinyAblationError):
 
 def texts(file: RecordFile) -> dict[str, str]:
     """Every text file of an export, by name."""
-    records = file.ordered()
+    records = file.records
     return {
         "cells.csv": exports.cells_csv(records).text,
         "cells.md": exports.cells_markdown(records).text,

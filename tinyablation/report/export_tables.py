@@ -176,7 +176,7 @@ def summary_tex(file: RecordFile) -> str:
 
 
 def _summary(file: RecordFile, language: _Language) -> str:
-    records = file.ordered()
+    records = file.records
     models = list(dict.fromkeys(record.model for record in records))
     models = [m.id for m in file.session.models if m.id in models] + [
         name for name in models if name not in {m.id for m in file.session.models}

@@ -63,7 +63,7 @@ def figures(file: RecordFile) -> Iterator[tuple[str, bytes]]:
     from matplotlib import rc_context
 
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in file.ordered():
+    for record in file.records:
         groups.setdefault((record.claim, record.name), []).append(record)
     for (claim, name), records in groups.items():
         title = one_line(f"{claim} {sentence_of(name)}")

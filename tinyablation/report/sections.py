@@ -226,7 +226,7 @@ class _Context(NamedTuple):
 
 def _context(file: RecordFile, comparison: Comparison | None, drift: Drift | None) -> _Context:
     by_key: dict[CellKey, list[Record]] = {}
-    for record in file.ordered():
+    for record in file.records:
         by_key.setdefault(cell_key(record), []).append(record)
     others = {}
     for test in comparison.tests if comparison else ():
@@ -289,7 +289,7 @@ def sections(
     """The sections of a page, in the records' canonical order."""
     context = _context(file, comparison, drift)
     groups: dict[tuple[str, str, bool], list[Record]] = {}
-    for record in file.ordered():
+    for record in file.records:
         wide = record.condition == ALL_CONDITIONS
         groups.setdefault((record.claim, record.name, wide), []).append(record)
     used: Counter[str] = Counter()

@@ -31,7 +31,7 @@ from tinyablation.files.manifests import (
 from tinyablation.records.plain import plain
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.address import RunConfig
-from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, RunStore, require_config
+from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, Kept, RunStore, require_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,15 +43,8 @@ FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Kept):
     """A complete reading. Get one from obtain_reading, which checks all its files."""
-
-    path: Path
-    config: RunConfig
-
-    @property
-    def name(self) -> str:
-        return self.config.name
 
     def document(self) -> dict[str, Any]:
         """reading.json: what was found."""

@@ -92,8 +92,8 @@ class NotVerified(RunError):
 
 
 @dataclass(frozen=True)
-class Run:
-    """A complete run. Get one from RunStore.obtain or RunStore.open, which check its tables."""
+class Kept:
+    """What lies, complete, in the directory of an address."""
 
     path: Path
     config: RunConfig
@@ -101,6 +101,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.config.name
+
+
+@dataclass(frozen=True)
+class Run(Kept):
+    """A complete run. Get one from RunStore.obtain or RunStore.open, which check its tables."""
 
     def table(self) -> pd.DataFrame:
         """One row per (intervention, example), baseline included: PER_EXAMPLE_COLUMNS."""

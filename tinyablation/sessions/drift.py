@@ -185,7 +185,7 @@ def within(before: RecordFile, after: RecordFile) -> RecordFile:
     """
     keys = set(map(cell_key, after.records))
     kept = [record for record in before.records if cell_key(record) in keys]
-    return before.model_copy(update={"records": kept})
+    return before.holding(kept)
 
 
 def summary(drift: Drift) -> str:
@@ -229,7 +229,7 @@ def summary(drift: Drift) -> str:
 
 
 def _by_cell(file: RecordFile, which: str, left_out: set[CellKey]) -> dict[CellKey, Record]:
-    found = [record for record in file.ordered() if cell_key(record) not in left_out]
+    found = [record for record in file.records if cell_key(record) not in left_out]
     twice = [key for key, n in Counter(map(cell_key, found)).items() if n > 1]
     if twice:
         name, claim, model, condition = min(twice)

@@ -68,7 +68,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     kept: dict[CellKey, list[Record]] = {}
     counts = dict.fromkeys((part.name for part in parts), 0)
     for part in parts:
-        for record in part.file.ordered():
+        for record in part.file.records:
             cells = kept.setdefault(cell_key(record), [])
             if not any(agree(record, other) for other in cells):
                 own = record.source and f"{part.name}: {record.source}"
@@ -77,7 +77,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     records = _adjusted([record for cells in kept.values() for record in cells])
     sessions = [part.file.session for part in parts]
     together, _ = multiplicity(_told_apart(records))
-    file = RecordFile(
+    return RecordFile(
         schema_version=SCHEMA_VERSION,
         session=Session(
             started=min(session.started for session in sessions),
@@ -104,7 +104,6 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
         ),
         records=records,
     )
-    return file.model_copy(update={"records": file.ordered()})
 
 
 def agree(one: Record, other: Record) -> bool:
@@ -204,14 +203,12 @@ def _renamed(file: RecordFile, apart: Callable[[SessionModel], SessionModel]) ->
     ids = {name: model.id for name, model in models.items() if model.id != name}
     if not ids:
         return file
-    return file.model_copy(
-        update={
-            "session": file.session.model_copy(update={"models": list(models.values())}),
-            "records": [
-                record.model_copy(update={"model": ids.get(record.model, record.model)})
-                for record in file.records
-            ],
-        }
+    return file.holding(
+        (
+            record.model_copy(update={"model": ids.get(record.model, record.model)})
+            for record in file.records
+        ),
+        file.session.model_copy(update={"models": list(models.values())}),
     )
 
 

@@ -8,7 +8,7 @@ weights.
 from collections import Counter
 from typing import NamedTuple
 
-from tinyablation.records.records import ProtocolName, Record, RecordFile, claim_order
+from tinyablation.records.records import ProtocolName, Record, RecordFile
 
 MEANING: dict[ProtocolName, str] = {
     "corrected": (
@@ -117,7 +117,7 @@ def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
     theirs = {cell_key(record): record for record in other.records}
     tests: dict[tuple[str, str], list[Pair]] = {}
     unmatched, refused = 0, set()
-    for record in file.ordered():
+    for record in file.records:
         match = theirs.get(cell_key(record))
         if match is None:
             unmatched += 1
@@ -127,9 +127,8 @@ def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
             own_first = file.session.protocol == "corrected"
             pair = Pair(record, match) if own_first else Pair(match, record)
             tests.setdefault((record.claim, record.name), []).append(pair)
-    ordered = sorted(tests, key=lambda test: (claim_order(test[0]), test[1]))
     return Comparison(
-        tests=[ClaimPairs(claim, name, tests[claim, name]) for claim, name in ordered],
+        tests=[ClaimPairs(claim, name, pairs) for (claim, name), pairs in tests.items()],
         other_weights=sorted(refused),
         unmatched=unmatched,
         started=other.session.started,
