@@ -16,7 +16,7 @@ def test_both_ways_of_writing_are_read(text):
     "text", ["", "3", "3:", "L3", "L3H", "3.12", "-1:2", "L3H12 ", "٣:٤", 3.5, None]
 )
 def test_anything_else_is_refused_with_how_to_write_it(text):
-    with pytest.raises(ValueError, match='is no head; write it "L0H5"'):
+    with pytest.raises(ValueError, match='is not a head; write it "L0H5"'):
         Head.parse(text)
 
 

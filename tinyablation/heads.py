@@ -31,7 +31,7 @@ class Head(NamedTuple):
         """The head that "L0H7" or "0:7" names. Raises ValueError."""
         match = _WRITTEN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(f'{text!r} is no head; write it "L0H5" (or "0:5", layer and head)')
+            raise ValueError(f'{text!r} is not a head; write it "L0H5" (or "0:5", layer and head)')
         layer, head = (int(number) for number in match.groups() if number is not None)
         return cls(layer, head)
 

@@ -76,7 +76,7 @@ def test_partial_patch_writes_baseline_zero_and_patched(places, tmp_path, capsys
     [
         (["0:0", "0:4", "1:1"], "three heads of one layer"),
         (["0:0", "0:0", "0:1"], "given twice"),
-        (["0:0", "0:4", "zero"], "is no head"),
+        (["0:0", "0:4", "zero"], "is not a head"),
     ],
 )
 def test_partial_patch_refuses_heads_that_make_no_trio(places, capsys, heads, said):

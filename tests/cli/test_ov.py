@@ -145,7 +145,7 @@ def test_a_head_is_two_numbers(corpora, heads, capsys):
     with pytest.raises(SystemExit) as caught:
         report(corpora, f"--heads={heads}")
     assert caught.value.code == 2
-    assert "is no head; write" in capsys.readouterr().err
+    assert "is not a head; write" in capsys.readouterr().err
 
 
 def test_clusters_count_over_reports(made, tmp_path, capsys):

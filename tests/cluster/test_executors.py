@@ -62,7 +62,7 @@ def test_a_url_says_where_jobs_run(url, expected):
         ("slurm://gpu?gpu=1", "'gpu' is unknown; did you mean 'gpus'?; slurm:// takes shards"),
         ("slurm://gpu?time=soon", "time='soon'; give a whole number from 1"),
         ("slurm://gpu?shards=0", "from 1"),
-        ("slurm://gpu?account=a%20--wrap", "is no name"),
+        ("slurm://gpu?account=a%20--wrap", "is not a name"),
         ("dask://host:8786?mem_gb=2", "dask:// takes shards"),
         ("submitit-local://there", "it is of this machine"),
     ],

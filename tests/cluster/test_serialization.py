@@ -62,7 +62,7 @@ def test_other_things_are_refused(value):
     ("description", "said"),
     [
         ({"is": "os:system"}, "names no dataclass of tinyablation"),
-        ({"is": "tinyablation.files.manifests:os"}, "is no dataclass"),
+        ({"is": "tinyablation.files.manifests:os"}, "is not a dataclass"),
         ({"is": "tinyablation.runs.store:RunStore.obtain"}, "names no dataclass"),
         ({"is": "tinyablation.nowhere:Thing"}, "not known here"),
         ({"is": "tinyablation.interventions.batteries:Nothing"}, "not known here"),

@@ -255,7 +255,7 @@ def test_the_generator_draws_the_sets():
     ("changes", "said"),
     [
         ({"usable": Usable(("a", "b"), np.array([20, 50]), ("c",))}, "2 of 3 words are one token"),
-        ({"usable": Usable(("a", "b", "z"), np.array([20, 50, 5]), ())}, "'z' is no candidate"),
+        ({"usable": Usable(("a", "b", "z"), np.array([20, 50, 5]), ())}, "'z' is not a candidate"),
         ({"scores": np.zeros(1999)}, "1999 directions are too few"),
         ({"logits": np.ones((1, N_TOKENS)) * np.arange(N_TOKENS)}, "one head has no background"),
         ({"logits": np.ones((3, N_TOKENS))}, "head number 0 of 3 writes nothing"),

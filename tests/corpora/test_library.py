@@ -252,7 +252,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a line break": ({"tokenizer": "a\nb"}, "field 'tokenizer': String should match"),
     "a condition that is a path": (
         {"conditions": {"../facts": {"examples": 1, "refused": "x"}}},
-        r"field 'conditions.\.\./facts.*is no condition; there are: facts",
+        r"field 'conditions.\.\./facts.*is not a condition; there are: facts",
     ),
     "no condition": ({"conditions": {}}, "field 'conditions'"),
     "a hash that is none": ({"fingerprint": "x" * 64}, "field 'fingerprint': String should match"),
@@ -661,6 +661,6 @@ def test_corpora_made_elsewhere_are_adopted_as_they_are(
 
 
 def test_nothing_to_adopt_is_said(other: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="has no corpus; one of these is wanted: facts.jsonl, "):
+    with pytest.raises(CorpusError, match="has no corpus; it needs at least one of facts.jsonl, "):
         adopt(tmp_path, load_tokenizer(str(other)))
     assert list(tmp_path.iterdir()) == []

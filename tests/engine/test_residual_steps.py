@@ -204,8 +204,8 @@ def test_small_batches_give_the_same(engines, monkeypatch):
 @pytest.mark.parametrize(
     ("sets", "layer", "options", "error", "message"),
     [
-        ([((1, 0),)], 0, {}, EngineError, "1:0 is no head of layer 0"),
-        ([((0, N_HEADS),)], 0, {}, EngineError, f"0:{N_HEADS} is no head"),
+        ([((1, 0),)], 0, {}, EngineError, "1:0 is not a head of layer 0"),
+        ([((0, N_HEADS),)], 0, {}, EngineError, f"0:{N_HEADS} is not a head"),
         ([], N_LAYERS, {}, EngineError, f"no layer {N_LAYERS}"),
         ([((0, 1),), ((0, 1),)], 0, {}, EngineError, "given twice"),
         ([()], 0, {}, InterventionError, "non-empty"),

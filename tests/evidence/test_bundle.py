@@ -330,7 +330,7 @@ def test_nothing_but_claims_is_run(bundle, verdict, test):
         entries[at] = (entries[at][0], json.dumps(manifest).encode())
 
     done = verdict(rewritten(bundle("H5.4"), both))
-    assert done.returncode == 2 and "is no node id of a claim" in done.stderr
+    assert done.returncode == 2 and "is not the node id of a claim" in done.stderr
 
 
 def test_options_of_a_bundle_are_no_others(bundle, verdict):
@@ -427,7 +427,7 @@ def test_nothing_is_measured_for_a_bundle(reports, tmp_path):
         (["--claim", "H9.9"], "--claim H9.9: no such cell is recorded; there are: V.3, H1.1"),
         (["--claim", "V.3", "--model", "tiny-gpt3"], "--model tiny-gpt3: no such cell"),
         (["--claim", "V.3", "--condition", "logic"], "--condition logic: no such cell"),
-        (["--claim", "V.3", "--project", "claims"], "it is no checkout of the project"),
+        (["--claim", "V.3", "--project", "claims"], "it is not a checkout of the project"),
     ],
 )
 def test_what_is_asked_for_must_be_there(reports, tmp_path, options, said):

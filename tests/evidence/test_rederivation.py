@@ -71,7 +71,7 @@ def test_no_file_of_a_run_leads_out_of_it(tmp_path):
     manifest = json.loads((run.path / MANIFEST).read_text("utf-8"))
     manifest["files"]["../secret.json"] = {"size": 2, "sha256": sha256_of("{}")}
     (run.path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(RunError, match=r"'\.\./secret\.json' is no path within a folder"):
+    with pytest.raises(RunError, match=r"'\.\./secret\.json' is not a path inside the folder"):
         GatheringStore(tmp_path / "to" / "runs", source=tmp_path / "from").status(run.config)
     assert not (tmp_path / "to" / "runs" / "secret.json").exists()
 

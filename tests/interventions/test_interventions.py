@@ -58,10 +58,10 @@ def test_equal_interventions_are_equal_and_hash_alike() -> None:
         ([(0, 1)], "non-empty tuple"),
         (((0, 1), (0, 1)), "sorted and distinct"),
         (((0, 2), (0, 1)), "sorted and distinct"),
-        (((0, -1),), "no head"),
-        ((0, 1), "no head"),
-        (((0, True),), "no head"),
-        (((0, 1.0),), "no head"),
+        (((0, -1),), "not a head"),
+        ((0, 1), "not a head"),
+        (((0, True),), "not a head"),
+        (((0, 1.0),), "not a head"),
     ],
 )
 def test_heads_that_are_not_canonical_are_refused(heads: Any, message: str) -> None:

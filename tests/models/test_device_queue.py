@@ -415,7 +415,7 @@ def test_the_folder_is_the_users_own(
     device.turns().take({"cuda:0": GB}, owner="gw0", purpose="m").release()
     assert stat.S_IMODE(device.folder.stat().st_mode) == 0o700
     (tmp_path / "link").symlink_to(device.folder)
-    with pytest.raises(LoadingError, match="no folder of this user's own"):
+    with pytest.raises(LoadingError, match="does not belong to this user"):
         Device(tmp_path / "link").turns().capacity("cuda:0")
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     with pytest.raises(LoadingError, match="set TMPDIR"):

@@ -144,7 +144,7 @@ def test_a_file_that_was_cut_short_is_said_in_one_line(
     data = tiny_gguf.read_bytes()
     path = tmp_path / "cut.gguf"
     path.write_bytes(data[: int(part * len(data)) if 0 < part < 1 else int(part)])
-    with pytest.raises(LoadingError, match="get the file again|is no GGUF file") as caught:
+    with pytest.raises(LoadingError, match="get the file again|is not a GGUF file") as caught:
         describe(entry_of(path))
     assert str(caught.value).startswith("model 'cut': ") and "\n" not in str(caught.value)
     assert not list(own_cache.rglob("making-*"))
@@ -162,9 +162,11 @@ def test_heads_of_garbage_are_refused(tiny_gguf: Path, tmp_path: Path) -> None:
 def test_what_is_not_read_is_refused_with_what_is(tmp_path: Path) -> None:
     assert {"llama", "mistral", "gpt2", "qwen2"} <= set(architectures())
     path = write_gguf(LLAMA, tmp_path / "m.gguf", architecture="rwkv7")
-    with pytest.raises(LoadingError, match="architecture 'rwkv7'.* read are .*gpt2.*, llama, "):
+    with pytest.raises(
+        LoadingError, match="architecture 'rwkv7'.* supported are .*gpt2.*, llama, "
+    ):
         dequantised(path, "m")
-    with pytest.raises(LoadingError, match="is not read from GGUF"):
+    with pytest.raises(LoadingError, match="is not supported in GGUF files"):
         gguf_files.check(path, "m")
     path = write_gguf(LLAMA, tmp_path / "n.gguf", without="blk.1.attn_q.weight")
     with pytest.raises(LoadingError, match="no weights for .*layers.1.self_attn.q_proj.weight"):

@@ -84,12 +84,12 @@ def test_an_unknown_id_names_the_nearest(tmp_path: Path) -> None:
         (
             'twin = "tiny-gpt2-plain"',
             'twin = "tiny-gpt3"',
-            "twin 'tiny-gpt3' is no other model",
+            "twin 'tiny-gpt3' is not another model",
         ),
         (
             'twin = "tiny-gpt2-plain"',
             'twin = "tiny-gpt2"',
-            "twin 'tiny-gpt2' is no other model",
+            "twin 'tiny-gpt2' is not another model",
         ),
         ("[[model]]", "[[models]]", "unknown key 'models'; did you mean 'model'"),
         ("[[model]]", "[[model]", "not valid TOML.*line 2"),
@@ -141,15 +141,19 @@ def test_a_model_at_a_checkpoint_is_an_entry_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("step = 30", "step = 70", "'checkpoints': step 60 stands after step 70; list them"),
-        ("step = 30", "step = 60", "step 60 stands after step 60"),
+        ("step = 30", "step = 70", "'checkpoints': step 60 comes after step 70; list them"),
+        ("step = 30", "step = 60", "step 60 comes after step 60"),
         ("step = 30", "step = -1", "field 'checkpoints.1.step'"),
         ("step = 30", "step = 30.0", "field 'checkpoints.1.step'"),
         ("step = 30, ", "", "field 'checkpoints.1.step'.*required"),
         ('step = 0, source = "organisms/tiny-gpt2-plain"', "step = 0", "'checkpoints.0': give"),
         ("step = 30", "stpe = 30", "checkpoint 2: unknown field 'stpe'; did you mean 'step'"),
         ("organisms/step0030", "organisms/tiny-gpt2", "steps 30 and 60 name the same weights"),
-        (COURSE, "checkpoints = [{ step = 0, source = 'x' }]\n", "one checkpoint is no course"),
+        (
+            COURSE,
+            "checkpoints = [{ step = 0, source = 'x' }]\n",
+            "one checkpoint is not a trajectory",
+        ),
         (COURSE, "checkpoints = [1, 2]\n", "field 'checkpoints.0'"),
         (COURSE, "checkpoints = 'x'\n", "field 'checkpoints'"),
     ],
@@ -213,7 +217,7 @@ def test_a_wrong_place_on_the_hub_is_refused(
 
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("bos = true", 'bos = true\nrevision = "main"', 1)
-    with pytest.raises(RegistryError, match="a revision is one of a repo"):
+    with pytest.raises(RegistryError, match="a revision needs a repo"):
         load_registry(written(tmp_path, text))
 
 
@@ -278,7 +282,7 @@ def test_a_model_of_a_package_is_used_where_it_is_named_only(tmp_path: Path) -> 
         (", size = 9", "", "field 'package.size'.*required"),
         ("size = 9", "sise = 9", "package: unknown field 'sise'; did you mean 'size'"),
         ('family = "llama"', 'family = "llama"\nrepo = "a/b"', "give either a source"),
-        ('family = "llama"', 'family = "llama"\nrevision = "v"', "a revision is one of a repo"),
+        ('family = "llama"', 'family = "llama"\nrevision = "v"', "a revision needs a repo"),
     ],
 )
 def test_a_wrong_package_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:

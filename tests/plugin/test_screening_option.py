@@ -119,7 +119,7 @@ def test_layers_of_named_heads_stay_whole(screenable):
     ("arguments", "message"),
     [
         (["--screen", "64"], "write TOP:SAMPLE"),
-        (["--screen", "64:none"], "'none' is no amount of heads"),
+        (["--screen", "64:none"], "'none' is not a number of heads"),
         (["--screen", "3:6", "--protocol", "published"], "screen under the corrected protocol"),
         (["--screen", "3:6", "--robustness"], "every head by every method"),
     ],

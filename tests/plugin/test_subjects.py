@@ -64,8 +64,8 @@ def test_heads_are_read_in_either_notation_the_suppressor_first():
         ("L0H7,L0H7", "names a head twice"),
         ("L0H7,L1H2", "heads of several layers"),
         ("L0H1,L0H2,L0H3,L0H4", "names 4 heads"),
-        ("H7", "'H7' is no head; write it \"L0H5\""),
-        ("L0H7;L0H2", "is no head"),
+        ("H7", "'H7' is not a head; write it \"L0H5\""),
+        ("L0H7;L0H2", "is not a head"),
     ],
 )
 def test_what_names_no_heads_is_refused_in_one_line(text, message):
@@ -289,7 +289,8 @@ def test_heads_that_the_model_lacks_are_told_by_its_shape(monkeypatch):
     assert beyond(config, "mine", shape) is None
     assert beyond(config, "another", SimpleNamespace(n_layers=1, n_heads=1)) is None
     assert beyond(config, "mine", SimpleNamespace(n_layers=4, n_heads=7)) == (
-        "--heads L0H7,L0H2: mine has 4 layers of 7 heads, counted from 0, and L0H7 is none of them"
+        "--heads L0H7,L0H2: mine has 4 layers of 7 heads, counted from 0, and L0H7 is not among "
+        "them"
     )
 
 

@@ -29,7 +29,7 @@ def test_no_text_ends_the_element():
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"', "a>", "é"])
 def test_a_name_that_could_do_more_than_name_is_refused(name):
-    with pytest.raises(PackError, match="no name of a pack"):
+    with pytest.raises(PackError, match="not a valid pack name"):
         element(name, "text")
 
 

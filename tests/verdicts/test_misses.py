@@ -44,7 +44,7 @@ def test_no_file_holds_no_misses(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (ONE + ONE, "stands twice"),
+        (ONE + ONE, "is listed twice"),
         (ONE.replace('"refuted"', '"supported"'), "found is what was predicted"),
         (ONE.replace('"refuted"', '"wrong"'), "miss 1: found"),
         (ONE.replace("model", "modell"), "miss 1: model"),

@@ -122,7 +122,7 @@ def test_the_hash_is_of_what_is_registered_not_of_how_it_is_written(write):
             r"file.toml:2: claim 'H1.1', '\*': 'suported' is no",
         ),
         ('"H1.1" = { "*" = "suported" }', "did you mean 'supported'"),
-        ('"H1.1" = { "*" = 1 }', "1 is no verdict; known: supported, refuted"),
+        ('"H1.1" = { "*" = 1 }', "1 is not a verdict; known: supported, refuted"),
         ('"H1.1" = { "*" = { reason = "x" } }', "no verdict; known"),
         (
             '"H1.1" = { "*" = { verdict = "refuted", reson = "x" } }',
@@ -132,7 +132,7 @@ def test_the_hash_is_of_what_is_registered_not_of_how_it_is_written(write):
             '"H1.1" = { "*" = { verdict = "refuted", reason = 1 } }',
             "reason 1 is not text",
         ),
-        ('"H1.1" = { "a b" = "refuted" }', "'a b' is no pattern"),
+        ('"H1.1" = { "a b" = "refuted" }', "'a b' is not a pattern"),
         ('"H1.1" = { "*" = "refuted", "*" = "supported" }', "not valid TOML.*line 1"),
         (
             '"H1.1" = { "*" = "refuted" }\n"H1.1" = { "*" = "refuted" }',
@@ -140,8 +140,8 @@ def test_the_hash_is_of_what_is_registered_not_of_how_it_is_written(write):
         ),
         ('"H1.1" = "refuted"', "give its patterns"),
         ('"H1.1" = {}', "give its patterns"),
-        ('"h1-1" = { "*" = "refuted" }', "file.toml:1: 'h1-1' is no claim id"),
-        ('H1.1 = { "*" = "refuted" }', "'H1' is no claim id; write it quoted"),
+        ('"h1-1" = { "*" = "refuted" }', "file.toml:1: 'h1-1' is not a claim id"),
+        ('H1.1 = { "*" = "refuted" }', "'H1' is not a claim id; write it quoted"),
         (
             '[registered]\n"H1.1" = { "*" = "refuted" }',
             r"put \[registered\] at the end",
@@ -219,7 +219,7 @@ def test_heads_are_those_of_the_model_that_was_loaded(write):
         subjects.check_shape("tiny-llama", 2, 7)
     text = '[tiny-llama]\nsuppressor = "0:1"\nreceiver = 2\nsource = "planted"\n'
     load_subjects(write(text)).check_shape("tiny-llama", 2, 8)  # the stream before the final norm
-    with pytest.raises(ExpectationError, match="and receiver 2 is none of them"):
+    with pytest.raises(ExpectationError, match="and receiver 2 is not among them"):
         load_subjects(write(text)).check_shape("tiny-llama", 1, 8)
 
 
@@ -246,10 +246,10 @@ def test_the_subjects_of_this_project_are_of_its_models():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('suppressor = "05"', "field 'suppressor': '05' is no head"),
-        ('suppressor = "L0:5"', "field 'suppressor': 'L0:5' is no head; write it \"L0H5\""),
-        ("suppressor = 5", "5 is no head"),
-        ('suppressor = "0:-1"', "no head"),
+        ('suppressor = "05"', "field 'suppressor': '05' is not a head"),
+        ('suppressor = "L0:5"', "field 'suppressor': 'L0:5' is not a head; write it \"L0H5\""),
+        ("suppressor = 5", "5 is not a head"),
+        ('suppressor = "0:-1"', "not a head"),
         (
             'suppressor = "0:5"\ntrio = ["0:5", "0:5", "0:1"]',
             "three distinct heads, not 2",
@@ -257,7 +257,7 @@ def test_the_subjects_of_this_project_are_of_its_models():
         ('suppressor = "0:5"\ntrio = ["0:5", "0:1"]', "three distinct heads"),
         (
             'suppressor = "0:5"\ntrio = ["0:2", "0:3", "0:1"]',
-            "must hold the suppressor 0:5",
+            "must contain the suppressor 0:5",
         ),
         ('suppressor = "0:5"\ntrio = ["0:5", "x", "0:1"]', "field 'trio.1'"),
         ('supressor = "0:5"', "unknown key 'supressor'; did you mean 'suppressor'"),
@@ -323,8 +323,8 @@ def test_published_figures_are_numbers_or_text_in_file_order(write):
         (figure(quantity='""'), "field 'quantity'"),
         (figure(quantiy='"x"'), "'quantiy'; did you mean 'quantity'"),
         (figure(value="true"), "field 'value"),
-        (figure(condition='"fact"'), "'fact' is no condition; did you mean 'facts'"),
-        (figure(claim='"H1"'), "'H1' is no claim id"),
+        (figure(condition='"fact"'), "'fact' is not a condition; did you mean 'facts'"),
+        (figure(claim='"H1"'), "'H1' is not a claim id"),
         (figure(source='""'), "field 'source'"),
         ("[figure]\nclaim = 'H1.1'", r"write \[\[figure\]\]"),
         ("figure = [1]", "must be a table"),

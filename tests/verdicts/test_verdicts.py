@@ -95,9 +95,9 @@ def test_figures_that_are_not_finite_are_not_judged():
 
 
 def test_a_verdict_has_a_known_word_and_a_reason_and_does_not_change():
-    with pytest.raises(VerdictError, match="'true' is no verdict"):
+    with pytest.raises(VerdictError, match="'true' is not a verdict"):
         Verdict("true", "it is")  # type: ignore[arg-type]
-    with pytest.raises(VerdictError, match="needs its reason"):
+    with pytest.raises(VerdictError, match="needs a reason"):
         blocked(" ")
     with pytest.raises(dataclasses.FrozenInstanceError):
         blocked("no weights").status = "supported"  # type: ignore[misc]

@@ -143,7 +143,7 @@ def parse(url: str) -> Address:
 def _value(url: str, key: str, value: str, default: int | str) -> int | str:
     if isinstance(default, str):
         if not re.fullmatch(r"[\w.,&|*:-]+", value):
-            raise UnknownExecutor(f"executor {url!r}: {key}={value!r} is no name")
+            raise UnknownExecutor(f"executor {url!r}: {key}={value!r} is not a name")
         return value
     least = 1 if key in ("shards", "time") else 0
     if not value.isdecimal() or int(value) < least:

@@ -56,7 +56,7 @@ def rebuild(description: Any) -> Any:
             raise DescriptionError(f"{name!r} names no dataclass of tinyablation")
         kind = getattr(importlib.import_module(found[1]), found[2])
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-            raise DescriptionError(f"{name!r} is no dataclass")
+            raise DescriptionError(f"{name!r} is not a dataclass")
         return kind(**{key: rebuild(each) for key, each in description.items() if key != KIND})
     except (ImportError, AttributeError, TypeError) as error:
         raise DescriptionError(

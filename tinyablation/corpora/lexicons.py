@@ -244,7 +244,7 @@ def _columns(candidates: Ids, words: Usable) -> Ids:
     place = {int(id): column for column, id in enumerate(candidates)}
     for word, id in zip(words.words, words.ids, strict=True):
         if int(id) not in place:
-            raise LexiconError(f"{word!r} is no candidate token: letters only are")
+            raise LexiconError(f"{word!r} is not a candidate token; candidates have letters only")
     return np.array([place[int(id)] for id in words.ids], dtype=np.int64)
 
 

@@ -396,7 +396,7 @@ class CleanPasses:
             return
         if any(arch.layers[layer].mlp is None for layer in layers):
             raise EngineError(
-                f"model {self.name!r}: its MLPs are no modules of their own, so they cannot be "
+                f"model {self.name!r}: its MLPs are not modules of their own, so they cannot be "
                 "held at their clean outputs for path patching"
             )
         calls = self.verify([ids])

@@ -443,6 +443,6 @@ class Engine:
                 for site in intervention.sites(self.n_layers)
             ):
                 raise EngineError(
-                    f"model {self.name!r}: its MLPs are no modules of their own; {label} cannot be "
-                    "measured"
+                    f"model {self.name!r}: its MLPs are not modules of their own; {label} cannot "
+                    "be measured"
                 )

@@ -267,7 +267,7 @@ def _check_sets(
         for own, head in AblateHeads(heads).heads:
             if own != layer or head >= n_heads:
                 raise EngineError(
-                    f"model {engine.name!r}: {own}:{head} is no head of layer {layer} "
+                    f"model {engine.name!r}: {own}:{head} is not a head of layer {layer} "
                     f"({n_heads} heads), where the geometry is measured"
                 )
     if len(set(sets)) < len(sets):

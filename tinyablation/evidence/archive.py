@@ -110,7 +110,7 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
                 _extract(path, archive, entries[name], folder / name, named)
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or error or type(error).__name__
-        raise BundleError(f"{path}: is no whole bundle: {reason}") from error
+        raise BundleError(f"{path}: is not a complete bundle: {reason}") from error
     return manifest
 
 
@@ -157,7 +157,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """The manifest, which names every other file of the archive, each with size and sha256."""
     if MANIFEST not in entries:
-        raise BundleError(f"{path}: has no {MANIFEST}: it is no bundle of evidence")
+        raise BundleError(f"{path}: has no {MANIFEST}: it is not an evidence bundle")
     if entries[MANIFEST].file_size > MOST_MANIFEST_BYTES:
         raise BundleError(f"{path}: {MANIFEST} has {entries[MANIFEST].file_size:,} bytes")
     with archive.open(entries[MANIFEST]) as source:

@@ -227,8 +227,8 @@ def require_project(project: Path) -> None:
     for name in ("pytest.ini", "conftest.py", "claims", "fixtures"):
         if not (project / name).exists():
             raise EvidenceError(
-                f"{project.resolve()}: has no {name}: it is no checkout of the project; run this "
-                "in one, or give --project"
+                f"{project.resolve()}: has no {name}: it is not a checkout of the project; run "
+                "this in one, or give --project"
             )
 
 
@@ -299,7 +299,7 @@ def instruments(project: Path) -> str:
 
 def _test(name: str) -> str:
     if not _TEST.fullmatch(name):
-        raise BundleError(f"{name!r} is no node id of a claim")
+        raise BundleError(f"{name!r} is not the node id of a claim")
     return name
 
 

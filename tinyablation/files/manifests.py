@@ -147,9 +147,9 @@ def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) ->
 def path_fault(name: str) -> str | None:
     """Why a name is not a safe relative path inside a folder, on any system; None if it is one."""
     if _UNSAFE.search(name):
-        return "has characters that no name of a file here has"
+        return "has characters that are not allowed in file names"
     if any(part in ("", ".", "..") for part in name.split("/")):
-        return "is no path within a folder"
+        return "is not a path inside the folder"
     return None
 
 

@@ -1,1 +1,1 @@
-"""What is done to a model, as frozen descriptions, and batteries of them."""
+"""Interventions on a model as frozen descriptions, and batteries of them."""

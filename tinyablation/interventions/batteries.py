@@ -1,11 +1,11 @@
-"""Batteries: which interventions a hypothesis needs, cut into shards that can be computed alone.
+"""Batteries: the interventions a hypothesis needs, cut into shards that are computed separately.
 
 A shard is the unit of work that survives a kill, so it should take seconds to minutes: as many
-whole layers as make SHARD_SIZE interventions. Each shard needs clean passes of its own (a fourth of
-the work at 8 heads a shard), and interventions that are the same by arithmetic are measured once
-within it. For GPT-2 medium (24 layers of 16 heads) battery "zero" is 1 + 4 shards, 384
-interventions in all; "single-heads", by four methods, 1,536; "h5", the single heads, pairs and
-triples of one layer, 16 + 120 + 560; and "patch" some 700 in each direction.
+whole layers as fit into SHARD_SIZE interventions. Each shard needs its own clean passes (a quarter
+of the work at 8 heads per shard), and interventions that are arithmetically equal are measured once
+within it. For GPT-2 medium (24 layers of 16 heads) battery "zero" is 1 + 4 shards with 384
+interventions; "single-heads", by four methods, 1,536; "h5", the single heads, pairs and triples of
+one layer, 16 + 120 + 560; and "patch" some 700 in each direction.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from tinyablation.spelling import did_you_mean
 BASELINE = "baseline"
 Side = Literal["clean", "corrupt", "null"]
 
-# Of a crossed corpus: examples of each relation that a sweep measures. Relations are what a claim
-# generalises over, so that two prompts of each of 77 tell more than twelve of each of 13.
+# Examples per relation that a sweep measures on a crossed corpus. Claims generalise over relations,
+# so two prompts of each of 77 are more informative than twelve of each of 13.
 PER_RELATION = 2
 SHARD_SIZE = 96  # interventions measured together, unless one layer has more
 WINDOWS = (0, 1, 2)  # half-widths of patched windows, in layers
-# Multiples of the direction that is added. The study steered by -.5 and .5; the rest shows whether
-# the response to the dose is one, and -1 takes the head's mean output away.
+# Multiples of the direction that is added. The study steered by -.5 and .5; the others show whether
+# there is a dose response, and -1 removes the head's mean output.
 STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a battery is measured on: one split or both, all examples of a cluster or some.
+    """The examples a battery is measured on: one split or both, all of a cluster or some.
 
-    Clusters are the unit of every interval: one or two of the 4 to 8 examples of each cost little
-    of its width and save three to four fifths of the work. (Of a crossed corpus, whose clusters are
-    relations of many examples, Bench.per_cluster says how many each of these stands for.)
+    Clusters are the units of every interval: measuring one or two of the 4 to 8 examples of each
+    hardly widens it and saves 60 to 80 % of the work. (In a crossed corpus, whose clusters are
+    relations of many examples, Bench.per_cluster scales these numbers.)
 
-    among: of a crossed corpus, the examples whose facts the model knows ("known"), those of the
-    families that count for it ("counting"), or all; of any other corpus all, whatever it says.
-    relations: of a crossed corpus, at most so many relations of each split, drawn; 0: all.
-    lent: activations are borrowed from prompts of other clusters; of a crossed corpus only prompts
-    count then for which one of another relation is as long.
+    among, relations and lent concern crossed corpora. among: the examples whose facts the model
+    knows ("known"), those of the families that count for it ("counting"), or all; any other corpus
+    is used whole. relations: at most this many relations of each split, drawn; 0: all. lent: donor
+    activations come from other clusters, so only prompts are used for which a prompt of another
+    relation has the same length.
     """
 
     split: str | None = None
@@ -65,7 +65,7 @@ class Sample:
 
 
 EVERYTHING = Sample()
-UNHOOKED = Sample(among="all")  # what the model knows must be asked of everything
+UNHOOKED = Sample(among="all")  # to find out what the model knows, all prompts are needed
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
 LENT = Sample(lent=True)
@@ -73,23 +73,23 @@ PATCHED = Sample(per_cluster=1, relations=6, lent=True)
 
 
 class BatteryError(TinyAblationError):
-    """A battery that does not exist, or a model shape it cannot be laid over."""
+    """The battery does not exist, or it does not fit the shape of the model."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Interventions measured together. `key` is unique within a battery and fit for a file name."""
+    """Interventions measured together. `key` is unique within a battery and a valid file name."""
 
     key: str
     interventions: tuple[Intervention, ...]
 
 
 class AnyBattery(Protocol):
-    """What a bench needs of a battery: its name, which prompts it measures, and its shards.
+    """What a bench needs of a battery: its name, the prompts it measures, and its shards.
 
-    side: the prompt of each example that is measured. donor: the side whose prompts lend their
-    activations, "" where nothing is lent; only aligned pairs (equally many tokens) are measured
-    then.
+    side: the prompt of each example that is measured. donor: the side whose prompts provide
+    activations, "" if there is no donor; with a donor only aligned pairs (equal numbers of tokens)
+    are measured.
     """
 
     @property
@@ -112,9 +112,10 @@ def single_heads(n_layers: int, n_heads: int) -> tuple[Head, ...]:
 
 @dataclass(frozen=True)
 class Battery:
-    """Single heads.
+    """Single-head ablations.
 
-    Every head alone is ablated by each of `methods`, those of layer 0 by each of `first_layer` too.
+    Each head is ablated alone, by each of `methods`; heads of layer 0 also by each of
+    `first_layer`.
     """
 
     name: str
@@ -154,8 +155,8 @@ class Patching:
     """
 
     direction: Literal["forward", "reverse"]
-    # Some 20 patches a layer, in either direction, each half a forward pass of its own: no prefix
-    # is shared. Of 24 prompts of 18 tokens that is 40 minutes of a core with 135 M parameters.
+    # Some 20 patches per layer and direction, each with half a forward pass of its own, since no
+    # prefix is shared: for 24 prompts of 18 tokens and 135 M parameters, 40 minutes on one core.
     sample: Sample = PATCHED
     describe = "activations of one side of each pair patched into the other"
 
@@ -193,7 +194,7 @@ class Patching:
 
 @dataclass(frozen=True)
 class Paths:
-    """Path patching: one head's direct way into the stream of every later layer."""
+    """Path patching: one head's direct path into the residual stream of every later layer."""
 
     head: Head
     side: Side = "clean"
@@ -213,10 +214,10 @@ class Paths:
 
 @dataclass(frozen=True)
 class Steering:
-    """A direction and a control of the same length, added at one layer in several doses.
+    """A direction and controls of the same norm, added at one layer in several doses.
 
-    source: a token that stands for what the directions were made from; it is part of the name,
-    hence of the address.
+    source: identifies what the directions were made from; it is part of the name and therefore of
+    the address.
     """
 
     layer: int
@@ -244,12 +245,12 @@ class Steering:
 
 @dataclass(frozen=True)
 class OneHead:
-    """One head alone, zeroed: what is followed over the checkpoints of a training run."""
+    """One head zeroed alone, to follow its effect over the checkpoints of a training run."""
 
     head: Head
     side: Side = "clean"
     donor: Side | Literal[""] = ""
-    sample: Sample = EVERYTHING  # whether a step knows its answers is seen by cell
+    sample: Sample = EVERYTHING  # needed to see, by cell, whether a checkpoint knows its answers
     describe = "one head, zeroed"
 
     @property
@@ -263,10 +264,10 @@ class OneHead:
 
 @dataclass(frozen=True)
 class InEveryMethod:
-    """Head sets ablated in several ways: batteries that differ in nothing but their method.
+    """Head sets ablated by several methods: batteries that differ only in their method.
 
-    Each set comes in all ways before the next, so that ways which are the same by arithmetic (zero
-    and zero_folded in a model without biases) share a shard, and are measured once.
+    Each set is listed with all methods before the next set, so that arithmetically equal methods
+    (zero and zero_folded in a model without biases) share a shard and are measured once.
     """
 
     batteries: tuple[AnyBattery, ...]
@@ -291,12 +292,12 @@ class InEveryMethod:
 
 
 def one_head(head: Head) -> OneHead:
-    """The battery that zeroes this head only."""
+    """The battery that zeroes only this head."""
     return OneHead(Head(int(head[0]), int(head[1])))
 
 
 def require_head(head: Head, n_layers: int, n_heads: int) -> None:
-    """BatteryError if a model of that shape has no such head."""
+    """Raise BatteryError if a model of that shape has no such head."""
     if head not in single_heads(n_layers, n_heads):
         raise BatteryError(
             f"there is no head {head[0]}:{head[1]} in {n_layers} layers of {n_heads} heads"
@@ -313,7 +314,7 @@ def cut(name: str, interventions: Sequence[Intervention]) -> list[Shard]:
 
 
 def _by_layer(layers: Iterable[Sequence[Intervention]]) -> list[Shard]:
-    """Ranges of whole layers, of at most SHARD_SIZE interventions unless one layer has more."""
+    """Shards of whole layers, at most SHARD_SIZE interventions each unless one layer has more."""
     shards: list[Shard] = []
     first, held = 0, []  # type: tuple[int, list[Intervention]]
     for layer, interventions in enumerate(layers):

@@ -1,4 +1,4 @@
-"""Directions that a stream is steered along: a head's own, and random ones as controls."""
+"""Steering directions of the residual stream: a head's own, and random ones as controls."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,19 @@ from tinyablation.statistics.intervals import generator
 
 Floats = NDArray[np.float64]
 OV = "ov"
-# Random directions of the same length. One alone would leave the verdict to the luck of its draw;
-# three make 24 interventions a condition, a sixteenth of what a sweep of GPT-2 medium has.
+# Random directions of the same norm. With a single one the verdict would depend on its draw; three
+# make 24 interventions per condition, a sixteenth of a sweep of GPT-2 medium.
 CONTROLS = ("random-1", "random-2", "random-3")
 
 
 class SteeringError(TinyAblationError):
-    """Steering that cannot be measured or summarised; the message says which."""
+    """Steering cannot be measured or summarised; the message says which."""
 
 
 def control_directions(
     direction: Floats, seed: int, purpose: str, names: Sequence[str] = CONTROLS
 ) -> dict[str, Floats]:
-    """Random directions by name, [d_model] each, isotropic and as long as `direction` [d_model]."""
+    """Random isotropic directions by name, each [d_model] and with the norm of `direction`."""
     length = float(np.linalg.norm(direction))
     if direction.ndim != 1 or not np.isfinite(length) or length == 0:
         raise SteeringError(

@@ -1,4 +1,4 @@
-"""Batteries of heads ablated together: all sets of a layer, the subsets of a few, one trio."""
+"""Batteries of heads ablated together: all sets of a layer, subsets of a few heads, one trio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tinyablation.interventions.interventions import (
     AblationMethod,
 )
 
-# Triples beyond this many are sampled: C(16, 3), all triples of a layer of GPT-2 medium. Of a layer
+# More triples than this are sampled: C(16, 3), all triples of a layer of GPT-2 medium. For a layer
 # of 32 heads (Llama, Mistral) that is 560 of 4,960.
 MOST_TRIPLES = 560
 CONFIRMING = Sample(split=CONFIRMATION)
@@ -35,9 +35,8 @@ CONFIRMING_ONE_EACH = Sample(split=CONFIRMATION, per_cluster=1)
 class HeadSets:
     """H5: the single heads, pairs and triples of one layer, ablated together.
 
-    All of them where the layer has at most MOST_TRIPLES triples; else all pairs, and triples drawn
-    by the seed, with `trio` among them. `trio`, which may be a pair or empty, is then part of the
-    name.
+    All of them if the layer has at most MOST_TRIPLES triples; else all pairs, and triples drawn by
+    the seed, including `trio`. `trio`, which may be a pair or empty, is then part of the name.
     """
 
     layer: int
@@ -47,7 +46,7 @@ class HeadSets:
     seed: int = 0
     side: Side = "clean"
     donor: Side | Literal[""] = ""
-    # Nothing is chosen from it: the sets are named beforehand, rivals by the single heads.
+    # No head is chosen from this battery: the sets are named beforehand, rivals by single heads.
     sample: Sample = CONFIRMING_ONE_EACH
     describe = "single heads, pairs and triples of one layer"
 
@@ -94,10 +93,10 @@ class HeadSets:
 
 @dataclass(frozen=True)
 class Subsets:
-    """A few named heads of one layer: each alone and all together, and every set between.
+    """All non-empty subsets of a few named heads of one layer.
 
-    On every example of the confirmation split: what is claimed of these heads is judged by it, and
-    the other sets of the layer (HeadSets) only have to stand beside them.
+    Measured on every example of the confirmation split, because claims about these heads are judged
+    on it; the other sets of the layer (HeadSets) serve only as a comparison.
     """
 
     heads: tuple[Head, ...]
@@ -125,7 +124,7 @@ class Subsets:
 
 @dataclass(frozen=True)
 class TrioZeroed:
-    """Three heads zeroed together, on both splits: what is fitted on one is judged on the other."""
+    """Three heads zeroed together, on both splits: one is fitted on, the other is judged."""
 
     trio: tuple[Head, ...]
     side: Side = "clean"

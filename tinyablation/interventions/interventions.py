@@ -1,7 +1,7 @@
-"""What is done to a model: frozen, hashable descriptions, with no model and no torch in them.
+"""Interventions: frozen, hashable descriptions of changes to a model, without model or torch.
 
-Each kind says of itself what tables name it by (`label`, `columns`), where it acts (`sites`), what
-it borrows from another prompt (`source`), and which simpler one it equals by arithmetic (`plain`).
+Each kind provides its names in tables (`label`, `columns`), the places where it acts (`sites`), the
+donor of its activations (`source`), and a simpler, arithmetically equal intervention (`plain`).
 """
 
 import math
@@ -15,18 +15,18 @@ from tinyablation.heads import Head, heads_label
 
 AblationMethod = Literal["zero", "zero_folded", "mean", "resample"]
 METHODS: tuple[str, ...] = get_args(AblationMethod)
-# What senders of a path become; a resampled path would need a donor of its own.
+# What the senders of a path are replaced by; a resampled path would need a donor of its own.
 PathMethod = Literal["zero", "zero_folded", "mean"]
 Donor = Literal["pair", "self", "other"]
 Positions = Literal["all", "last", "subject"]
 
 
 class InterventionError(TinyAblationError):
-    """The intervention is not well formed: nothing could be measured by that name."""
+    """The intervention is not well formed, so it cannot be measured."""
 
 
 class Part(IntEnum):
-    """What of a layer is changed, in the order in which a forward pass comes to it."""
+    """The part of a layer that is changed, in the order of a forward pass."""
 
     STREAM = 0  # the residual stream that enters the layer
     ATTENTION = 1  # its heads' z, or the attention's output
@@ -41,17 +41,17 @@ class Site(NamedTuple):
 
 
 class ActivationSource(NamedTuple):
-    """What an intervention borrows: from whom ("" none, "resample" or a Donor), and where."""
+    """Where activations come from: the donor ("" none, "resample" or a Donor) and positions."""
 
     donor: str = ""
     positions: str = ""
 
 
-OWN = ActivationSource()  # nothing is borrowed
+OWN = ActivationSource()  # no donor
 
 
 class Columns(NamedTuple):
-    """What tables say of an intervention beside its label; tables.COLUMNS has the meanings."""
+    """The columns that describe an intervention in tables; tables.COLUMNS explains them."""
 
     method: str
     granularity: str
@@ -68,7 +68,7 @@ BASELINE_COLUMNS = Columns("none", "", scale=1.0, positions="")
 
 
 class _Change:
-    """What holds of most kinds: nothing is borrowed, and nothing simpler is the same."""
+    """Defaults of most kinds: no donor, and no simpler equal intervention."""
 
     @property
     def source(self) -> ActivationSource:
@@ -97,11 +97,10 @@ class AblateHeads(_HeadChange):
 
     heads: (layer, head) pairs, sorted and distinct, so that equal interventions compare equal.
     method: what z_h becomes.
-      zero         nothing, z_h = 0;
-      zero_folded  nothing but what the head always adds because of biases: the z_h that a constant
-                   value input, the bias of the layer's first norm, gives. It is what zeroing means
-                   once LayerNorm is folded into the weights. Same as zero in a model without
-                   biases;
+      zero         zero, z_h = 0;
+      zero_folded  what the head always adds because of biases: the z_h of a constant value input,
+                   the bias of the layer's first norm. This is what zeroing means once LayerNorm is
+                   folded into the weights. Equal to zero in a model without biases;
       mean         the mean of z_h over the real tokens of the reference prompts;
       resample     the z_h of one other reference prompt (the donor), drawn by the seed.
     """
@@ -146,7 +145,7 @@ class ScaleHeads(_HeadChange):
         return Columns("scale", "head", self.heads, *_single(self.heads), scale=self.scale)
 
     def plain(self, n_layers: int) -> "Intervention | None":
-        """z * 1.0 is z to the bit: nothing is done. z * 0.0 is zero ablation."""
+        """A scale of 1.0 does nothing (z * 1.0 is z to the bit); 0.0 is zero ablation."""
         if self.scale == 1.0:
             return None
         return AblateHeads(self.heads) if self.scale == 0.0 else self
@@ -154,7 +153,7 @@ class ScaleHeads(_HeadChange):
 
 @dataclass(frozen=True)
 class PatchHeads(_HeadChange):
-    """Give the output z_h of attention heads the donor's values at these positions.
+    """Replace the output z_h of attention heads by the donor's at the given positions.
 
     The donor of an example is the other prompt of its pair ("pair"), the prompt itself ("self", a
     sham that must change nothing), or the pair prompt of an example of another cluster ("other").
@@ -197,9 +196,9 @@ class PatchHeads(_HeadChange):
 
 @dataclass(frozen=True)
 class _PatchLayers(_Change):
-    """Layers [layer - window, layer + window], as far as the model has them, from a donor.
+    """Activations of layers [layer - window, layer + window] replaced by a donor's.
 
-    positions and donor as in PatchHeads.
+    The window is clipped to the model's layers; positions and donor as in PatchHeads.
     """
 
     layer: int
@@ -236,14 +235,14 @@ class _PatchLayers(_Change):
         return ActivationSource(self.donor, self.positions)
 
     def layers(self, n_layers: int) -> range:
-        """The layers of the window that the model has."""
+        """The layers of the window, clipped to those of the model."""
         return range(max(0, self.layer - self.window), min(n_layers, self.layer + self.window + 1))
 
     def sites(self, n_layers: int) -> tuple[Site, ...]:
         return tuple(Site(layer, self.part) for layer in self.layers(n_layers))
 
     def _centre(self, n_layers: int) -> tuple[int, int]:
-        # One (layer, window) for all windows that are the same once clipped.
+        # The canonical (layer, window) of all windows that are equal once clipped.
         layers = self.layers(n_layers)
         if layers.start == 0:
             return 0, layers.stop - 1
@@ -254,20 +253,20 @@ class _PatchLayers(_Change):
 
 @dataclass(frozen=True)
 class PatchResidual(_PatchLayers):
-    """Give the residual stream entering each layer of a window the donor's values.
+    """Replace the residual stream entering each layer of a window by the donor's.
 
-    The window is [layer - window, layer + window], as far as the model has it; positions and donor
-    as in PatchHeads.
+    The window is [layer - window, layer + window], clipped to the model's layers; positions and
+    donor as in PatchHeads.
     """
 
     kind = "residual"
     part = Part.STREAM
 
     def plain(self, n_layers: int) -> "Intervention | None":
-        """Of a window, its topmost layer alone counts, except at subject positions.
+        """A window equals its topmost layer alone, except at subject positions.
 
-        The last position's stream is read by no other position, and a stream that is replaced at
-        all positions has forgotten what came before. A subject's stream is read by later tokens.
+        No other position reads the last position's stream, and a stream that is replaced at all
+        positions no longer depends on earlier layers. Later tokens do read a subject's stream.
         """
         if self.positions == "subject":
             layer, window = self._centre(n_layers)
@@ -278,10 +277,10 @@ class PatchResidual(_PatchLayers):
 
 @dataclass(frozen=True)
 class PatchMLP(_PatchLayers):
-    """Give the outputs of the MLPs of a window of layers the donor's values.
+    """Replace the outputs of the MLPs of a window of layers by the donor's.
 
-    The window is [layer - window, layer + window], as far as the model has it; positions and donor
-    as in PatchHeads.
+    The window is [layer - window, layer + window], clipped to the model's layers; positions and
+    donor as in PatchHeads.
     """
 
     kind = "mlp"
@@ -297,12 +296,12 @@ class PatchMLP(_PatchLayers):
 
 @dataclass(frozen=True)
 class PatchPath(_HeadChange):
-    """Path patching: what heads of one layer write straight into the stream entering `layer`.
+    """Path patching: change what heads of one layer write directly into a later layer's stream.
 
-    The stream entering `layer` becomes the clean one + sum_h (z'_h - z_h) W_O[h], z'_h being z_h as
-    ablated by `method`; everything between the heads and that stream, the MLP of their own layer
-    included, keeps its clean output. From `layer` on everything runs freely. layer = n_layers is
-    the stream that enters the final norm, so what goes straight to the logits.
+    The stream entering `layer` becomes the clean one + sum_h (z'_h - z_h) W_O[h], where z'_h is z_h
+    ablated by `method`; everything between the heads and that stream, including the MLP of their
+    own layer, keeps its clean output. From `layer` on the model runs normally. layer = n_layers is
+    the stream that enters the final norm: the direct path to the logits.
     """
 
     layer: int
@@ -328,7 +327,7 @@ class PatchPath(_HeadChange):
 
     @property
     def columns(self) -> Columns:
-        # No head: it would read as a head of the receiving layer.
+        # No head, since it would look like a head of the receiving layer.
         return Columns("path", "path", self.heads, layer=self.layer)
 
     def sites(self, n_layers: int) -> tuple[Site, ...]:
@@ -403,7 +402,7 @@ def _number(name: str, value: object) -> float:
         raise InterventionError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value):
         raise InterventionError(f"{name} must be finite, got {value!r}")
-    # 0.0 and -0.0, 1 and 1.0 are equal but print differently: one label each.
+    # 0.0 and -0.0, 1 and 1.0 are equal but print differently: map each pair to one label.
     return float(value) + 0.0
 
 
@@ -412,6 +411,6 @@ def _check_heads(heads: object) -> None:
         raise InterventionError(f"heads must be a non-empty tuple of (layer, head), got {heads!r}")
     for head in heads:
         if not isinstance(head, tuple) or len(head) != 2 or not all(map(_is_count, head)):
-            raise InterventionError(f"{head!r} is no head; write (layer, head), both from 0")
+            raise InterventionError(f"{head!r} is not a head; write (layer, head), both from 0")
     if list(heads) != sorted(set(heads)):
         raise InterventionError(f"heads must be sorted and distinct, got {heads!r}")

@@ -70,8 +70,8 @@ class Amount(NamedTuple):
         number, percent = ("", "") if match is None else (match[1] or "", match[2] or "")
         if not float(number or percent or 0) or float(percent or 0) > 100:
             raise ScreeningError(
-                f"{self.text!r} is no amount of heads; write a number (64) or a share of all heads "
-                "(5%), more than none"
+                f"{self.text!r} is not a number of heads; write a number (64) or a share of all "
+                "heads (5%), above zero"
             )
         return number, percent
 

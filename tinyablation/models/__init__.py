@@ -1,1 +1,1 @@
-"""Which models there are, where they come from, and where in memory they are."""
+"""The registry of models, how their files are obtained, and where in memory they are placed."""

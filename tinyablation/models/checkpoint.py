@@ -1,6 +1,6 @@
-"""What a Hugging Face model folder holds: config, tokenizer, weights; and hashes of them.
+"""The files of a Hugging Face model folder (config, tokenizer, weights) and their hashes.
 
-Nothing heavy is imported here: what a model is can be said from its files alone.
+Nothing heavy is imported: a model can be described from its files alone.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 GGUF = ".gguf"
-# What a tokenizer may consist of; those that exist are hashed.
+# Files that a tokenizer may consist of; those that exist are hashed.
 TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -30,18 +30,18 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Fields of config.json that say where a model came from or how it is held, not what it computes;
-# the dtype of a run stands in its address anyway.
+# Fields of config.json about a model's origin or storage, not about what it computes; the dtype of
+# a run is part of its address anyway.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-# Files from here on are hashed once and the hash is kept: 14 GB take some 10 s to read.
+# The hashes of files of at least this size are cached: 14 GB take some 10 s to read.
 REMEMBERED_BYTES = 2**26
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
     """The safetensors that transformers reads: the single file, else the shards of the index.
 
-    name: what the model is called in messages. Raises WeightsMissing naming what is not there, and
-    PickledWeights, with the command that converts them, where there are pickled weights only.
+    name: the model's name in messages. Raises WeightsMissing, which names the missing files, and
+    PickledWeights, with the command that converts them, if there are only pickled weights.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -66,8 +66,10 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def gguf_in(source: Path, name: str) -> Path | None:
-    """The GGUF file that a model is read from: source itself, or the one in a folder without
-    safetensors. None where there is none; LoadingError names several.
+    """The GGUF file that a model is read from; None if there is none.
+
+    It is source itself, or the only GGUF file in a folder without safetensors. Raises LoadingError
+    if there are several.
     """
     if source.is_file():
         return source
@@ -91,14 +93,14 @@ def shard_names(index: Path, name: str) -> list[str]:
     for shard in names:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise LoadingError(
-                f"model {name!r}: {index} lists {shard!r}, which is no safetensors file of its "
+                f"model {name!r}: {index} lists {shard!r}, which is not a safetensors file of its "
                 "folder"
             )
     return names
 
 
 def tokenizer_files(folder: Path, name: str) -> list[Path]:
-    """The files the tokenizer consists of; LoadingError where there is none."""
+    """The files of the tokenizer; LoadingError if there are none."""
     found = [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()]
     if not found:
         raise LoadingError(f"model {name!r}: no tokenizer in {folder}; save one there")
@@ -106,12 +108,12 @@ def tokenizer_files(folder: Path, name: str) -> list[Path]:
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """config.json; WeightsMissing where there is none, LoadingError where it is no JSON object."""
+    """config.json; WeightsMissing if there is none, LoadingError if it is not a JSON object."""
     path = folder / CONFIG
     if not path.is_file():
         raise WeightsMissing(f"model {name!r}: no {CONFIG} in {folder}; put the model's there")
     config = read_object(path, name)
-    if "transformers_weights" in config:  # names a file that is loaded in place of those we hash
+    if "transformers_weights" in config:  # it names a file loaded instead of those we hash
         raise LoadingError(
             f"model {name!r}: {path} names its weight file in 'transformers_weights'; remove that "
             f"field and call the file {WEIGHTS}"
@@ -120,7 +122,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of the model `name`; LoadingError says what is wrong with it."""
+    """The JSON object in a file of the model `name`; LoadingError if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -130,15 +132,15 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise LoadingError(f"model {name!r}: {path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
-        raise LoadingError(f"model {name!r}: {path} holds no JSON object")
+        raise LoadingError(f"model {name!r}: {path} does not hold a JSON object")
     return found
 
 
 def conversion_command(source: str, revision: str | None, folder: Path) -> str:
-    """The command line that writes a checkpoint's pickled weights once more as safetensors.
+    """The command line that converts a checkpoint's pickled weights to safetensors.
 
     source: a repository or a local folder; folder: where the copy goes. transformers reads the
-    pickle in a process of its own, with weights_only (no code in it is run).
+    pickle in a separate process, with weights_only (none of its code is run).
     """
     at = f", revision={revision!r}" if revision else ""
     program = (
@@ -146,36 +148,36 @@ def conversion_command(source: str, revision: str | None, folder: Path) -> str:
         f"M.from_pretrained({source!r}{at}, dtype='auto').save_pretrained({folder.as_posix()!r}); "
         f"T.from_pretrained({source!r}{at}).save_pretrained({folder.as_posix()!r})"
     )
-    # Double quotes serve every shell, as long as nothing in them means something to one.
+    # Double quotes work in every shell, provided that they contain nothing a shell would expand.
     plain = re.search(r'["$`\\!%]', program) is None
     return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """sha256 of what config.json says the model computes, whatever its layout or origin."""
+    """sha256 of the fields of config.json that affect what the model computes."""
     kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return text_sha256(text)
 
 
 def weights_hash(paths: Sequence[Path]) -> str:
-    """The hash of a model's weight files: that of the one file, or of several together."""
+    """The hash of a model's weights: that of the one file, or files_hash of several."""
     return file_hash(paths[0]) if len(paths) == 1 else files_hash(paths)
 
 
 def files_hash(paths: Iterable[Path], *, text: bool = False) -> str:
-    """sha256 of the names and hashes of some files; text: with newlines made LF first."""
+    """sha256 of the names and hashes of some files; text: after converting newlines to LF."""
     lines = [f"{path.name} {file_hash(path, text=text)}\n" for path in paths]
     return text_sha256("".join(lines))
 
 
 def file_hash(path: Path, *, text: bool = False) -> str:
-    """sha256 of a file: what sha256sum prints, or, as text, of its content with LF newlines.
+    """sha256 of a file, as sha256sum prints it; text: of its content with LF newlines.
 
-    That of a large file is kept beside the hub's cache, and believed as long as the file has the
-    same size and the same time of modification, to the nanosecond.
+    The hash of a large file is cached beside the hub's cache and reused as long as the file's size
+    and modification time (to the nanosecond) are unchanged.
     """
-    if text:  # a checkout with CRLF line ends is the same tokenizer
+    if text:  # a checkout with CRLF line ends holds the same tokenizer
         return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
     status = path.stat()
     if status.st_size < REMEMBERED_BYTES:
@@ -188,13 +190,13 @@ def file_hash(path: Path, *, text: bool = False) -> str:
     found = _digest(path)
     from tinyablation.files.manifests import write_json
 
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+    with contextlib.suppress(OSError):  # without the cache, hashing only takes longer
         write_json(note, {**seen, "sha256": found})
     return found
 
 
 def _noted(note: Path, seen: dict[str, int]) -> str | None:
-    """The hash that a note has of a file as it was seen; None without a note that can be read."""
+    """The cached hash of a file in this state; None if there is no readable note of it."""
     try:
         kept = json.loads(note.read_text(encoding="utf-8"))
         return str(kept["sha256"]) if {key: kept[key] for key in seen} == seen else None

@@ -1,14 +1,14 @@
-"""Turns: processes that share a device load models only as they fit, first come, first served.
+"""Turns: a queue, first come, first served, for processes that share the memory of a device.
 
 Every process that wants memory of an accelerator has a ticket: a number, a lock that it holds as
-long as it lives, and a note of what it wants. A ticket waits or holds. The system frees the lock of
-a process that dies, however it dies, and whoever looks next removes its ticket. All looking and
-changing happens under one lock, for some milliseconds.
+long as it lives, and a note of what it wants. A ticket either waits or holds memory. If a process
+dies, the system frees its lock, and the next process that reads the queue removes its ticket. The
+queue is read and changed under one lock, held for some milliseconds.
 
     <folder>/turns.lock  next  <number>.lock  <number>.json
 
-The rule against deadlocks: no process waits while it holds (see Turns.take), and one ticket asks
-for all devices that it needs at once.
+To avoid deadlocks, no process waits while it holds memory (see Turns.take), and one ticket asks for
+all the devices it needs at once.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from tinyablation.models.devices import SPARE, Memory, gigabytes, identity_of, m
 if TYPE_CHECKING:
     from filelock import FileLock
 
-# How often a waiting process looks, in seconds: a look takes some milliseconds, a turn minutes.
+# Polling interval of a waiting process, in seconds: a poll takes milliseconds, a turn minutes.
 POLL_SECONDS = 0.5
-# How long to wait for memory that no ticket accounts for: a process that was killed gives its
-# memory back within seconds, other people's programs may never.
+# How long to wait for memory that no ticket accounts for: the memory of a killed process is free
+# within seconds, that of other users' programs perhaps never.
 PATIENCE_SECONDS = 60.0
 
 _LOCK = "turns.lock"
@@ -42,7 +42,7 @@ _NEXT = "next"
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a process wants or holds: bytes by device identity, and who it is, for messages."""
+    """The memory a process wants or holds, in bytes by device identity, and its owner's name."""
 
     number: int
     holding: bool
@@ -52,20 +52,20 @@ class Ticket:
     pid: int
 
     def about(self, device: str) -> str:
-        """Who has or wants how much of one device."""
+        """How much of one device the owner holds or waits for, as text."""
         verb = "holds" if self.holding else "waits for"
         return f"{self.owner} {verb} {gigabytes(self.bytes[device])} for {self.purpose}"
 
 
 class Obstacle(NamedTuple):
-    """Why a ticket has to wait: a line for readers, and the tickets in its way."""
+    """Why a ticket has to wait: a line for the user, and the tickets ahead of it."""
 
     text: str
     tickets: frozenset[tuple[int, bool]]  # number, and whether it holds
 
 
 class Turn:
-    """Memory that this process may use until `release`; a context manager, too."""
+    """Memory that this process may use until `release`; also a context manager."""
 
     def __init__(self, turns: "Turns", number: int, lock: "FileLock", bytes_: Mapping[str, int]):
         self.bytes = dict(bytes_)
@@ -74,7 +74,7 @@ class Turn:
         self._lock = lock
 
     def release(self) -> None:
-        """Yield the device, whose memory the caller has freed. A second call does nothing."""
+        """Give the device up, after the caller has freed its memory. A second call does nothing."""
         if self._lock.is_locked:
             self._turns._drop(self._number, self._lock)
 
@@ -91,11 +91,11 @@ class Turn:
 
 
 class Turns:
-    """The turns that processes of one user take on the devices of one machine.
+    """The turns that one user's processes take on the devices of one machine.
 
-    folder: where tickets lie, the same for all of them; None: a folder of this user's among the
-    system's temporary ones. say: is told, a line at a time, who is waited for. identity: what a
-    device is called machine-wide.
+    folder: where all of them keep their tickets; None: a folder of this user in the system's
+    temporary directory. say: called with a line of text on what this process waits for. identity:
+    maps a device to its machine-wide name.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Turns:
         self.identity = identity
 
     def capacity(self, device: str) -> Memory:
-        """The memory of a device that models could have if no turn were taken: for placement."""
+        """The memory of a device that would be available without any turns: for placement."""
         with self._looking() as tickets:
             return _without(self._held(tickets, self.identity(device)), self.memory(device))
 
@@ -124,19 +124,19 @@ class Turns:
         purpose: str,
         yield_device: Callable[[], None] | None = None,
     ) -> Turn:
-        """Wait until so many bytes of these devices can be had, and reserve them.
+        """Wait until the needed bytes of all these devices are free, and reserve them.
 
-        needed: bytes by device ("cuda:0"), all had at once; none at all is had at once, too.
-        owner, purpose: who takes it for what ("gw1", "mistral-7b"), for others' messages.
-        yield_device: called once, before the first wait; it must free what this process holds of
-        these devices, models and turns, for a process that waits while it holds may wait for
-        itself, or for one that waits for it. Without it the caller holds nothing.
+        needed: bytes by device ("cuda:0"), all reserved at once; an empty mapping returns at once.
+        owner, purpose: who takes it for what ("gw1", "mistral-7b"), for other processes' messages.
+        yield_device: called once, before the first wait; it must free everything this process
+        holds on these devices, models and turns, because a process that waits while it holds memory
+        can deadlock. Without it, the caller must hold nothing.
 
-        First come, first served: nobody is served before an earlier ticket that wants one of the
-        same devices, so that a large model is not starved by small ones.
+        First come, first served: no ticket overtakes an earlier one that wants one of the same
+        devices, so small models cannot starve a large one.
 
-        Raises TooLarge when a device could not hold it even alone, and when for PATIENCE_SECONDS
-        nothing but other programs stood in the way.
+        Raises TooLarge if even an idle device would be too small, and if only other programs have
+        been in the way for PATIENCE_SECONDS.
         """
         if not needed:
             return Turn(self, 0, self._lock("0.lock"), {})
@@ -159,8 +159,8 @@ class Turns:
                 if yield_device is not None:
                     yield_device()
                     yield_device = None
-                    continue  # it may have been enough
-                # Once per change of who stands in the way: other programs' figures never rest.
+                    continue  # that may have freed enough
+                # Once per change of tickets: the figures of other programs change all the time.
                 if said is None or obstacle.tickets != said.tickets:
                     self.say(obstacle.text)
                     said = obstacle
@@ -187,7 +187,7 @@ class Turns:
             counter = self.folder / _NEXT
             try:
                 number = int(counter.read_text())
-            except (OSError, ValueError):  # the first ever, or the disk was full
+            except (OSError, ValueError):  # the first ticket ever, or the disk was full
                 number = 1
             while (self.folder / f"{number}.json").exists():
                 number += 1
@@ -202,7 +202,7 @@ class Turns:
         return number, lock
 
     def _try(self, number: int, keys: Mapping[str, str]) -> Obstacle | None:
-        """Turn the ticket into a holding one if it is its turn; else what stands in the way."""
+        """Make the ticket a holding one if it is its turn (None), else return the obstacle."""
         with self._looking() as tickets:
             own = tickets[number]
             lines: list[str] = []
@@ -237,7 +237,7 @@ class Turns:
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[dict[int, Ticket]]:
-        """Hold the lock of the folder; the tickets of living processes, by number."""
+        """Lock the folder and yield the tickets of living processes, by number."""
         _make_private(self.folder)
         with self._lock(_LOCK):
             found: dict[int, Ticket] = {}
@@ -269,14 +269,14 @@ class Turns:
     def _lock(self, name: str) -> "FileLock":
         from filelock import FileLock
 
-        # Held by the process, not the thread: a fixture may be torn down in another.
+        # Held by the process, not the thread: a fixture may be torn down in another thread.
         return FileLock(self.folder / name, thread_local=False)
 
     def _read(self, number: int) -> Ticket | None:
         try:
             return Ticket(**json.loads((self.folder / f"{number}.json").read_text()))
         except (OSError, ValueError, TypeError):
-            return None  # another version's: what it holds shows as another program's
+            return None  # another version's ticket: its memory counts as another program's
 
     def _write(self, ticket: Ticket) -> None:
         self._replace(self.folder / f"{ticket.number}.json", json.dumps(asdict(ticket)))
@@ -296,27 +296,27 @@ class Turns:
 
 
 def _without(held: int, memory: Memory) -> Memory:
-    """A memory as it would be if nothing held of it were used: total, less what others use.
+    """The memory that would be free without any turns: total, less what other programs use.
 
-    Others' use is what is used beyond what is held; while a holder is still loading it may hide
-    behind the reservation.
+    Other programs' use is the used memory beyond what is held. While a holder is still loading, its
+    unused reservation may hide some of it.
     """
     used = memory.total - memory.free
     return Memory(memory.total - max(0, used - held), memory.total)
 
 
 def default_folder() -> Path:
-    """Where the tickets of this user lie on this machine."""
+    """The folder of this user's tickets on this machine."""
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     return Path(tempfile.gettempdir()) / f"tinyablation-turns-{user}"
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, for this user only; LoadingError if it is somebody else's."""
+    """Create the folder for this user only; LoadingError if another user owns it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)):
         raise LoadingError(
-            f"{folder}: is no folder of this user's own, so turns cannot be taken there; remove it "
+            f"{folder}: does not belong to this user, so turns cannot be taken there; remove it "
             "or set TMPDIR to another folder"
         )

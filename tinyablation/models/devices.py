@@ -1,7 +1,7 @@
-"""Devices: which one a worker computes on, what it is, and what memory it has.
+"""Devices: which one a worker computes on, what it is, and how much memory it has.
 
-What a machine has is asked in `look`; what follows from it is decided in `pick`, by what it is
-given. Importing this loads no torch, and a CPU-only build of torch is recognised without it.
+`look` inspects the machine; `pick` decides from what `look` returns. Importing this module does not
+load torch, and a CPU-only build of torch is recognised without loading it.
 """
 
 import os
@@ -18,20 +18,20 @@ from typing import Any, NamedTuple
 from tinyablation.errors import LoadingError
 
 ACCEPTED = "auto, cpu, cuda, cuda:N (N counts from 0), mps"
-# Of every device's memory this share is left alone: drivers' tables, fragments that fit nothing.
+# This share of every device's memory is never used: drivers' tables, fragmentation.
 SPARE = 0.02
-NO_LIMIT = 2**62  # cgroup v1 writes the largest multiple of the page size below 2^63 for none
+NO_LIMIT = 2**62  # cgroup v1 reports "no limit" as the largest page multiple below 2^63
 
 # nvidia-smi takes 1 to 2 s where no process keeps the driver loaded, and hangs with a lost GPU.
 SYSTEM_PROGRAM_SECONDS = 20
 
 
 class DeviceError(LoadingError):
-    """The device asked for is not there, or there is none of that name."""
+    """The requested device is absent, or its name is unknown."""
 
 
 class Hardware(NamedTuple):
-    """What torch finds: how many GPUs, whether Apple's, its version, what it warned of."""
+    """What torch finds: number of GPUs, whether there is an Apple GPU, torch version, warning."""
 
     gpus: int
     mps: bool
@@ -54,7 +54,7 @@ class Memory(NamedTuple):
 
     @property
     def room(self) -> int:
-        """What may be taken of it: what is free, less the share that is left alone."""
+        """Usable bytes: the free memory less the share that is never used."""
         return max(0, min(self.free, self.total) - int(self.total * SPARE))
 
 
@@ -62,7 +62,7 @@ def choose_device(wanted: str, worker: int = 0) -> str:
     """The device of a worker: "cpu", "mps" or "cuda:N".
 
     wanted: one of ACCEPTED. auto is cuda, else mps, else cpu. With several GPUs worker n gets
-    cuda:(n % count), unless one is named. Raises DeviceError where the device is not there.
+    cuda:(n % count), unless one is named. Raises DeviceError if the device is absent.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]*))?", wanted):
         raise DeviceError(f"no device is called {wanted!r}; accepted are {ACCEPTED}")
@@ -70,14 +70,14 @@ def choose_device(wanted: str, worker: int = 0) -> str:
 
 
 def look() -> Hardware:
-    """What this machine has, as torch sees it."""
+    """The hardware of this machine as torch sees it."""
     built = version("torch")
-    # torch takes 2 s to import, and a session whose measurements are all there needs none of it.
+    # torch takes 2 s to import, and a session whose measurements all exist does not need it.
     if built.endswith("+cpu") and sys.platform != "darwin":
         return Hardware(0, False, built)
     import torch
 
-    # A driver that is too old is a warning to torch, and none to be raised here.
+    # torch warns of a driver that is too old; that must not become an error here.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -86,7 +86,7 @@ def look() -> Hardware:
 
 
 def pick(wanted: str, worker: int, hardware: Hardware) -> str:
-    """choose_device, given what the machine has."""
+    """choose_device for the given hardware."""
     if wanted == "auto":
         wanted = "cuda" if hardware.gpus else "mps" if hardware.mps else "cpu"
     kind, _, index = wanted.partition(":")
@@ -103,12 +103,12 @@ def pick(wanted: str, worker: int, hardware: Hardware) -> str:
 
 
 def kind_of(device: str) -> str:
-    """The kind of a device: "cuda" of "cuda:1"."""
+    """The kind of a device: "cuda" for "cuda:1"."""
     return device.partition(":")[0]
 
 
 def gigabytes(count: int) -> str:
-    """Bytes for a reader: "14.5 GB", and below one GB "193 MB"."""
+    """Bytes as text: "14.5 GB", or below one GB "193 MB"."""
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
@@ -118,9 +118,9 @@ def gigabytes(count: int) -> str:
 def memory_of(device: str) -> Memory:
     """A device's memory now, in bytes.
 
-    cuda: of the whole GPU, whoever uses it (this process's CUDA context, some 0.5 GB, is made by
-    asking, and so is never free). mps: of what Metal recommends to use. cpu: what can be had
-    without swapping, within the limits of the process's cgroup.
+    cuda: that of the whole GPU, including other users' (asking creates this process's CUDA context,
+    some 0.5 GB, which therefore never counts as free). mps: what Metal recommends to use. cpu: what
+    is available without swapping, within the limits of the process's cgroup.
     """
     kind = kind_of(device)
     if kind == "cuda":
@@ -138,7 +138,7 @@ def memory_of(device: str) -> Memory:
         import torch
 
         total = int(torch.mps.recommended_max_memory())
-        # Metal says what this process holds; what others hold shows in the memory they share.
+        # Metal reports what this process holds; what others hold shows in the shared memory.
         free = min(total - int(torch.mps.driver_allocated_memory()), found.free)
         return Memory(max(0, free), total)
     return found
@@ -147,8 +147,8 @@ def memory_of(device: str) -> Memory:
 def cgroup_memory(root: Path) -> Memory | None:
     """The tightest memory limit of this process's control groups (v1 and v2); None: no limit.
 
-    root: the file system's, "/". File pages count as free, for they are given back on demand: a
-    group that has read a checkpoint is "full" of it.
+    root: the root of the file system, "/". File pages count as free because they are reclaimed on
+    demand: a group that has read a checkpoint is "full" of its pages.
     """
     found: list[Memory] = []
     try:
@@ -166,12 +166,12 @@ def cgroup_memory(root: Path) -> Memory | None:
             continue
         top = root / base
         group = top / path.lstrip("/")
-        # Inside a container the path may be that of the host, which is not mounted: the top is it.
+        # Inside a container the path may be the host's, which is not mounted: use the top.
         for folder in [group, *group.parents]:
             if not folder.is_relative_to(top):
                 break
             try:
-                most = int((folder / limit).read_text())  # v2 writes "max" for none
+                most = int((folder / limit).read_text())  # v2 writes "max" for no limit
                 used = int((folder / usage).read_text())
                 stat = dict(
                     entry.split() for entry in (folder / "memory.stat").read_text().splitlines()
@@ -187,7 +187,7 @@ def cgroup_memory(root: Path) -> Memory | None:
 
 
 def empty_cache(device: str) -> None:
-    """Give memory that torch keeps for later back to the device, once its tensors are gone."""
+    """Return torch's cached but unused memory to the device."""
     kind = kind_of(device)
     if kind in ("cuda", "mps"):
         import torch
@@ -200,7 +200,7 @@ def empty_cache(device: str) -> None:
 
 
 def reset_peak(device: str) -> None:
-    """Let peak_bytes count from here on."""
+    """Restart the count of peak_bytes."""
     if kind_of(device) == "cuda":
         import torch
 
@@ -208,10 +208,10 @@ def reset_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int | None:
-    """The most memory that this process's tensors took on an accelerator, in bytes.
+    """The peak memory of this process's tensors on an accelerator, in bytes; None on a CPU.
 
-    None on a CPU. Metal keeps no peak: on mps it is what the process holds now, with what it keeps
-    for later, which is the peak since empty_cache.
+    Metal records no peak: on mps it is what the process holds now, including torch's cache, which
+    equals the peak since empty_cache.
     """
     kind = kind_of(device)
     if kind == "cpu":
@@ -227,7 +227,7 @@ def peak_bytes(device: str) -> int | None:
 
 
 def identity_of(device: str) -> str:
-    """What a device is called on this machine, whatever CUDA_VISIBLE_DEVICES makes of its index."""
+    """A device's name on this machine, independent of CUDA_VISIBLE_DEVICES."""
     if kind_of(device) != "cuda":
         return device
     import torch
@@ -237,10 +237,10 @@ def identity_of(device: str) -> str:
 
 
 def describe_device(device: str) -> dict[str, Any]:
-    """What a device is, for a run's provenance; plain values, None where it cannot be told.
+    """A device's description for a run's provenance, as plain values; None: unknown.
 
-    Of all: kind, name, driver, total_memory in bytes. cuda: also compute_capability and runtime
-    (CUDA's, or ROCm's). cpu: also cores (physical), usable_cores (of this process) and threads
+    Always: kind, name, driver, total_memory in bytes. cuda: also compute_capability and runtime
+    (CUDA's or ROCm's). cpu: also cores (physical), usable_cores (for this process) and threads
     (torch's, if it is loaded).
     """
     kind = kind_of(device)
@@ -293,7 +293,7 @@ def _processor() -> str | None:
 
 
 def _output(program: str, *arguments: str) -> str:
-    # What a program of the system prints; nothing where it is absent, fails or hangs.
+    # The output of a system program; "" if it is absent, fails or hangs.
     path = shutil.which(program)
     if path is None:
         return ""

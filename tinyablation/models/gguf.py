@@ -1,12 +1,12 @@
-"""Models in GGUF files: dequantised once into a Hugging Face folder, which is what is measured.
+"""Models in GGUF files: dequantised once into a Hugging Face folder, which is then measured.
 
 <cache>/tinyablation/gguf/<sha256 of the file>-<of what converts it>/
     lock  model/{config.json, tokenizer files, model.safetensors, dequantised.json}
-    and, while it is made or after its maker was killed: making-*/
+    and, during the conversion or after it was killed: making-*/
 
-transformers reads the file (its own loader, of the architectures that it knows) in float32; the
-folder holds the result like any other model's. Only the file decides what that is: what else lies
-beside it is not looked at. A model of 135 million parameters takes some 20 s.
+transformers reads the file in float32, with its own loader, for the architectures that it knows;
+the folder holds the result as for any other model. Only the file determines the result; files
+beside it are ignored. A model of 135 million parameters takes some 20 s.
 """
 
 import json
@@ -32,24 +32,24 @@ from tinyablation.models.checkpoint import CONFIG, file_hash, weight_files, weig
 from tinyablation.models.devices import gigabytes
 
 ORIGIN = "dequantised.json"
-CONVERTER = 1  # raised when the same file becomes another folder
-# What else decides what a file becomes.
+CONVERTER = 1  # incremented when the same file is converted differently
+# The other versions that the result depends on.
 _READERS = ("gguf", "tokenizers", "transformers")
 _MAKING = "making-"
 _SPARE_DISK = 2**28
-_NOT_MODELS = ("general", "tokenizer")  # of the keys of transformers' table of architectures
+_NOT_MODELS = ("general", "tokenizer")  # keys of transformers' table that are not architectures
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-# Types of values: how struct reads those of fixed size; strings and arrays are the two others.
+# struct codes of the value types of fixed size; the two other types are strings and arrays.
 _FIXED = dict(zip(range(8), "BbHhIif?", strict=True)) | {10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-# What reading a head that was damaged raises.
+# Errors raised by reading a damaged header.
 _GARBLED = (struct.error, UnicodeDecodeError, LookupError, OverflowError, RecursionError)
-_PLAIN = ("F64", "F32", "F16", "BF16")  # types that hold numbers as they are
+_PLAIN = ("F64", "F32", "F16", "BF16")  # types that are not quantised
 
 
 class Header(NamedTuple):
-    """What the head of a GGUF file says: tensors are (type, numbers) of each."""
+    """The header of a GGUF file; tensors: (type, number of elements) of each tensor."""
 
     architecture: str
     title: str
@@ -58,12 +58,12 @@ class Header(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """How many parameters there are."""
+        """The number of parameters."""
         return sum(count for _, count in self.tensors)
 
     @property
     def quantisation(self) -> str:
-        """What the file calls itself, as "Q4_1"; where it does not, the type most numbers have."""
+        """The quantisation the file declares, such as "Q4_1"; else the type of most numbers."""
         from gguf import GGMLQuantizationType, LlamaFileType
 
         named = {kind.value: kind.name for kind in LlamaFileType if kind is not kind.GUESSED}
@@ -79,11 +79,11 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path, name: str) -> Header:
-    """What a GGUF file says of itself; LoadingError for one that is none, or damaged."""
+    """The header of a GGUF file; LoadingError if it is damaged or not a GGUF file."""
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
         if start != _MAGIC:
-            raise LoadingError(f"model {name!r}: {path} is no GGUF file; name one, or a folder")
+            raise LoadingError(f"model {name!r}: {path} is not a GGUF file; name one, or a folder")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _header(_Cursor(data, len(_MAGIC)), path, name)
@@ -142,7 +142,7 @@ class _Cursor:
         return found.decode("utf-8")
 
     def value(self, kind: int) -> Any:
-        """A value of a type; of an array nothing is kept."""
+        """Read a value of a type; arrays are skipped."""
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
@@ -164,11 +164,11 @@ def _damaged(path: Path, name: str) -> LoadingError:
 
 
 def dequantised(path: Path, name: str) -> Path:
-    """The Hugging Face folder of a GGUF file's model: found in the cache, or made now.
+    """The Hugging Face folder of a GGUF file's model: from the cache, or converted now.
 
-    One process makes it while others wait; one that was cut short is never used. name: the model's,
-    for messages. Raises LoadingError where the file is damaged or its architecture is not read, and
-    Unavailable where the gguf package is missing or the cache has no room.
+    One process converts while others wait; an incomplete folder is never used. name: the model's
+    name in messages. Raises LoadingError if the file is damaged or its architecture unsupported,
+    and Unavailable if the gguf package is missing or the cache's disk is full.
     """
     return made_of(file_hash(path), name) or _make(path, name)
 
@@ -180,16 +180,16 @@ def check(path: Path, name: str) -> None:
 
 
 def made_of(sha256: str, name: str) -> Path | None:
-    """The folder that was made of the file with this hash; None where none was."""
+    """The folder converted from the file with this hash; None if there is none."""
     with _explained(name):
         made = _place(sha256, name) / "model"
         return made if _is_whole(made, sha256) else None
 
 
 def origin_of(folder: Path, weight_hash: str) -> str:
-    """What a folder's weights were made of, for a reader: "dequantised from Q4_1 of FILE".
+    """The origin of a folder's weights as text: "dequantised from Q4_1 of FILE".
 
-    "" for those that were not, or were changed since.
+    "" if they were not converted, or were changed afterwards.
     """
     try:
         kept = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
@@ -215,7 +215,7 @@ def _place(sha256: str, name: str) -> Path:
 
 
 def _is_whole(made: Path, sha256: str) -> bool:
-    # By sizes: the weights are hashed when they are described.
+    # Compares sizes only: the weights are hashed when the model is described.
     try:
         kept = json.loads((made / ORIGIN).read_text(encoding="utf-8"))
         files: dict[str, int] = kept["files"]
@@ -235,7 +235,7 @@ def _make(path: Path, name: str) -> Path:
     with _explained(name), FileLock(base / "lock"):
         if _is_whole(made, sha256):
             return made
-        for left in base.glob(f"{_MAKING}*"):  # of a maker that was killed: we hold its lock
+        for left in base.glob(f"{_MAKING}*"):  # of a killed process: we hold its lock
             shutil.rmtree(left)
         if made.exists():  # a folder that was changed
             shutil.rmtree(made)
@@ -250,7 +250,7 @@ def _make(path: Path, name: str) -> Path:
 
 
 def _convert(path: Path, sha256: str, making: Path, name: str) -> None:
-    """Write every file of the folder, what it was made of last."""
+    """Write every file of the folder; the note of its origin comes last."""
     from tinyablation.files.manifests import write_json
 
     header = _readable(path, name)
@@ -306,7 +306,7 @@ def _save(path: Path, making: Path, header: Header, name: str) -> None:
                 **given,
             )
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **given)
-        except Exception as error:  # what reads others' files raises many kinds
+        except Exception as error:  # readers of foreign files raise many kinds of errors
             said = " ".join(str(error).split())[:200] or type(error).__name__
             raise LoadingError(
                 f"model {name!r}: {path} cannot be read ({said}); if it is damaged or cut short, "
@@ -325,9 +325,9 @@ def _save(path: Path, making: Path, header: Header, name: str) -> None:
 
 
 def _bare(model: Any) -> Any:
-    """The model as if it had never been quantised; the weights are the same memory.
+    """The model without its traces of quantisation, sharing the same weights.
 
-    One that was refuses to be saved.
+    transformers refuses to save a quantised model.
     """
     import torch
 
@@ -344,7 +344,7 @@ def _bare(model: Any) -> Any:
 
 
 def _write_name(config: Path, title: str) -> None:
-    """Keep what the file calls itself where a folder's name is looked for."""
+    """Write the file's own name into config.json, where naming.py looks for it."""
     from tinyablation.files.manifests import write_json
 
     content = json.loads(config.read_text(encoding="utf-8"))
@@ -352,19 +352,19 @@ def _write_name(config: Path, title: str) -> None:
 
 
 def _readable(path: Path, name: str) -> Header:
-    """The head of a file of an architecture that is read; LoadingError lists those if not."""
+    """The header of a file; LoadingError if its architecture is not supported."""
     header = read_header(path, name)
     known = architectures()
     if _spelt(header.architecture) not in map(_spelt, known) and "t5" not in header.architecture:
         raise LoadingError(
-            f"model {name!r}: {path} is of architecture {header.architecture!r}, which is not read "
-            f"from GGUF; read are {', '.join(known)}"
+            f"model {name!r}: {path} has architecture {header.architecture!r}, which is not "
+            f"supported in GGUF files; supported are {', '.join(known)}"
         )
     return header
 
 
 def _spelt(architecture: str) -> str:
-    # Some are spelt in two ways: "qwen2moe" in files, "qwen2_moe" in transformers.
+    # Some have two spellings: "qwen2moe" in files, "qwen2_moe" in transformers.
     return re.sub("[-_]", "", architecture)
 
 
@@ -380,12 +380,12 @@ def architectures() -> tuple[str, ...]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[str]:
-    """A folder with nothing in it but the file: a config or tokenizer beside it would be read."""
+    """A folder that contains only the file: transformers would read a config beside it."""
     with tempfile.TemporaryDirectory(prefix="tinyablation-") as folder:
         link = Path(folder, path.name)
         try:
             link.symlink_to(path.resolve())
-        except OSError:  # as Windows refuses it
+        except OSError:  # Windows may refuse links
             shutil.copyfile(path, link)
         yield folder
 

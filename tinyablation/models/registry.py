@@ -1,4 +1,4 @@
-"""Which models there are: a typed view of a models.toml file. Nothing heavy is imported here."""
+"""The registry of models: a typed view of a models.toml file. Nothing heavy is imported here."""
 
 import re
 import tomllib
@@ -26,16 +26,16 @@ from tinyablation.spelling import did_you_mean
 
 Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-# What the hub allows: "gpt2" of old, "owner/name" since; no part may lead out of a folder.
+# Repository ids of the hub: "owner/name", or an old "gpt2"; no part may lead out of a folder.
 REPO = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
-# A branch, tag or commit, as in refs/pr/3; never "..", since the cache keeps it as a path.
+# A branch, tag or commit, such as refs/pr/3; never "..", because the cache uses it as a path.
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=100)]
-# A distribution of an index, as PEP 503 spells it, and a version that pip pins with "==".
+# A distribution name normalised by PEP 503, and a version that pip pins with "==".
 _PACKAGE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _VERSION = r"^[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?$"
 # A GGUF file within a package; no part may lead out of a folder.
 _MEMBER = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.gguf$"
-# model_type of config.json, or the architecture of a GGUF file -> what the page calls the family.
+# model_type of config.json, or the architecture of a GGUF file -> the page's name of the family.
 _FAMILIES: Mapping[str, Family] = {
     "gpt2": "gpt2",
     "mistral": "mistral",
@@ -43,12 +43,12 @@ _FAMILIES: Mapping[str, Family] = {
     "gpt_neox": "neox",
 }
 
-# Of a hash, in the name of one of two models that are called alike.
+# Digits of the hash in the name of a model whose plain name is taken.
 TOLD_APART_DIGITS = 6
 
 
 class RegistryError(TinyAblationError):
-    """The registry file is wrong, or a model that it does not list was asked for."""
+    """The registry file is invalid, or a requested model is unknown."""
 
 
 class Checkpoint(BaseModel):
@@ -67,12 +67,12 @@ class Checkpoint(BaseModel):
         return self
 
     def same_weights(self, other: Self) -> bool:
-        """Whether both name the same place, whatever their step."""
+        """Whether both come from the same place, whatever their step."""
         return self.model_dump(exclude={"step"}) == other.model_dump(exclude={"step"})
 
 
 class Package(BaseModel):
-    """A GGUF file inside a package of the Python index (PyPI), pinned: its sha256 and its bytes."""
+    """A GGUF file inside a package on PyPI, pinned by its sha256 and its size in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,21 +84,20 @@ class Package(BaseModel):
 
     @property
     def place(self) -> str:
-        """Where it comes from, for a reader."""
+        """Its origin as text."""
         return f"PyPI {self.name} {self.version}: {self.file}"
 
 
 class ModelEntry(BaseModel):
     """One model of the registry.
 
-    It comes from source, a Hugging Face folder or a GGUF file, resolved against the folder of the
-    TOML file; from repo, a repository of the hub, at revision (a branch, tag or commit; default:
-    main); or from package, a GGUF file in one. bos
-    says whether prompts begin with the tokenizer's BOS (None: as TransformerLens has it for the
-    architecture); dtype is that of a run, unless asked otherwise; parameters is how many there are,
-    gated whether the hub wants a licence accepted. twin is the id of the model that differs from
-    this one in the planted treatment only; checkpoints are earlier and later states of its
-    training, two at least, in the order of their steps. The last may be the model itself.
+    Its origin is source, a Hugging Face folder or GGUF file, resolved against the folder of the
+    TOML file; or repo, a repository of the hub, at revision (a branch, tag or commit; default:
+    main); or package, a GGUF file in a package. bos: whether prompts begin with the tokenizer's BOS
+    (None: as TransformerLens does for the architecture). dtype: the default dtype of runs.
+    parameters: their number. gated: whether the hub requires accepting a licence. twin: the id of
+    the model that differs from this one only in the planted treatment. checkpoints: at least two
+    states of its training, in the order of their steps; the last may be the model itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,7 +126,7 @@ class ModelEntry(BaseModel):
                 "give either a source (a folder), a repo (of the hub) or a package (of PyPI)"
             )
         if self.repo is None and self.revision is not None:
-            raise ValueError("a revision is one of a repo; a folder or package has none")
+            raise ValueError("a revision needs a repo; a folder or package has none")
         if self.repo is None and any(one.revision is not None for one in self.checkpoints):
             raise ValueError("the revisions of its checkpoints need a repo")
         return self
@@ -136,11 +135,11 @@ class ModelEntry(BaseModel):
     @classmethod
     def _is_a_course(cls, given: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
         if len(given) == 1:
-            raise ValueError("one checkpoint is no course; list two or more, or none")
+            raise ValueError("one checkpoint is not a trajectory; list two or more, or none")
         for earlier, later in pairwise(given):
             if later.step <= earlier.step:
                 raise ValueError(
-                    f"step {later.step} stands after step {earlier.step}; list them in order, "
+                    f"step {later.step} comes after step {earlier.step}; list them in order, "
                     "each once"
                 )
         for earlier, later in combinations(given, 2):
@@ -150,22 +149,22 @@ class ModelEntry(BaseModel):
 
     @property
     def is_hub(self) -> bool:
-        """Whether the hub has it, and this machine only if it was downloaded."""
+        """Whether it comes from the hub."""
         return self.repo is not None
 
     @property
     def is_package(self) -> bool:
-        """Whether a package of the Python index has it."""
+        """Whether it comes from a package on PyPI."""
         return self.package is not None
 
     @property
     def is_named_only(self) -> bool:
-        """Whether it has to be fetched, so that it is used only where a session names it."""
+        """Whether it must be downloaded, so that a session uses it only if it is named."""
         return self.is_hub or self.is_package
 
     @property
     def place(self) -> str:
-        """Where it comes from, for a reader: a path, repository@revision, or a package's file."""
+        """Its origin as text: a path, repository@revision, or a package's file."""
         if self.package is not None:
             return self.package.place
         if self.repo is None:
@@ -173,7 +172,7 @@ class ModelEntry(BaseModel):
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
     def at(self, checkpoint: Checkpoint) -> "ModelEntry":
-        """This model as it was at one of its checkpoints: an entry called <id>-step<0000>."""
+        """This model at one of its checkpoints: an entry called <id>-step<0000>."""
         there: dict[str, Any] = (
             {"source": checkpoint.source, "repo": None, "package": None, "revision": None}
             if checkpoint.source is not None
@@ -202,11 +201,11 @@ class ModelEntry(BaseModel):
         )
 
     def called(self, name: str) -> "ModelEntry":
-        """This model under another title, and the id that is made of it."""
+        """This model under another title and the id derived from it."""
         return self.model_copy(update={"id": _slug(name, 60), "title": name})
 
     def told_apart(self) -> "ModelEntry":
-        """This model with the first digits of its hash in title and id."""
+        """This model with the first digits of its hash appended to title and id."""
         digits = _content(self)[:TOLD_APART_DIGITS]
         return self.model_copy(
             update={
@@ -217,7 +216,7 @@ class ModelEntry(BaseModel):
 
     @property
     def name_again(self) -> str:
-        """What `called` makes this id of: the title, if it says as much."""
+        """The name from which `called` derives this id: the title if possible, else the id."""
         return self.title if _slug(self.title, 60) == self.id else self.id
 
 
@@ -235,35 +234,35 @@ class Registry(Mapping[str, ModelEntry]):
 
     @property
     def local_ids(self) -> tuple[str, ...]:
-        """Ids of the models that are folders of this machine."""
+        """Ids of the models in local folders."""
         return tuple(key for key, entry in self._entries.items() if not entry.is_named_only)
 
     @property
     def named_only_ids(self) -> tuple[str, ...]:
-        """Ids of the models that the hub or a package has."""
+        """Ids of the models that come from the hub or a package."""
         return tuple(key for key, entry in self._entries.items() if entry.is_named_only)
 
     @property
     def hub_ids(self) -> tuple[str, ...]:
-        """Ids of the models that the hub has."""
+        """Ids of the models that come from the hub."""
         return tuple(key for key, entry in self._entries.items() if entry.is_hub)
 
     def with_entries(self, entries: Iterable[ModelEntry]) -> "Registry":
-        """This registry and these, which replace entries of the same id."""
+        """This registry with `entries` added; they replace entries of the same id."""
         return Registry(self.path, self._entries | {entry.id: entry for entry in entries})
 
     def named(self, name: str, revision: str | None = None, title: str | None = None) -> ModelEntry:
-        """The entry that a user means by an id, a folder, a GGUF file or a repository of the hub.
+        """The entry for an id, a folder, a GGUF file or a repository of the hub.
 
-        One that is not listed gets an entry of its own, called as tinyablation.models.naming finds,
-        or by `title`; where the id of a listed model is made of that, with some digits of its hash.
-        A path is one that exists, or begins with ".", "/" or "~". Raises RegistryError for a path
-        that does not exist, for a revision of what is no repository, and for what is none of these.
+        An unlisted model gets a new entry, named by tinyablation.models.naming or by `title`, with
+        some digits of its hash if the resulting id is already listed. A name counts as a path if it
+        exists or begins with ".", "/" or "~". Raises RegistryError for a path that does not exist,
+        for a revision of a folder or package, and for an unknown name.
         """
         entry = self._at(name, revision)
         if title is not None and title != entry.title:
             entry = entry.called(title)
-        # Ids become directory names: an unlisted model never takes that of a listed one.
+        # Ids become directory names: an unlisted model never takes the id of a listed one.
         taken = self._entries.get(entry.id)
         return entry if taken is None or taken == entry else entry.told_apart()
 
@@ -310,7 +309,7 @@ class Registry(Mapping[str, ModelEntry]):
         return ModelEntry(**given, id=_slug(name.rsplit("/", 1)[-1]), title=name, repo=name)
 
     def __getitem__(self, key: str) -> ModelEntry:
-        """The entry called `key`; RegistryError with the nearest known id when there is none."""
+        """The entry called `key`; RegistryError suggests the nearest known id if there is none."""
         if key not in self._entries:
             raise RegistryError(f"{self.path}: no model {key!r}; {did_you_mean(key, self.ids)}")
         return self._entries[key]
@@ -328,8 +327,8 @@ class Registry(Mapping[str, ModelEntry]):
 def load_registry(path: str | Path) -> Registry:
     """Read and validate a registry file of [[model]] tables.
 
-    Raises RegistryError, naming file, line, model and field, for a missing or malformed file, an
-    unknown or missing key, a value of the wrong kind, an id given twice, or an unknown twin.
+    Raises RegistryError, which names file, line, model and field, for a missing or malformed file,
+    an unknown or missing key, a value of the wrong type, a duplicate id, or an unknown twin.
     """
     path = Path(path)
     try:
@@ -359,8 +358,8 @@ def load_registry(path: str | Path) -> Registry:
     for entry in entries.values():
         if entry.twin is not None and (entry.twin not in entries or entry.twin == entry.id):
             raise RegistryError(
-                f"{places[entry.id]}: model {entry.id!r}: twin {entry.twin!r} is no other model of "
-                f"this file; {did_you_mean(entry.twin, tuple(entries))}"
+                f"{places[entry.id]}: model {entry.id!r}: twin {entry.twin!r} is not another model "
+                f"of this file; {did_you_mean(entry.twin, tuple(entries))}"
             )
     return Registry(path, entries)
 
@@ -404,17 +403,17 @@ def _first(error: ValidationError) -> str:
 
 
 def _slug(name: str, most: int = 40) -> str:
-    """A name as an id: lower case, and "-" for whatever an id may not hold."""
+    """A name as an id: lower case, with "-" for characters not allowed in ids."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
     return slug[:most].rstrip("-._") or "model"
 
 
 def _content(entry: ModelEntry) -> str:
-    """What tells a model from another of its name, in hex: its weights, else where it is."""
+    """A hex hash that distinguishes models of the same name: of the weights, else of the path."""
     if entry.package is not None:
         return entry.package.sha256
     if entry.source is not None:
-        # What is wrong with its files is said when they are needed.
+        # Broken files raise later, when they are loaded.
         with suppress(OSError, LoadingError):
             gguf = gguf_in(entry.source, entry.id)
             if gguf is not None:

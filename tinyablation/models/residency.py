@@ -1,7 +1,7 @@
-"""Getting a model into memory: where it fits, its turn on that device, a memory-mapped copy.
+"""Loading a model into memory: placement, a turn on the device, a memory-mapped copy.
 
-In this order: how much memory it needs, which device or devices have that much, waiting for a turn
-there, and, for several workers on one CPU, one copy of the weights in the run's dtype that all of
+In this order: compute the memory it needs, choose the device or devices, wait for a turn there,
+and, for several workers on one CPU, make one copy of the weights in the run's dtype that all of
 them map into memory.
 """
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Discard a message."""
 
 
 @dataclass(frozen=True)
 class Sharing:
     """How this process shares the machine with its siblings.
 
-    turns: how they share accelerators, None where it is alone; workers: how many of them may hold
-    the same model; owner: what this one is called; spread: whether a model may go to other GPUs
-    than the one asked for; say: is told, a line at a time, what is waited for or made.
+    turns: the queue for accelerators, None if it is alone; workers: how many of them may hold the
+    same model; owner: this process's name; spread: whether a model may go to GPUs other than the
+    requested one; say: called with a line of text on what is waited for or made.
     """
 
     turns: "Turns | None" = None
@@ -42,11 +42,11 @@ ALONE = Sharing()
 
 @dataclass
 class Residency:
-    """A model in memory, and the turn it holds there until `release`."""
+    """A model in memory, and the turn it holds on its devices until `release`."""
 
     loaded: LoadedModel
     turn: "Turn | None"
-    devices: tuple[str, ...]  # accelerators it takes memory of
+    devices: tuple[str, ...]  # accelerators whose memory it uses
 
 
 def take_residence(
@@ -58,11 +58,11 @@ def take_residence(
     sharing: Sharing = ALONE,
     yield_device: Callable[[], None] | None = None,
 ) -> Residency:
-    """Load a model where this machine has room for it, waiting for its turn if need be.
+    """Load a model where it fits on this machine, waiting for a turn if necessary.
 
-    dtype: "float32", "bfloat16" or "float16"; yield_device: called before the first wait, to
-    free what this process holds itself. Raises TooLarge where there is no room, LoadingError as
-    load_model does.
+    dtype: "float32", "bfloat16" or "float16"; yield_device: called before the first wait, to free
+    what this process itself holds. Raises TooLarge if it does not fit, LoadingError as load_model
+    does.
     """
     from tinyablation.models.checkpoint import weight_files
     from tinyablation.models.devices import memory_of
@@ -110,6 +110,6 @@ def _mapped_copy(entry: ModelEntry, facts: ModelFacts, dtype: str, sharing: Shar
     try:
         return converted(facts.folder, facts.weight_hash, dtype, name=entry.id, say=sharing.say)
     except CopyError as error:
-        # Each worker then holds weights of its own, which costs memory and nothing else.
+        # Each worker then holds its own weights, which only costs memory.
         sharing.say(str(error))
         return facts.folder

@@ -1,12 +1,12 @@
 """Copies of weights in a run's dtype, so that workers on one CPU share them.
 
-A loader maps safetensors into memory, and all processes share the pages of a file: but only where
-the file holds the dtype of the run. Where it does not, every process casts into memory of its own;
-a copy made once, in the cache beside the hub's own, brings the sharing back.
+A loader maps safetensors into memory, and all processes share the pages of the file, but only if
+the file has the dtype of the run. Otherwise every process casts the weights into its own memory; a
+converted copy, made once beside the hub's cache, makes them shared again.
 
 <cache>/tinyablation/weights/<weight hash>-<dtype>/
     lock  model/{config.json, tokenizer files, *.safetensors, copy.json}
-    and, while it is made or after its maker was killed: making-*/
+    and, during the conversion or after it was killed: making-*/
 """
 
 import json
@@ -34,31 +34,31 @@ from tinyablation.models.checkpoint import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Bytes of a number, by torch's name of its dtype.
+# Bytes per number, by torch's dtype name.
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-# Weights from here on are worth a copy: smaller ones cost each worker less than torch itself does
-# (some 270 MB). The embedded models have 2 MB.
+# Weights of at least this size are worth a copy: smaller ones take less memory per worker than
+# torch itself (some 270 MB). The embedded models have 2 MB.
 WORTH_BYTES = 64 * 2**20
-# What a copy leaves free on its disk, whatever else is about to be written there.
+# Bytes that a copy leaves free on its disk for other files.
 SPARE_DISK = 256 * 2**20
 
 MANIFEST = "copy.json"
-LAYOUT = 1  # raised when a copy's files change their meaning
+LAYOUT = 1  # incremented when a copy's files change their meaning
 _MAKING = "making-"
-# What is copied beside config and weights: tokenizers and settings, never code.
+# Files copied besides config and weights: tokenizers and settings, never code.
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _NAMES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CODES = {name: code for code, name in _NAMES.items()}
 
 
 class CopyError(LoadingError):
-    """A converted copy cannot be made here; the model itself can still be loaded without one."""
+    """A converted copy cannot be made here; the model can still be loaded without one."""
 
 
 class Layout(NamedTuple):
-    """What a safetensors header says of one tensor.
+    """One tensor in a safetensors header.
 
-    dtype: torch's name of it, or the file's own (as "I64") of a tensor that is never converted.
+    dtype: torch's name, or the file's own (such as "I64") for a tensor that is never converted.
     """
 
     dtype: str
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
 def read_layout(paths: Sequence[Path]) -> dict[str, Layout]:
     """All tensors of some safetensors files by name, from the headers alone.
 
-    Raises LoadingError for a file that is cut short or is none.
+    Raises LoadingError if a file is truncated or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -95,7 +95,7 @@ def read_layout(paths: Sequence[Path]) -> dict[str, Layout]:
 
 
 def file_dtype(paths: Sequence[Path]) -> str | None:
-    """The dtype that most numbers of these files have, as "float16"; None if none is a float."""
+    """The dtype of most numbers in these files, such as "float16"; None if none is a float."""
     counts: Counter[str] = Counter()
     for tensor in read_layout(paths).values():
         if tensor.dtype in DTYPE_BYTES:
@@ -108,8 +108,8 @@ def worth_converting(
 ) -> bool:
     """Whether a copy of these weights saves memory.
 
-    weight_bytes: of the files; held: their file_dtype; dtype, device: those of the run; workers:
-    how many processes load the model. On Windows nothing is mapped, so nothing is shared.
+    weight_bytes: the size of the files; held: their file_dtype; dtype, device: those of the run;
+    workers: how many processes load the model. False on Windows, where files are not mapped.
     """
     return (
         workers > 1
@@ -129,16 +129,16 @@ def converted(
     name: str,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """A folder with the same model, its weights in `dtype`: found in the cache, or made now.
+    """A folder with the same model and its weights in `dtype`, made in the cache if necessary.
 
-    weight_hash: that of the folder's weights, as in ModelFacts; name: the model's, for messages;
-    say: is told, in one line, before a copy is made. Config and tokenizer files are copied, with
-    dtype set in config.json; shards keep their names; tensors that are no floats stay as they are.
-    Every number is what the loader's own cast would have made of it. One tensor at a time is in
-    memory. One process makes a copy while others wait; one that was cut short is never used.
+    weight_hash: that of the folder's weights, as in ModelFacts; name: the model's name in messages;
+    say: called with one line before a copy is made. Config and tokenizer files are copied, with
+    dtype set in config.json; shards keep their names; non-float tensors are copied unchanged. Every
+    number equals the result of the loader's own cast. Only one tensor at a time is in memory. One
+    process makes a copy while others wait; an incomplete copy is never used.
 
-    Raises CopyError when the cache cannot be written or its disk is too full, LoadingError when the
-    weights are not those of weight_hash any more.
+    Raises CopyError if the cache cannot be written or its disk is too full, LoadingError if the
+    weights no longer match weight_hash.
     """
     from filelock import FileLock
     from huggingface_hub import cached_assets_path
@@ -155,7 +155,7 @@ def converted(
         with FileLock(base / "lock"):
             if _is_whole(made, weight_hash, dtype):
                 return made
-            for left in base.glob(f"{_MAKING}*"):  # of a maker that was killed: we hold its lock
+            for left in base.glob(f"{_MAKING}*"):  # of a killed process: we hold its lock
                 shutil.rmtree(left)
             if made.exists():  # a copy that was changed, or of another layout
                 shutil.rmtree(made)
@@ -175,7 +175,7 @@ def converted(
 
 
 def _is_whole(made: Path, weight_hash: str, dtype: str) -> bool:
-    # By sizes: to hash it at every load would take longer than the loading.
+    # Compares sizes only: hashing at every load would take longer than loading.
     try:
         manifest = json.loads((made / MANIFEST).read_text(encoding="utf-8"))
         if (manifest["layout"], manifest["weight_hash"], manifest["dtype"]) != (
@@ -224,7 +224,7 @@ def _make(
     for path, layout in layouts.items():
         _convert(path, making / path.name, layout)
     for path in sorted(folder.iterdir()):
-        # An index of pickled weights would name files that are not there.
+        # An index of pickled weights would name files that are not copied.
         if path.suffix in _SUFFIXES and path.is_file() and not path.name.endswith(".index.json"):
             shutil.copyfile(path, making / path.name)
     config = read_config(folder, name)
@@ -275,13 +275,13 @@ def write_tensors(
     make: Callable[[str], "Tensor"],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file one tensor at a time, each asked for by name when its turn comes.
+    """Write a safetensors file one tensor at a time, requesting each by name when it is written.
 
-    safetensors' own writers want all tensors at once, which for a shard of 10 GB in another dtype
-    is 20 GB of memory. The format: 8 bytes of header length, little-endian; the header, JSON padded
-    to 8 bytes with spaces; then the numbers without a gap. Wide dtypes come first, as they do in
-    safetensors' own files, so that every tensor lies at a multiple of its number's size. Raises
-    ValueError when a tensor has another size than the layout says.
+    safetensors' own writers need all tensors at once, which for a shard of 10 GB in another dtype
+    takes 20 GB of memory. The format: 8 bytes of header length, little-endian; the header, JSON
+    padded with spaces to a multiple of 8 bytes; then the numbers without gaps. Wide dtypes come
+    first, as in safetensors' own files, so that every tensor is aligned to its element size. Raises
+    ValueError if the size of a tensor differs from the layout.
     """
     import torch
 
@@ -303,7 +303,7 @@ def write_tensors(
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
         for name in order:
-            # Bytes, whatever they are: numpy knows no bfloat16.
+            # As raw bytes, because numpy has no bfloat16.
             flat = make(name).contiguous().reshape(-1).view(torch.uint8).numpy()
             if flat.nbytes != _size(layout[name]):
                 raise ValueError(
@@ -319,7 +319,7 @@ def _size(tensor: Layout) -> int:
 
 
 def _width(tensor: Layout) -> int:
-    # Bytes of a number: that of other dtypes stands in their code, as in "I64" and "F8_E4M3".
+    # Bytes per number; other dtypes contain it in their code, such as "I64" and "F8_E4M3".
     if tensor.dtype in DTYPE_BYTES:
         return DTYPE_BYTES[tensor.dtype]
     if tensor.dtype == "BOOL":

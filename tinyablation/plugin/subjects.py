@@ -101,8 +101,8 @@ def beyond(config: pytest.Config, model: str, facts: "ModelFacts") -> str | None
         if head.layer >= facts.n_layers or head.head >= facts.n_heads:
             return (
                 f"--heads {config.option.heads}: {model} has {facts.n_layers} layers of "
-                f"{facts.n_heads} heads, counted from 0, and {head.name} is none of "
-                "them"
+                f"{facts.n_heads} heads, counted from 0, and {head.name} is not "
+                "among them"
             )
     return None
 

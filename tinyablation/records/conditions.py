@@ -1,8 +1,8 @@
-"""The named conditions: one table, from which the rest of the project takes all it knows of them.
+"""The named conditions: the one table that the rest of the project reads them from.
 
-A condition is added by a line of TABLE. Claims are then asked about it, the page has a column for
-it, and a folder of corpora may hold <name>.jsonl; what builds its examples is for builder.py.
-A condition of one's own, from a file, needs no line (see own_conditions.py).
+A line of TABLE adds a condition: claims are then judged on it, the page has a column for it, and a
+corpus folder may hold <name>.jsonl. Its examples are built by builder.py. A user's condition, read
+from a file, needs no line (see own_conditions.py).
 """
 
 import re
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Condition:
-    """letter: its column on the page. asked: whether every claim about a condition is about it.
+    """A kind of prompt on which claims are judged.
 
-    in_prompt: why its answers stand in its prompts, "" where they do not. Where they do, both must
-    stand exactly once, and never at the end, where a prompt would give its answer away.
+    letter: its column on the page. asked: whether every claim that is made of conditions is judged
+    on it. in_prompt: why its prompts contain their answers, "" if they do not. If they do, both
+    answers must occur exactly once, and not at the end, where the prompt would give one away.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Condition:
 
 BINDING = "binding"
 
-# In the order of the study, which is that of cells, columns and matrices everywhere.
+# In the order of the study, which cells, columns and matrices follow everywhere.
 TABLE = (
     Condition("facts", "F"),
     Condition("negation", "N"),
@@ -35,7 +36,7 @@ TABLE = (
     Condition(
         BINDING,
         "B",
-        asked=False,  # claims about the others are not about it: B.1 and B.2 ask for it by name
+        asked=False,  # judged only by claims that name it: B.1 and B.2
         in_prompt="which of two things introduced has a property is read from the prompt itself",
     ),
 )
@@ -44,7 +45,7 @@ NAMES = tuple(one.name for one in TABLE)
 CONDITIONS = tuple(one.name for one in TABLE if one.asked)
 LETTERS: Mapping[str, str] = {one.name: one.letter for one in TABLE}
 IN_CONTEXT: Mapping[str, str] = {one.name: one.in_prompt for one in TABLE if one.in_prompt}
-ALL_CONDITIONS = "all"  # the condition of a claim that spans those it is asked about
+ALL_CONDITIONS = "all"  # the condition recorded for a claim that spans conditions
 
-# A word in a cell's id, between hyphens, and in the names of runs.
+# A condition's name is a part of cell ids, between hyphens, and of run names.
 OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")

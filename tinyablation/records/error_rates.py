@@ -18,9 +18,9 @@ from tinyablation.records.plain import Count, Number, Plain
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
-# What the suite promises, and the table says whether it is kept.
+# The suite's goals; the table shows whether they are met.
 FALSE_POSITIVE_GOAL = 0.05  # upper confidence bound, per claim
-POWER_GOAL = 0.95  # share found of plants of POWER_DOSE
+POWER_GOAL = 0.95  # share of the plants of POWER_DOSE that are found
 POWER_DOSE = 0.10  # of the clean LD
 STATED_POWER = 0.80  # the smallest effect found with this power is stated
 CONFIDENCE = 0.95
@@ -46,22 +46,22 @@ def clopper_pearson(k: int, n: int, *, confidence: float = CONFIDENCE) -> Bounds
     from scipy import stats
 
     if n < 1 or not 0 <= k <= n:
-        raise ErrorRateError(f"{k} of {n} is no share: n must be at least 1 and k from 0 to n")
+        raise ErrorRateError(f"{k} of {n} is not a share: n must be at least 1 and k from 0 to n")
     interval = stats.binomtest(k, n).proportion_ci(confidence_level=confidence, method="exact")
     return Bounds(k / n, float(interval.low), float(interval.high))
 
 
 class FalsePositives(Plain):
-    """How often one claim came out supported where it should not.
+    """How often one claim was supported where it should not be.
 
-    kind: which cells (model x condition): of null models, in which nothing had been planted, or
-    UNTRUE. n of them passed the validity gate, of n_models models made from n_bases independent
-    seeds, and k came out supported. low and high: Clopper-Pearson over cells, two-sided 95 %;
+    kind: which cells (model x condition) are counted: those of null models, in which nothing was
+    planted, or UNTRUE. n of them passed the validity gate, from n_models models made from n_bases
+    independent seeds; k were supported. low and high: Clopper-Pearson over cells, two-sided 95 %;
     high_models: the same upper end over models, where a model counts as false if any of its cells
-    does. blocked: how many of the n the claim itself refused to judge (there was no effect to take
-    a share of). invalid: further cells, which the gate had blocked. n_true, k_true: of how many of
-    the n, and of the k, the claim is true all the same (models have suppressors by nature), by its
-    own quantity over every example.
+    does. blocked: how many of the n the claim itself did not judge (no effect to take a share of).
+    invalid: further cells, blocked by the gate. n_true, k_true: in how many of the n, and of the k,
+    the claim is true nevertheless (models have natural suppressors), by its own quantity over every
+    example.
     """
 
     claim: str
@@ -86,12 +86,12 @@ class FalsePositives(Plain):
 
 
 class PowerPoint(Plain):
-    """How often one claim found a plant of one dose: found of n cells, with its exact interval.
+    """How often one claim detected a plant of one dose: found of n cells, with an exact interval.
 
-    dose: the true effect of what the claim is about (the head, or the trio that it is in) as a
-    share of the clean LD, over every example of the condition; n_bases: independent seeds that they
-    come from. condition: "all" for all of them together. n_true, found_true: of how many of the n,
-    and of those found, the claim is true (elsewhere another head does as much, say).
+    dose: the true effect of the head, or of the trio, that the claim is about, as a share of the
+    clean LD over every example of the condition; n_bases: independent seeds of the models.
+    condition: "all" for all together. n_true, found_true: in how many of the n, and of those found,
+    the claim is true (it is not where, say, another head has as large an effect).
     """
 
     claim: str
@@ -109,7 +109,7 @@ class PowerPoint(Plain):
 
 
 class Detectable(Plain):
-    """The smallest dose that one claim finds with 80 % power, None where no dose reached it."""
+    """The smallest dose that one claim detects with 80 % power; None if no dose reaches it."""
 
     claim: str
     test: str
@@ -117,13 +117,12 @@ class Detectable(Plain):
 
 
 class Simulated(Plain):
-    """One interval or test of tinyablation.statistics.intervals on simulated data whose truth is
-    known.
+    """One interval or test of tinyablation.statistics on simulated data with known truth.
 
-    quantity: "coverage" of an interval, or "size" of a test (of `adjust` the share of discoveries
-    that are false); nominal: what it should be; observed, with its Monte Carlo standard error, over
-    n_simulations. verdict: how it stands to the nominal within Monte Carlo error: "nominal",
-    "conservative" or "liberal".
+    quantity: "coverage" of an interval, or "size" of a test (for `adjust` the share of discoveries
+    that are false); nominal: what it should be; observed: what it was over n_simulations, with its
+    Monte Carlo standard error. verdict: how observed compares with nominal, given that error:
+    "nominal", "conservative" or "liberal".
     """
 
     procedure: str
@@ -137,12 +136,12 @@ class Simulated(Plain):
     verdict: str
 
 
-EVERY_NULL = "all nulls"  # the kind that holds every other
+EVERY_NULL = "all nulls"  # the kind that includes all other null kinds
 UNTRUE = "untrue of the model, plants included"
 
 
 class ErrorRates(Plain):
-    """The table that ships with the project. made: UTC date; engine: its version when made."""
+    """The table that ships with the project. made: UTC date; version: of the project then."""
 
     made: str
     version: str
@@ -157,11 +156,11 @@ class ErrorRates(Plain):
 
 
 class Goal(NamedTuple):
-    """How one claim stands to the goals, in words and figures; "" where nothing was tried.
+    """How one claim compares with the goals, as text; "" where nothing was tried.
 
     nulls and untrue: false positives where nothing was planted, and where the claim is untrue;
-    plants: found of those of POWER_DOSE, true_plants of those of which the claim is true; smallest:
-    the dose that is found with STATED_POWER.
+    plants: how many plants of POWER_DOSE were found; true_plants: the same among those for which
+    the claim is true; smallest: the dose detected with STATED_POWER.
     """
 
     claim: str
@@ -177,7 +176,7 @@ class Goal(NamedTuple):
 
 
 def goals(table: ErrorRates) -> list[Goal]:
-    """One row a claim: its false positives, its power, and whether the goals are met."""
+    """One row per claim: its false positives, its power, and whether it meets the goals."""
     false = {(row.test, row.kind): row for row in table.false_positives}
     at_dose = {
         p.test: p for p in table.power if (p.condition, p.dose) == (ALL_CONDITIONS, POWER_DOSE)
@@ -217,7 +216,7 @@ def _said_of_power(point: PowerPoint | None) -> tuple[str, str, str]:
 
 
 def power_panel(table: ErrorRates) -> CurvePanel | None:
-    """The share found by dose, a line a claim with exact intervals; None without plants."""
+    """The share found by dose, one line per claim with exact intervals; None without plants."""
     lines = []
     for test in dict.fromkeys(point.test for point in table.power):
         curve = sorted(
@@ -243,7 +242,7 @@ def _words(test: str) -> str:
 
 
 def read_error_rates(path: Path) -> ErrorRates:
-    """The table in a file; ErrorRateError names the file and the field where it is broken."""
+    """The table in a file; ErrorRateError names the file and the invalid field."""
     try:
         return ErrorRates.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Text put away in a page, compressed: a thousand cells of evidence weigh less than a photo.
+"""Packs: compressed text embedded in a page, which keeps a thousand cells smaller than a photo.
 
-A pack is raw DEFLATE (RFC 1951) in Base64, in a `<script type="text/plain">` that no browser runs:
-its letters are A-Z, a-z, 0-9, +, / and =, so that whatever the text says, it cannot end the element
-or begin another. templates/claims.js opens packs with the browser's own DecompressionStream.
+A pack is raw DEFLATE (RFC 1951) in Base64, in a `<script type="text/plain">` that no browser runs.
+Its characters are A-Z, a-z, 0-9, +, / and =, so the text can neither close the element nor open
+another. templates/claims.js unpacks it with the browser's DecompressionStream.
 """
 
 import base64
@@ -16,8 +16,8 @@ from tinyablation.errors import TinyAblationError
 
 _RAW = -15  # zlib's name of raw DEFLATE with the largest window
 LEVEL = 9  # 1.3 s for the whole embedded set, and 4 % smaller than the default
-# A page is a file that others send. The records of the embedded models unpack to some 20 MB; what
-# is 40 times larger is no page of this project.
+# A page may come from somebody else. The records of the embedded models unpack to some 20 MB; a
+# pack 40 times larger was not written by this project.
 MOST_BYTES = 800_000_000
 _ELEMENT = re.compile(
     r'<script type="text/plain" class="pack" id="pack-([\w.-]+)">([A-Za-z0-9+/=]*)</script>',
@@ -26,18 +26,18 @@ _ELEMENT = re.compile(
 
 
 class PackError(TinyAblationError):
-    """A pack that cannot be opened; the message says which and why."""
+    """A pack cannot be opened or written; the message says which and why."""
 
 
 def pack(text: str) -> str:
-    """`text` compressed, in the letters of Base64."""
+    """`text`, compressed and encoded in Base64."""
     press = zlib.compressobj(LEVEL, zlib.DEFLATED, _RAW)
     data = press.compress(text.encode("utf-8")) + press.flush()
     return base64.b64encode(data).decode("ascii")
 
 
 def unpack(letters: str, name: str = "pack") -> str:
-    """The text of a pack; PackError where it is broken, or larger than any page has."""
+    """The text of a pack; PackError if it is broken or unpacks to more than MOST_BYTES."""
     try:
         press = zlib.decompressobj(_RAW)
         data = press.decompress(base64.b64decode(letters, validate=True), MOST_BYTES)
@@ -50,17 +50,20 @@ def unpack(letters: str, name: str = "pack") -> str:
 
 
 def element(name: str, content: str | Mapping[str, object]) -> str:
-    """The element of a page that holds a pack: of text, or of a mapping as JSON.
+    """The HTML element that holds a pack of text, or of a mapping as JSON.
 
-    Raises PackError for a name of other than letters, digits, dots, hyphens and underscores.
+    Raises PackError if the name has characters other than letters, digits, dots, hyphens and
+    underscores.
     """
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     made = f'<script type="text/plain" class="pack" id="pack-{name}">{pack(text)}</script>'
     if not _ELEMENT.fullmatch(made):
-        raise PackError(f"{name!r} is no name of a pack: letters, digits, dots and hyphens only")
+        raise PackError(
+            f"{name!r} is not a valid pack name: use letters, digits, dots, hyphens and underscores"
+        )
     return made
 
 
 def packs(page: str) -> dict[str, str]:
-    """The packs of a page, still closed, by name."""
+    """The packs of a page by name, still packed."""
     return {found[1]: found[2] for found in _ELEMENT.finditer(page)}

@@ -11,8 +11,8 @@
         columns=["last", "subject"], rows=["0", "1"], values=[[0.1, None], [0.9, 0.2]],
     )
 
-Plain data only; what they look like is the report's affair (tinyablation/report/curves.py,
-forest_plots.py, charts.py).
+Plain data only; the report decides how they look (tinyablation/report/curves.py, forest_plots.py,
+charts.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from tinyablation.records.plain import Number, Plain
 
-# Lines that can still be told apart on one chart by marker, dash and label.
+# As many lines as marker, dash and label can distinguish on one chart.
 MOST_SERIES = 12
 _Name = Annotated[str, Field(min_length=1)]
 
@@ -35,7 +35,7 @@ class Token(Plain):
 
 
 class TokensPanel(Plain):
-    """Tokens side by side, a column per heading ("top", "bottom"), in the order given."""
+    """Columns of tokens side by side, one per heading ("top", "bottom"), in the order given."""
 
     kind: Literal["tokens"] = "tokens"
     title: _Name
@@ -49,7 +49,7 @@ class TokensPanel(Plain):
 
 
 class Series(Plain):
-    """One line of a curve: points in the order given, with an interval each or none at all."""
+    """One line of a curve: points in the order given, all with an interval or all without."""
 
     name: _Name
     x: Annotated[list[Number], Field(min_length=1)]
@@ -59,7 +59,7 @@ class Series(Plain):
 
     @classmethod
     def of(cls, name: str, x: Sequence[float], estimates: Sequence[Sequence[float]]) -> Self:
-        """A line of (estimate, low, high, ...) per x, as an Estimate or a detail holds them."""
+        """A line from one (estimate, low, high, ...) per x, such as an Estimate or a detail."""
         if any(len(estimate) < 3 for estimate in estimates):
             raise ValueError(f"series {name!r}: give (estimate, low, high) for every x")
         return cls(
@@ -73,7 +73,7 @@ class Series(Plain):
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"series {self.name!r} has one end of its intervals only")
+            raise ValueError(f"series {self.name!r} has only one end of its intervals")
         for label, values in (("y", self.y), ("low", self.low), ("high", self.high)):
             if values is not None and len(values) != len(self.x):
                 raise ValueError(
@@ -86,9 +86,9 @@ class Series(Plain):
 
 
 class CurvePanel(Plain):
-    """Lines over one axis: a dose response, a layer profile, a reliability curve.
+    """Lines over one x axis: a dose response, a layer profile, a reliability curve.
 
-    x and y are the labels of the axes, with their units.
+    x and y are the labels of the axes, with units.
     """
 
     kind: Literal["curve"] = "curve"
@@ -106,7 +106,7 @@ class CurvePanel(Plain):
 
 
 class ForestRow(Plain):
-    """One line of a forest plot: a figure, with its interval where it has one."""
+    """One row of a forest plot: a figure, with its interval if it has one."""
 
     name: _Name
     value: Number
@@ -116,16 +116,16 @@ class ForestRow(Plain):
     @model_validator(mode="after")
     def _has_both_ends(self) -> Self:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"{self.name!r} has one end of its interval only")
+            raise ValueError(f"{self.name!r} has only one end of its interval")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"{self.name!r} has an interval from {self.low} to {self.high}")
         return self
 
 
 class ForestPanel(Plain):
-    """Figures of one unit below each other, each with its interval: heads, sets, shares.
+    """A forest plot: figures of one unit, one per row, with intervals (heads, sets, shares).
 
-    unit: of the axis; bound: what they are held against, drawn as a line.
+    unit: unit of the axis; bound: the value they are compared with, drawn as a line.
     """
 
     kind: Literal["forest"] = "forest"
@@ -142,7 +142,7 @@ class ForestPanel(Plain):
         estimates: Mapping[str, Sequence[float]],
         bound: float | None = None,
     ) -> Self:
-        """A row per name: (value,) or (estimate, low, high, ...)."""
+        """A panel with one row per name, from (value,) or (estimate, low, high, ...)."""
         rows = []
         for name, estimate in estimates.items():
             if len(estimate) == 2:
@@ -153,9 +153,9 @@ class ForestPanel(Plain):
 
 
 class GridPanel(Plain):
-    """A figure for every row and column: layers by position, heads by heads. None: there is none.
+    """A figure for every row and column: layers by position, heads by heads; None: not measured.
 
-    x says what the columns are, y what the rows are; full shade is the largest figure, either sign.
+    x says what the columns are, y what the rows are. Full shade is the largest absolute figure.
     """
 
     kind: Literal["grid"] = "grid"
@@ -172,7 +172,7 @@ class GridPanel(Plain):
         if len(self.values) != len(self.rows) or shape != {len(self.columns)}:
             raise ValueError(
                 f"the grid {self.title!r} has {len(self.rows)} rows and {len(self.columns)} "
-                f"columns, and values of {len(self.values)} x {sorted(shape)}"
+                f"columns, but values of {len(self.values)} x {sorted(shape)}"
             )
         return self
 

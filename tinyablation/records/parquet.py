@@ -1,4 +1,4 @@
-"""Records as the bytes of JSON and Parquet files, plain values in and out (see records.py)."""
+"""Records to and from the bytes of JSON and Parquet files, as plain values (see records.py)."""
 
 import io
 import json
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def from_json(data: bytes) -> Any:
-    """The value in the bytes of a JSON file; ValueError where it is none, or holds NaN."""
+    """The value in the bytes of a JSON file; ValueError if they are not JSON or hold NaN."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, which is no number")
+        raise ValueError(f"it holds {constant}, which is not a finite number")
 
     return json.loads(data.decode("utf-8"), parse_constant=refuse)
 
@@ -23,9 +23,9 @@ def to_parquet(
     numbers: Collection[str],
     counts: Collection[str],
 ) -> bytes:
-    """A table of a column per description, one row a record; what is nested is JSON text.
+    """The bytes of a Parquet table with a column per description and a row per record.
 
-    The table's metadata holds schema_version and session (JSON).
+    Nested values become JSON text. The table's metadata holds schema_version and session (JSON).
     """
     import pyarrow
     import pyarrow.parquet
@@ -53,7 +53,7 @@ def to_parquet(
 
 
 def from_parquet(data: bytes, nested: Collection[str]) -> dict[str, Any]:
-    """What such a table was made of; ValueError where it is none."""
+    """The content that to_parquet wrote; ValueError if the bytes are not such a table."""
     import pyarrow
     import pyarrow.parquet
 

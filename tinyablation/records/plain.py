@@ -1,7 +1,7 @@
-"""Plain values: what may stand in a record, on a pytest report or in a JSON file.
+"""Plain values: those allowed in a record, on a pytest report and in a JSON file.
 
 Python and JSON types only: no numpy scalars, no NaN. A numpy scalar on a pytest report makes xdist
-lose that report, so claims pass what they record through `plain` first.
+lose that report, so claims pass everything they record through `plain` first.
 """
 
 import math
@@ -24,11 +24,11 @@ def plain(value: Any, where: str = "value") -> Any:
     """`value` with plain Python and JSON types only, for pytest reports and record files.
 
     numpy scalars and arrays (anything with `.tolist()`), tuples, mappings with text keys and
-    pydantic models are converted; lone surrogates in text become visible escapes, for no file can
-    hold them.
+    pydantic models are converted. Lone surrogates in text become visible escapes, because UTF-8
+    cannot encode them.
 
-    Raises RecordError, naming the path of keys (`details.per_head[3]`), for NaN and infinity and
-    for anything else.
+    Raises RecordError, which names the path of keys (`details.per_head[3]`), for NaN, infinity and
+    any other type.
     """
     if value is None or type(value) in (bool, int):
         return value
@@ -63,7 +63,7 @@ def plain(value: Any, where: str = "value") -> Any:
 
 
 class Plain(BaseModel):
-    """Base of what is recorded: frozen, no unknown fields, plain values only."""
+    """Base class of everything recorded: frozen, no unknown fields, plain values only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

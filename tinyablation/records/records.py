@@ -1,7 +1,7 @@
-"""The data file of a session: one record per claim, model and condition, and where it came from.
+"""The data file of a session: one record per claim, model and condition, and its provenance.
 
-Written once per session as `records.json` (everything) and `records.parquet` (one row a record, for
-notebooks); the report is a pure function of it. Everything in it is plain JSON (see
+Written once per session as `records.json` (everything) and `records.parquet` (one row per record,
+for notebooks); the report is a pure function of it. All values are plain JSON (see
 tinyablation/records/plain.py).
 """
 
@@ -34,7 +34,8 @@ from tinyablation.records.trust import (
 # 2: protocols, panels, and published figures with unit, interval and quantity.
 # 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
 SCHEMA_VERSION = 3
-# Of the schema before, too: all that 3 added may be missing. So an older report can be a baseline.
+# Schema 2 can be read too, because every field that 3 added is optional: an older report can
+# serve as a baseline.
 READABLE = (2, SCHEMA_VERSION)
 
 Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
@@ -46,11 +47,11 @@ PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 class PublishedFigure(Plain):
-    """One figure of the literature to stand beside a measured one.
+    """One published figure to show beside a measured one.
 
     low and high are its published interval, if there is one. quantity says which figure of a record
-    it is to be compared with: "effect", or the name of a detail ("effects/0:4": the entry "0:4" of
-    the detail "effects").
+    to compare it with: "effect", or the name of a detail ("effects/0:4": the entry "0:4" of the
+    detail "effects").
     """
 
     model: str
@@ -77,7 +78,7 @@ class Heatmap(Plain):
 
 
 class Extreme(Plain):
-    """A prompt whose logit difference an intervention moved much, either way."""
+    """A prompt whose logit difference an intervention raised or lowered strongly."""
 
     prompt: str
     target: str
@@ -88,7 +89,7 @@ class Extreme(Plain):
 
 
 class Record(Plain):
-    """What one claim came to, for one model under one condition."""
+    """The result of one claim for one model under one condition."""
 
     claim: str = Field(description="ledger id, such as H1.1")
     family: str = Field(description="hypothesis family, such as H1")
@@ -163,7 +164,7 @@ class Record(Plain):
 
     @property
     def command(self) -> str:
-        """The shell command that runs this test case again."""
+        """The shell command that reruns this test case."""
         asked = self.screened[0].asked if self.screened else None
         return rerun_command(self.test, self.protocol, self.options, screen=asked)
 
@@ -171,7 +172,7 @@ class Record(Plain):
 def rerun_command(
     test: str, protocol: ProtocolName, options: Sequence[str], *, screen: str | None
 ) -> str:
-    """The shell command that runs one test case alone. screen: the value of --screen, if any."""
+    """The shell command that runs one test case alone. screen: the value of --screen or None."""
     chosen = [] if protocol == "corrected" else ["--protocol", protocol]
     if screen is not None:
         chosen += ["--screen", screen]
@@ -179,7 +180,7 @@ def rerun_command(
 
 
 class Competence(Plain):
-    """How well a model does one kind of example (a truth x operator cell) unharmed."""
+    """How well the unhooked model does on one kind of example (a truth x operator cell)."""
 
     n: Count
     accuracy: Annotated[Number, Field(ge=0, le=1)]
@@ -187,7 +188,7 @@ class Competence(Plain):
 
 
 class SessionModel(Plain):
-    """A model of the session, and what it can do without any intervention."""
+    """A model of the session and its competence without any intervention."""
 
     id: str
     title: str
@@ -200,10 +201,10 @@ class SessionModel(Plain):
 
 
 class Source(Plain):
-    """One of the sessions that were merged into another. name: what records call it.
+    """One of the sessions merged into another. name: how records refer to it.
 
-    records: cells it had; kept: those of them that are shown as its own (the others agree with a
-    cell of an earlier source).
+    records: number of its cells; kept: how many of them are shown as its own (the others agree with
+    a cell of an earlier source).
     """
 
     name: str
@@ -219,7 +220,7 @@ class Source(Plain):
 
 
 class Session(Plain):
-    """Where the records came from. Times are UTC, ISO 8601."""
+    """The provenance of the records. Times are UTC, ISO 8601."""
 
     started: str
     finished: str | None = None
@@ -248,7 +249,7 @@ class Session(Plain):
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from start to finish; None while it is not finished."""
+        """Seconds from start to finish; None if the session has not finished."""
         if self.finished is None:
             return None
         began, ended = map(datetime.fromisoformat, (self.started, self.finished))
@@ -265,7 +266,7 @@ class RecordFile(Plain):
     def ordered(self) -> list[Record]:
         """The records by claim, test, model (in the session's order) and condition.
 
-        Workers finish in any order; this one does not depend on it.
+        The order does not depend on the order in which workers finish.
         """
         models = {model.id: rank for rank, model in enumerate(self.session.models)}
         conditions = {name: rank for rank, name in enumerate(CONDITIONS)}
@@ -315,7 +316,7 @@ _COUNTS = ("n_examples", "n_clusters")
 
 
 def content_of(file: RecordFile) -> dict[str, Any]:
-    """What a records.json holds: plain values, records in their canonical order."""
+    """The content of a records.json: plain values, records in their canonical order."""
     content: dict[str, Any] = plain(file, "records")
     content["records"] = plain(file.ordered(), "records")
     return content
@@ -324,10 +325,10 @@ def content_of(file: RecordFile) -> dict[str, Any]:
 def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
     """Write `records.json` and `records.parquet` under `folder`; returns their paths.
 
-    Both are complete before either replaces an older one, and each replaces it in one step. Records
-    are written in their canonical order. In the Parquet file, what is nested (NESTED) is JSON
-    text, each column says what it holds in its metadata, and the table's metadata holds
-    schema_version and session (JSON).
+    Both are complete before either replaces an older file, and each replacement is atomic. Records
+    are written in their canonical order. In the Parquet file nested fields (NESTED) are JSON text,
+    each column has a description in its metadata, and the table's metadata holds schema_version
+    and session (JSON). Raises RecordError for values that cannot be recorded.
     """
     content = content_of(file)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
@@ -352,8 +353,8 @@ def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
 def read_records(path: Path) -> RecordFile:
     """The session in `path`: records.json, records.parquet, or a folder that holds records.json.
 
-    Raises RecordError, naming the file and the cause, when it is missing, broken or of a newer
-    schema.
+    Raises RecordError, which names the file and the cause, if it is missing, broken or of a schema
+    that this version cannot read.
     """
     if path.is_dir():
         path = path / "records.json"
@@ -369,7 +370,7 @@ def read_records(path: Path) -> RecordFile:
 
 
 def parse_records(data: bytes, path: Path) -> RecordFile:
-    """The session in the bytes of a records.json; `path` is where they are from, for errors.
+    """The session in the bytes of a records.json; `path` is their origin, for error messages.
 
     Raises RecordError, as read_records does.
     """

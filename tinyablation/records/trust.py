@@ -1,7 +1,7 @@
-"""What is recorded of how far a verdict can be trusted, beside its figures.
+"""Records of how far a verdict can be trusted: robustness, counterexamples, checks, multiplicity.
 
-Plain data only: tinyablation/analysis/multiverse.py, counterexamples.py, hook_backends.py and
-false_discovery.py fill it, the report shows it.
+Plain data only: analysis/multiverse.py, analysis/counterexamples.py, engine/hook_backends.py and
+sessions/false_discovery.py fill it in; the report shows it.
 """
 
 from typing import Annotated
@@ -14,7 +14,7 @@ Probability = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Multiverse(Plain):
-    """The same claim judged by every defensible analysis, and how many come to its verdict.
+    """The claim judged by every defensible analysis, and how many of them reach its verdict.
 
     by_choice: factor ("method") -> option ("mean") -> [how many agreed, how many were made].
     not_made: analysis or option -> why it cannot be made for this claim.
@@ -29,7 +29,7 @@ class Multiverse(Plain):
 
     @property
     def share(self) -> float | None:
-        """The share of analyses that agree; None where none could be made."""
+        """The share of analyses that agree; None if none could be made."""
         return self.agreed / self.n if self.n else None
 
     @property
@@ -41,8 +41,8 @@ class Multiverse(Plain):
 class Counterexample(Plain):
     """A prompt on which a supported claim fails.
 
-    choices: what the prompt is made of, by name ("prefix", "frame", "subject"), as the grammar has
-    it; clean_ld and delta in logits. shrunk: no simpler choice of the grammar fails as well.
+    choices: the grammar's choices that make up the prompt, by name ("prefix", "frame", "subject");
+    clean_ld and delta in logits. shrunk: no simpler choice of the grammar fails too.
     """
 
     prompt: str
@@ -55,9 +55,9 @@ class Counterexample(Plain):
 
 
 class Boundary(Plain):
-    """What a search of the condition's prompt grammar found where a supported claim does not hold.
+    """Where a supported claim fails, as found by searching the condition's prompt grammar.
 
-    grammar: how many prompts the grammar has; searched: how many of them were measured; failed: on
+    grammar: number of prompts in the grammar; searched: how many of them were measured; failed: on
     how many of those the claim fails; rule: when it counts as failing on one prompt. parts: choice
     ("frame") -> option -> [how many failed, how many were measured].
     """
@@ -73,9 +73,10 @@ class Boundary(Plain):
 class BackendCheck(Plain):
     """The change that a claim rests on, measured on a sample without this project's engine.
 
-    backend: "TransformerBridge hooks" or "Hugging Face hooks". largest: between any two changes of
-    the logit difference, engine's and backend's, in logits; tolerance: what is let pass, in logits;
-    where: the worst example and intervention, for a reader. run: the run directory it is part of.
+    backend: "TransformerBridge hooks" or "Hugging Face hooks". largest: the largest disagreement
+    between engine and backend on a change of the logit difference, in logits; tolerance: the
+    largest allowed, in logits; where: the worst example and intervention, for a reader. run: the
+    run directory that was checked.
     """
 
     backend: str
@@ -92,10 +93,10 @@ class BackendCheck(Plain):
 
 
 class Multiplicity(Plain):
-    """All tests of a session together: false discovery rate under any dependence.
+    """False discovery rate over all tests of a session, valid under any dependence.
 
     Benjamini and Yekutieli (2001), at level alpha, over the n tests that have a p. A discovery is a
-    supported cell whose p_adjusted is at most alpha. lost: supported cells that are none.
+    supported cell whose p_adjusted is at most alpha. lost: supported cells that are no discovery.
     """
 
     alpha: Probability
@@ -103,14 +104,14 @@ class Multiplicity(Plain):
     supported: Count
     discoveries: Count
     lost: Count
-    largest_p: Probability | None = None  # that still is a discovery
+    largest_p: Probability | None = None  # among discoveries
 
 
 class NoiseRow(Plain):
     """How far arithmetic alone moved an effect on one device in one dtype, over a session's runs.
 
-    All in logits, the largest seen: repeat, the same batch again; shape, other batches of the same
-    prompts; reference, against the trusted device and dtype (None where it is that itself).
+    The largest differences seen, in logits: repeat, the same batch again; shape, other batches of
+    the same prompts; reference, against the trusted device and dtype (None on that device itself).
     """
 
     device: str
@@ -122,10 +123,10 @@ class NoiseRow(Plain):
 
 
 class Unmeasured(Plain):
-    """Of the heads that a screening passed over, those with an effect: in a sample, and at most.
+    """How many of the heads that a screening skipped have an effect: in a sample, and at most.
 
-    n: heads not measured; found of the `sampled` that were drawn and measured have the effect, so
-    that at most `most` of the n have it (exact, one-sided).
+    n: heads not measured; `found` of the `sampled` heads that were drawn and measured have the
+    effect, so at most `most` of the n have it (exact, one-sided).
     """
 
     n: Count
@@ -135,17 +136,18 @@ class Unmeasured(Plain):
 
     @property
     def share(self) -> float:
-        """`most` as a share of the heads not measured; 0 where all were."""
+        """`most` as a share of the heads not measured; 0 if all were measured."""
         return self.most / self.n if self.n else 0.0
 
 
 class Screened(Plain):
-    """That a sweep was screened: how many heads were measured, and what the others may hide.
+    """A screened sweep: how many heads were measured, and what the others may hide.
 
-    asked: as on the command line. measured: of n_heads; by_layer of them in layers measured whole,
-    by_score for their score, by_chance drawn from the rest. An effect counts above the floor, in
-    logits, on the confirmation split: raising LD, or lowering it. agreement: Spearman's correlation
-    of score and exact effect over those drawn; None for fewer than three.
+    asked: the value of --screen. measured: heads measured, of n_heads; by_layer of them in layers
+    measured whole, by_score for their score, by_chance drawn from the rest. An effect counts if it
+    exceeds the floor, in logits, on the confirmation split, by raising or by lowering LD.
+    agreement: Spearman's correlation of score and exact effect over those drawn; None if fewer than
+    three.
     """
 
     asked: str

@@ -133,7 +133,9 @@ def _begin(folder: Path, config: RunConfig) -> None:
     strange = sorted({path.name for path in folder.iterdir()} - set(FILES))
     if strange or (not (folder / CONFIG).exists() and any(folder.iterdir())):
         held = strange or sorted(path.name for path in folder.iterdir())
-        raise RunError(f"{folder}: holds {held}, but is no unfinished reading. {remedy(folder)}")
+        raise RunError(
+            f"{folder}: holds {held}, but is not an unfinished reading. {remedy(folder)}"
+        )
     for name in FILES[1:]:
         (folder / name).unlink(missing_ok=True)
     write_json(folder / CONFIG, config.model_dump(mode="json"))

@@ -29,7 +29,7 @@ def read_session(path: Path) -> RecordFile:
     closed = packs(page).get(RECORDS)
     if closed is None:
         raise SessionError(
-            f"{path}: holds no records: it is no page of claims, or one of an older version. Give "
-            "the records.json that lies beside it"
+            f"{path}: holds no records: it is not a page of claims, or one of an older version. "
+            "Give the records.json that lies beside it"
         )
     return parse_records(unpack(closed, str(path)).encode("utf-8"), path)

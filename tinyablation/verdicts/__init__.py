@@ -1,1 +1,1 @@
-"""Rules of judgement, and what was predicted."""
+"""Rules that turn figures into verdicts, and the registered predictions."""

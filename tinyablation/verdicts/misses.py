@@ -8,9 +8,9 @@
     predicted = "inconclusive"
     found = "refuted"
 
-A prediction is never edited, so a miss stays one for good. What is listed is known: the cell is
-xfailed, strictly, and one that comes to another verdict than `found` fails. A line that matches no
-cell, or whose prediction is another now, is an error.
+A prediction is never edited, so a miss remains a miss. A listed cell is a known miss: its test is
+xfailed (strict), and it fails if its verdict is not `found`. A line that matches no cell, or whose
+prediction has changed, is an error.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ MISSES = "misses.toml"
 
 
 class Miss(BaseModel):
-    """One cell whose verdict is another than was predicted."""
+    """One cell whose verdict differs from its prediction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Miss(BaseModel):
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
-        """What it is matched by: claim, test, model, condition."""
+        """The key that cells are matched by: claim, test, model, condition."""
         return self.claim, self.test, self.model, self.condition
 
 
@@ -52,7 +52,7 @@ class Misses(NamedTuple):
     def unmatched(
         self, cells: Iterable[tuple[str, str, str, str]], models: Iterable[str]
     ) -> list[str]:
-        """The lines about these models that match none of the cells, for a reader."""
+        """The lines about these models that match none of the cells, as text for messages."""
         known, asked = set(cells), set(models)
         return [
             " ".join(miss.cell)
@@ -62,7 +62,7 @@ class Misses(NamedTuple):
 
 
 def load_misses(path: Path) -> Misses:
-    """Read the file; ExpectationError names file and entry. No file, no misses."""
+    """Read the file; a missing file holds no misses. ExpectationError names file and entry."""
     if not path.exists():
         return Misses(path, {})
     _, document = read_toml(path)
@@ -80,5 +80,5 @@ def load_misses(path: Path) -> Misses:
         if miss.predicted == miss.found:
             raise ExpectationError(f"{path}: miss {number}: found is what was predicted")
         if found.setdefault(miss.cell, miss) is not miss:
-            raise ExpectationError(f"{path}: miss {number}: {' '.join(miss.cell)} stands twice")
+            raise ExpectationError(f"{path}: miss {number}: {' '.join(miss.cell)} is listed twice")
     return Misses(path, found)

@@ -1,6 +1,6 @@
-"""What is known beforehand: registered verdicts, the heads claims are about, published figures.
+"""Registered beforehand: predicted verdicts, the heads that claims are about, published figures.
 
-Three TOML files under claims/, all read at test collection, hence nothing heavy is imported.
+Three TOML files under claims/, all read at test collection, so nothing heavy is imported.
 
     predictions.toml   "H1.1" = { "*-plain" = "refuted", "tiny-*" = "supported" }
     subjects.toml      [tiny-gpt2]
@@ -36,51 +36,51 @@ from tinyablation.spelling import did_you_mean
 from tinyablation.verdicts.verdicts import STATUSES, Status
 
 CLAIM = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?")  # H1.1, OV.3
-_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # what a cell id holds, and fnmatch's own signs
+_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")  # the characters of cell ids and of fnmatch
 _REGISTERED = "registered"
-CHANGED = "changed after"  # how the reason of a prediction begins that is younger than its figures
+CHANGED = "changed after"  # begins the reason of a prediction edited after its measurement
 
 Cell = tuple[str, str, str | None]  # claim, model, condition
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class ExpectationError(TinyAblationError):
-    """A file of expectations is wrong; the message names file, line, entry and what to do."""
+    """A file of expectations is invalid; the message names file, line, entry and what to do."""
 
 
 # --- predictions.toml ----------------------------------------------------------------------------
 
 
 class Prediction(NamedTuple):
-    """The verdict registered for a cell, and why it is expected ("" where not said)."""
+    """The verdict registered for a cell, and why it is expected ("" if no reason is given)."""
 
     verdict: Status
     reason: str = ""
 
     @property
     def is_changed(self) -> bool:
-        """Whether its reason says that it is not what was registered before the measurement."""
+        """Whether its reason says that it was edited after the measurement."""
         return self.reason.startswith(CHANGED)
 
 
 class Predictions(NamedTuple):
-    """Registered verdicts: claim -> patterns in file order, of which the first to match decides."""
+    """Registered verdicts: claim -> patterns in file order; the first that matches decides."""
 
     path: Path
     claims: Mapping[str, Mapping[str, Prediction]]
     registered: Mapping[str, str]
 
     def for_cell(self, claim: str, model: str, condition: str | None) -> Prediction | None:
-        """What is registered for a cell; None where nothing is.
+        """The prediction for a cell; None if nothing is registered.
 
-        Patterns are matched against "model-condition" and against the model id; condition None or
-        "all" (a claim that spans conditions) leaves the model id alone.
+        Patterns are matched against "model-condition" and against the model id. If condition is
+        None or "all" (a claim that spans conditions), only against the model id.
         """
         pattern = self._deciding(claim, model, condition)
         return None if pattern is None else self.claims[claim][pattern]
 
     def unused(self, cells: Iterable[Cell]) -> list[tuple[str, str]]:
-        """(claim, pattern) that decide none of the cells, be it that an earlier pattern does."""
+        """The (claim, pattern) pairs that decide none of the cells."""
         deciding = {(cell[0], self._deciding(*cell)) for cell in cells}
         every = (
             (claim, pattern) for claim, patterns in self.claims.items() for pattern in patterns
@@ -89,7 +89,7 @@ class Predictions(NamedTuple):
 
     @property
     def content_hash(self) -> str:
-        """sha256 (64 hex digits) of what is registered: not of newlines, comments or layout."""
+        """sha256 (64 hex digits) of what is registered, ignoring newlines, comments and layout."""
         claims = {
             claim: [[pattern, *prediction] for pattern, prediction in self.claims[claim].items()]
             for claim in sorted(self.claims)
@@ -138,12 +138,13 @@ def load_predictions(path: str | Path) -> Predictions:
 def _prediction(entry: object, pattern: str, where: str) -> Prediction:
     if not _PATTERN.fullmatch(pattern):
         raise ExpectationError(
-            f'{where}: {pattern!r} is no pattern of model or cell ids; write one such as "tiny-*"'
+            f"{where}: {pattern!r} is not a pattern of model or cell ids; write one such as "
+            '"tiny-*"'
         )
     where = f"{where}, {pattern!r}"
     table = {"verdict": entry} if isinstance(entry, str) else entry
     if not isinstance(table, dict):
-        raise ExpectationError(f"{where}: {entry!r} is no verdict; {did_you_mean('', STATUSES)}")
+        raise ExpectationError(f"{where}: {entry!r} is not a verdict; {did_you_mean('', STATUSES)}")
     _refuse_unknown(table, Prediction._fields, where)
     verdict, reason = table.get("verdict"), table.get("reason", "")
     if not isinstance(reason, str):
@@ -153,7 +154,9 @@ def _prediction(entry: object, pattern: str, where: str) -> Prediction:
             return Prediction(status, reason)
     if verdict is None:
         raise ExpectationError(f"{where}: no verdict; {did_you_mean('', STATUSES)}")
-    raise ExpectationError(f"{where}: {verdict!r} is no verdict; {did_you_mean(verdict, STATUSES)}")
+    raise ExpectationError(
+        f"{where}: {verdict!r} is not a verdict; {did_you_mean(verdict, STATUSES)}"
+    )
 
 
 def _registered(value: object, place: str) -> dict[str, str]:
@@ -182,7 +185,7 @@ _TomlHead = Annotated[Head, BeforeValidator(Head.parse)]
 
 
 class _Heads(BaseModel):
-    """Heads that claims speak of, and how they are known."""
+    """Heads that claims are about, and how they were identified."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -203,22 +206,22 @@ class _Heads(BaseModel):
                     f"{len(set(heads))}"
                 )
             if heads and self.suppressor not in heads:
-                raise ValueError(f"{name} must hold the suppressor {self.suppressor.label}")
+                raise ValueError(f"{name} must contain the suppressor {self.suppressor.label}")
         return self
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """Every head named here; one that stands in several places so often."""
+        """Every head named here, repeated if it is named in several places."""
         return (self.suppressor, *self.trio, *self.pair)
 
 
 class Subject(_Heads):
-    """The heads that claims about one model speak of, and how they are known.
+    """The heads that claims about one model are about, and how they were identified.
 
-    suppressor leads; trio is three distinct heads with the suppressor among them, pair two of them,
-    or empty; receiver is the layer that a mediated path leads to (default: the middle layer).
-    reference: the model whose named head this one's is compared with. claims: other heads for
-    single claims, by ledger id, where sources contradict each other.
+    suppressor leads; trio: three distinct heads including the suppressor; pair: two such heads;
+    either may be empty. receiver: the layer that a mediated path leads to (default: the middle
+    layer). reference: the model with whose named head this one's is compared. claims: other heads
+    for single claims, by ledger id, where sources contradict each other.
     """
 
     reference: Annotated[str, Field(min_length=1)] | None = None
@@ -229,11 +232,11 @@ class Subject(_Heads):
     def _claims_are_ids(cls, claims: Mapping[str, _Heads]) -> Mapping[str, _Heads]:
         for claim in claims:
             if not CLAIM.fullmatch(claim):
-                raise ValueError(f'{claim!r} is no claim id; write it quoted, such as "H1.6"')
+                raise ValueError(f'{claim!r} is not a claim id; write it quoted, such as "H1.6"')
         return claims
 
     def for_claim(self, claim: str) -> "Subject":
-        """The heads that one claim is about: its own where it has some, else the model's."""
+        """The heads that one claim is about: its own if it has any, else the model's."""
         own = self.claims.get(claim)
         return self if own is None else self.model_copy(update={**dict(own), "claims": {}})
 
@@ -245,30 +248,32 @@ class Subjects(NamedTuple):
     subjects: Mapping[str, Subject]
 
     def for_model(self, model: str) -> Subject | None:
-        """The heads declared for a model; None where there are none."""
+        """The heads declared for a model; None if there are none."""
         return self.subjects.get(model)
 
     def check_shape(self, model: str, n_layers: int, n_heads: int) -> None:
-        """ExpectationError if a head or layer named for a model is none of so many."""
+        """Raise ExpectationError if the model has no such head or layer as is named for it."""
         found = self.subjects.get(model)
         for each in () if found is None else (found, *found.claims.values()):
             beyond = [
                 head.label for head in each.heads if head.layer >= n_layers or head.head >= n_heads
             ]
-            # A path may lead to the stream after the last layer, too.
+            # A path may also lead to the stream after the last layer.
             if each.receiver is not None and each.receiver > n_layers:
                 beyond.append(f"receiver {each.receiver}")
             if beyond:
                 raise ExpectationError(
                     f"{self.path}: model {model!r} has {n_layers} layers of {n_heads} heads, "
-                    f"counted from 0, and {beyond[0]} is none of them; name heads of the model "
-                    "that was loaded, or load the model that is meant"
+                    f"counted from 0, and {beyond[0]} is not among them; name heads of the model "
+                    "that was loaded, or load the intended model"
                 )
 
 
 def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Subjects:
-    """Read subjects.toml: one table per model id; these and references must be among `models`
-    where given."""
+    """Read subjects.toml: one table per model id.
+
+    If `models` is given, model ids and references must be among them.
+    """
     path = Path(path)
     text, document = read_toml(path)
     subjects = {}
@@ -276,13 +281,13 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
         place = _place(path, text, model)
         if models is not None and model not in models:
             raise ExpectationError(
-                f"{place}: {model!r} is no registered model; {did_you_mean(model, models)}"
+                f"{place}: {model!r} is not a registered model; {did_you_mean(model, models)}"
             )
         found = _validated(Subject, table, f"{place}: model {model!r}")
         if models is not None and found.reference not in (None, *models):
             raise ExpectationError(
                 f"{_place(path, text, model, 'reference')}: model {model!r}: reference "
-                f"{found.reference!r} is no registered model; "
+                f"{found.reference!r} is not a registered model; "
                 f"{did_you_mean(found.reference, models)}"
             )
         subjects[model] = found
@@ -293,9 +298,9 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
 
 
 class Figure(BaseModel):
-    """One figure of the literature: a number in `unit`, or text where it was given as such.
+    """One published figure: a number in `unit`, or text if it was published as text.
 
-    low and high: its published interval. quantity: which figure of a record is the same finding:
+    low and high: its published interval. quantity: the figure of a record that measures the same:
     "effect", or the name of a detail ("effects/0:4": entry "0:4" of the detail "effects").
     """
 
@@ -328,31 +333,31 @@ class Figure(BaseModel):
         known = (*CONDITIONS, ALL_CONDITIONS)
         if self.condition not in known:
             raise ValueError(
-                f"{self.condition!r} is no condition; {did_you_mean(self.condition, known)}"
+                f"{self.condition!r} is not a condition; {did_you_mean(self.condition, known)}"
             )
         return self
 
 
 class Published(NamedTuple):
-    """The figures of the literature, in file order."""
+    """The published figures, in file order."""
 
     path: Path
     figures: tuple[Figure, ...]
 
     def for_claim(self, claim: str) -> list[Figure]:
-        """The figures published for a claim, in file order; none is an empty list."""
+        """The figures published for a claim, in file order; an empty list if there are none."""
         return [figure for figure in self.figures if figure.claim == claim]
 
 
 def load_published(path: str | Path) -> Published:
-    """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one a line."""
+    """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one per line."""
     path = Path(path)
     text, document = read_toml(path)
     _refuse_unknown(document, ("figure",), str(path))
     tables = document.get("figure", [])
     if not isinstance(tables, list):
         raise ExpectationError(f"{_place(path, text, 'figure')}: write [[figure]], not [figure]")
-    # tomllib tells no lines: a figure begins with its header, or with the brace of its own line.
+    # tomllib gives no line numbers: a figure starts at its header or at the brace of its line.
     starts = ("[[figure]]", "{")
     begins = [n for n, line in enumerate(text.splitlines(), 1) if line.strip().startswith(starts)]
     figures = []
@@ -378,12 +383,12 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # A key given twice is one of these too; the error says at which line.
+        # Duplicate keys end here too; the error gives the line.
         raise ExpectationError(f"{path}: not valid TOML: {error}") from error
 
 
 def _place(path: Path, text: str, *keys: str) -> str:
-    """file:line of nested keys as far as they can be found; tomllib does not tell."""
+    """file:line of nested keys, found by search because tomllib gives no line numbers."""
     found = 0
     for key in keys:
         name = re.escape(key)
@@ -399,8 +404,8 @@ def _place(path: Path, text: str, *keys: str) -> str:
 def _check_claim(claim: str, where: str) -> None:
     if not CLAIM.fullmatch(claim):
         raise ExpectationError(
-            f'{where}: {claim!r} is no claim id; write it quoted, such as "H1.1" (letters, number, '
-            "dot, number)"
+            f'{where}: {claim!r} is not a claim id; write it quoted, such as "H1.1" (letters, '
+            "number, dot, number)"
         )
 
 

@@ -1,6 +1,6 @@
-"""What a measurement says about a claim: supported, refuted, inconclusive or blocked, and why.
+"""Verdicts: whether a measurement leaves a claim supported, refuted, inconclusive or blocked.
 
-Cheap to import: the words are needed at test collection, numpy is not.
+Cheap to import: test collection needs the statuses, but not numpy.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 Status = Literal["supported", "refuted", "inconclusive", "blocked"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-# An effect must exceed this share of the clean logit difference. Untreated models have many heads
-# with intervals above zero but effects of 2-6 % of it, another head for every training seed; with
-# the interval's lower bound above 5 %, 0 of 8 untreated models had a layer-0 suppressor.
+# An effect must exceed this share of the clean logit difference. Models without a plant have many
+# heads with intervals above zero but effects of 2-6 % of it, a different head for every training
+# seed. With the interval's lower end above 5 %, 0 of 8 such models had a layer-0 suppressor.
 EFFECT_SHARE = 0.05
-# Corrected p above which an effect is not told from the null: the field's convention, and the
-# complement of the 95 % of our intervals.
+# Corrected p above which an effect is not significant: the field's convention, and the complement
+# of the 95 % of our intervals.
 ALPHA = 0.05
-# Margins this close are equally near to a floor: in float32 batch shape was seen to move a figure
-# by 1e-5 logits at most, and margins are of means.
+# Margins this close count as equal: in float32 the batch shape moved a figure by at most 1e-5
+# logits, and margins are of means.
 AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
 
 
 class VerdictError(TinyAblationError):
-    """A judgement was asked for on figures that cannot be judged."""
+    """The figures cannot be judged: not finite, negative noise, no verdicts to combine."""
 
 
 class Noise(float):
-    """How far arithmetic alone moved a measured effect, in its unit, and on what that was seen.
+    """The numerical noise of a measured effect, in its unit, and where it was measured.
 
-    The number is that of the logit difference, in logits; `of` gives that of another column. where:
-    the device and dtype for a reader ("cuda in bfloat16"), "" where that is not known.
+    The number is the noise of the logit difference, in logits; `of` gives that of another column.
+    where: the device and dtype for a reader ("cuda in bfloat16"), "" if unknown.
     """
 
     where: str
@@ -53,16 +53,16 @@ class Noise(float):
         return made
 
     def of(self, column: str) -> Noise:
-        """That of a column of the table, in its unit; of one that was not looked at, that of LD."""
+        """The noise of a column, in its unit; that of LD if the column's was not measured."""
         return Noise(self.columns.get(column, float(self)), self.where, self.columns)
 
 
 class Floor(float):
-    """A bound that an effect is held against, which knows the numerical noise of that effect.
+    """A bound that an effect is compared with, and the numerical noise of that effect.
 
     The number is the bound, in the effect's unit; noise is in the same unit. limited: the noise is
-    larger than what would count without it. Within the noise an effect is then neither above the
-    bound nor shown to be below it: 0 and the bound itself cannot be told apart there.
+    larger than the effect that would count without it. An effect within the noise is then neither
+    above the bound nor shown to be below it, because 0 and the bound cannot be distinguished.
     """
 
     noise: float
@@ -70,7 +70,7 @@ class Floor(float):
     limited: bool
 
     def __new__(cls, value: float, noise: float = 0.0, *, counts: float | None = None) -> Floor:
-        """counts: what would count if there were no noise; by default the bound."""
+        """counts: the effect that would count without noise; by default the bound."""
         _finite(bound=value, noise=noise)
         if noise < 0:
             raise VerdictError(f"noise {noise} must not be negative")
@@ -87,18 +87,18 @@ class Floor(float):
 
     @property
     def noise_said(self) -> str:
-        """The noise for a reader: "the numerical noise 0.120 of cuda in bfloat16"."""
+        """The noise as text: "the numerical noise 0.120 of cuda in bfloat16"."""
         where = f" of {self.where}" if self.where else ""
         return f"the numerical noise {figure(self.noise)}{where}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judgement with the figures it rests on; effect and floor in `unit`.
+    """A verdict with the figures it rests on; effect and floor in `unit`.
 
-    p_value is that of the claim as a whole, for the ledger of a session (false_discovery.py): of
-    everything that has to hold, the largest. None where some part of it is no test. details holds
-    further plain values; records.plain is the gate that checks them.
+    p_value is the p of the whole claim, for the session's ledger (false_discovery.py): the largest
+    over all parts that must hold; None if some part is not a test. details holds further plain
+    values, which records.plain checks.
     """
 
     status: Status
@@ -112,9 +112,9 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise VerdictError(f"{self.status!r} is no verdict; known: {', '.join(STATUSES)}")
+            raise VerdictError(f"{self.status!r} is not a verdict; known: {', '.join(STATUSES)}")
         if not self.reason.strip():
-            raise VerdictError(f"a verdict {self.status!r} needs its reason")
+            raise VerdictError(f"a verdict {self.status!r} needs a reason")
         _finite(floor=self.floor)
         _probability(self.p_corrected)
         _probability(self.p_value)
@@ -123,7 +123,7 @@ class Verdict:
 
 
 def figure(value: float) -> str:
-    """A number for a reader: three significant digits, 0.265, 1.48, -0.0012, 160."""
+    """A number as text with three significant digits: 0.265, 1.48, -0.0012, 160."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.2e}")))))
@@ -133,11 +133,11 @@ def figure(value: float) -> str:
 
 
 def effect_floor(clean_ld_mean: float, noise_floor: float, share: float = EFFECT_SHARE) -> Floor:
-    """The effect that counts, in logits: the larger of share * |clean LD| and the noise floor.
+    """The smallest effect that counts, in logits: the larger of share * |clean LD| and the noise.
 
     clean_ld_mean: mean clean logit difference; noise_floor: largest numerical noise measured for
-    the model's dtype and device. Both in logits. Where the noise is the larger, the floor is
-    limited: an effect under it is not shown to be small.
+    the model's dtype and device; both in logits. If the noise is larger, the floor is limited: an
+    effect below it is not shown to be small.
     """
     _finite(clean_ld_mean=clean_ld_mean, noise_floor=noise_floor, share=share)
     if noise_floor < 0 or share < 0:
@@ -156,11 +156,11 @@ def judge_above_floor(
     unit: str = "logits",
     details: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Is the effect above the floor?
+    """The verdict on "the effect is above the floor".
 
-    supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
-    whole interval is below the floor; else inconclusive. `what` begins the reason ("zeroing 0:2").
-    Under a limited Floor the interval must lie beyond the noise, on either side, to say either.
+    supported: the whole interval is above it, and p_corrected (if given) is at most alpha;
+    refuted: the whole interval is below it; else inconclusive. `what` begins the reason ("zeroing
+    0:2"). With a limited Floor either verdict needs an interval wholly beyond the noise.
     """
     bound = ("floor", floor, "above", "below")
     return _judge(effect, bound, p_corrected, alpha, what, unit, details)
@@ -176,19 +176,20 @@ def judge_below_ceiling(
     unit: str = "logits",
     details: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Is the effect below the ceiling? For claims that something is small, or a decrease.
+    """The verdict on "the effect is below the ceiling": that something is small, or a decrease.
 
-    supported: the whole interval is, and p_corrected (if given) is at most alpha; refuted: the
-    whole interval is above; else inconclusive. A limited Floor: as in judge_above_floor.
+    supported: the whole interval is below it, and p_corrected (if given) is at most alpha;
+    refuted: the whole interval is above it; else inconclusive. A limited Floor acts as in
+    judge_above_floor.
     """
     bound = ("ceiling", ceiling, "below", "above")
     return _judge(effect, bound, p_corrected, alpha, what, unit, details)
 
 
 def side_of(effect: Estimate, bound: float) -> str:
-    """Where the whole interval lies: "above" the bound, "below" it, or "" where it straddles it.
+    """Where the whole interval lies: "above" the bound, "below" it, or "" if it straddles it.
 
-    Of a limited Floor: "within the noise" where it would lie on one side but for the noise.
+    With a limited Floor: "within the noise" if it lies on one side but not beyond the noise.
     """
     side = "above" if effect.low > bound else "below" if effect.high < bound else ""
     if isinstance(bound, Floor) and bound.limited:
@@ -206,7 +207,7 @@ def _judge(
     unit: str,
     details: Mapping[str, Any] | None,
 ) -> Verdict:
-    """An effect against a bound: (its name, its value, the holding side, the failing side)."""
+    """Judge an effect against bound: (name, value, side that holds, side that fails)."""
     name, value, holding, failing = bound
     _finite(**{name: value}, estimate=effect.estimate, low=effect.low, high=effect.high)
     _probability(p_corrected)
@@ -243,10 +244,10 @@ def _judge(
 def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
     """One-sided p of "the effect lies above (or below) the bound", from its interval.
 
-    The interval inverted under Student's t on n_clusters - 1: the standard error is that of the
-    side which faces the bound, so that p is at most .025 exactly where that end of a 95 % interval
-    clears the bound. 1 where the noise of a limited Floor may have made the effect; None for an
-    interval of no width, which has no error to invert.
+    The interval is inverted under Student's t on n_clusters - 1. The standard error is that of the
+    side facing the bound, so p is at most .025 exactly if that end of a 95 % interval clears the
+    bound. Returns 1 if the noise of a limited Floor may explain the effect, and None for an
+    interval of zero width, which gives no standard error.
     """
     from tinyablation.statistics.student_t import student_above, student_quantile
 
@@ -254,7 +255,7 @@ def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
         return 1.0
     sign = 1.0 if holding == "above" else -1.0
     distance = sign * (effect.estimate - bound)
-    # Above the bound the lower end faces it; an estimate on the wrong side has the other end.
+    # The lower end faces a bound below the estimate, the upper end one above it.
     facing = effect.low if sign * distance > 0 else effect.high
     half = abs(effect.estimate - facing)
     if half == 0 or effect.n_clusters < 2:
@@ -264,7 +265,7 @@ def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
 
 
 def _of_all(parts: Sequence[float | None]) -> float | None:
-    """p of a claim that needs all of them: the largest (intersection-union, Berger 1982)."""
+    """p of a claim that needs all parts: the largest (intersection-union, Berger 1982)."""
     known = [p for p in parts if p is not None]
     return max(known) if known and len(known) == len(parts) else None
 
@@ -273,10 +274,9 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
     """The verdict on a claim that needs every one of `verdicts`.
 
     All supported: supported; else any refuted: refuted; else any blocked: blocked; else
-    inconclusive. The figures are those of `show`, if given; else of the verdict that decides: the
-    first of that status, or, when all are supported, the one nearest to its floor (of several as
-    near, the first: which of them rounding puts lower is the machine's choice). p_value is the
-    largest of all.
+    inconclusive. The figures are those of `show`, if given; else of the deciding verdict: the first
+    of that status, or, if all are supported, the one nearest to its floor. Among equally near ones
+    (AS_NEAR) the first is taken, so that rounding does not decide. p_value is the largest of all.
     """
     if not verdicts:
         raise VerdictError("no verdicts to combine: n = 0 supports nothing")
@@ -307,7 +307,7 @@ def _margin(verdict: Verdict) -> float:
 
 
 def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict:
-    """The claim cannot be judged here, and why (condition invalid for the model, no weights)."""
+    """The verdict that the claim cannot be judged here (invalid condition, missing weights)."""
     return Verdict("blocked", reason, details=dict(details or {}))
 
 
@@ -320,7 +320,7 @@ def refuted(
     unit: str = "logits",
     details: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """The claim does not hold, for a reason other than a floor (the wrong head leads)."""
+    """The verdict that the claim fails for a reason other than a floor (the wrong head leads)."""
     return Verdict("refuted", reason, effect, floor, p_corrected, unit, dict(details or {}))
 
 
@@ -332,4 +332,4 @@ def _finite(**figures: float | None) -> None:
 
 def _probability(p: float | None) -> None:
     if p is not None and not 0 <= p <= 1:
-        raise VerdictError(f"p_corrected or p_value is {p}; it lies between 0 and 1")
+        raise VerdictError(f"p_corrected or p_value is {p}; it must lie between 0 and 1")
