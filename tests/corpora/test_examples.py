@@ -424,10 +424,10 @@ def without(name: str) -> dict[str, Any]:
 BROKEN_ROWS = {  # what stands on line 2, and what the message must say after the line
     "not JSON": ('{"clean": ', "not JSON"),
     "an empty line": ("", "not JSON"),
-    "a list": ([1], "a JSON object is wanted, not list"),
+    "a list": ([1], "must be a JSON object, not list"),
     "a number of 5000 digits": ("9" * 5000, "not JSON"),
     "nested too deeply": ("[" * 100_000, "nested too deeply"),
-    "a field twice": ('{"clean": "a", "clean": "b"}', "field 'clean' stands there twice"),
+    "a field twice": ('{"clean": "a", "clean": "b"}', "field 'clean' occurs twice"),
     "a missing field": (without("fact_id"), "field 'fact_id' is missing"),
     "a missing answer": (without("foil"), "field 'foil' is missing"),
     "a handover row without a foil": ({"clean": "a"}, "field 'corrupt' is missing"),
@@ -445,7 +445,7 @@ BROKEN_ROWS = {  # what stands on line 2, and what the message must say after th
     "target and foil alike": ({**ROWS[1], "foil": " Alpha"}, "field 'foil': ' Alpha' is the targ"),
     "clean and corrupt alike": (
         {**ROWS[1], "corrupt": ROWS[1]["clean"]},
-        "field 'corrupt': the same text as clean",
+        "field 'corrupt': it equals the clean text",
     ),
     "half a surrogate pair": ({**ROWS[1], "null": "\ud800"}, "field 'null': .* surrogate"),
     "the prompt of line 1": (
@@ -503,7 +503,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 def test_both_formats_in_one_file_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "facts.jsonl", [ROWS[0], HANDOVER[1]])
-    with pytest.raises(CorpusError, match="facts.jsonl: some rows have ids and some have not"):
+    with pytest.raises(CorpusError, match="facts.jsonl: some rows have ids and some have none"):
         load_corpus(path)
 
 
@@ -568,9 +568,9 @@ BROKEN_SPLITS: dict[str, tuple[dict[str, Any], str]] = {
         {CONFIRMATION: [True]},
         "field 'confirmation': True is not a row",
     ),
-    "a row in both": ({CONFIRMATION: [0]}, "field 'confirmation': row 0 already stands in 'disc"),
-    "a row twice": ({CONFIRMATION: [1, 1]}, "field 'confirmation': row 1 already stands in 'conf"),
-    "no list": ({CONFIRMATION: 1}, "field 'confirmation': a list of row indices is wanted"),
+    "a row in both": ({CONFIRMATION: [0]}, "field 'confirmation': row 0 is already in 'disc"),
+    "a row twice": ({CONFIRMATION: [1, 1]}, "field 'confirmation': row 1 is already in 'conf"),
+    "no list": ({CONFIRMATION: 1}, "field 'confirmation': must be a list of row indices"),
     "an empty split": ({CONFIRMATION: []}, "field 'confirmation': no row is left in it"),
     "an empty first split": ({DISCOVERY: []}, "field 'discovery': no row is left in it"),
     "an unknown field": ({"sede": 1}, "field 'sede' is unknown; did you mean 'seed'"),
@@ -603,7 +603,7 @@ def test_a_missing_field_of_a_split_is_named(corpus: Corpus, tmp_path: Path, nam
     ("text", "message"),
     [
         ('{"seed": 0,\n]', "facts.split.json, line 2: not JSON"),
-        ("[]", "facts.split.json: a JSON object is wanted"),
+        ("[]", "facts.split.json: must be a JSON object"),
         ("[" * 100_000, "facts.split.json: nested too deeply"),
         ("9" * 5000, "facts.split.json: not JSON"),
     ],

@@ -234,7 +234,7 @@ DEFECTS = {  # what is replaced by what, and what the message must say
         "templates.toml",
         'rumor = "It is',
         'short = "It is',
-        "templates.toml: prefixes: 'short' stands under two tones",
+        "templates.toml: prefixes: 'short' is listed under two tones",
     ),
     "labels that are the same": (
         "templates.toml",

@@ -661,6 +661,6 @@ def test_corpora_made_elsewhere_are_adopted_as_they_are(
 
 
 def test_nothing_to_adopt_is_said(other: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="has no corpus; one of these is wanted: facts.jsonl, "):
+    with pytest.raises(CorpusError, match="has no corpus; it needs at least one of facts.jsonl, "):
         adopt(tmp_path, load_tokenizer(str(other)))
     assert list(tmp_path.iterdir()) == []

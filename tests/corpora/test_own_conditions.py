@@ -112,9 +112,9 @@ def test_a_broken_line_is_refused_with_file_line_and_field(what, own, rows):
     [
         ("", "no examples in it"),
         ("{", "line 1: not JSON"),
-        ("[]", "line 1: a JSON object is wanted, not list"),
+        ("[]", "line 1: must be a JSON object, not list"),
         ("\n{}", "line 1: empty; remove it"),
-        ('{"clean": "a", "clean": "b"}', "'clean' stands there twice"),
+        ('{"clean": "a", "clean": "b"}', "'clean' occurs twice"),
         (b"\xff", "line 1: not UTF-8"),
     ],
 )

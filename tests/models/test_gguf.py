@@ -162,7 +162,9 @@ def test_heads_of_garbage_are_refused(tiny_gguf: Path, tmp_path: Path) -> None:
 def test_what_is_not_read_is_refused_with_what_is(tmp_path: Path) -> None:
     assert {"llama", "mistral", "gpt2", "qwen2"} <= set(architectures())
     path = write_gguf(LLAMA, tmp_path / "m.gguf", architecture="rwkv7")
-    with pytest.raises(LoadingError, match="architecture 'rwkv7'.* read are .*gpt2.*, llama, "):
+    with pytest.raises(
+        LoadingError, match="architecture 'rwkv7'.* supported are .*gpt2.*, llama, "
+    ):
         dequantised(path, "m")
     with pytest.raises(LoadingError, match="is not supported in GGUF files"):
         gguf_files.check(path, "m")

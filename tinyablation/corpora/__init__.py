@@ -1,1 +1,1 @@
-"""From knowledge to examples, splits and tokens."""
+"""Knowledge tables, the examples and splits built from them, and their tokenisation."""

@@ -14,7 +14,7 @@ Ids = tuple[int, ...]
 
 
 class Span(NamedTuple):
-    """A prompt and its two answers. `ids` include the BOS id where the model's policy says so."""
+    """A prompt and its two answers as ids. `ids` include the BOS if the model's policy adds one."""
 
     ids: Ids
     target: Ids
@@ -27,11 +27,11 @@ def encode_spans(
     bos: int | None,
     side: str = "clean",
 ) -> list[Span]:
-    """Spans of one side of the examples, in their order; `bos` is put in front unless None.
+    """Spans of one side of the examples, in their order; `bos` is prepended unless None.
 
-    TokenisationError for an answer that changes how its prompt is split, adds no token, or holds a
-    word the tokenizer does not know; and for two answers of which one begins with the other, as
-    equal ones do: the shorter is then never the less probable, whatever a model knows.
+    Raises TokenisationError for an answer that changes how its prompt is split, adds no token, or
+    contains a word unknown to the tokenizer. Also if one answer begins with the tokens of the
+    other: the shorter is then never less probable, whatever the model knows.
     """
     found = []
     for row in examples:
@@ -60,6 +60,6 @@ def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answ
 def is_multi_token(
     tokenizer: "PreTrainedTokenizerBase", examples: Iterable["Example"], side: str = "clean"
 ) -> bool:
-    """Whether any answer is more than one token; TokenisationError as encode_spans."""
+    """Whether any answer has more than one token; raises TokenisationError as encode_spans does."""
     spans = encode_spans(tokenizer, examples, None, side)
     return any(len(answer) > 1 for span in spans for answer in (span.target, span.foil))

@@ -1,11 +1,10 @@
 """The corpus "binding": which of two things has a property is read from the prompt itself.
 
 "A red car and a blue truck were in the picture. The red" -> " car", not " truck". Both answers
-stand in the prompt (see corpora.IN_CONTEXT), so everything else must be kept from being worth
-anything. Two nouns and two adjectives make a cluster of eight prompts: either noun has either
-adjective, in either order, and either is asked for. So each noun is target as often as foil, after
-each adjective, in each place; neither a noun, nor a colour it goes with, nor the nearer thing is
-right more often than not.
+occur in the prompt (see conditions.IN_CONTEXT), so no other cue may be informative. Two nouns and
+two adjectives make a cluster of eight prompts: either noun has either adjective, in either order,
+and either is asked for. So each noun is target as often as foil, after each adjective and in each
+position; no noun, no colour and no position is right more often than not.
 """
 
 import re
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 FILE = "binding.toml"
 CLUSTERS_PER_SPLIT = 16  # of eight prompts each: 256 prompts in both splits
-# The cells: whether the thing asked for was introduced first or second. A model that names
-# whichever came last is right in one of them, and never competent.
+# The cells: whether the thing asked for was introduced first or second. A model that always names
+# the last one is right in one cell only, and therefore never competent.
 FIRST, SECOND = "first", "second"
 
 LowerWord = Annotated[str, Field(pattern=r"^[a-z]+$")]
@@ -48,7 +47,7 @@ class BindingTable(Table):
     """binding.toml: the words, and the frames that introduce two things and ask for one."""
 
     adjectives: list[LowerWord] = Field(min_length=2)
-    nouns: list[LowerWord] = Field(min_length=4)  # two of each split
+    nouns: list[LowerWord] = Field(min_length=4)  # at least two per split
     frames: dict[Name, str] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -57,11 +56,11 @@ class BindingTable(Table):
         for where, words in (("adjectives", self.adjectives), ("nouns", self.nouns)):
             for word in words:
                 if word in seen:
-                    raise ValueError(f"{where}: {word!r} stands under {seen[word]} already")
+                    raise ValueError(f"{where}: {word!r} is already listed under {seen[word]}")
                 seen[word] = where
         for word in self.adjectives:
             if word[0] in "aeiou":
-                raise ValueError(f'adjectives: {word!r} cannot follow "a"; take another')
+                raise ValueError(f'adjectives: {word!r} cannot follow "a"; use another')
         return self
 
     @model_validator(mode="after")
@@ -80,11 +79,11 @@ class BindingTable(Table):
                     raise ValueError(f'{where}: {frame!r} must have "a " before {{{field}}}')
             for word in (*self.adjectives, *self.nouns):
                 if any(contains_word(text, word) for text, _ in pieces):
-                    raise ValueError(f"{where}: {frame!r} holds {word!r}, a word of this file")
+                    raise ValueError(f"{where}: {frame!r} contains {word!r}, a word of this file")
         return self
 
     def prompt(self, frame: str, first: Thing, second: Thing, asked: str) -> str:
-        """The prompt up to, and without, the answer, with a capital at the front."""
+        """The prompt up to but excluding the answer, with a capital letter at the front."""
         text = self.frames[frame].format(first=first, second=second, asked=asked)
         return text[0].upper() + text[1:]
 
@@ -103,16 +102,16 @@ def build_binding(
     seed: int = 0,
     report: BuildReport,
 ) -> tuple[Corpus, Split] | None:
-    """The corpus and its split; None, with the reason in the report, where words are too few.
+    """The corpus and its split; None, with the reason in the report, if there are too few words.
 
-    Words are kept that are one token behind a space. No noun is in both splits. null: the word for
-    nothing in particular, which takes the nouns' place in the null prompts; the adjectives stay, so
-    that LD there is what they alone are worth. The same inputs give the same bytes.
+    Only words that are one token after a space are kept. No noun is in both splits. null: the
+    neutral word that replaces the nouns in null prompts; the adjectives stay, so the LD of a null
+    prompt is the effect of the adjectives alone. The same inputs give the same bytes.
     """
     adjectives = _one_token(tokenizer, "The", table.adjectives, "an adjective", report)
     nouns = _one_token(tokenizer, f"The {table.adjectives[0]}", table.nouns, "a noun", report)
     order = generator(seed, f"{BINDING} nouns").permutation(len(nouns))
-    # One split's nouns are every second one, so the two halves differ by one noun at most.
+    # Each split takes every second noun, so the two halves differ by one noun at most.
     halves = [[nouns[index] for index in order[part :: len(SPLITS)]] for part in range(len(SPLITS))]
     noun_pairs = [list(_pairs(half))[:CLUSTERS_PER_SPLIT] for half in halves]
     size = min(map(len, noun_pairs))
@@ -121,7 +120,7 @@ def build_binding(
         rng = generator(seed, f"{BINDING} adjectives {split}")
         drawn = [adjectives[index] for index in rng.permutation(len(adjectives))]
         colours = list(_pairs(drawn))
-        # zip stops at the first that ends, so without a pair of adjectives there are no rows.
+        # zip stops at the shorter one, so without a pair of adjectives there are no rows.
         for turn, (pair, both) in enumerate(zip(pairs[:size], cycle(colours), strict=False)):
             frame = list(table.frames)[turn % len(table.frames)]
             rows += [(row, split) for row in _cluster(table, tokenizer, frame, pair, both, null)]
@@ -149,7 +148,7 @@ def _one_token(
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every unordered pair once; neighbours two by two first, so words are used up evenly."""
+    """Every unordered pair once, disjoint neighbours first, so that words are used evenly."""
     n = len(words)
     seen: set[frozenset[int]] = set()
     for distance in range(1, n // 2 + 1):

@@ -1,7 +1,7 @@
 """Corpora for one tokenizer: knowledge rendered into clean and corrupt pairs, and their splits.
 
-The unit is a pair of facts of one relation (or of two entities of two kinds) whose answers differ.
-Each pair gives examples in both directions, so each answer is target as often as foil.
+The unit is a pair of facts of one relation (or of two entities of two kinds) with different
+answers. Each pair gives examples in both directions, so each answer is target as often as foil.
 """
 
 from collections import Counter
@@ -42,12 +42,12 @@ from tinyablation.corpora.wording import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEMPLATES_PER_PAIR = 2  # 2 x 2 prompts a pair: some 90 pairs of facts give 360 prompts
+TEMPLATES_PER_PAIR = 2  # 2 x 2 prompts per pair: some 90 pairs of facts give 360 prompts
 
-MADE_OF_FACTS = ("negation", "logic")  # beside "facts" itself, whose report has the losses
+MADE_OF_FACTS = ("negation", "logic")  # made of the facts of "facts", whose report has the losses
 
 # Cells of logic: truth of the parts, how often. Both labels are equally frequent under each
-# operator, so that the operator word alone is worth nothing.
+# operator, so that the operator word alone is uninformative.
 LOGIC_CELLS = {
     "and": {"TT": 3, "TF": 1, "FT": 1, "FF": 1},
     "or": {"FF": 3, "TF": 1, "FT": 1, "TT": 1},
@@ -60,7 +60,7 @@ LOGIC_FLIPS = {
 
 
 class Built(NamedTuple):
-    """All that was made for one tokenizer: each condition, "binding" too, is in one of the two."""
+    """The result for one tokenizer: each condition, including "binding", is in one of the two."""
 
     corpora: dict[str, tuple[Corpus, Split]]
     refused: dict[str, str]  # condition -> why it has too few prompts, on one line
@@ -78,7 +78,8 @@ def build_everything(
 ) -> Built:
     """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
 
-    strict: TooFewPrompts, saying of all conditions what was dropped, if one of the four lacks any.
+    strict: raise TooFewPrompts, which says what was dropped of each condition, if one of the four
+    cannot be built.
     """
     builder = CorpusBuilder(knowledge, tokenizer, name, seed=seed)
     corpora, refused = builder.build_each()
@@ -116,8 +117,11 @@ class CorpusBuilder:
         self.counterfactual_templates = [Template.parse(cell) for cell in cells.counterfactual]
 
     def build(self) -> dict[str, tuple[Corpus, Split]]:
-        """Condition -> (corpus, split). TooFewPrompts, with what was dropped of all conditions,
-        when one has too few prompts left."""
+        """Condition -> (corpus, split).
+
+        Raises TooFewPrompts, which says what was dropped of each condition, if one has too few
+        prompts left.
+        """
         made, refused = self.build_each()
         if refused:
             raise self.too_few(refused)
@@ -134,7 +138,7 @@ class CorpusBuilder:
         return made, refused
 
     def build_one(self, condition: str) -> tuple[Corpus, Split]:
-        """One condition; TooFewPrompts says on one line what was dropped of it."""
+        """One condition; TooFewPrompts says in one line what was dropped from it."""
         rows, lost = self._rows
         try:
             return finish(
@@ -147,7 +151,7 @@ class CorpusBuilder:
             raise TooFewPrompts(f"{self.name}, {condition}: {reason}", reason=reason) from None
 
     def too_few(self, refused: Iterable[str]) -> TooFewPrompts:
-        """The error that says which conditions lack prompts, then all that was dropped."""
+        """The error that names the conditions with too few prompts and lists all drops."""
         first, *others = ((condition, self.report.made[condition]) for condition in refused)
         also = ", ".join(f"{condition} has {count}" for condition, count in others)
         return TooFewPrompts(
@@ -159,7 +163,7 @@ class CorpusBuilder:
 
     @cached_property
     def _rows(self) -> tuple[dict[str, list[tuple[Example, str]]], Counter[str]]:
-        """Condition -> (example, split name), and why facts are in no pair, with counts."""
+        """Condition -> (example, split name), and counts of the reasons why facts have no pair."""
         facts = self.pairing.facts()
         lost = Counter(self.report.dropped.get("facts", {}))
         rows = {
@@ -233,7 +237,7 @@ class CorpusBuilder:
         return rows
 
     def _logic(self, pairs: Sequence[tuple[FactPair, str]]) -> list[tuple[Example, str]]:
-        """Two pairs of different relations of one split make the parts of six statements."""
+        """Six statements from every two pairs of different relations in one split."""
         rows = []
         for split in SPLITS:
             for turn, quad in enumerate(
@@ -252,7 +256,7 @@ class CorpusBuilder:
         number = turn
         for cell, count in LOGIC_CELLS[operator].items():
             for repeat in range(count):
-                # Each repeat takes another pairing of the facts, so no statement comes twice.
+                # Each repeat pairs the facts differently, so no statement occurs twice.
                 facts = [pair[(number >> part) % 2] for part, pair in enumerate(quad)]
                 number += 1
                 flip = LOGIC_FLIPS[operator][cell][repeat % len(LOGIC_FLIPS[operator][cell])]

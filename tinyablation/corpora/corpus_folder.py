@@ -1,8 +1,8 @@
-"""Folders of corpora for one tokenizer, each with a manifest that says which tokenizer it is.
+"""Folders of corpora for one tokenizer, each with a manifest that identifies the tokenizer.
 
-The manifest names a tokenizer by its fingerprint and each corpus by its content, so that neither a
-folder's name nor a file that was changed since can mislead. It is written last: what has none is
-not finished.
+The manifest identifies the tokenizer by its fingerprint and each corpus by its content hash, so
+neither a folder's name nor a changed file can mislead. It is written last: a folder without one is
+incomplete.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.builder import Built
 
-BUILDER = 1  # raised when the same knowledge and tokenizer give other examples
+BUILDER = 1  # incremented when the same knowledge and tokenizer give other examples
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# The name of a folder, so that no message or path made of it leads elsewhere.
+# A plain folder name, so that a path made from it cannot lead elsewhere.
 FolderName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 
 
@@ -52,7 +52,7 @@ class _Strict(BaseModel):
 
 
 class Made(_Strict):
-    """One condition: its content hashes, or why there are too few examples of it."""
+    """One condition: its content hashes, or why it has too few examples."""
 
     examples: Annotated[int, Field(ge=0)]
     corpus: Sha256 | None = None
@@ -68,11 +68,11 @@ class Made(_Strict):
 
 
 class Manifest(_Strict):
-    """Which tokenizer the corpora of a folder are for, and what they were made of.
+    """The tokenizer that the corpora of a folder are for, and what they were made from.
 
-    layout is raised when a field changes its meaning. tokenizer: what it was called; vocabulary:
-    its number of ids; seed, knowledge and builder: what the examples follow from, or none where
-    they were not built here.
+    layout: incremented when a field changes its meaning. tokenizer: its name; vocabulary: its
+    number of ids; seed, knowledge and builder determine the examples, and are None if they were not
+    built here.
     """
 
     layout: Literal[1] = 1
@@ -86,7 +86,7 @@ class Manifest(_Strict):
 
     @property
     def built(self) -> tuple[str, ...]:
-        """The conditions there are examples of."""
+        """The conditions that have examples."""
         return tuple(name for name, made in self.conditions.items() if made.refused is None)
 
 
@@ -99,7 +99,7 @@ class Shelf:
 
     @classmethod
     def at(cls, folder: Path) -> "Shelf":
-        """The shelf of a folder; CorpusError names file and field where there is none of use."""
+        """The shelf of a folder; CorpusError names file and field if its manifest is unusable."""
         path = folder / MANIFEST
         remedy = "build the corpora again, or `python -m tinyablation corpora adopt` them"
         try:
@@ -114,7 +114,7 @@ class Shelf:
             raise CorpusError(f"{path}: {where}{reason}; {remedy}") from None
 
     def load(self, condition: str, tokenizer: str) -> tuple[Corpus, Split]:
-        """Read a condition; CorpusError where it is not what the manifest names."""
+        """Read a condition; CorpusError if its content differs from the manifest."""
         made = self.manifest.conditions[condition]
         path = self.folder / f"{condition}.jsonl"
         corpus = load_corpus(path, condition=condition, tokenizer=tokenizer)
@@ -134,9 +134,9 @@ class Shelf:
 
 
 def knowledge_hash(folder: Path) -> str:
-    """sha256 of what the tables say that corpora are built from; comments and layout are not.
+    """sha256 of the content of the tables that corpora are built from, not of comments or layout.
 
-    KnowledgeError names file and field where one cannot be used.
+    Raises KnowledgeError, which names file and field, if a table cannot be used.
     """
     from tinyablation.corpora.binding import load_binding
     from tinyablation.corpora.knowledge import load_knowledge
@@ -145,12 +145,12 @@ def knowledge_hash(folder: Path) -> str:
     tables: list[tuple[str, BaseModel]] = [*knowledge.relations.items()]
     tables += [("kinds", knowledge.kinds), ("wording", knowledge.wording)]
     tables.append((BINDING, load_binding(folder)))
-    # As text, because the order of facts and words decides which become pairs.
+    # As text, because the order of facts and words determines the pairs.
     return digest([(name, table.model_dump_json(by_alias=True)) for name, table in tables])
 
 
 def natural_hash(folder: Path) -> str:
-    """sha256 of what the natural world's tables say, and "binding"; see knowledge_hash."""
+    """sha256 of the content of the natural world's tables and of "binding"; see knowledge_hash."""
     from tinyablation.corpora.binding import load_binding
     from tinyablation.corpora.frames import load_frames
     from tinyablation.corpora.natural import NATURAL
@@ -175,14 +175,14 @@ def put_on_shelf(
 ) -> Shelf:
     """Write everything that was built into `folder`, the manifest last; CorpusError if it fails.
 
-    knowledge: the hash of the tables it was built from.
+    knowledge: the hash of the tables the corpora were built from.
     """
     conditions = {
         condition: Made(examples=0, refused=reason) for condition, reason in built.refused.items()
     }
     with _writing(folder):
-        (folder / MANIFEST).unlink(missing_ok=True)  # until the new one stands there is none
-        for condition in conditions:  # of an earlier build
+        (folder / MANIFEST).unlink(missing_ok=True)  # incomplete until the new one is written
+        for condition in conditions:  # files of an earlier build
             for file in (f"{condition}.jsonl", f"{condition}.split.json"):
                 (folder / file).unlink(missing_ok=True)
     for condition, (corpus, split) in built.corpora.items():
@@ -194,9 +194,9 @@ def put_on_shelf(
 
 
 def adopt(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Shelf:
-    """Write the manifest of corpora that were not built here, as they stand in `folder`.
+    """Write the manifest of corpora in `folder` that were not built here; they are not changed.
 
-    CorpusError where there are none, or one of them or its split cannot be read.
+    Raises CorpusError if there are none, or a corpus or its split cannot be read.
     """
     conditions = {}
     for condition in NAMES:
@@ -208,7 +208,7 @@ def adopt(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Shelf:
             )
     if not conditions:
         names = ", ".join(f"{condition}.jsonl" for condition in NAMES)
-        raise CorpusError(f"{folder}: has no corpus; one of these is wanted: {names}")
+        raise CorpusError(f"{folder}: has no corpus; it needs at least one of {names}")
     name = folder.resolve().name
     return _label(folder, conditions, tokenizer, name, seed=None, knowledge=None, builder=None)
 
@@ -243,7 +243,7 @@ def _label(
                 },
             }
         )
-    except ValidationError as error:  # of the name: all else was made here
+    except ValidationError as error:  # only the name comes from outside
         first = error.errors()[0]
         raise CorpusError(f"{folder}: {first['loc'][0]} {name!r}: {first['msg']}") from None
     with _writing(folder):

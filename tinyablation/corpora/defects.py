@@ -1,7 +1,7 @@
-"""What is wrong with a corpus, line by line: by its texts alone, and for one tokenizer.
+"""Defects of a corpus, line by line: in its texts alone, and for one tokenizer.
 
-The corpora of this project have none of it. Those of others may be measured with, if whoever does
-accepts what is listed here.
+The corpora of this project have none. A user's corpus with defects can be measured if the user
+accepts them.
 """
 
 from collections import Counter
@@ -13,15 +13,15 @@ from tinyablation.corpora.examples import Example, answer_places, word_after
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Clusters are the unit of every interval: a t interval of 10 on one side of the split is 1.15 times
-# as wide as it would be with the deviation known, one of 4 is 1.6 times.
+# Clusters are the units of every interval: a t interval of 10 in one half of the split is 1.15
+# times as wide as with known deviation, one of 4 is 1.6 times as wide.
 LEAST_CLUSTERS = 20
-# How far from one half the share of prompts may lie in which the right answer comes first.
+# How far the share of prompts in which the right answer comes first may be from one half.
 MOST_OFF_BALANCE = 0.1
 
 
 class Defect(NamedTuple):
-    """What is wrong with a corpus at one place: line is of its file, counted from 1."""
+    """A defect of a corpus at one line of its file, counted from 1."""
 
     kind: str
     line: int
@@ -29,7 +29,7 @@ class Defect(NamedTuple):
 
 
 def listed(defects: Iterable[Defect]) -> dict[str, str]:
-    """Defects by kind: how many, and the line of the first."""
+    """Kind of defect -> their number and the line of the first, as text."""
     counts: dict[str, list[int]] = {}
     for each in defects:
         counts.setdefault(each.kind, []).append(each.line)
@@ -37,7 +37,7 @@ def listed(defects: Iterable[Defect]) -> dict[str, str]:
 
 
 def text_defects(rows: Sequence[Example]) -> list[Defect]:
-    """What the texts alone show; checks of single lines first, then those of the whole."""
+    """The defects that the texts alone show: of single lines first, then of the whole corpus."""
     found: list[Defect] = []
     seen: dict[str, int] = {}
     for line, row in enumerate(rows, start=1):
@@ -66,12 +66,12 @@ def text_defects(rows: Sequence[Example]) -> list[Defect]:
 
 
 def _in_prompts(rows: Sequence[Example]) -> Iterator[Defect]:
-    """Answers that stand in prompts so that a model could go by that.
+    """Answers that occur in prompts in a way that a model could exploit.
 
-    It is no defect where both stand there, the corpus has the same prompt with the two exchanged
-    and the other one right, and the right one comes first as often as the wrong one.
+    It is not a defect if both answers occur, the corpus also has the prompt with the two exchanged
+    and the other one right, and the right answer comes first as often as the wrong one.
     """
-    # (prompt, right answer, wrong answer) that the corpus has, on either side.
+    # All (prompt, right answer, wrong answer) of the corpus, on either side.
     asked = {(row.clean, row.target, row.foil) for row in rows}
     asked |= {(row.corrupt, row.foil, row.target) for row in rows}
     first: dict[bool, list[int]] = {True: [], False: []}
@@ -104,7 +104,7 @@ def _in_prompts(rows: Sequence[Example]) -> Iterator[Defect]:
 
 
 def _exchanged(text: str, one: str, other: str) -> str:
-    """The text with the two answers in each other's places."""
+    """The text with the two answers exchanged."""
     one, other = one.strip(), other.strip()
     ends = [(*place, other) for place in answer_places(text, one)]
     ends += [(*place, one) for place in answer_places(text, other)]
@@ -116,7 +116,7 @@ def _exchanged(text: str, one: str, other: str) -> str:
 
 
 def _labels(rows: Sequence[Example]) -> Iterator[Defect]:
-    """Answers that are not right as often as wrong: a preference for one would pass for more."""
+    """Answers that are not right as often as wrong: a bias for one would look like knowledge."""
     right, wrong = Counter(row.target for row in rows), Counter(row.foil for row in rows)
     first: dict[str, int] = {}
     for line, row in enumerate(rows, start=1):
@@ -131,8 +131,10 @@ def _labels(rows: Sequence[Example]) -> Iterator[Defect]:
 def token_defects(
     tokenizer: "PreTrainedTokenizerBase", row: Example
 ) -> tuple[bool | None, list[tuple[str, str]]]:
-    """Whether clean and corrupt have equally many tokens, None where the example is of no use, and
-    (kind, what) of the defects that it has for this tokenizer."""
+    """Whether clean and corrupt have equal numbers of tokens, and the defects for this tokenizer.
+
+    The first is None if the example is unusable; each defect is (kind, what).
+    """
     from tinyablation.corpora.answers import encode_spans
     from tinyablation.corpora.tokenisation import TokenisationError
 

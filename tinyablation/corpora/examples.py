@@ -1,14 +1,14 @@
 """Corpora: examples of one condition for one tokenizer, and their splits, read strictly.
 
-A corpus is JSON lines, one example a line; a split is JSON that maps names to row indices and holds
-the corpus's content hash. Two formats are read:
+A corpus is JSON lines, one example per line; a split is JSON that maps names to row indices and
+holds the corpus's content hash. Two formats are read:
 
-- this project's own, every field present (see `Example`), split names discovery and confirmation.
+- this project's own: every field present (see `Example`), split names discovery and confirmation.
   Any defect is an error.
-- the handover's: clean, corrupt, target, foil only, split names train, val, test. What is missing
-  is filled in (the clean prompt is the cluster), and defects its files are known for are counted
-  in `Corpus.defects` instead: duplicate prompts share a cluster, and rows of the test split that
-  also stand in train are removed from it, so that no statistic takes them for new evidence.
+- the handover's: only clean, corrupt, target, foil; split names train, val, test. Missing fields
+  are filled in (the clean prompt is the cluster), and the known defects of its files are counted in
+  `Corpus.defects`: duplicate prompts share a cluster, and rows of the test split that are also in
+  train are removed from it, so that no statistic counts them as new evidence.
 """
 
 import json
@@ -39,18 +39,18 @@ class CorpusError(TinyAblationError):
 
 @dataclass(frozen=True)
 class Example:
-    """One clean and corrupt pair. Texts are without BOS; answers carry their leading space."""
+    """One clean and corrupt pair. Texts have no BOS; answers include their leading space."""
 
     clean: str  # the prompt that is measured; `target` is its right answer
     corrupt: str  # its counterpart, for which `foil` is the right answer
-    null: str  # the same wording about nothing in particular; "" when there is none
+    null: str  # the same wording about nothing in particular; "" if there is none
     target: str
     foil: str
     fact_id: str  # what the clean prompt is about
     template_id: str  # the wording: "prefix.frame", or "family/wording" where there are families
-    cluster_id: str  # examples that share a fact share a cluster, on either side
-    cell: str  # e.g. operator and truth of the clean statement; "" where there is none
-    aligned: bool  # clean and corrupt have equally many tokens
+    cluster_id: str  # examples that share a fact, on either side, share a cluster
+    cell: str  # e.g. operator and truth of the clean statement; "" if there is none
+    aligned: bool  # clean and corrupt have equal numbers of tokens
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -66,16 +66,16 @@ class Example:
         if self.target == self.foil:
             raise CorpusError(f"field 'foil': {self.foil!r} is the target too")
         if self.clean == self.corrupt:
-            raise CorpusError("field 'corrupt': the same text as clean")
+            raise CorpusError("field 'corrupt': it equals the clean text")
 
     @property
     def family(self) -> str:
-        """The family of prompts within the condition; "" where it has none."""
+        """The family of prompts within the condition; "" if it has none."""
         return family_of(self.template_id)
 
 
 def family_of(template_id: str) -> str:
-    """The family that a wording belongs to: "said" of "said/not-but", "" of "plain.true"."""
+    """The family of a wording: "said" for "said/not-but", "" for "plain.true"."""
     family, slash, _ = template_id.partition("/")
     return family if slash else ""
 
@@ -84,7 +84,7 @@ _FIELDS = tuple(field.name for field in fields(Example))
 
 
 def contains_word(text: str, answer: str) -> bool:
-    """Whether the answer stands in the text as a word, in any case."""
+    """Whether the answer occurs in the text as a word, ignoring case."""
     return next(_places(text, answer), None) is not None
 
 
@@ -93,21 +93,20 @@ def _places(text: str, answer: str) -> Iterator["re.Match[str]"]:
 
 
 def answer_places(text: str, answer: str) -> list[tuple[int, int]]:
-    """Where the answer stands in the text as a word, in any case: its first sign, and the next
-    after it."""
+    """The (start, end) of every occurrence of the answer in the text as a word, ignoring case."""
     return [place.span() for place in _places(text, answer)]
 
 
 def word_after(text: str, place: tuple[int, int]) -> bool:
-    """Whether a word stands in the text after that place."""
+    """Whether a word follows in the text after that place."""
     return re.search(r"\w", text[place[1] :]) is not None
 
 
 def answer_fault(condition: str, text: str, answer: str) -> str | None:
-    """What is wrong with where the answer stands in a clean or corrupt prompt, if anything."""
+    """What is wrong with the occurrences of the answer in a clean or corrupt prompt, or None."""
     places = list(_places(text, answer))
     if condition not in IN_CONTEXT:
-        # A statement under question names its object, but the answer there is a label.
+        # A questioned statement names its object, but its answer is a label.
         return f"the answer {answer!r} stands in it" if places else None
     if len(places) != 1:
         return f"the answer {answer!r} stands {len(places)} times in it, not once"
@@ -117,9 +116,9 @@ def answer_fault(condition: str, text: str, answer: str) -> str | None:
 
 
 def canonical_lines(examples: Iterable[Example]) -> str:
-    """The text whose hash a corpus goes by: one compact JSON object a line, keys in field order."""
+    """The text a corpus hash is of: one compact JSON object per line, keys in field order."""
     rows = (
-        # Not asdict, which copies deeply: half of the time that reading a corpus takes.
+        # Not asdict: its deep copies would take half of the time of reading a corpus.
         json.dumps(
             {name: getattr(row, name) for name in _FIELDS},
             ensure_ascii=False,
@@ -140,7 +139,7 @@ class Corpus:
 
     @property
     def is_crossed(self) -> bool:
-        """Whether its prompts come in families, each fact in every wording of its family."""
+        """Whether its prompts form families, with each fact in every wording of its family."""
         return all(example.family for example in self.examples)
 
     @classmethod
@@ -164,7 +163,7 @@ class Split:
     defects: tuple[str, ...] = ()
 
     def of_row(self) -> dict[int, str]:
-        """Which split each row is in; rows of no split are absent."""
+        """Row -> the name of its split; rows in no split are absent."""
         return {row: name for name, rows in self.rows.items() for row in rows}
 
     @property
@@ -174,7 +173,7 @@ class Split:
 
 
 def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str]]:
-    """(row, what is wrong) for what one example alone cannot show, and for answers in prompts."""
+    """(row, defect) for defects that involve several examples, and for answers in prompts."""
     found = []
     seen: dict[str, int] = {}
     for number, row in enumerate(examples):
@@ -182,7 +181,7 @@ def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str
             found.append((number, f"field 'clean': the prompt of line {seen[row.clean] + 1} again"))
         seen.setdefault(row.clean, number)
         if row.family:
-            continue  # judged as a whole, below
+            continue  # checked as a whole, below
         for side in ("clean", "corrupt"):
             for answer in (row.target, row.foil):
                 fault = answer_fault(condition, getattr(row, side), answer)
@@ -192,11 +191,11 @@ def _defects(condition: str, examples: Sequence[Example]) -> list[tuple[int, str
 
 
 def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
-    """Prompts of families in which answers stand, where a bias could pass for knowledge.
+    """(row, defect) for answers in prompts of families where a bias would look like knowledge.
 
-    An answer may stand in a prompt only if the corrupt prompt is the clean one of another row with
-    the answers exchanged, and if, over a family, the target comes first as often as last where both
-    stand. No prompt ends with one of its answers.
+    A prompt may contain an answer only if the corrupt prompt is the clean one of another row with
+    the answers exchanged, and if, within a family, the target comes first as often as last in
+    prompts with both. No prompt may end with one of its answers.
     """
     rows = {(row.clean, row.target, row.foil) for row in examples}
     first: dict[str, list[int]] = {}
@@ -209,7 +208,7 @@ def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
             continue
         if any(at and not re.search(r"\w", row.clean[at[-1].end() :]) for at in places):
             yield number, "field 'clean': it ends with one of its answers"
-        # Of labels the mirror asks the same of other content, and the labels do not stand in it.
+        # With labels the mirror asks the same of other content, and contains no labels.
         if (row.corrupt, row.foil, row.target) not in rows:
             yield (
                 number,
@@ -248,12 +247,12 @@ def read_lines(path: Path) -> list[str]:
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for place, (name, _) in enumerate(pairs):
         if name in (earlier for earlier, _ in pairs[:place]):
-            raise CorpusError(f"field {name!r} stands there twice")
+            raise CorpusError(f"field {name!r} occurs twice")
     return dict(pairs)
 
 
 def parse_json(text: str) -> Any:
-    """CorpusError for what json.loads lets pass or raises beside JSONDecodeError."""
+    """json.loads with CorpusError for duplicate keys, deep nesting and over-long numbers."""
     try:
         return json.loads(text, object_pairs_hook=_unique_fields)
     except json.JSONDecodeError:
@@ -273,7 +272,7 @@ def refuse_unknown(row: Mapping[str, Any], known: Sequence[str]) -> None:
 def _parse_row(row: Any) -> tuple[Example, bool]:
     """An example, and whether it is in the handover's short format."""
     if not isinstance(row, dict):
-        raise CorpusError(f"a JSON object is wanted, not {type(row).__name__}")
+        raise CorpusError(f"must be a JSON object, not {type(row).__name__}")
     refuse_unknown(row, _FIELDS)
     short = set(row) <= set(_HANDOVER_FIELDS)
     missing = [name for name in (_HANDOVER_FIELDS if short else _FIELDS) if name not in row]
@@ -304,7 +303,7 @@ def load_corpus(
     if not examples:
         raise CorpusError(f"{path}: no examples in it")
     if len(formats) > 1:
-        raise CorpusError(f"{path}: some rows have ids and some have not; use one format")
+        raise CorpusError(f"{path}: some rows have ids and some have none; use one format")
     condition = condition or path.stem
     defects = _defects(condition, examples)
     if defects and not formats.pop():
@@ -316,7 +315,7 @@ def load_corpus(
 
 def _parse_split(data: Any, corpus: Corpus) -> Split:
     if not isinstance(data, dict):
-        raise CorpusError("a JSON object is wanted")
+        raise CorpusError("must be a JSON object")
     handover = "train" in data
     names = {**_HANDOVER_SPLITS, "val": "val"} if handover else {name: name for name in SPLITS}
     refuse_unknown(data, ("seed", "data_hash", *names))
@@ -330,7 +329,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
     for name, ours in names.items():
         values = data[name]
         if not isinstance(values, list):
-            raise CorpusError(f"field {name!r}: a list of row indices is wanted")
+            raise CorpusError(f"field {name!r}: must be a list of row indices")
         for row in values:
             whole = isinstance(row, int) and not isinstance(row, bool)
             if not whole or not 0 <= row < len(corpus.examples):
@@ -338,12 +337,12 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
                     f"field {name!r}: {row!r} is not a row (0 to {len(corpus.examples) - 1})"
                 )
             if row in taken:
-                raise CorpusError(f"field {name!r}: row {row} already stands in {taken[row]!r}")
+                raise CorpusError(f"field {name!r}: row {row} is already in {taken[row]!r}")
             taken[row] = name
         rows[ours] = tuple(values)
     defects = []
     if handover:
-        # The study hashed its files byte by byte, newlines included, in a way it does not say.
+        # The study hashed its files byte by byte, including newlines, by an unstated method.
         defects.append("the corpus hash of a handover split cannot be checked")
         rows.pop("val")
     elif data["data_hash"] != corpus.content_hash:
@@ -368,7 +367,7 @@ def _parse_split(data: Any, corpus: Corpus) -> Split:
 def _without_leaks(
     examples: Sequence[Example], rows: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Confirmation rows that share nothing with discovery, and those that do."""
+    """(confirmation rows that share nothing with discovery, those that do)."""
     names = ("clean", "fact_id", "cluster_id")
     known = {name: {getattr(examples[row], name) for row in rows[DISCOVERY]} for name in names}
     kept: list[int] = []
@@ -380,7 +379,7 @@ def _without_leaks(
 
 
 def load_split(path: Path, corpus: Corpus) -> Split:
-    """Read the split of `corpus`; refused when it was made for other content, or leaks."""
+    """Read the split of `corpus`; CorpusError if it was made for other content, or leaks."""
     try:
         return _parse_split(parse_json("\n".join(read_lines(path))), corpus)
     except json.JSONDecodeError as error:
@@ -391,7 +390,7 @@ def load_split(path: Path, corpus: Corpus) -> Split:
 
 
 def write_corpus(folder: Path, corpus: Corpus, split: Split) -> None:
-    """Write <condition>.jsonl and <condition>.split.json into `folder`, each whole or not."""
+    """Write <condition>.jsonl and <condition>.split.json into `folder`, each atomically."""
     rows = {name: list(split.rows[name]) for name in SPLITS}
     data = {"seed": split.seed, "data_hash": corpus.content_hash, **rows}
     texts = {

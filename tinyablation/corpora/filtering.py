@@ -1,4 +1,4 @@
-"""From rows to a corpus: rows at fault go with their whole cluster, and every drop is counted."""
+"""From rows to a corpus: clusters with a faulty row are dropped, and every drop is counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from tinyablation.corpora.tokenisation import TokenisationError, encode_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LEAST_PROMPTS = 200  # distinct clean prompts a condition must have to be of use
+LEAST_PROMPTS = 200  # distinct clean prompts that a condition needs
 
 
 class TooFewPrompts(CorpusError):
-    """Fewer than LEAST_PROMPTS are left of a condition; the message says what was dropped.
+    """A condition has fewer than LEAST_PROMPTS left; the message says what was dropped.
 
-    reason: the message without the names of tokenizer and condition before it.
+    reason: the message without the leading names of tokenizer and condition.
     """
 
     def __init__(self, message: str, *, reason: str = "") -> None:
@@ -48,11 +48,11 @@ class BuildReport:
             self.dropped.setdefault(condition, Counter())[reason] += count
 
     def reasons(self, condition: str) -> str:
-        """What was dropped of a condition and why, on one line: relations and the like summed."""
+        """What was dropped from a condition and why, in one line, summed over relations."""
         return summed(self.dropped.get(condition, Counter()))
 
     def lines(self) -> list[str]:
-        """The four conditions, then what else was asked for."""
+        """Lines for the terminal: the four conditions, then any others."""
         others = dict.fromkeys([*self.made, *self.dropped, *self.skipped])
         lines = []
         for condition in [*CONDITIONS, *(name for name in others if name not in CONDITIONS)]:
@@ -66,7 +66,7 @@ class BuildReport:
 
 
 def summed(dropped: Mapping[str, int]) -> str:
-    """Counts by reason on one line, those of several parts ("capital: no partner") together."""
+    """Counts by reason in one line, summed over prefixes ("capital: no partner")."""
     counts: Counter[str] = Counter()
     for reason, count in dropped.items():
         counts[reason.split(": ", 1)[-1]] += count
@@ -77,7 +77,7 @@ def summed(dropped: Mapping[str, int]) -> str:
 
 
 def fault(tokenizer: "PreTrainedTokenizerBase", condition: str, example: Example) -> str | None:
-    """Why the example cannot be used, if so."""
+    """Why the example cannot be used; None if it can."""
     answers = (example.target, example.foil)
     for side in ("clean", "corrupt", "null"):
         text = getattr(example, side)
@@ -101,10 +101,10 @@ def finish(
     seed: int,
     report: BuildReport,
 ) -> tuple[Corpus, Split]:
-    """The corpus and split of (example, split name) rows, less the clusters with a fault.
+    """The corpus and split of (example, split name) rows, without the clusters that have a fault.
 
-    Whole clusters only: one row alone would take the labels out of balance. TooFewPrompts when
-    fewer than LEAST_PROMPTS are left.
+    Whole clusters are dropped, because dropping single rows would unbalance the labels. Raises
+    TooFewPrompts if fewer than LEAST_PROMPTS are left.
     """
     faults: dict[str, str] = {}
     seen: set[str] = set()

@@ -1,7 +1,7 @@
 """How facts of the natural world become prompts: families of wordings, read from frames.toml.
 
-A wording is a text with fields for each cell of its family; `render` fills them for one pair of
-facts. Sentences get their capitals last, so that texts may begin with any phrase.
+A wording has a text with fields for each cell of its family; `render` fills them in for one pair of
+facts. Sentences are capitalised last, so texts may begin with any phrase.
 """
 
 import re
@@ -66,7 +66,7 @@ class Family(Table):
 
     @property
     def names_answers(self) -> bool:
-        """Whether its prompts say an answer before they ask."""
+        """Whether its prompts mention an answer before they ask."""
         texts = [text for wording in self.wordings.values() for text in wording.values()]
         said = ("{a}", "{w}", "says_", "denies_", "either_")
         return any(field in text for text in texts for field in said)
@@ -90,20 +90,20 @@ def _known_fields(where: str, text: str) -> None:
 
 
 class Pair(NamedTuple):
-    """Two facts whose answers contrast; subject is what is asked about, where it is not first's."""
+    """Two facts with contrasting answers; subject: what is asked about, by default first's."""
 
     first: Fact
     second: Fact
     subject: str
 
     def turned(self) -> "Pair":
-        """The pair the other way round: of facts with the other subject, else the same."""
+        """The pair in reverse: with the subjects of the facts swapped, if there is no other."""
         subject = self.second.subject if self.subject == self.first.subject else self.subject
         return Pair(self.second, self.first, subject)
 
 
 def load_frames(folder: Path) -> dict[str, dict[str, Family]]:
-    """Condition -> family -> its wordings; KnowledgeError names the file and the field at fault."""
+    """Condition -> family -> its wordings; KnowledgeError names the file and the wrong field."""
     path = folder / FRAMES
     found: dict[str, dict[str, Family]] = {}
     for condition, families in read_table(path).items():
@@ -119,12 +119,12 @@ def load_frames(folder: Path) -> dict[str, dict[str, Family]]:
 
 
 def render(text: str, relation: WorldRelation, pair: Pair) -> str:
-    """A text of a wording about one pair of facts, up to and without the answer."""
+    """A wording's text about one pair of facts, up to but excluding the answer."""
     return sentence_case(text.format(**phrases(relation, pair)))
 
 
 def phrases(relation: WorldRelation, pair: Pair) -> Mapping[str, str]:
-    """What the fields of a text stand for."""
+    """The values of the fields of a text."""
     a, w, subject = pair.first.answer, pair.second.answer, pair.subject
     asks = [ask.format(subject=subject) for ask in relation.asks]
     denial = relation.denies.format(subject=subject, object="")
@@ -148,6 +148,6 @@ def phrases(relation: WorldRelation, pair: Pair) -> Mapping[str, str]:
 
 
 def sentence_case(text: str) -> str:
-    """Capitals where sentences begin: "the sky is. it" -> "The sky is. It"."""
+    """Capitalise the first letter of every sentence: "the sky is. it" -> "The sky is. It"."""
     text = _SENTENCE.sub(lambda match: match[1] + match[2].upper(), text)
     return text[0].upper() + text[1:]

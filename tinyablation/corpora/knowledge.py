@@ -1,8 +1,8 @@
-"""The world the corpora speak of: facts by relation, kinds of things, and the wording of prompts.
+"""The world the corpora are about: facts by relation, kinds of things, and wordings of prompts.
 
 The tables are TOML files in one folder (`corpora/knowledge/`): facts.toml, classes.toml and
-templates.toml. They are source: whatever is rendered from them can be rebuilt. (binding.toml, in
-the same folder, is a corpus's own: see binding.)
+templates.toml. They are source: everything rendered from them can be rebuilt. (binding.toml, in the
+same folder, belongs to binding.py.)
 """
 
 import string
@@ -49,7 +49,7 @@ class Member(NamedTuple):
 
 
 class Table(BaseModel):
-    """What every table of a file is: frozen, and without fields that are not known."""
+    """Base of every table: frozen, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def require_fields(where: str, text: str, *names: str) -> None:
-    """ValueError, led by `where`, unless the format string has exactly these fields."""
+    """Raise ValueError, led by `where`, unless the format string has exactly these fields."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -70,7 +70,7 @@ def require_fields(where: str, text: str, *names: str) -> None:
 
 
 class Facts(Table):
-    """What every relation has: the answer of each subject, and answers that are alike."""
+    """The facts of a relation: the answer for each subject, and pairs of similar answers."""
 
     facts: dict[str, Word]
     alike: list[tuple[Word, Word]] = []  # answers that could both be given; never contrasted
@@ -100,7 +100,7 @@ class Relation(Facts):
 
 
 class Kinds(Table):
-    """classes.toml: what each attribute is introduced with, and the word each kind has for it."""
+    """classes.toml: the phrase of each attribute, and each kind's word for it."""
 
     attributes: dict[str, str]
     kinds: dict[str, dict[str, list[Word] | Word]]
@@ -124,7 +124,7 @@ class Kinds(Table):
         return [Member(kind, entity) for entity in self.kinds[kind]["members"]]
 
     def word(self, kind: str, attribute: str) -> str:
-        """What `kind` has for `attribute`: word("birds", "cover") is "feathers"."""
+        """The word of `kind` for `attribute`: word("birds", "cover") is "feathers"."""
         word = self.kinds[kind][attribute]
         assert isinstance(word, str)
         return word
@@ -188,7 +188,7 @@ class Wording(Table):
         prefixes = [prefix for tone in self.prefixes.values() for prefix in tone]
         if len(set(prefixes)) != len(prefixes):
             twice = next(prefix for prefix in prefixes if prefixes.count(prefix) > 1)
-            raise ValueError(f"prefixes: {twice!r} stands under two tones")
+            raise ValueError(f"prefixes: {twice!r} is listed under two tones")
         for name in wanted:
             known = {f"{prefix}.{frame}" for prefix in prefixes for frame in self.cells(name)}
             cells = getattr(self.corpus, name)
@@ -230,7 +230,7 @@ def read_table(path: Path) -> dict[str, object]:
 
 
 def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list[str]:
-    """The fields of the table at `places` inside `model`; none where any name is allowed."""
+    """The fields of the table at `places` inside `model`; empty if any name is allowed."""
     for place in places:
         field = next((f for n, f in model.model_fields.items() if place in (n, f.alias)), None)
         inner: Any = field.annotation if field else None
@@ -243,7 +243,7 @@ def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list
 def explain(
     path: Path, model: type[BaseModel], error: ValidationError, where: str = ""
 ) -> KnowledgeError:
-    # An unknown field comes first: the missing one beside it is mostly the same, well spelt.
+    # Report an unknown field first: a missing one is usually the same field, spelt correctly.
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     first = faults[0]
     field = ".".join([*([where] if where else []), *map(str, first["loc"])])
@@ -257,7 +257,7 @@ def explain(
 
 
 def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
-    """Read one table of the kind `model`; KnowledgeError names the file and the field at fault."""
+    """Read one table of type `model`; KnowledgeError names the file and the wrong field."""
     try:
         return model.model_validate(read_table(path))
     except ValidationError as error:
@@ -265,7 +265,7 @@ def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
 
 
 def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
-    """Read a file that holds one table of the kind `model` under each name."""
+    """Read a file that holds a table of type `model` under each name."""
     tables: dict[str, AnyTable] = {}
     for name, row in read_table(path).items():
         try:
@@ -276,7 +276,7 @@ def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
 
 
 def load_knowledge(folder: Path) -> Knowledge:
-    """Read the three tables of `folder`; KnowledgeError names the file and the field at fault."""
+    """Read the three tables of `folder`; KnowledgeError names the file and the wrong field."""
     relations = load_tables(folder / "facts.toml", Relation)
     kinds = load_table(folder / "classes.toml", Kinds)
     return Knowledge(relations, kinds, load_table(folder / "templates.toml", Wording))

@@ -1,9 +1,8 @@
-"""Which examples of a crossed corpus count for a model, decided before anything is ablated.
+"""The examples of a crossed corpus that count for a model, selected before any ablation.
 
-Of the families that count (validity.py), those examples count whose fact the model knows: by the
-other wordings of the same fact, never by the prompt that is judged. Filtering on the judged prompt
-itself would leave out the prompts on which a suppressor is strong, and make its effect smaller
-than it is.
+Within the families that count (validity.py), an example counts if the model knows its fact, as
+judged by the other wordings of the fact, never by the prompt itself. Filtering on the judged prompt
+would drop the prompts on which a suppressor is strong, and bias its effect downwards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.examples import Example
 
-# A fact in fewer wordings cannot be known by more than one other of them, and is not filtered.
+# With fewer wordings, at most one other wording could show that a fact is known: no filtering.
 LEAST_WORDINGS = 3
-# Fewer known relations in a split carry no interval that is worth its name.
+# Fewer known relations in a split do not support a meaningful interval.
 LEAST_CLUSTERS = 5
 
 
@@ -28,8 +27,8 @@ LEAST_CLUSTERS = 5
 class Selection:
     """The examples that count for one model under one condition.
 
-    rows: rows of the corpus; families: those that count; known: by relation, how many of its facts
-    have an example that counts, of how many; lacking: why they are too few to judge on, or "".
+    rows: rows of the corpus; families: those that count; known: by relation, the number of its
+    facts with an example that counts, and of all; lacking: why they are too few to judge, or "".
     """
 
     rows: frozenset[int]
@@ -44,7 +43,7 @@ class Selection:
 
     @property
     def share(self) -> float:
-        """The share of the facts that are known; 0 where no family counts."""
+        """The share of the facts that are known; 0 if no family counts."""
         kept, whole = (sum(counts[n] for counts in self.known.values()) for n in (0, 1))
         return kept / whole if whole else 0.0
 
@@ -53,10 +52,10 @@ NOTHING = Selection(frozenset(), (), {}, "none of its families is valid")
 
 
 def known_rows(clean: "pandas.DataFrame") -> list[bool]:
-    """By row of the unhooked model's clean table: whether its fact is known by other wordings.
+    """For each row of the unhooked model's clean table: whether other wordings show its fact known.
 
-    It is where LD > 0 in more than half of the prompts that state the same fact, in the same
-    family, in another wording. A fact in fewer than LEAST_WORDINGS wordings counts as known.
+    It is known if LD > 0 in more than half of the prompts of the same fact and family in other
+    wordings. A fact with fewer than LEAST_WORDINGS wordings counts as known.
     """
     families = [family_of(str(name)) for name in clean["template_id"]]
     keys = list(zip(families, map(str, clean["fact_id"]), strict=True))
@@ -82,10 +81,10 @@ def select(
     rows: Sequence[int],
     families: tuple[str, ...],
 ) -> Selection:
-    """The selection that the unhooked model's clean table gives.
+    """The selection based on the unhooked model's clean table.
 
-    examples: of the whole corpus; splits: which split each row is in; clean: one table row for each
-    of the corpus rows `rows`, in their order, all of families that count.
+    examples: the whole corpus; splits: row -> its split; clean: one table row for each of the
+    corpus rows `rows`, in their order, all from families that count.
     """
     kept = {row for row, known in zip(rows, known_rows(clean), strict=True) if known}
     facts: dict[str, set[tuple[str, str]]] = {}
