@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.test_structure import ORDER
 from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import (
     ALL_CONDITIONS,
@@ -121,6 +122,12 @@ def test_embedded_models_and_tokenizers_are_those_named():
     named = re.search(r"Built here: ([^.]*)\.", PAGES["extending.md"]).group(1).split(", ")
     folders = {path.parent.name for path in (ROOT / "corpora").glob("*/facts.jsonl")}
     assert set(named) == folders
+
+
+def test_packages_stand_in_the_order_of_the_structure():
+    table = README.split("| packages | what they do |", 1)[1].split("\n\n", 1)[0]
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row)]
+    assert tuple(named) == ORDER
 
 
 def test_the_claim_that_is_shown_is_one_of_the_suite():
