@@ -12,7 +12,7 @@ import pytest
 
 from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
-from tinyablation.runs.across_conditions import read_head_matrix, read_layer_matrix
+from tinyablation.runs.across_conditions import HEAD_MATRIX, LAYER_MATRIX
 
 ROOT = Path(__file__).parents[2]
 TRIO = ["0:0", "0:4", "0:1"]
@@ -88,7 +88,7 @@ def test_a_head_is_two_numbers(places, capsys):
     options = ["--model", "tiny-llama", "--condition", "facts", *places]
     with pytest.raises(SystemExit):
         call("partial-patch", *options, "--heads", "0:0", "0:4", "zero")
-    assert "is no head; write" in capsys.readouterr().err
+    assert "is not a head; write" in capsys.readouterr().err
 
 
 def test_partial_patch_restores_only_what_was_zeroed(places, capsys):
@@ -107,12 +107,12 @@ def test_the_matrices_over_conditions_are_rebuilt_from_single_runs(places, capsy
     folder = Path(capsys.readouterr().out.strip())
     matrix = folder / "artifacts" / "cross_condition" / "head_matrix.parquet"
     assert set(pandas.read_parquet(matrix)["condition"]) == {"facts", "negation"}
-    whole = read_head_matrix(folder)
+    whole = pandas.read_parquet(folder / HEAD_MATRIX)
     shutil.rmtree(folder)
     assert call("rebuild-cross-condition", *map(str, reversed(runs))) == 0
     assert Path(capsys.readouterr().out.strip()) == folder
-    assert read_head_matrix(folder).equals(whole)
-    assert read_layer_matrix(folder).empty  # no layer was patched in these runs
+    assert pandas.read_parquet(folder / HEAD_MATRIX).equals(whole)
+    assert pandas.read_parquet(folder / LAYER_MATRIX).empty  # no layer was patched in these runs
 
 
 def test_two_runs_of_one_condition_make_no_matrix(places, capsys):

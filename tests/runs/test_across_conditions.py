@@ -12,7 +12,6 @@ from tinyablation.errors import RunError
 from tinyablation.runs.across_conditions import (
     HEAD_MATRIX,
     ordered,
-    read_head_matrix,
     write_cross_condition,
 )
 from tinyablation.runs.address import parent_name
@@ -45,7 +44,7 @@ def contents(folder):
 def test_the_matrix_is_the_children_with_their_condition(store, children):
     folder = write_cross_condition(store, children)
     assert folder.name == parent_name({name: run.config for name, run in children.items()})
-    matrix = read_head_matrix(folder)
+    matrix = pd.read_parquet(folder / HEAD_MATRIX)
     assert tuple(matrix.columns) == HEAD_MATRIX_COLUMNS
     assert list(matrix["condition"].unique()) == ["facts", "logic"]
     for name, run in children.items():
@@ -75,7 +74,6 @@ def test_it_is_rebuilt_from_single_runs_when_something_is_missing(store, childre
         path.unlink()
     assert write_cross_condition(store, children) == folder
     assert (folder / HEAD_MATRIX).read_bytes() == before
-    read_head_matrix(folder)
 
 
 def test_an_edited_matrix_is_refused(store, children):
@@ -96,7 +94,11 @@ def test_a_child_measured_anew_is_taken_over(store, children, tmp_path):
     shutil.rmtree(children["facts"].path)
     children["facts"] = obtain(tmp_path, make_config(), with_=shifted)
     assert write_cross_condition(store, children) == folder
-    matrix = read_head_matrix(folder).query("condition == 'facts'").drop(columns="condition")
+    matrix = (
+        pd.read_parquet(folder / HEAD_MATRIX)
+        .query("condition == 'facts'")
+        .drop(columns="condition")
+    )
     pd.testing.assert_frame_equal(
         matrix.reset_index(drop=True),
         children["facts"].head_impact().reset_index(drop=True),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tinyablation.engine.tables import (
     HEAD_MATRIX_COLUMNS,
     LAYER_MATRIX_COLUMNS,
-    read_table,
     write_table,
 )
 from tinyablation.errors import RunError
@@ -70,18 +69,6 @@ def write_cross_condition(store: RunStore, runs: Mapping[str, Run]) -> Path:
         facts: dict[str, Any] = {"run": name, "finished": utc_now()}
         write_manifest(folder, (CONFIG, HEAD_MATRIX, LAYER_MATRIX), facts)
     return folder
-
-
-def read_head_matrix(folder: Path) -> pd.DataFrame:
-    """The matrix of a parent run, verified: HEAD_IMPACT_COLUMNS and condition."""
-    check_manifest(folder)
-    return read_table(folder / HEAD_MATRIX, HEAD_MATRIX_COLUMNS)
-
-
-def read_layer_matrix(folder: Path) -> pd.DataFrame:
-    """The matrix of layer impact of a parent run, verified: LAYER_IMPACT_COLUMNS and condition."""
-    check_manifest(folder)
-    return read_table(folder / LAYER_MATRIX, LAYER_MATRIX_COLUMNS)
 
 
 def _config(runs: Mapping[str, Run]) -> dict[str, Any]:
