@@ -5,13 +5,15 @@ only read. Readings, which are no runs of interventions, have none, and neither 
 protocol.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
 
+from tinyablation.memo import Memo
 from tinyablation.plugin.options import protocol, reports_base
 from tinyablation.records.plain import RecordError, plain
 from tinyablation.records.trust import BackendCheck
@@ -20,33 +22,33 @@ if TYPE_CHECKING:
     from tinyablation.verdicts.verdicts import Verdict
 
 
-def verifications(config: pytest.Config, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The verify.json of those of these run directories that have one.
+# Many cells rest on one run, whose verify.json is read once.
+_read_key = pytest.StashKey[Memo]()
+
+
+def verifications(
+    config: pytest.Config, runs: Iterable[str]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The verify.json of those of these run directories that have one, and where it lies.
 
     RunError for one that cannot be read.
     """
     from tinyablation.files.manifests import read_json
-
-    for path in _places(config, runs):
-        yield read_json(path)
-
-
-def _places(config: pytest.Config, runs: Iterable[str]) -> Iterator[Path]:
     from tinyablation.runs.store import VERIFY
 
+    read = config.stash.setdefault(_read_key, Memo())
     for name in dict.fromkeys(runs):
         path = Path(reports_base(config), "runs", name, VERIFY)
         if path.is_file():
-            yield path
+            yield path, read(path, partial(read_json, path))
 
 
-def _checks(path: Path) -> list[BackendCheck]:
+def _checks(path: Path, document: Mapping[str, Any]) -> list[BackendCheck]:
     """What one verify.json says of backends; RunError where that is not to be understood."""
     from tinyablation.errors import RunError
-    from tinyablation.files.manifests import read_json
 
     try:
-        return [BackendCheck.model_validate(found) for found in read_json(path).get("backends", ())]
+        return [BackendCheck.model_validate(found) for found in document.get("backends", ())]
     except (ValidationError, RecordError, TypeError) as error:
         said = str(error).splitlines()[0]
         raise RunError(
@@ -65,8 +67,8 @@ def confirmed(
     if protocol(item.config) != "corrected" or verdict.status == "blocked":
         return verdict, {}
     worst: dict[str, BackendCheck] = {}
-    for path in _places(item.config, runs):
-        for check in _checks(path):
+    for path, document in verifications(item.config, runs):
+        for check in _checks(path, document):
             known = worst.setdefault(check.backend, check)
             if check.largest / check.tolerance > known.largest / known.tolerance:
                 worst[check.backend] = check

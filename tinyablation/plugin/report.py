@@ -304,9 +304,8 @@ class Reporter:
     def noise(self, records: list[Record]) -> list[NoiseRow]:
         """How far arithmetic moved the session's runs, by device and dtype."""
         try:
-            return noise_rows(
-                verifications(self.config, (name for record in records for name in record.runs))
-            )
+            names = (name for record in records for name in record.runs)
+            return noise_rows(document for _, document in verifications(self.config, names))
         except TinyAblationError as error:
             self.lines.append(f"noise is not shown: {error}")
             return []
