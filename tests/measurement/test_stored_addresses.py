@@ -1,0 +1,106 @@
+"""Runs that were stored are found again: addresses.txt has those that claims make on this version.
+
+A line is the name of a run (model-battery-condition_hash), the split and the examples a cluster.
+A change of what is measured has a new engine version, and a new file.
+
+Run: pytest tests/measurement/test_stored_addresses.py
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.benches import REGISTRY, ROOT, bench_of
+from tinyablation.analysis.findings import Findings
+from tinyablation.interventions.batteries import Sample
+from tinyablation.interventions.head_sets import TrioZeroed
+from tinyablation.measurement.bench import Bench
+from tinyablation.runs.address import RunConfig
+from tinyablation.runs.store import RunStore
+from tinyablation.verdicts.registered import load_subjects
+
+CONDITIONS = ("facts", "negation", "counterfactual", "logic", "binding")
+SUBJECTS = load_subjects(ROOT / "claims" / "subjects.toml")
+
+
+class Stored(NamedTuple):
+    name: str
+    split: str
+    per_cluster: int
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The model, the battery and the condition."""
+        text = self.name.rpartition("_")[0]
+        model = max((each for each in REGISTRY.ids if text.startswith(f"{each}-")), key=len)
+        battery, _, condition = text.removeprefix(f"{model}-").rpartition("-")
+        return model, battery, condition
+
+
+STORED = [
+    Stored(name, split, int(number))
+    for name, split, number in (
+        line.split()
+        for line in Path(__file__).with_name("addresses.txt").read_text("utf-8").splitlines()
+    )
+]
+
+
+@cache
+def bench(model: str) -> Bench:
+    return bench_of(model, ROOT / "nowhere")
+
+
+@pytest.mark.parametrize("model", REGISTRY.local_ids)
+def test_every_run_has_the_address_it_had(model: str) -> None:
+    own = [stored for stored in STORED if stored.parts[0] == model]
+    assert len(own) == 60 and {stored.parts[2] for stored in own} == set(CONDITIONS)
+    for stored in own:
+        _, battery, condition = stored.parts
+        sample = Sample(None if stored.split == "all" else stored.split, stored.per_cluster)
+        assert bench(model).config(condition, battery, sample).name == stored.name
+
+
+class Noted(Exception):
+    """A run was asked for."""
+
+
+class NotingStore(RunStore):
+    """Has every run's name, and no run."""
+
+    asked: str
+
+    def obtain(self, config: RunConfig, *_: Any, **__: Any) -> Any:
+        object.__setattr__(self, "asked", config.name)
+        raise Noted
+
+
+@pytest.mark.parametrize("condition", ["facts", "logic"])
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-neox-plain"])
+def test_what_claims_read_is_asked_of_the_store_by_these_names(model: str, condition: str) -> None:
+    own = bench_of(model, ROOT / "nowhere")
+    own.store = NotingStore(ROOT / "nowhere")
+    subject = SUBJECTS.for_model(model)
+    assert subject is not None
+    heads = subject.trio or subject.pair
+    findings = Findings(own)
+    reads: list[Callable[[], Any]] = [
+        lambda: findings.sweep(condition),
+        lambda: findings.methods(condition),
+        lambda: findings.subsets(condition, heads),
+        lambda: findings.coalitions(condition, heads),
+        lambda: findings.patches(condition),
+        lambda: findings.paths(condition, subject.suppressor),
+        lambda: findings.effects(condition, TrioZeroed(heads)),
+        *(lambda name=name: own.run(condition, name) for name in ("baseline", "corrupt", "null")),
+    ]
+    found = set()
+    for read in reads:
+        with pytest.raises(Noted):
+            read()
+        found.add(own.store.asked)
+    assert len(found) == len(reads)
+    assert found <= {stored.name for stored in STORED}
