@@ -11,12 +11,11 @@ Three TOML files under claims/, all read at test collection, hence nothing heavy
 
 import json
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -30,6 +29,7 @@ from pydantic import (
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.hashes import text_sha256
+from tinyablation.files.toml import read_toml
 from tinyablation.heads import Head
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
 from tinyablation.spelling import did_you_mean
@@ -113,7 +113,7 @@ def load_predictions(path: str | Path) -> Predictions:
     An optional table `registered` says when and by whom: date, note.
     """
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     claims: dict[str, dict[str, Prediction]] = {}
     registered: dict[str, str] = {}
     for key, value in document.items():
@@ -270,7 +270,7 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
     """Read subjects.toml: one table per model id; these and references must be among `models`
     where given."""
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     subjects = {}
     for model, table in document.items():
         place = _place(path, text, model)
@@ -347,7 +347,7 @@ class Published(NamedTuple):
 def load_published(path: str | Path) -> Published:
     """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one a line."""
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     _refuse_unknown(document, ("figure",), str(path))
     tables = document.get("figure", [])
     if not isinstance(tables, list):
@@ -366,20 +366,6 @@ def load_published(path: str | Path) -> Published:
 
 
 # --- common to the three -------------------------------------------------------------------------
-
-
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ExpectationError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ExpectationError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-    try:
-        return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # A key given twice is one of these too; the error says at which line.
-        raise ExpectationError(f"{path}: not valid TOML: {error}") from error
 
 
 def _place(path: Path, text: str, *keys: str) -> str:
