@@ -21,6 +21,18 @@ def make_prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:
     return prompts
 
 
+def bridge_of(loaded: Any) -> Any:
+    """A bridge around a loaded model's own modules, which it rebuilds."""
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    return build_bridge_from_module(
+        loaded.model,
+        type(loaded.model).__name__,
+        hf_config=loaded.model.config,
+        tokenizer=loaded.tokenizer,
+    )
+
+
 def run_hooked(
     bridge: Any,
     ids: tuple[int, ...],

@@ -137,22 +137,13 @@ def engines(tiny_models: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def bridges(tiny_entry: Callable[..., Any]) -> dict[tuple[str, bool], Any]:
     """TransformerBridges by (family, whether weights are folded), around models of their own."""
-    from transformer_lens.model_bridge.sources._bridge_builder import (
-        build_bridge_from_module,
-    )
-
+    from tests.bridging import bridge_of
     from tinyablation.models.loading import load_model
 
     found = {}
     for family in FAMILIES:
         for folded in (False, True):
-            loaded = load_model(tiny_entry(family))
-            bridge = build_bridge_from_module(
-                loaded.model,
-                type(loaded.model).__name__,
-                hf_config=loaded.model.config,
-                tokenizer=loaded.tokenizer,
-            )
+            bridge = bridge_of(load_model(tiny_entry(family)))
             if folded:
                 bridge.enable_compatibility_mode()
             found[family, folded] = bridge

@@ -10,18 +10,23 @@ from tinyablation.analysis.coalitions import Coalitions
 from tinyablation.analysis.effects import Effects
 from tinyablation.analysis.patching import Patches
 from tinyablation.analysis.path_patching import PathEffects
+from tinyablation.heads import head_name
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
     PatchPath,
     PatchResidual,
 )
+from tinyablation.verdicts.registered import Subject
 
 N_CLUSTERS, PER_CLUSTER = 24, 2
 N = N_CLUSTERS * PER_CLUSTER
 HEADS = tuple((0, head) for head in range(8))
 TRIO = ((0, 0), (0, 2), (0, 5))
 LEADER = (0, 2)
+NAMED = Subject(
+    suppressor=head_name(LEADER), trio=[head_name(head) for head in TRIO], source="planted"
+)
 LAYERS = 4
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tinyablation.interventions.batteries import Battery, Shard
 from tinyablation.runs.address import RunConfig
-from tinyablation.runs.store import Run, RunStore
+from tinyablation.runs.store import TABLES, Run, RunStore
 
 N_LAYERS, N_HEADS, N_EXAMPLES = 4, 3, 12
 SUPPRESSOR = "0.2"
@@ -115,6 +115,11 @@ def rows_of(label: str, *, method: str, heads: str, layer: int, head: int, n: in
 
 def baseline_rows(n: int = N_EXAMPLES) -> pd.DataFrame:
     return rows_of("baseline", method="none", heads="", layer=-1, head=-1, n=n)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The tables of a run directory, by name."""
+    return {name: (folder / name).read_bytes() for name in TABLES}
 
 
 def compute(shard: Shard) -> pd.DataFrame:

@@ -163,7 +163,7 @@ def test_a_missing_table_is_said_in_one_line(
     assert build(*given) == 2
     assert "natural: no such folder of knowledge tables" in one_line(capsys)
     assert build(*given, "--world", "embedded") == 2
-    assert "facts.toml: no such knowledge table" in one_line(capsys)
+    assert "facts.toml: cannot be read" in one_line(capsys)
 
 
 def test_a_negative_seed_is_refused(

@@ -13,6 +13,7 @@ from claims import test_h6_patching as h6
 from tests.synthetic_effects import (
     LAYERS,
     LEADER,
+    NAMED,
     TRIO,
     make_coalitions,
     make_patches,
@@ -20,13 +21,8 @@ from tests.synthetic_effects import (
     noise,
 )
 from tests.synthetic_sweeps import make_sweep
-from tinyablation.heads import head_name
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
 
-NAMED = Subject(
-    suppressor=head_name(LEADER), trio=[head_name(head) for head in TRIO], source="planted"
-)
 PLANTED = {LEADER: 1.0}
 NOTHING = {}
 ELSEWHERE = {(0, 7): 1.0}

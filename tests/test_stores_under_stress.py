@@ -16,12 +16,11 @@ import pytest
 
 from tests import synthetic_runs as synthetic
 from tests.mounted import read_only, resize, small_disk
-from tests.synthetic_runs import KEYS, Counting, make_config, obtain, without_picture
+from tests.synthetic_runs import KEYS, Counting, make_config, obtain, tables, without_picture
 from tinyablation.errors import RunError
 from tinyablation.files import manifests
 from tinyablation.files.manifests import NotWritten, write_atomic, write_json
 from tinyablation.runs import derived as artefacts
-from tinyablation.runs import store as runs
 from tinyablation.runs.store import RunStore
 
 PROCESSES = 8
@@ -36,10 +35,6 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The tables of a run that nobody disturbed, by name."""
     return tables(obtain(tmp_path_factory.mktemp("alone")).path)
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in runs.TABLES}
 
 
 def contents(folder: Path) -> dict[str, str]:

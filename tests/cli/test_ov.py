@@ -132,7 +132,7 @@ def test_an_existing_file_is_not_replaced_without_force(corpora, tmp_path, capsy
         (["--model", "tiny-lama"], "did you mean 'tiny-llama"),
         (["--condition", "logic"], "has no corpus 'logic'"),
         (["--registry", "nowhere.toml"], "nowhere.toml: cannot be read"),
-        (["--lexicons", "nowhere.toml"], "nowhere.toml: no such lexicon file"),
+        (["--lexicons", "nowhere.toml"], "nowhere.toml: cannot be read"),
     ],
 )
 def test_mistakes_are_said_in_one_line(corpora, options, said, capsys):

@@ -16,7 +16,7 @@ from tinyablation.cluster import dispatch as dispatching
 from tinyablation.cluster.dispatch import RETRIES, Dispatch, JobLost, device_of
 from tinyablation.cluster.executors import ExecutorError, Lost, parse
 from tinyablation.cluster.messages import Failure, Job, Receipt
-from tinyablation.cluster.worker import DESK, run_job
+from tinyablation.cluster.worker import run_job
 from tinyablation.errors import TooLarge
 from tinyablation.interventions.batteries import ONE_EACH, Steering
 from tinyablation.measurement.bench import Bench
@@ -45,12 +45,6 @@ class Inline(Executor):
         else:
             future.set_result(call(*args))
         return future
-
-
-@pytest.fixture(autouse=True)
-def _cleared():
-    yield
-    DESK.clear()
 
 
 @pytest.fixture(scope="module")

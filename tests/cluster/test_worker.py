@@ -27,12 +27,6 @@ ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
 
 
-@pytest.fixture(autouse=True)
-def _cleared():
-    yield
-    DESK.clear()
-
-
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> Path:
     return put_corpora(tmp_path_factory.mktemp("corpora"))

@@ -364,5 +364,5 @@ def test_too_short_lists_are_refused(field: str, value: Any) -> None:
 
 
 def test_a_missing_table_is_said(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match=r"binding.toml: no such knowledge table"):
+    with pytest.raises(KnowledgeError, match=r"binding.toml: cannot be read"):
         load_binding(tmp_path)

@@ -176,7 +176,7 @@ DEFECTS = {  # what is replaced by what, and what the message must say
     ),
     "answer of two words": (GEO, 'Peru = "Lima"', 'Peru = "La Lima"', "capital.facts.Peru: "),
     "empty subject": (GEO, 'Peru = "Lima"', '"" = "Lima"', "geography.toml: capital.facts"),
-    "fact given twice": (GEO, 'Peru = "Lima"', 'Iran = "Lima"', "geography.toml: not readable"),
+    "fact given twice": (GEO, 'Peru = "Lima"', 'Iran = "Lima"', "geography.toml: not valid TOML"),
     "answer in its subject": (
         GEO,
         'Peru = "Lima"',
@@ -273,5 +273,5 @@ def test_a_folder_without_relations_is_refused(lone: Path) -> None:
 
 def test_missing_nonces_are_named(tables: Path) -> None:
     (tables / "nonces.toml").unlink()
-    with pytest.raises(KnowledgeError, match=r"nonces.toml: no such knowledge table"):
+    with pytest.raises(KnowledgeError, match=r"nonces.toml: cannot be read"):
         load_world(tables)

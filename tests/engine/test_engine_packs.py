@@ -192,24 +192,22 @@ def test_prompts_with_little_in_common_are_not_packed(engines: Any, visits: list
     assert visits == ["visit"]
 
 
-def mask_not_heeded(patch: pytest.MonkeyPatch) -> None:
+def heeding_only(name: str, patch: pytest.MonkeyPatch) -> None:
     recorded = Architecture.recorded
 
-    def unmasked(self: Architecture, ids: Any, kept: Any, layout: Any) -> Any:
-        inputs = {"position_ids": layout.inputs["position_ids"]}
+    def less(self: Architecture, ids: Any, kept: Any, layout: Any) -> Any:
+        inputs = {name: layout.inputs[name]}
         return recorded(self, ids, kept, layout._replace(inputs=inputs))
 
-    patch.setattr(Architecture, "recorded", unmasked)
+    patch.setattr(Architecture, "recorded", less)
+
+
+def mask_not_heeded(patch: pytest.MonkeyPatch) -> None:
+    heeding_only("position_ids", patch)
 
 
 def positions_not_heeded(patch: pytest.MonkeyPatch) -> None:
-    recorded = Architecture.recorded
-
-    def counted(self: Architecture, ids: Any, kept: Any, layout: Any) -> Any:
-        inputs = {"attention_mask": layout.inputs["attention_mask"]}
-        return recorded(self, ids, kept, layout._replace(inputs=inputs))
-
-    patch.setattr(Architecture, "recorded", counted)
+    heeding_only("attention_mask", patch)
 
 
 def mask_not_taken(patch: pytest.MonkeyPatch) -> None:

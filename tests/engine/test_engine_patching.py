@@ -291,15 +291,7 @@ def test_windows_are_what_they_are_said_to_equal(
     assert (by[window] - by[top]).abs().max() > 1e-3
 
 
-def test_what_is_equal_is_measured_once(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = []
-    run = Engine._run
-
-    def counting(self: Engine, chunk: Any, start: Any, segments: Any) -> torch.Tensor:
-        rows.append(segments[-1].rows.stop)
-        return run(self, chunk, start, segments)
-
-    monkeypatch.setattr(Engine, "_run", counting)
+def test_what_is_equal_is_measured_once(engines: Any, computed_rows: list[int]) -> None:
     same: list[Intervention] = [
         PatchResidual(1, 1),
         PatchResidual(2, 0),
@@ -308,14 +300,14 @@ def test_what_is_equal_is_measured_once(engines: Any, monkeypatch: pytest.Monkey
     ]
     frame = engines["gpt2"].measure(PROMPTS, same, pairs=PAIRS)
     # Nine examples, two of which repeat a prompt with its donor; positions "last" ask no subject.
-    assert sum(rows) == 7
+    assert sum(computed_rows) == 7
     assert frame.groupby("example").logit_diff.nunique().max() == 2  # baseline, and one other
-    rows.clear()
+    computed_rows.clear()
     engines["gpt2"].measure(PROMPTS, [Steer(1, "truth", 0.0)], directions=DIRECTIONS)
-    assert not rows
+    assert not computed_rows
     paths: list[Intervention] = [PatchPath(((0, 1),), 2), PatchPath(((0, 1),), 2, "zero_folded")]
     engines["llama"].measure(PROMPTS, paths)
-    assert sum(rows) == 6
+    assert sum(computed_rows) == 6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

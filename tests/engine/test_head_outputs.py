@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.bridging import bridge_of, make_prompts
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.analysis.head_vocabulary import HeadVocabulary
 from tinyablation.corpora.lexicons import candidate_ids, token_texts
@@ -30,16 +31,6 @@ LEXICONS = {
     "hedges": ("perhaps", "maybe", "possibly"),
     "boosters": ("totally", "fully", "entirely"),
 }
-
-
-def make_prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:
-    rng = np.random.default_rng(seed)
-    prompts = []
-    for length in lengths:
-        ids = (0, *(int(token) for token in rng.integers(1, VOCABULARY, length - 1)))
-        target, foil = (int(token) for token in rng.choice(VOCABULARY, 2, replace=False))
-        prompts.append(Prompt(ids, target, foil))
-    return prompts
 
 
 # One prompt twice: it weighs twice.
@@ -86,15 +77,7 @@ def test_mean_outputs_are_the_bridges_z_through_its_output_matrix(
     family: str, engines: Any, tiny_entry: Any
 ) -> None:
     """One prompt alone after the other, no batch and no padding."""
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    loaded = load_model(tiny_entry(family))
-    bridge = build_bridge_from_module(
-        loaded.model,
-        type(loaded.model).__name__,
-        hf_config=loaded.model.config,
-        tokenizer=loaded.tokenizer,
-    )
+    bridge = bridge_of(load_model(tiny_entry(family)))
     found = head_outputs(engines[family], PROMPTS)
     assert found.shape == (N_LAYERS, N_HEADS, 32) and found.dtype == torch.float64
     with torch.no_grad():

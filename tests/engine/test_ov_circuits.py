@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.bridging import bridge_of
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.engine import ov_circuits as circuits
 from tinyablation.engine.engine import Engine
@@ -36,18 +37,7 @@ def engines(tiny_models: dict[str, Any]) -> dict[str, Engine]:
 
 @pytest.fixture(scope="module")
 def bridges(tiny_entry: Any) -> dict[str, Any]:
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    found = {}
-    for family in FAMILIES:
-        loaded = load_model(tiny_entry(family))
-        found[family] = build_bridge_from_module(
-            loaded.model,
-            type(loaded.model).__name__,
-            hf_config=loaded.model.config,
-            tokenizer=loaded.tokenizer,
-        )
-    return found
+    return {family: bridge_of(load_model(tiny_entry(family))) for family in FAMILIES}
 
 
 def bridge_values(bridge: Any, layer: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.bridging import bridge_of
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine.engine import Engine, EngineError
@@ -58,18 +59,7 @@ def engines(tiny_models: dict[str, Any]) -> dict[str, Engine]:
 @pytest.fixture(scope="module")
 def bridges(tiny_entry: Callable[..., Any]) -> dict[str, Any]:
     """A bridge each, around models of their own."""
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    found = {}
-    for family in FAMILIES:
-        loaded = load_model(tiny_entry(family))
-        found[family] = build_bridge_from_module(
-            loaded.model,
-            type(loaded.model).__name__,
-            hf_config=loaded.model.config,
-            tokenizer=loaded.tokenizer,
-        )
-    return found
+    return {family: bridge_of(load_model(tiny_entry(family))) for family in FAMILIES}
 
 
 def bridge_streams(bridge: Any, layer: int, heads: Any) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ import pandas
 import pytest
 import torch
 
+from tests.bridging import bridge_of
 from tests.small_tokenizers import merging_over_spaces, sentencepiece_like
 from tinyablation.corpora.answers import Span, encode_spans, is_multi_token
 from tinyablation.corpora.examples import Example
@@ -96,18 +97,7 @@ def engines() -> dict[str, Engine]:
 
 @pytest.fixture(scope="module")
 def bridges() -> dict[str, Any]:
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    found = {}
-    for family in FAMILIES:
-        loaded = load(family)
-        found[family] = build_bridge_from_module(
-            loaded.model,
-            type(loaded.model).__name__,
-            hf_config=loaded.model.config,
-            tokenizer=loaded.tokenizer,
-        )
-    return found
+    return {family: bridge_of(load(family)) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -232,12 +232,16 @@ def test_the_same_evidence_gives_the_same_bytes(bundle, reports, tmp_path):
 # --- what was tampered with ----------------------------------------------------------------------
 
 
+def table_in(path: Path, battery: str) -> str:
+    """The name of a table of a run of that battery."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return next(name for name in names if battery in name and name.endswith("example.parquet"))
+
+
 def test_a_table_that_was_changed_is_named(bundle, verdict):
     path = bundle("V.3")
-    with zipfile.ZipFile(path) as archive:
-        name = next(
-            n for n in archive.namelist() if "baseline" in n and n.endswith("example.parquet")
-        )
+    name = table_in(path, "baseline")
     rewritten(path, replacing(name, lambda data: data[:-1] + b"x", consistently=False))
     done = verdict(path)
     assert done.returncode == 2 and done.stdout == ""
@@ -246,10 +250,7 @@ def test_a_table_that_was_changed_is_named(bundle, verdict):
 
 def test_a_table_is_held_to_its_own_runs_manifest_too(bundle, verdict):
     path = bundle("V.3")
-    with zipfile.ZipFile(path) as archive:
-        name = next(
-            n for n in archive.namelist() if "baseline" in n and n.endswith("example.parquet")
-        )
+    name = table_in(path, "baseline")
     rewritten(path, replacing(name, lambda data: data[:-1] + b"x", consistently=True))
     done = verdict(path)
     assert done.returncode == 2 and "its sha256 is not the one in manifest.json" in done.stderr
@@ -260,10 +261,7 @@ def test_other_figures_under_consistent_hashes_are_another_verdict(bundle, verdi
     import hashlib
 
     path = bundle("V.3")
-    with zipfile.ZipFile(path) as archive:
-        name = next(
-            n for n in archive.namelist() if "corrupt" in n and n.endswith("example.parquet")
-        )
+    name = table_in(path, "corrupt")
     table = changed_table(path, name)
     run_manifest = name.replace("metrics/per_example.parquet", MANIFEST)
 

@@ -23,6 +23,7 @@ from tests.analysis.test_emergence import made_up as made_up_course
 from tests.synthetic_effects import (
     LAYERS,
     LEADER,
+    NAMED,
     TRIO,
     make_coalitions,
     make_patches,
@@ -30,7 +31,6 @@ from tests.synthetic_effects import (
 )
 from tests.synthetic_sweeps import make_sweep
 from tests.test_claims_can_fail import tables
-from tinyablation.heads import head_name
 from tinyablation.measurement.noise import noise_rows, spread
 from tinyablation.measurement.validity import condition_validity
 from tinyablation.plugin.head_fixtures import Steered
@@ -40,9 +40,6 @@ from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.registered import Subject
 from tinyablation.verdicts.verdicts import Noise
 
-NAMED = Subject(
-    suppressor=head_name(LEADER), trio=[head_name(head) for head in TRIO], source="planted"
-)
 OF_FOUR = Subject(
     suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted"
 )  # in made-up sweeps

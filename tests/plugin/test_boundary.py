@@ -164,7 +164,7 @@ def test_a_sliding_window_bounds_the_prompts(judged):
 def test_where_no_prompt_can_be_made_the_rule_says_why(judged, tmp_path):
     bench = Bench({(0, 2): -1.0}, knowledge=tmp_path)
     found = judged(bench)
-    assert found.rule.startswith("not searched: ") and "no such knowledge table" in found.rule
+    assert found.rule.startswith("not searched: ") and "cannot be read" in found.rule
     assert (found.grammar, found.searched, found.failed, found.found) == (0, 0, 0, [])
     assert "'none' has no grammar" in judged(Bench({}), condition="none").rule
 

@@ -19,9 +19,8 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_every_verdict_against_every_prediction(suite, workers):
-    suite.models(*(f"model-{row}" for row in ROWS))
+def put_table(suite):
+    """A claim that comes to each verdict."""
     suite.claims(
         "test_table",
         *(
@@ -34,6 +33,12 @@ def test_every_verdict_against_every_prediction(suite, workers):
             for index, column in enumerate(COLUMNS, 1)
         ),
     )
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_every_verdict_against_every_prediction(suite, workers):
+    suite.models(*(f"model-{row}" for row in ROWS))
+    put_table(suite)
     patterns = ", ".join(f'"model-{row}" = "{row}"' for row in ROWS[1:])
     suite.write(
         "claims/predictions.toml",
@@ -282,18 +287,7 @@ def test_what_nobody_predicted_of_a_real_model_is_open(suite, workers):
     """Also where "tiny-*" would match an unlisted folder: nobody thought of that one."""
     suite.models("tiny-gpt2", hub=["hub-none", "hub-refuted"])
     suite.write("elsewhere/tiny-new/config.json", '{"architectures": ["GPT2LMHeadModel"]}')
-    suite.claims(
-        "test_table",
-        *(
-            suite.claim(
-                f"H1.{index}",
-                f"test_{column}",
-                f"judge(verdict({column!r}, reason='the reason'))",
-                "model, judge, verdict",
-            )
-            for index, column in enumerate(COLUMNS, 1)
-        ),
-    )
+    put_table(suite)
     patterns = '{ "tiny-*" = "supported", "hub-refuted" = "refuted" }'
     suite.write(
         "claims/predictions.toml", "".join(f'"H1.{n}" = {patterns}\n' for n in (1, 2, 3, 4))

@@ -25,6 +25,7 @@ from tests.synthetic_runs import (
     make_config,
     make_examples,
     obtain,
+    tables,
     without_picture,
 )
 from tinyablation.errors import RunError
@@ -44,10 +45,6 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The tables of a run that one process made, by name."""
     return tables(obtain(tmp_path_factory.mktemp("alone")).path)
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in runs.TABLES}
 
 
 def locks(root: Path, **options: object) -> RunLocks:

@@ -12,8 +12,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
-from tinyablation.corpora.knowledge import Fact, KnowledgeError, Table, explain, read_table
+from tinyablation.corpora.knowledge import Fact, KnowledgeError, Table, explain
 from tinyablation.corpora.world import FRAMES, WorldRelation
+from tinyablation.files.toml import read_toml
 
 AS_ASKED = "as asked"
 Words = Annotated[str, Field(min_length=1)]
@@ -105,8 +106,9 @@ class Pair(NamedTuple):
 def load_frames(folder: Path) -> dict[str, dict[str, Family]]:
     """Condition -> family -> its wordings; KnowledgeError names the file and the wrong field."""
     path = folder / FRAMES
+    _, conditions = read_toml(path, KnowledgeError)
     found: dict[str, dict[str, Family]] = {}
-    for condition, families in read_table(path).items():
+    for condition, families in conditions.items():
         if not isinstance(families, dict):
             raise KnowledgeError(f"{path}: {condition}: must be a table of families")
         found[condition] = {}

@@ -6,7 +6,6 @@ same folder, belongs to binding.py.)
 """
 
 import string
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.toml import read_toml
 from tinyablation.spelling import did_you_mean
 
 Tone = Literal["neutral", "certain", "doubt"]
@@ -218,17 +218,6 @@ class Knowledge(NamedTuple):
         return [Fact(relation, subject, answer) for subject, answer in table.items()]
 
 
-def read_table(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise KnowledgeError(f"{path}: no such knowledge table") from None
-    except OSError as error:
-        raise KnowledgeError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KnowledgeError(f"{path}: not readable as UTF-8 TOML: {error}") from None
-
-
 def _known_fields(model: type[BaseModel], places: tuple[int | str, ...]) -> list[str]:
     """The fields of the table at `places` inside `model`; empty if any name is allowed."""
     for place in places:
@@ -258,16 +247,18 @@ def explain(
 
 def load_table(path: Path, model: type[AnyTable]) -> AnyTable:
     """Read one table of type `model`; KnowledgeError names the file and the wrong field."""
+    _, table = read_toml(path, KnowledgeError)
     try:
-        return model.model_validate(read_table(path))
+        return model.model_validate(table)
     except ValidationError as error:
         raise explain(path, model, error) from None
 
 
 def load_tables(path: Path, model: type[AnyTable]) -> dict[str, AnyTable]:
     """Read a file that holds a table of type `model` under each name."""
+    _, rows = read_toml(path, KnowledgeError)
     tables: dict[str, AnyTable] = {}
-    for name, row in read_table(path).items():
+    for name, row in rows.items():
         try:
             tables[name] = model.model_validate(row)
         except ValidationError as error:

@@ -7,7 +7,6 @@ too: no dictionary is asked.) All background is that of ALL heads of the model.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinyablation.corpora.tokenisation import TokenisationError, answer_id, encode
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.hashes import digest
+from tinyablation.files.toml import read_toml
 from tinyablation.statistics.intervals import ROUNDING, exceedance
 
 if TYPE_CHECKING:
@@ -101,15 +101,7 @@ def load_lexicons(path: Path) -> dict[str, tuple[str, ...]]:
     A lexicon is a table with `words`, lower-case and at least 3; no word stands twice, in one
     lexicon or in two.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text)
-    except FileNotFoundError:
-        raise LexiconError(f"{path}: no such lexicon file") from None
-    except OSError as error:
-        raise LexiconError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LexiconError(f"{path}: not readable as UTF-8 TOML: {error}") from None
+    text, document = read_toml(path, LexiconError)
     if not document:
         raise LexiconError(f"{path}: holds no lexicon; add a table such as [hedges] with words")
     lexicons: dict[str, tuple[str, ...]] = {}

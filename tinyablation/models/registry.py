@@ -1,7 +1,6 @@
 """The registry of models: a typed view of a models.toml file. Nothing heavy is imported here."""
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import combinations, pairwise
@@ -20,6 +19,7 @@ from pydantic import (
 
 from tinyablation.errors import LoadingError, TinyAblationError
 from tinyablation.files.hashes import text_sha256
+from tinyablation.files.toml import read_toml
 from tinyablation.models.checkpoint import GGUF, file_hash, gguf_in, weight_files, weights_hash
 from tinyablation.models.naming import name_of
 from tinyablation.spelling import did_you_mean
@@ -331,14 +331,7 @@ def load_registry(path: str | Path) -> Registry:
     an unknown or missing key, a value of the wrong type, a duplicate id, or an unknown twin.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RegistryError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RegistryError(f"{path}: not valid TOML: {error}") from error
+    text, document = read_toml(path, RegistryError)
     for key in document:
         if key != "model":
             raise RegistryError(f"{path}: unknown key {key!r}; {did_you_mean(key, ('model',))}")

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tinyablation.verdicts.registered import ExpectationError, read_toml
+from tinyablation.files.toml import read_toml
+from tinyablation.verdicts.registered import ExpectationError
 from tinyablation.verdicts.verdicts import Status
 
 MISSES = "misses.toml"
@@ -65,7 +66,7 @@ def load_misses(path: Path) -> Misses:
     """Read the file; a missing file holds no misses. ExpectationError names file and entry."""
     if not path.exists():
         return Misses(path, {})
-    _, document = read_toml(path)
+    _, document = read_toml(path, ExpectationError)
     found: dict[tuple[str, str, str, str], Miss] = {}
     tables = document.pop("miss", [])
     if document or not isinstance(tables, list):

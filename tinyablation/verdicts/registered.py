@@ -11,12 +11,11 @@ Three TOML files under claims/, all read at test collection, so nothing heavy is
 
 import json
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -30,6 +29,7 @@ from pydantic import (
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.hashes import text_sha256
+from tinyablation.files.toml import read_toml
 from tinyablation.heads import Head
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
 from tinyablation.spelling import did_you_mean
@@ -113,7 +113,7 @@ def load_predictions(path: str | Path) -> Predictions:
     An optional table `registered` says when and by whom: date, note.
     """
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     claims: dict[str, dict[str, Prediction]] = {}
     registered: dict[str, str] = {}
     for key, value in document.items():
@@ -275,7 +275,7 @@ def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Su
     If `models` is given, model ids and references must be among them.
     """
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     subjects = {}
     for model, table in document.items():
         place = _place(path, text, model)
@@ -352,7 +352,7 @@ class Published(NamedTuple):
 def load_published(path: str | Path) -> Published:
     """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one per line."""
     path = Path(path)
-    text, document = read_toml(path)
+    text, document = read_toml(path, ExpectationError)
     _refuse_unknown(document, ("figure",), str(path))
     tables = document.get("figure", [])
     if not isinstance(tables, list):
@@ -371,20 +371,6 @@ def load_published(path: str | Path) -> Published:
 
 
 # --- common to the three -------------------------------------------------------------------------
-
-
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ExpectationError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ExpectationError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-    try:
-        return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # Duplicate keys end here too; the error gives the line.
-        raise ExpectationError(f"{path}: not valid TOML: {error}") from error
 
 
 def _place(path: Path, text: str, *keys: str) -> str:
