@@ -317,8 +317,12 @@ def test_the_prompt_has_its_things_and_a_capital(table: BindingTable) -> None:
 
 GOOD = "a {first} and a {second} were in the picture. The {asked}"
 BROKEN = {  # what stands in the file, what takes its place, and what the message must say
-    "a word twice": ('"red",', '"red", "red",', "adjectives: 'red' stands under adjectives alr"),
-    "a noun as adjective": ('"red",', '"red", "car",', "nouns: 'car' stands under adjectives"),
+    "a word twice": ('"red",', '"red", "red",', "adjectives: 'red' is already listed under"),
+    "a noun as adjective": (
+        '"red",',
+        '"red", "car",',
+        "nouns: 'car' is already listed under adjectives",
+    ),
     "a vowel": ('"red",', '"red", "orange",', "adjectives: 'orange' cannot follow \"a\""),
     "a capital": ('"red",', '"Red",', "adjectives.0: "),
     "two words": ('"bakery",', '"post office",', "nouns.0: "),
@@ -328,8 +332,8 @@ BROKEN = {  # what stands in the file, what takes its place, and what the messag
     "the asked one first": (GOOD, "The {asked}: a {first} and a {second}", "in this order"),
     "words after the asked one": (GOOD, f"{GOOD} one", "and nothing after {asked}"),
     "no article": (GOOD, GOOD.replace("a {second}", "the {second}"), '"a " before {second}'),
-    "a noun of the file": (GOOD, GOOD.replace("picture", "church"), "holds 'church', a word of"),
-    "an adjective of the file": (GOOD, f"Black: {GOOD}", "holds 'black', a word of"),
+    "a noun of the file": (GOOD, GOOD.replace("picture", "church"), "contains 'church', a word of"),
+    "an adjective of the file": (GOOD, f"Black: {GOOD}", "contains 'black', a word of"),
     "a lone brace": (GOOD, "a {first", "frames.picture: "),
 }
 

@@ -71,10 +71,10 @@ def test_the_hedges_of_the_training_text_are_among_the_hedges():
         ('[hedges]\nwords = ["a", "b", "c"]\nword = 1\n', r"hedges\.word: Extra inputs"),
         ('[hedges]\nwords = [\n"a",\n"b",\n"No"]\n', r"toml:5: hedges\.words\.2 \('No'\)"),
         ('[hedges]\nwords = ["a", "b", "of c"]\n', r"toml:2: hedges\.words\.2 \('of c'\)"),
-        ('[hedges]\nwords = ["a", "b",\n"a"]\n', r"toml:3: hedges: 'a' stands in 'hedges' al"),
+        ('[hedges]\nwords = ["a", "b",\n"a"]\n', r"toml:3: hedges: 'a' is already in 'hedges'"),
         (
             '[x]\nwords = ["a", "b", "c"]\n[y]\nwords = ["d", "e",\n# "c"\n"c"]\n',
-            r"toml:6: y: 'c' stands in 'x' already",
+            r"toml:6: y: 'c' is already in 'x'",
         ),
     ],
 )

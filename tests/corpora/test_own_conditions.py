@@ -94,7 +94,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "one name twice": ({"cluster_id": "x"}, "'cluster' and 'cluster_id' are the same"),
     "the foil again": ({"foil": " Moscow", "target": " Moscow"}, "' Moscow' is the target too"),
     "an unknown half": ({"split": "train"}, "'train' is neither 'discovery' nor 'confirmation'"),
-    "a half in some lines": ({"split": "discovery"}, "field 'split' is missing, and other lines"),
+    "a half in some lines": ({"split": "discovery"}, "field 'split' is missing, but other lines"),
 }
 
 
@@ -167,13 +167,13 @@ def test_a_split_of_the_file_is_taken_as_it_is(own, rows):
     assert [split.of_row()[row] for row in range(len(rows))] == halves
     assert "given by the file" in made.about(5)
     given[0]["split"] = next(half for half in SPLITS if half != halves[0])
-    with pytest.raises(CorpusError, match=r"line \d+: field 'split': its cluster .* stands in"):
+    with pytest.raises(CorpusError, match=r"line \d+: field 'split': its cluster .* is also in"):
         own(given)
 
 
 def test_one_cluster_cannot_be_split(own, rows):
     made = own([row for row in rows if row["cluster"] == rows[0]["cluster"]])
-    with pytest.raises(CorpusError, match="are one cluster, and cannot be split"):
+    with pytest.raises(CorpusError, match="form one cluster and cannot be split"):
         made.for_tokenizer(load_tokenizer(str(FOLDER)), "tiny", 0)
 
 

@@ -188,7 +188,7 @@ def test_half_precision_scores_the_same_heads(tiny_models):
 def test_what_cannot_be_scored_is_refused(engines, tiny_models):
     engine = engines["gpt2"]
     nothing = torch.zeros(N_LAYERS, 32)
-    with pytest.raises(AttributionError, match="give one of them"):
+    with pytest.raises(AttributionError, match="give either a replacement or pairs"):
         head_scores(engine, PROMPTS, replacement=nothing, pairs=PAIRS)
     with pytest.raises(EngineError, match="no prompts"):
         head_scores(engine, [])

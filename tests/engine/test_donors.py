@@ -40,7 +40,7 @@ def test_no_admissible_donor_names_the_example() -> None:
 
 
 def test_unknown_reference_clusters_are_refused() -> None:
-    with pytest.raises(EngineError, match="reference prompt 1 is none of the prompts"):
+    with pytest.raises(EngineError, match="reference prompt 1 is not among the prompts"):
         draw_donors([(1, 2)], ["a"], [(1, 2), (3, 4)], None, 0)
 
 

@@ -49,7 +49,7 @@ def test_a_plan_begins_with_the_baseline():
 
 
 def test_equal_interventions_are_one_measurement():
-    with pytest.raises(RunError, match=r"zero:0\.0 stands in shards 'L00' and 'again'"):
+    with pytest.raises(RunError, match=r"zero:0\.0 is in shards 'L00' and 'again'"):
         plan_of(*SHARDS, Shard("again", SHARDS[1].interventions[:1]))
 
 
@@ -112,7 +112,7 @@ def test_non_finite_figures_are_refused_by_name(tmp_path, column, value):
         (lambda rows: rows.iloc[:-1], "rows for"),
         (lambda rows: rows[rows["head"] != 1], r"missing \['mean:1.1', 'zero:1.1'\]"),
         (lambda rows: rows.replace({"intervention": {"zero:1.1": "x"}}), "unasked"),
-        (lambda rows: rows.replace({"example": {5: 4}}), "stands twice"),
+        (lambda rows: rows.replace({"example": {5: 4}}), "occurs twice"),
         (lambda rows: rows.replace({"example": {5: 99}}), "rows for"),
         (lambda rows: rows.drop(columns="kl"), "kl"),
         (lambda rows: rows.assign(extra=1), "extra"),

@@ -91,14 +91,14 @@ def _known_fields(where: str, text: str) -> None:
 
 
 class Pair(NamedTuple):
-    """Two facts with contrasting answers; subject: what is asked about, by default first's."""
+    """Two facts with contrasting answers; subject: what is asked about, first's or another."""
 
     first: Fact
     second: Fact
     subject: str
 
     def turned(self) -> "Pair":
-        """The pair in reverse: with the subjects of the facts swapped, if there is no other."""
+        """The pair in reverse; if it asks about first's subject, it then asks about second's."""
         subject = self.second.subject if self.subject == self.first.subject else self.subject
         return Pair(self.second, self.first, subject)
 

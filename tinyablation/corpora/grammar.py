@@ -1,13 +1,13 @@
-"""The prompts of a condition as a row of choices: prefix, frame, fact, foil and so on.
+"""The prompts of a condition as sequences of choices: prefix, frame, fact, foil and so on.
 
-Sentences are worded by `rendering`, as those of the corpora are, but out of everything that the
-knowledge tables have: every prefix with every frame, every fact with every foil, every two
-statements of different relations. The corpora are some hundred sentences of it.
+Sentences are worded by wording.py, like those of the corpora, but from all combinations in the
+knowledge tables: every prefix with every frame, every fact with every foil, every two statements of
+different relations. The corpora contain some hundred of these sentences.
 
-A sentence is known by the options taken, one index a choice, as in (0, 0, 3, 2, 1). Options stand
-in the order of the tables, so that lower indices are plainer: no prefix, the first frame, the first
-fact. A later choice may depend on an earlier one (subjects on the relation), but how many choices
-there are does not.
+A sentence is identified by its options, one index per choice, as in (0, 0, 3, 2, 1). Options are in
+the order of the tables, so lower indices are plainer: no prefix, the first frame, the first fact.
+The options of a choice may depend on earlier choices (subjects on the relation), but the number of
+choices is fixed.
 """
 
 from abc import ABC, abstractmethod
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Indices = tuple[int, ...]
-# Given a choice's name and the labels of its options: the index of the one taken.
+# From a choice's name and the labels of its options to the index of the option taken.
 Choose = Callable[[str, Sequence[str]], int]
 
-# Draws for each sentence that a sample is to have, before it is left smaller: a grammar of some
-# thousand sentences gives out repeats, one of the embedded models' 40,000 and more hardly any.
+# Draws per requested sentence before a sample is left smaller: a grammar of some thousand sentences
+# yields repeats, one with the embedded models' 40,000 and more hardly any.
 TRIES = 4
 
 
 class GrammarError(TinyAblationError):
-    """A condition has no grammar, or the tokenizer leaves nothing of it; both are named."""
+    """A condition has no grammar, or none of its prompts works with the tokenizer."""
 
 
 class Sentence(NamedTuple):
-    """One prompt: the options taken (indices, and choice -> label), its text, and its token ids.
+    """One prompt: its options (indices, and choice -> label), its text, and its token ids.
 
-    Answers carry their leading space, as in corpora.Example.
+    Answers include their leading space, as in examples.Example.
     """
 
     indices: Indices
@@ -64,7 +64,7 @@ class Sentence(NamedTuple):
 
 
 class _Derivation:
-    """The choices of one sentence, as they are taken."""
+    """Records the choices of one sentence as they are taken."""
 
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
@@ -72,7 +72,7 @@ class _Derivation:
         self.choices: dict[str, str] = {}
 
     def take(self, name: str, options: Mapping[str, T]) -> T:
-        """The value of the option taken; IndexError where there is no option of that index."""
+        """The value of the option taken; IndexError if there is no such option."""
         labels = list(options)
         index = self.choose(name, labels)
         label = labels[index]
@@ -84,8 +84,8 @@ class _Derivation:
 class Grammar(ABC):
     """All sentences of one condition for one tokenizer.
 
-    theme: the choices that say what a sentence is about, beside its wording. bos: the id to put in
-    front, or None; longest: how many ids the model takes, BOS included, or None.
+    theme: the choices that determine what a sentence is about, apart from its wording. bos: the id
+    to prepend, or None; longest: the model's maximum number of ids, including BOS, or None.
     """
 
     condition: ClassVar[str]
@@ -114,16 +114,16 @@ class Grammar(ABC):
                 "is one token for this tokenizer"
             )
 
-    # What each condition has of its own ----------------------------------------------------------
+    # Defined by each condition -------------------------------------------------------------------
 
     @property
     @abstractmethod
     def _asked(self) -> str:
-        """Which frames ask: "facts", "counterfactual" or "truth"."""
+        """Which frames are used: "facts", "counterfactual" or "truth"."""
 
     @abstractmethod
     def _contents(self) -> int:
-        """How many sentences each wording has."""
+        """The number of sentences per wording."""
 
     @abstractmethod
     def _words(self, derivation: _Derivation, template: Template) -> tuple[str, str, str]:
@@ -132,10 +132,10 @@ class Grammar(ABC):
     # Sentences -----------------------------------------------------------------------------------
 
     def derive(self, choose: Choose) -> Sentence | None:
-        """The sentence of the options that `choose` takes; None where it cannot be measured.
+        """The sentence of the options that `choose` takes; None if it cannot be measured.
 
-        That is where the text holds an answer, an answer is not one token after it, or it is longer
-        than the model takes. `size` counts these too. IndexError, where `choose` gives an index
+        It cannot if the text contains an answer, an answer is not one token after it, or it is too
+        long for the model. `size` counts these too. Raises IndexError if `choose` returns an index
         past the last option.
         """
         derivation = _Derivation(choose)
@@ -164,7 +164,7 @@ class Grammar(ABC):
         return Sentence(indices, choices, text, target, foil, prompt)
 
     def at(self, indices: Sequence[int]) -> Sentence | None:
-        """The sentence of these options; None where an index is none of its choice's options."""
+        """The sentence of these options; None if an index is out of range, or as in `derive`."""
         taken = iter(indices)
         try:
             return self.derive(lambda name, labels: next(taken))
@@ -172,9 +172,9 @@ class Grammar(ABC):
             return None
 
     def named(self, choices: Mapping[str, str]) -> Sentence | None:
-        """The sentence of these labels, as a Counterexample has them; None as in `derive`.
+        """The sentence of these labels, such as a Counterexample's choices; None as in `derive`.
 
-        GrammarError where a choice is missing, or has no such option after those before it.
+        Raises GrammarError if a choice is missing, or has no such option after the earlier choices.
         """
 
         def choose(name: str, labels: Sequence[str]) -> int:
@@ -190,8 +190,8 @@ class Grammar(ABC):
     def sample(self, n: int, rng: np.random.Generator) -> list[Sentence]:
         """At most n different sentences, drawn choice by choice.
 
-        So each prefix, frame and relation comes about as often as any other of its kind, however
-        many sentences are made with it.
+        So each prefix, frame and relation is about as frequent as any other of its kind, regardless
+        of the number of sentences that contain it.
         """
         found: dict[Indices, Sentence] = {}
         for _ in range(TRIES * n):
@@ -203,7 +203,7 @@ class Grammar(ABC):
         return list(found.values())
 
     def simpler(self, sentence: Sentence) -> list[Sentence]:
-        """All sentences with one option of an earlier place and the others' indices as they are."""
+        """All sentences in which one choice has a lower index and the others are unchanged."""
         own = sentence.indices
         changed = (
             (*own[:place], lower, *own[place + 1 :])
@@ -217,12 +217,12 @@ class Grammar(ABC):
         ends = [sorted({0, index}) for index in indices]
         return [found for each in product(*ends) if (found := self.at(each)) is not None]
 
-    # Facts, on which three of the conditions are built -------------------------------------------
+    # Facts, which three of the conditions are built on -------------------------------------------
 
     def _questions(self) -> dict[str, dict[str, tuple[Fact, dict[str, str]]]]:
-        """Relation -> subject -> the fact, and the wrong answers it can be held against.
+        """Relation -> subject -> the fact, and the wrong answers it can be contrasted with.
 
-        A fact counts if its answer is one token in the corpora's own templates, as for the corpora.
+        As in the corpora, a fact is used only if its answer is one token in their templates.
         """
         templates = [Template.parse(cell) for cell in self.knowledge.wording.corpus.facts]
         relations = {}
@@ -257,7 +257,7 @@ class Grammar(ABC):
 
 
 class FactsGrammar(Grammar):
-    """A fact's answer against that of any other fact of its relation that is plainly wrong."""
+    """A fact's answer against every plainly wrong answer of another fact of its relation."""
 
     condition = "facts"
     theme = ("relation",)
@@ -277,7 +277,7 @@ class FactsGrammar(Grammar):
 
 
 class _TruthGrammar(Grammar):
-    """What the conditions that ask whether a statement is true have in common."""
+    """Base of the conditions that ask whether a statement is true."""
 
     _asked = "truth"
 
@@ -287,14 +287,14 @@ class _TruthGrammar(Grammar):
 
     @abstractmethod
     def _statements(self) -> int:
-        """How many statements there are to ask about."""
+        """The number of statements to ask about."""
 
     def _about(
         self, derivation: _Derivation, holds: bool, which: str = "", not_of: str = ""
     ) -> tuple[Fact, str]:
-        """A fact of another relation than `not_of`, with its answer, or where not `holds` another.
+        """A fact of a relation other than `not_of`, with its answer, or a wrong one unless `holds`.
 
-        which: "first " or "second ", where a sentence has two of them.
+        which: "first " or "second ", if a sentence has two of them.
         """
         relations = {name: of for name, of in self._relations.items() if name != not_of}
         subjects = derivation.take(f"{which}relation", relations)
@@ -334,7 +334,7 @@ class NegationGrammar(_TruthGrammar):
 
 
 class LogicGrammar(_TruthGrammar):
-    """Two statements of different relations under "and" or "or"; a cell says which of them hold."""
+    """Two statements of different relations joined by "and" or "or"; the cell says which hold."""
 
     condition = "logic"
     theme = ("operator", "cell", "first relation")
@@ -365,14 +365,14 @@ class LogicGrammar(_TruthGrammar):
 
 
 class CounterfactualGrammar(Grammar):
-    """An entity of one kind moved into any other; the foil is what its own kind is like."""
+    """An entity of one kind moved into another; the foil is the word of its own kind."""
 
     condition = "counterfactual"
     theme = ("attribute", "kind", "new kind")
     _asked = "counterfactual"
 
     def _contents(self) -> int:
-        """The choices too: attribute -> kind -> its entities, and the kinds it can be moved to."""
+        """Also sets the choices: attribute -> kind -> its entities, and the kinds to move to."""
         kinds = self.knowledge.kinds
         self._attributes: dict[str, dict[str, tuple[dict[str, Member], dict[str, str]]]] = {}
         for attribute in kinds.attributes:
@@ -396,7 +396,7 @@ class CounterfactualGrammar(Grammar):
         )
 
     def _is_answer(self, kind: str, attribute: str, word: str) -> bool:
-        """Whether the word is one token after the corpora's first template, about the kind."""
+        """Whether the word is one token after the corpora's first template about the kind."""
         template = Template.parse(self.knowledge.wording.corpus.counterfactual[0])
         text = counterfactual_prompt(self.knowledge, template, kind, kind, attribute)
         return is_one_token(self.tokenizer, text, f" {word}")
@@ -428,9 +428,9 @@ def grammar_of(
     bos: int | None = None,
     longest: int | None = None,
 ) -> Grammar:
-    """The grammar of a condition; GrammarError where it has none, or nothing is left of it.
+    """The grammar of a condition; GrammarError if it has none, or no prompt is left.
 
-    bos: the id to put in front of every prompt, or None; longest: how many ids the model takes.
+    bos: the id to prepend to every prompt, or None; longest: the model's maximum number of ids.
     """
     if condition not in GRAMMARS:
         raise GrammarError(
@@ -440,5 +440,5 @@ def grammar_of(
 
 
 def _named(names: Iterable[str] | Iterator[str]) -> dict[str, str]:
-    """Options that are their own labels, in order, each once."""
+    """Options that are their own labels, in order, without duplicates."""
     return {name: name for name in names}

@@ -1,8 +1,8 @@
-"""Word lists, and how much what a head writes leans to them. Pure: no torch.
+"""Word lists, and how strongly a head's output is enriched in them. Pure: no torch.
 
-A head's logits [vocab] are compared over candidate tokens: those that are letters only behind one
-space, and that the tokenizer gives back for that text. (A stem such as " acknow" is a candidate
-too: no dictionary is asked.) All background is that of ALL heads of the model.
+A head's logits [vocab] are compared over candidate tokens: one space followed by letters only, if
+the tokenizer encodes that text as the same token. (A stem such as " acknow" is a candidate too: no
+dictionary is used.) The background is always formed by ALL heads of the model.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
-# What stands before a word when it is asked for as a token; any text that ends in a word does.
+# The context in which words are tokenised; any text that ends in a word would do.
 ANCHOR = "It is"
-# Fewer than this, and one word decides what is found.
+# With fewer words, a single one could decide the result.
 FEWEST_WORDS = 3
 PERMUTATIONS = 2000
-# Haldane (1956), Anscombe (1956): half a count in every cell, so that none is empty.
+# Haldane (1956), Anscombe (1956): half a count is added to every cell, so that none is empty.
 HALDANE = 0.5
-# Part of a reading's address: raised whenever a figure of ov.measure_ov could change.
+# Part of a reading's address: incremented whenever a figure of measure_ov could change.
 OV_VERSION = 1
-# Figures held at once while token sets are drawn: 2^22 are 32 MiB.
+# Figures in memory at once while token sets are drawn: 2^22 are 32 MiB.
 _BLOCK = 1 << 22
 
 
@@ -53,7 +53,7 @@ class _Words(BaseModel):
 
 
 class Usable(NamedTuple):
-    """What a tokenizer has of a lexicon: words and their ids [n], and the words it has not."""
+    """The words of a lexicon that are one token, their ids [n], and the words left out."""
 
     words: tuple[str, ...]
     ids: Ids
@@ -61,7 +61,7 @@ class Usable(NamedTuple):
 
     @property
     def blocked(self) -> str | None:
-        """Why nothing can be said with these words; None when something can."""
+        """Why these words cannot be used; None if they can."""
         if len(self.words) >= FEWEST_WORDS:
             return None
         had = ", ".join(self.words) or "none"
@@ -72,19 +72,19 @@ class Usable(NamedTuple):
 
 
 class Enrichment(NamedTuple):
-    """One figure a head, each [n_heads].
+    """Enrichment of a lexicon, one figure per head, each [n_heads].
 
     score: s(h), the mean over the lexicon of the head's logits standardised over the candidates;
-    excess: s(h) minus the mean of s over all other heads; rank: of the excess among all heads, 1
-    the largest, ties counted against the head. p_tokens: how often random token sets of the same
+    excess: s(h) minus the mean of s over all other heads; rank: rank of the excess among all heads,
+    1 the largest, ties counted against the head. p_tokens: how often random token sets of the same
     size have as large an excess; p_directions: how often random directions of the stream have as
     large a score; both (k + 1) / (n + 1). p: the larger of the two.
 
-    p_tokens alone will not do. It takes the words for a random set of tokens, but to a trained
-    model a lexicon's words are alike, so that any direction is far towards or far from all of
+    p_tokens alone is not enough. It treats the words as a random set of tokens, but in a trained
+    model the words of a lexicon are similar, so any direction has high or low logits for all of
     them: of random directions through the unembeddings of the four embedded models 27 to 32 % had
     p_tokens <= .05 with hedges, 12 to 17 % with boosters (320 directions each). p_directions is
-    uniform for those by construction.
+    uniform for random directions by construction.
     """
 
     score: Floats
@@ -98,8 +98,7 @@ class Enrichment(NamedTuple):
 def load_lexicons(path: Path) -> dict[str, tuple[str, ...]]:
     """Words by lexicon, in file order; LexiconError names the file, the line and the word.
 
-    A lexicon is a table with `words`, lower-case and at least 3; no word stands twice, in one
-    lexicon or in two.
+    A lexicon is a table with at least 3 lower-case `words`; no word occurs twice in the file.
     """
     text, document = read_toml(path, LexiconError)
     if not document:
@@ -120,7 +119,7 @@ def load_lexicons(path: Path) -> dict[str, tuple[str, ...]]:
             if word in owners:
                 place = _place(path, text, word, 2)
                 raise LexiconError(
-                    f"{place}: {name}: {word!r} stands in {owners[word]!r} already; keep it once"
+                    f"{place}: {name}: {word!r} is already in {owners[word]!r}; keep it once"
                 )
             owners[word] = name
         lexicons[name] = tuple(words)
@@ -128,7 +127,7 @@ def load_lexicons(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _place(path: Path, text: str, what: str, occurrence: int) -> str:
-    """The file and, where it can be told, the line of a word's or a header's n-th occurrence."""
+    """The file and, if found, the line of the n-th occurrence of a word or header."""
     wanted = what if what.startswith("[") else f'"{what}"'
     lines = [
         number
@@ -145,11 +144,11 @@ def ov_battery(
     layers: Sequence[int],
     cluster_heads: Sequence[Head] = (),
 ) -> str:
-    """The battery's name in the address of what ov.measure_ov found.
+    """The battery's name in the address of the results of head_outputs.measure_ov.
 
-    "ov-<split>-<8 hex digits>" of the lexicons' words, the lists' length, the layers whose logit
-    vectors are kept, the heads whose logits by cluster are, and how often null distributions are
-    drawn from.
+    "ov-<split>-<8 hex digits>", a hash of the lexicons' words, the length of the token lists, the
+    layers whose logit vectors are kept, the heads whose logits are kept by cluster, and the number
+    of draws of the null distributions.
     """
     words = {name: list(lexicon) for name, lexicon in lexicons.items()}
     kept = {"lexicons": words, "top_k": top_k, "layers": sorted(layers)}
@@ -159,7 +158,7 @@ def ov_battery(
 
 
 def find_words(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Usable:
-    """Which words are ONE token behind a space, asked in context (see tokenisation.py)."""
+    """The words that are ONE token after a space, tokenised in context (see tokenisation.py)."""
     found: dict[str, int] = {}
     for word in words:
         try:
@@ -173,9 +172,9 @@ def find_words(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Usab
 def token_texts(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:
     """The text of every token of the model's vocabulary, with its leading space if it has one.
 
-    Decoded behind a word, because SentencePiece drops the space at the beginning of a text. Part
-    of a character has no text; it is written as the tokenizer's own piece, as "âĢ" or "<0xE2>".
-    Ids the tokenizer does not know (models pad their vocabulary) are written as "<id>".
+    Tokens are decoded after a word, because SentencePiece drops a space at the start of a text. A
+    part of a character has no text and is given as the tokenizer's piece, such as "âĢ" or "<0xE2>".
+    Ids that the tokenizer does not know (models pad their vocabulary) are given as "<id>".
     """
     before = list(encode(tokenizer, ANCHOR))
     known = min(vocab_size, len(tokenizer))
@@ -190,7 +189,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str
 
 
 def candidate_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Ids:
-    """The candidate tokens among token_texts: " " and letters only, and given back for that."""
+    """The ids of the candidate tokens: " " and letters only, and encoded back to the same id."""
     before = encode(tokenizer, ANCHOR)
     likely = [id for id, text in enumerate(texts) if text[:1] == " " and text[1:].isalpha()]
     if not likely:
@@ -207,7 +206,7 @@ def candidate_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> I
 
 
 def standardise(logits: ArrayLike, candidates: Ids) -> Floats:
-    """Logits [n_heads, vocab] of the candidates, each head's with mean 0 and variance 1."""
+    """Candidate logits of [n_heads, vocab], standardised per head to mean 0 and variance 1."""
     if not len(candidates):
         raise LexiconError("no candidate token: the vocabulary has no words behind a space")
     chosen = np.asarray(logits)[:, candidates].astype(np.float64)
@@ -223,9 +222,9 @@ def standardise(logits: ArrayLike, candidates: Ids) -> Floats:
 
 
 def lexicon_scores(standardised: Floats, candidates: Ids, words: Usable) -> Floats:
-    """The mean over the words of each row of standardised [n_rows, n_candidates]: [n_rows].
+    """The mean over the words for each row of standardised [n_rows, n_candidates]: [n_rows].
 
-    Raises LexiconError for blocked words, or a word that is no candidate.
+    Raises LexiconError for blocked words, or a word that is not a candidate.
     """
     return np.asarray(standardised[:, _columns(candidates, words)].mean(axis=1))
 
@@ -249,13 +248,13 @@ def enrichment(
     *,
     permutations: int = PERMUTATIONS,
 ) -> Enrichment:
-    """How much each head leans to the words, against other heads, words and directions.
+    """How strongly each head is enriched in the words, against other heads, words and directions.
 
-    standardised [n_heads, n_candidates], of all heads of the model, by `standardise`;
+    standardised [n_heads, n_candidates]: of all heads of the model, from `standardise`;
     random_scores [n_directions]: lexicon_scores of random directions of the stream, standardised in
     the same way. One-sided: towards the words.
 
-    Raises LexiconError for blocked words, a word that is no candidate, fewer than two heads, or
+    Raises LexiconError for blocked words, a word that is not a candidate, fewer than two heads, or
     fewer than 2,000 permutations or directions.
     """
     columns = _columns(candidates, words)
@@ -279,7 +278,7 @@ def enrichment(
         drawn = deviation[:, sets].mean(axis=2)
         reached += (drawn >= excess[:, None] - ROUNDING).sum(axis=1)
     p_tokens = (reached + 1) / (permutations + 1)
-    # The other heads' mean is subtracted from a head's score and from a direction's in its place.
+    # The other heads' mean is subtracted from a head's score, and from that of a direction instead.
     p_directions = np.array([exceedance(value, random_scores) for value in score])
     rank = (excess[None, :] >= excess[:, None]).sum(axis=1)
     larger = np.maximum(p_tokens, p_directions)
@@ -289,8 +288,9 @@ def enrichment(
 def log_odds(tops: Sequence[ArrayLike], ids: Ids) -> Floats:
     """Log-odds ratio [n_heads], in nats, of lexicon tokens in each head's top-k list.
 
-    tops: token ids by head. Against the lists of all heads pooled, the head's own among them, with
-    Haldane's correction; so a head without any such token has a finite, negative figure.
+    tops: token ids by head. A head's list is compared with the pooled lists of all heads, including
+    its own, with Haldane's correction, so a head without any such token has a finite, negative
+    figure.
     """
     lists = [np.asarray(top) for top in tops]
     hits = np.array([np.isin(top, ids).sum() for top in lists], dtype=np.float64)
@@ -303,7 +303,7 @@ def log_odds(tops: Sequence[ArrayLike], ids: Ids) -> Floats:
 
 
 def describe_words(words: Mapping[str, Usable]) -> dict[str, Any]:
-    """By lexicon: n, the words used, those left out, and why it is blocked or null. Plain JSON."""
+    """By lexicon, as plain JSON: n, the words used, those left out, and why blocked or null."""
     return {
         name: {
             "n": len(usable.words),

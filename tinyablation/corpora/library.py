@@ -1,8 +1,8 @@
-"""Corpora by tokenizer: found by what the tokenizer does, built once where there are none.
+"""Corpora by tokenizer: found by the tokenizer's fingerprint, built once if there are none.
 
-Those of a project lie under its corpora folder, and one that is not what its manifest names is
-refused. For any other tokenizer they are built from the knowledge tables into a cache beside the
-hub's, at an address made of tokenizer and knowledge; there whatever is not whole is built again.
+A project's corpora are in its corpora folder; one that differs from its manifest is an error. For
+any other tokenizer they are built from the knowledge tables into a cache beside the hub's, at an
+address made from tokenizer and knowledge; incomplete ones there are rebuilt.
 """
 
 import os
@@ -23,18 +23,18 @@ from tinyablation.records.conditions import NAMES
 
 __all__ = ["Library", "fingerprint"]
 
-SEED = 0  # of pairs and splits that are built where there are none
+SEED = 0  # seed of pairs and splits that are built into the cache
 _UNFINISHED = ".unfinished"
 
 
 class Library:
     """The corpora of any tokenizer.
 
-    root: the folder with a folder of corpora per tokenizer; knowledge: the tables that others are
-    built from (default: root/knowledge); cache: where those are kept (default: beside the hub's
-    cache, so that HF_HOME moves it); say: takes a line when something is built, which takes
-    some five seconds, three of them imports; own: conditions from files, by name, for any
-    tokenizer; seed: draws their splits where they name none.
+    root: the folder with a folder of corpora per tokenizer; knowledge: the tables to build others
+    from (default: root/knowledge); cache: where those are kept (default: beside the hub's cache, so
+    that HF_HOME moves it); say: called with a line when something is built, which takes some five
+    seconds, three of them imports; own: the user's conditions from files, by name, for any
+    tokenizer; seed: for splits that the files do not give.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Library:
     def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
         """The examples of a condition and their split, for the tokenizer of a model's folder.
 
-        name: the model's id, for messages and for what is built. Raises TooFewPrompts, on one line
-        with the counts, where too few examples can be made for this tokenizer; CorpusError where a
-        folder of corpora is damaged or in doubt, has no such condition, or the cache cannot be
-        written; TokenisationError where there is no tokenizer.
+        name: the model's id, for messages and for what is built. Raises TooFewPrompts, in one line
+        with the counts, if too few examples can be made for this tokenizer; CorpusError if a corpus
+        folder is damaged or ambiguous, has no such condition, or the cache cannot be written;
+        TokenisationError if there is no tokenizer.
         """
         if condition in self.own:
             return self._own(tokenizer_folder, condition, name)[:2]
@@ -73,14 +73,14 @@ class Library:
         return shelf.load(condition, self._called(shelf))
 
     def lacks(self, tokenizer_folder: Path, condition: str, name: str) -> str | None:
-        """Why `corpus` has no examples of the condition, for this tokenizer; None where it has."""
+        """Why `corpus` has no examples of the condition for this tokenizer; None if it has some."""
         if condition in self.own:
             return None
         lacking = _lacking(self.shelf(tokenizer_folder, name, condition), condition, name)
         return None if lacking is None else str(lacking)
 
     def conditions(self, tokenizer_folder: Path, name: str) -> tuple[str, ...]:
-        """The conditions that `corpus` has examples of, for this tokenizer; not one's own."""
+        """The named conditions that `corpus` has examples of for this tokenizer."""
         return tuple(
             condition
             for condition in NAMES
@@ -88,14 +88,14 @@ class Library:
         )
 
     def defects(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Defect, ...]:
-        """What is wrong with one's own condition, for this tokenizer; it is listed nowhere else."""
+        """The defects of a user's condition for this tokenizer; () for a named condition."""
         return self._own(tokenizer_folder, condition, name)[2]
 
     def shelf(self, tokenizer_folder: Path, name: str, condition: str = "") -> Shelf:
         """The folder of corpora for a tokenizer: under the root, else in the cache, else built.
 
-        Where several under the root are for it: the first that has the condition, as `standing`
-        orders them.
+        If several under the root match: the first that has the condition, in the order of
+        `standing`.
         """
         place = Path(tokenizer_folder).resolve()
         if place not in self._shelves:
@@ -121,10 +121,11 @@ class Library:
     # Those of the project ------------------------------------------------------------------------
 
     def standing(self) -> tuple[Shelf, ...]:
-        """The shelves under the root; of those for one tokenizer that which was built here comes
-        first, then that which is called as the tokenizer was, then by name.
+        """The shelves under the root.
 
-        CorpusError names a folder that has corpora but no manifest, or none that can be read.
+        Among those for the same tokenizer the one built here comes first, then the one named like
+        the tokenizer, then by name. CorpusError names a folder that has corpora but no readable
+        manifest.
         """
         if not self.root.is_dir():
             raise CorpusError(f"{self.root}: no such folder of corpora")
@@ -142,9 +143,9 @@ class Library:
         return tuple(sorted(shelves, key=_rank))
 
     def doubled(self) -> tuple[str, ...]:
-        """A line for each folder under the root with corpora that another one gives: which is used.
+        """A line for each folder under the root whose corpora are shadowed by another folder's.
 
-        CorpusError as for `standing`.
+        Raises CorpusError as `standing` does.
         """
         lines = []
         giving: dict[tuple[str, str], Shelf] = {}
@@ -186,13 +187,13 @@ class Library:
 
         try:
             return cached_assets_path("tinyablation", namespace="corpora", subfolder=key)
-        except ValueError as error:  # a file stands where a folder should
+        except ValueError as error:  # a file exists in place of a folder
             raise NotADirectoryError(str(error)) from error
 
     def _build(
         self, folder: Path, wanted: str, known: str, tokenizer_folder: Path, name: str
     ) -> Shelf:
-        """Build into the cache: one process does, the others wait and find it."""
+        """Build into the cache: one process builds while the others wait."""
         from filelock import FileLock
 
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +219,7 @@ class Library:
                 tokenizer = load_as_measured(tokenizer_folder)
                 built = build_natural(self.knowledge, tokenizer, name, seed=SEED)
                 put_on_shelf(unfinished, built, tokenizer, name, knowledge=known, seed=SEED)
-                if folder.exists():  # what is there was found not to be whole
+                if folder.exists():  # it was found to be incomplete
                     shutil.rmtree(folder)
                 unfinished.rename(folder)
             except BaseException:
@@ -228,7 +229,7 @@ class Library:
 
 
 def _rank(shelf: Shelf) -> tuple[bool, bool, str]:
-    """Which of the shelves for one tokenizer comes first: see Library.standing."""
+    """Sort key of the shelves for one tokenizer: see Library.standing."""
     made = shelf.manifest
     return made.builder is None, shelf.folder.name != made.tokenizer, shelf.folder.name
 

@@ -1,7 +1,7 @@
 """Corpora of the natural world for one tokenizer: every fact in every wording of its family.
 
-The unit is a pair of facts of one relation. Its prompts stand in the corpus both ways round, so
-that each answer is target as often as foil, and the corrupt prompt of each is the clean one of
+The unit is a pair of facts of one relation. The corpus has its prompts in both directions, so each
+answer is target as often as foil, and the corrupt prompt of each example is the clean one of
 another. Clusters are relations, and the two splits share none.
 """
 
@@ -25,13 +25,13 @@ from tinyablation.corpora.world import World, WorldRelation, load_world
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Of each relation so many facts, in pairs, are tried before a family has those it wants: pairs may
-# fall out where a tokenizer joins an answer to what stands before it.
+# The number of facts of each relation that are tried, in pairs, to fill a family: pairs may drop
+# out if a tokenizer merges an answer with the text before it.
 SPARE = 3
 
 _FIELD = re.compile(r"\{\w+\}")
-NATURAL = "natural"  # the folder of its tables, within that of all knowledge
-NOTHING = "something"  # what stands for the content of a prompt about nothing
+NATURAL = "natural"  # the folder of its tables, within the knowledge folder
+NOTHING = "something"  # replaces the content in null prompts
 
 
 def build_natural(
@@ -44,9 +44,9 @@ def build_natural(
 ) -> Built:
     """The four conditions and "binding" for one tokenizer; the same inputs give the same bytes.
 
-    knowledge: the folder that holds the natural world's. KnowledgeError names the file and the
-    field where a table cannot be used. strict: TooFewPrompts, saying what was dropped, if none of
-    the four can be built.
+    knowledge: the folder that contains the folder "natural". Raises KnowledgeError, which names the
+    file and the field, if a table cannot be used. strict: raise TooFewPrompts, which says what was
+    dropped, if none of the four can be built.
     """
     report = BuildReport()
     world, frames = load_world(knowledge / NATURAL), load_frames(knowledge / NATURAL)
@@ -86,11 +86,11 @@ class NaturalBuilder:
         self.report = report
         self.splits = split_relations(tuple(world.relations), seed)
         self._pairs: dict[str, list[tuple[Fact, Fact]]] = {}
-        # Most texts come several times: the corrupt prompt of one row is the clean one of another.
+        # Most texts occur several times: the corrupt prompt of a row is the clean one of another.
         self._known_ids: dict[str, tuple[int, ...]] = {}
 
     def build(self) -> tuple[dict[str, tuple[Corpus, Split]], dict[str, str]]:
-        """Condition -> corpus and split; condition -> why it has too few prompts left."""
+        """Condition -> (corpus, split), and condition -> why it has too few prompts left."""
         corpora: dict[str, tuple[Corpus, Split]] = {}
         refused: dict[str, str] = {}
         for condition, families in self.frames.items():
@@ -164,7 +164,7 @@ class NaturalBuilder:
                 yield Pair(first, second, nonces[int(order[turn % len(nonces)])])
 
     def pairs(self, relation: str) -> list[tuple[Fact, Fact]]:
-        """Pairs of facts whose answers are one token after every ask, best matched first."""
+        """Pairs of facts whose answers are one token after every question, best matched first."""
         if relation not in self._pairs:
             table = self.world.relations[relation]
             usable = [fact for fact in self.world.facts(relation) if self._one_token(table, fact)]
@@ -203,14 +203,14 @@ class NaturalBuilder:
         return self._known_ids[text]
 
     def _answer_id(self, prompt: str, answer: str) -> int | None:
-        """The one id of an answer after a prompt; None where it is not one known token."""
+        """The id of an answer after a prompt; None if it is not a single known token."""
         before, after = self._ids(prompt), self._ids(prompt + answer)
         if after[: len(before)] != before or len(after) != len(before) + 1:
             return None
         return None if after[-1] == self.tokenizer.unk_token_id else after[-1]
 
     def _opposites(self, relation: str) -> Iterator[Pair]:
-        """A word and its opposite, where each is one word."""
+        """Pairs of a word and its opposite, each a single word."""
         seen: set[frozenset[str]] = set()
         facts = self.world.facts(relation)
         order = corpus_generator(self.seed, f"opposites {relation}").permutation(len(facts))
@@ -223,7 +223,7 @@ class NaturalBuilder:
                 yield Pair(fact, back, fact.subject)
 
     def _rows(self, name: str, family: Family, pair: Pair) -> Iterator[Example]:
-        """Every wording and cell, each both ways round."""
+        """Every wording and cell, in both directions."""
         for wording, texts in family.wordings.items():
             for cell in texts:
                 for way in (pair, _turned(family, pair)):
@@ -257,7 +257,7 @@ class NaturalBuilder:
         )
 
     def _fault(self, row: Example, family: Family) -> str | None:
-        """Why a row cannot be used, if so."""
+        """Why a row cannot be used; None if it can."""
         answers = (row.target, row.foil)
         if row.clean in self._seen:
             return "the same prompt again"
@@ -276,7 +276,7 @@ class NaturalBuilder:
 
 
 def _turned(family: Family, pair: Pair) -> Pair:
-    """The pair the other way round: what the corrupt prompt is about."""
+    """The pair in reverse: what the corrupt prompt is about."""
     if family.about == "opposites":
         return Pair(pair.second, pair.first, pair.second.subject)
     return pair.turned()
@@ -290,14 +290,14 @@ def _fact_id(family: Family, pair: Pair) -> str:
 
 
 def split_relations(relations: Sequence[str], seed: int) -> dict[str, str]:
-    """The split of every relation, half and half within those of one kind ("opposite_size").
+    """The split of every relation, half and half among relations of one kind ("opposite_size").
 
-    The same for every tokenizer and condition.
+    It is the same for every tokenizer and condition.
     """
     rng = corpus_generator(seed, "split relations")
     found: dict[str, str] = {}
     kinds = Counter(name.split("_")[0] for name in relations)
-    # Kinds of one relation together, in a drawn order, after those of several.
+    # Kinds with a single relation are pooled, in a drawn order, after the kinds with several.
     ordered = sorted(relations, key=lambda name: (kinds[name.split("_")[0]] == 1, name))
     turn = 0
     for _, group in groupby(

@@ -1,11 +1,11 @@
-"""A condition of one's own: a file of JSON lines, given to a session under a name.
+"""A user's own condition: a file of JSON lines, given to a session under a name.
 
     {"clean": "When Mary and John went out, John gave a drink to", "target": " Mary",
      "corrupt": "When Mary and John went out, Mary gave a drink to", "foil": " John"}
 
-OPTIONAL may be given besides; `aligned` is computed, whatever the file says. All that a corpus of
-this project is refused for, and more, is listed in `defects`: whoever measures with them accepts
-them, and the records say so. What cannot be read at all is a CorpusError, with file, line, field.
+The fields of OPTIONAL may be added; `aligned` is always computed. Everything that is an error in a
+corpus of this project, and more, is listed in `defects`: users who measure with such a file accept
+them, and the records say so. An unreadable line raises CorpusError with file, line and field.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REQUIRED = ("clean", "corrupt", "target", "foil")
-# field -> what it is called in an Example; both names are read.
+# field -> its name in an Example; both names are accepted.
 OPTIONAL: Mapping[str, str] = {
     "null": "null",
     "cluster": "cluster_id",
@@ -42,7 +42,7 @@ OPTIONAL: Mapping[str, str] = {
     "fact": "fact_id",
     "cell": "cell",
 }
-FAMILY = "family"  # an Example has it as the first part of its template_id
+FAMILY = "family"  # in an Example it is the first part of the template_id
 SPLIT = "split"
 _COMPUTED = "aligned"
 _KNOWN = (*REQUIRED, *OPTIONAL, FAMILY, SPLIT, *OPTIONAL.values(), _COMPUTED)
@@ -50,9 +50,9 @@ _KNOWN = (*REQUIRED, *OPTIONAL, FAMILY, SPLIT, *OPTIONAL.values(), _COMPUTED)
 
 @dataclass(frozen=True)
 class OwnCondition:
-    """A condition as its file has it: examples, the half that each names ("" for none), defects.
+    """A condition as in its file: examples, the half each one names ("" if none), and defects.
 
-    `aligned` of the examples is no more than a place: what it is depends on the tokenizer.
+    `aligned` of the examples is only a placeholder, because it depends on the tokenizer.
     """
 
     name: str
@@ -63,7 +63,7 @@ class OwnCondition:
 
     @property
     def content_hash(self) -> str:
-        """sha256 of what the file says of its examples and their halves."""
+        """sha256 of the examples and their halves."""
         text = repr([(*vars(row).values(), half) for row, half in self._rows()])
         return text_sha256(text)
 
@@ -72,7 +72,7 @@ class OwnCondition:
         return len({row.cluster_id for row in self.examples})
 
     def about(self, seed: int) -> str:
-        """The corpus for a reader, on one line; nothing of folders."""
+        """A description of the corpus in one line, without folders."""
         half = "given by the file" if self.halves[0] else f"drawn by seed {seed}"
         return (
             f"{self.path.name} ({len(self.examples)} examples, {self.n_clusters} clusters; split "
@@ -85,10 +85,10 @@ class OwnCondition:
     def for_tokenizer(
         self, tokenizer: "PreTrainedTokenizerBase", name: str, seed: int
     ) -> tuple[Corpus, Split, tuple[Defect, ...]]:
-        """Corpus, split and all defects for one tokenizer, which is called `name`.
+        """Corpus, split and all defects for one tokenizer, called `name`.
 
-        Examples whose answers it cannot tell apart, or does not know, are left out. CorpusError
-        where no example, or no cluster of one half, remains.
+        Examples whose answers it encodes alike, or does not know, are left out. Raises CorpusError
+        if no example, or no cluster of one half, remains.
         """
         kept: list[Example] = []
         rows: dict[str, list[int]] = {half: [] for half in SPLITS}
@@ -113,13 +113,13 @@ class OwnCondition:
 
 
 def check_name(name: str) -> None:
-    """CorpusError for what cannot be the name of a condition of one's own."""
+    """Raise CorpusError if this cannot be the name of a user's condition."""
     if name in (*NAMES, ALL_CONDITIONS):
         raise CorpusError(f"the name {name!r} is taken by the project; give the file another")
     if not OWN_NAME.fullmatch(name):
         raise CorpusError(
-            f"{name!r} cannot name a condition; use small letters, digits and _, a letter first, "
-            "such as ioi"
+            f"{name!r} cannot name a condition; use lower-case letters, digits and _, starting "
+            "with a letter, such as ioi"
         )
 
 
@@ -127,7 +127,7 @@ def check_name(name: str) -> None:
 
 
 def read_own(name: str, path: Path) -> OwnCondition:
-    """Read the file of a condition; CorpusError names it, its line and the field at fault."""
+    """Read the file of a condition; CorpusError names the file, the line and the wrong field."""
     check_name(name)
     if path.is_dir():
         raise CorpusError(f"{path}: a folder; give a file of JSON lines")
@@ -149,8 +149,8 @@ def read_own(name: str, path: Path) -> OwnCondition:
     if "" in halves and any(halves):
         line = halves.index("") + 1
         raise CorpusError(
-            f"{path}, line {line}: field {SPLIT!r} is missing, and other lines have it; give it in "
-            "all, or in none to have it drawn"
+            f"{path}, line {line}: field {SPLIT!r} is missing, but other lines have it; give it in "
+            "all lines, or in none to have it drawn"
         )
     examples = _named([row for row, _ in rows])
     if all(halves):
@@ -159,9 +159,9 @@ def read_own(name: str, path: Path) -> OwnCondition:
 
 
 def _row(data: Any) -> tuple[Example, str]:
-    """An example and the half it names; its ids are "" where the file has none."""
+    """An example and the half it names; its ids are "" if the file has none."""
     if not isinstance(data, dict):
-        raise CorpusError(f"a JSON object is wanted, not {type(data).__name__}")
+        raise CorpusError(f"must be a JSON object, not {type(data).__name__}")
     refuse_unknown(data, _KNOWN)
     for name in REQUIRED:
         if name not in data:
@@ -175,7 +175,7 @@ def _row(data: Any) -> tuple[Example, str]:
         if short != long and short in data and long in data:
             raise CorpusError(f"fields {short!r} and {long!r} are the same; give one of them")
         given[long] = data.get(short, data.get(long)) or ""
-    # What stands before a "/" in a template_id is a family, here as everywhere.
+    # As everywhere, the part of a template_id before "/" is the family.
     wording = given["template_id"].replace("/", ".")
     family = data.get(FAMILY) or ""
     if "/" in family:
@@ -186,7 +186,7 @@ def _row(data: Any) -> tuple[Example, str]:
         raise CorpusError(
             f"field {SPLIT!r}: {half!r} is neither {DISCOVERY!r} nor {CONFIRMATION!r}"
         )
-    # An Example insists on a cluster; the lines that have none get theirs when all are read.
+    # An Example needs a cluster; lines without one get theirs after all lines are read.
     row = Example(**{**given, "cluster_id": given["cluster_id"] or _UNNAMED}, aligned=False)
     return row, half
 
@@ -195,8 +195,11 @@ _UNNAMED = "\0"  # the cluster of a row that names none, until it gets one
 
 
 def _named(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """The same with their ids: examples that share a prompt, on either side, are one cluster where
-    they name none, called by its first prompt; the fact is the clean prompt."""
+    """The rows with their missing ids filled in.
+
+    Unnamed examples that share a prompt, on either side, form one cluster, named by its first
+    prompt; the fact is the clean prompt.
+    """
     unnamed = [row for row in rows if row.cluster_id == _UNNAMED]
     joined = iter(_components([(row.clean, row.corrupt) for row in unnamed]))
     return tuple(
@@ -212,8 +215,7 @@ def _named(rows: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def _components(rows: Sequence[Iterable[str]]) -> list[int]:
-    """Of each row the first row that it hangs together with, by sharing a text with it or with
-    one that does."""
+    """For each row, the index of the first row connected to it by a chain of shared texts."""
     parent = list(range(len(rows)))
 
     def root(index: int) -> int:
@@ -234,7 +236,7 @@ def _components(rows: Sequence[Iterable[str]]) -> list[int]:
 
 
 def _apart(row: Example) -> tuple[str, str, str]:
-    """What may stand on one side of a split only."""
+    """The items of a row that may occur in only one half of a split."""
     return f"prompt {row.clean!r}", f"fact {row.fact_id!r}", f"cluster {row.cluster_id!r}"
 
 
@@ -244,22 +246,24 @@ def _require_apart(path: Path, rows: Sequence[tuple[Example, str]]) -> None:
         for shared in _apart(row):
             if seen.setdefault(shared, half) != half:
                 raise CorpusError(
-                    f"{path}, line {line}: field {SPLIT!r}: its {shared} stands in "
-                    f"{seen[shared]} too; put both into one half"
+                    f"{path}, line {line}: field {SPLIT!r}: its {shared} is also in "
+                    f"{seen[shared]}; put both into one half"
                 )
 
 
 def _drawn(path: Path, rows: Sequence[Example], seed: int) -> list[str]:
-    """The half of each row, drawn by the seed: half and half of what hangs together by prompt,
-    fact or cluster."""
+    """The half of each row, drawn by the seed.
+
+    Rows connected by prompt, fact or cluster stay together; each half gets half of these groups.
+    """
     from tinyablation.statistics.intervals import generator
 
     joined = _components([_apart(row) for row in rows])
     groups = sorted(set(joined))
     if len(groups) < len(SPLITS):
         raise CorpusError(
-            f"{path}: its examples are one cluster, and cannot be split; give some that share no "
-            "prompt, fact or cluster with others"
+            f"{path}: its examples form one cluster and cannot be split; add some that share no "
+            "prompt, fact or cluster with the others"
         )
     order = generator(seed, "split of an own condition").permutation(len(groups))
     chosen = {groups[int(place)] for place in order[: (len(groups) + 1) // 2]}

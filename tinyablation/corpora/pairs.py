@@ -1,7 +1,7 @@
-"""Pairs of facts and of entities, and which split each is in.
+"""Pairs of facts and of entities, and the split of each.
 
-Pairs are matched so that as many facts as possible find a partner, of equal token length where
-there is one. A pair is one cluster: it never stands on both sides of a split.
+Pairs are matched so that as many facts as possible have a partner, if possible of equal token
+length. A pair is one cluster and never crosses a split.
 """
 
 from collections import Counter
@@ -49,16 +49,16 @@ class MemberPair(NamedTuple):
 
 
 def corpus_generator(seed: int, purpose: str) -> np.random.Generator:
-    """The Generator of the corpora, which are older than statistics.generator: their bytes stay."""
+    """The Generator of the corpora, older than statistics.generator; kept so their bytes stay."""
     return np.random.default_rng([seed, *purpose.encode()])
 
 
 def match(
     items: Sequence[T], contrast: Callable[[T, T], int | None], rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """A largest matching of the items, random among those of most equal lengths, as indices.
+    """A maximum matching of the items, as index pairs; random among the best matches.
 
-    contrast: None where two items cannot be a pair, else how well they go together, 1 or 0.
+    contrast: None if two items cannot be a pair, else how well they match, 1 or 0.
     """
     graph = networkx.Graph()
     graph.add_nodes_from(range(len(items)))
@@ -90,7 +90,7 @@ def assign(
 
 
 def turns(pairs: Iterable[tuple[T, str]]) -> Iterable[tuple[int, T, str]]:
-    """Pairs with their number within their split, so that templates rotate in each."""
+    """(number within its split, pair, split), so that templates rotate within each split."""
     counts: Counter[str] = Counter()
     for pair, split in pairs:
         yield counts[split], pair, split
@@ -98,7 +98,7 @@ def turns(pairs: Iterable[tuple[T, str]]) -> Iterable[tuple[int, T, str]]:
 
 
 class Pairing:
-    """Makes the pairs of one tokenizer; what finds no partner is counted in the report."""
+    """Makes the pairs for one tokenizer; items without a partner are counted in the report."""
 
     def __init__(
         self,

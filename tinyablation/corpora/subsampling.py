@@ -1,7 +1,7 @@
-"""Which examples a measurement is made on, where it is not all of them: drawn by the seed.
+"""Subsampling: the examples of a measurement that does not use all of them, drawn by the seed.
 
-Clusters are the unit of every interval, so a few examples of each cluster cost little of its width
-and save most of its work.
+Clusters are the units of every interval, so measuring only a few examples of each cluster hardly
+widens it and saves most of the work.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def subsample(examples: Sequence["Example"], per_cluster: int, seed: int) -> list[int]:
     """Indices, in order, of at most `per_cluster` examples of each cluster.
 
-    Drawn by (seed, cluster). Examples whose target sorts before their foil and those where it does
-    not are taken in turn, so that labels which were balanced stay so.
+    Drawn by (seed, cluster). Examples whose target sorts before their foil and the others are taken
+    alternately, so that balanced labels stay balanced.
     """
     clusters: dict[str, list[int]] = {}
     for index, example in enumerate(examples):
@@ -29,7 +29,7 @@ def subsample(examples: Sequence["Example"], per_cluster: int, seed: int) -> lis
         turns: tuple[list[int], list[int]] = ([], [])
         for index in drawn:
             turns[examples[index].target < examples[index].foil].append(index)
-        # In turn: the first of each kind, then the second of each, as long as there are any.
+        # Alternately: the first of each kind, then the second of each, and so on.
         ranked = sorted(drawn, key=lambda index: _rank(index, turns))
         kept += ranked[:per_cluster]
     return sorted(kept)
@@ -44,11 +44,11 @@ def subsample_pairs(
 ) -> list[int]:
     """Indices, in order, of at most `per_cluster` examples of each cluster of a crossed corpus.
 
-    clusters_by_family: of so many clusters of each family, drawn, and of each of these so many; 0:
-    of every cluster, whatever its families. An example is drawn with its mirror, the example
-    whose clean prompt is its corrupt one, so that each answer is target as often as foil; both
-    count. The kinds of prompt (wording and cell) are taken in turn, beginning with another one in
-    each cluster, so that few examples a cluster still hold all of them over the clusters.
+    clusters_by_family: draw at most this many clusters of each family, and `per_cluster` examples
+    of each; 0: of every cluster, regardless of family. An example is drawn with its mirror, the
+    example whose clean prompt is its corrupt one, so that each answer is target as often as foil;
+    both count. The kinds of prompt (wording and cell) are taken in turn, starting with a different
+    one in each cluster, so that few examples per cluster still cover all kinds.
     """
     mirrors = mirror_rows(examples)
     groups: dict[tuple[str, str], list[int]] = {}
@@ -80,7 +80,7 @@ def _some(
     turn: int,
     seed: int,
 ) -> list[int]:
-    """At most `most` of a cluster's examples, by kind in turn from the turn-th on."""
+    """At most `most` of a cluster's examples, cycling through the kinds from number `turn` on."""
     cluster = examples[members[0]].cluster_id
     shuffled = generator(seed, f"pairs of cluster {cluster}").permutation(len(members))
     waiting: dict[tuple[str, str], list[int]] = {}
@@ -107,7 +107,9 @@ def _some(
 
 
 def mirror_rows(examples: Sequence["Example"]) -> list[int | None]:
-    """By example, the index of the one whose clean prompt is its corrupt one and whose target is
-    its foil; None where there is none."""
+    """For each example the index of its mirror, or None.
+
+    The mirror's clean prompt is the example's corrupt one, and its target is the example's foil.
+    """
     places = {(e.clean, e.target, e.foil): index for index, e in enumerate(examples)}
     return [places.get((e.corrupt, e.foil, e.target)) for e in examples]

@@ -1,8 +1,8 @@
-"""Text to token ids, always with the answer in its place.
+"""From text to token ids, always with the answer in context.
 
-Whether an answer is one token can only be said in context: a SentencePiece tokenizer gives a lone
-word a spare space token, and a byte-level one may merge across the boundary. So a prompt and its
-answer are tokenised together: the prompt's ids must be a prefix, and exactly one id may follow.
+Whether an answer is one token depends on its context: a SentencePiece tokenizer adds a space token
+to a lone word, and a byte-level one may merge across the boundary. So a prompt and its answer are
+tokenised together: the prompt's ids must be a prefix, and exactly one id must follow.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class TokenisationError(TinyAblationError):
-    """No tokenizer can be had, or an answer is not one token after its prompt; both are named."""
+    """A tokenizer cannot be loaded, or an answer is not one token after its prompt."""
 
 
 class Prompt(NamedTuple):
-    """What the engine measures. `ids` include the BOS id where the model's policy says so."""
+    """A prompt for the engine. `ids` include the BOS id if the model's policy adds one."""
 
     ids: tuple[int, ...]
     target: int
@@ -30,8 +30,8 @@ class Prompt(NamedTuple):
 
 
 def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a folder or a hub id; TokenisationError says what could not be had."""
-    # A path is said to be missing at once: transformers takes seconds to import, and would ask the
+    """The tokenizer of a folder or a hub id; TokenisationError if it cannot be loaded."""
+    # A missing path is reported at once: transformers takes seconds to import, and would query the
     # hub for it first.
     folder = Path(source).expanduser()
     is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
@@ -43,7 +43,7 @@ def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else source, trust_remote_code=False
         )
-    except Exception as error:  # files of others: tokenizers raises bare Exception on bad JSON
+    except Exception as error:  # foreign files: tokenizers raises bare Exception on bad JSON
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TokenisationError(f"{source}: no tokenizer can be loaded: {reason}") from error
     return tokenizer
@@ -51,14 +51,14 @@ def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
     """The ids of `text` alone: no BOS, no EOS."""
-    # Quietly: whether a text is too long for a model is for those to say who measure it.
+    # Without warnings: the engine itself checks whether a text is too long for the model.
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def answer_id(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str) -> int:
-    """The one id of `answer` after `prompt`; TokenisationError when it is not one, or moves others.
+    """The single id of `answer` after `prompt`; `answer` includes its leading space (" Paris").
 
-    `answer` carries its own leading space, as in " Paris".
+    Raises TokenisationError if it is not one known token, or changes how the prompt is split.
     """
     return _id_after(tokenizer, encode(tokenizer, prompt), prompt, answer)
 
@@ -77,9 +77,9 @@ def _id_after(
 def ids_after(
     tokenizer: "PreTrainedTokenizerBase", before: tuple[int, ...], prompt: str, answer: str
 ) -> tuple[int, ...]:
-    """The ids that `answer` adds to those of `prompt`, which are `before`; none or many may be.
+    """The ids, any number of them, that `answer` adds to `before`, the ids of `prompt`.
 
-    TokenisationError when the answer changes how the prompt before it is split.
+    Raises TokenisationError if the answer changes how the prompt before it is split.
     """
     after = encode(tokenizer, prompt + answer)
     if after[: len(before)] != before:
@@ -98,7 +98,7 @@ def is_one_token(tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str)
 def encode_prompt(
     tokenizer: "PreTrainedTokenizerBase", text: str, target: str, foil: str, bos: int | None
 ) -> Prompt:
-    """The prompt with the ids of its answers; TokenisationError when they cannot be told apart."""
+    """The prompt with the ids of its answers; TokenisationError if both are the same token."""
     ids = encode(tokenizer, text)
     right, wrong = (_id_after(tokenizer, ids, text, answer) for answer in (target, foil))
     if right == wrong:
@@ -115,8 +115,8 @@ def encode_examples(
 ) -> Sequence[Prompt]:
     """Prompts of one side of the examples: "clean", "corrupt" or "null", in their order.
 
-    Target and foil stay what they are on the clean side, so that LD of the corrupt side should be
-    negative. `bos` is the id to put in front, or None.
+    Target and foil are those of the clean side throughout, so the LD of the corrupt side should be
+    negative. `bos`: the id to prepend, or None.
     """
     return [
         encode_prompt(tokenizer, getattr(row, side), row.target, row.foil, bos) for row in examples

@@ -1,14 +1,14 @@
-"""What a tokenizer does, as one hash: how it splits and numbers text, whatever its files are like.
+"""A tokenizer's behaviour as one hash: how it splits and numbers text, independent of its files.
 
 Two tokenizers with the same fingerprint give the same ids for every text; key order, the spelling
 of merges, chat templates, padding and post-processors are not part of it (prompts are encoded
 without special tokens, and their BOS is a model's policy).
 
-The fingerprint is that of the tokenizer which a measurement uses, AutoTokenizer's, and that is not
-always the one in tokenizer.json: transformers 5 takes vocabulary and merges from the file and makes
-the rest anew by the class that tokenizer_config.json or the model's type names. Where it is known
-to take the file as it stands, the file alone is read (.2 s for 50,000 tokens); else the tokenizer
-is loaded (4 s, most of it the import), and what was found is kept beside the hub's cache.
+The fingerprint is that of the tokenizer a measurement uses, AutoTokenizer's, which may differ from
+tokenizer.json: transformers 5 takes vocabulary and merges from the file and rebuilds the rest by
+the class that tokenizer_config.json or the model type names. If it is known to use the file
+unchanged, only the file is read (.2 s for 50,000 tokens); otherwise the tokenizer is loaded (4 s,
+most of it the import), and the result is cached beside the hub's cache.
 """
 
 import contextlib
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-LAYOUT = 1  # raised when the same tokenizer gets another fingerprint
+LAYOUT = 1  # incremented when the same tokenizer gets another fingerprint
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
-# Classes that take tokenizer.json as it stands, and the types of model that leave it at that.
+# Classes that use tokenizer.json unchanged, and the model types that do not override this.
 _AS_SAVED = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _MODEL_TYPES = ("gpt2", "gpt_neox", "llama", "mistral")
-# Fields of tokenizer_config.json that change no id. With any other the tokenizer is loaded.
+# Fields of tokenizer_config.json that change no id. With any other field the tokenizer is loaded.
 _HARMLESS = frozenset(
     {
-        "add_bos_token",  # of post-processing, as the next
+        "add_bos_token",  # post-processing, like the next
         "add_eos_token",
         "added_tokens_decoder",  # compared with the file
         "backend",
         "chat_template",
-        "clean_up_tokenization_spaces",  # of decoding
+        "clean_up_tokenization_spaces",  # decoding
         "is_local",
         "local_files_only",
         "model_max_length",
@@ -55,13 +55,13 @@ _HARMLESS = frozenset(
 _NAMED_TOKENS = frozenset(
     f"{name}_token" for name in ("bos", "cls", "eos", "mask", "pad", "sep", "unk")
 )
-_EMPTY: tuple[Any, ...] = (None, [], {})  # a field of which nothing is asked
+_EMPTY: tuple[Any, ...] = (None, [], {})  # values of a field that has no effect
 # transformers rewrites the pre-tokenizer of some larger ones (its patch of Mistral's).
 _PATCHED_FROM = 100_000
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
-# What any of these may hold can change the tokenizer; weights and their like cannot.
+# The content of these files can change the tokenizer; that of other files, like weights, cannot.
 _READ = (".json", ".model", ".tiktoken", ".txt")
-# What a tokenizer without a backend is known by, beside its vocabulary.
+# Texts that identify a tokenizer without a backend, besides its vocabulary.
 _PROBES = (
     "The capital of France is Paris.",
     " Two  spaces,\ttabs\nand lines\r\n\r\nin 1234567 pieces; don't SHOUT, it's naïve.",
@@ -71,11 +71,11 @@ _PROBES = (
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 (64 hex digits) of what the tokenizer in `folder` does with text.
+    """The fingerprint (sha256, 64 hex digits) of the tokenizer in `folder`.
 
     It equals `fingerprint_of` the loaded tokenizer. Neither torch nor transformers is imported for
-    a tokenizer.json that is used as it stands. Raises TokenisationError where there is no tokenizer
-    or it cannot be loaded.
+    a tokenizer.json that is used unchanged. Raises TokenisationError if there is no tokenizer or it
+    cannot be loaded.
     """
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise TokenisationError(f"{folder}: no tokenizer is in it; save one there")
@@ -92,7 +92,7 @@ def fingerprint(folder: Path) -> str:
     if note is not None:
         from tinyablation.files.manifests import write_json
 
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+        with contextlib.suppress(OSError):  # without the cache, it only takes longer
             write_json(note, {"fingerprint": found})
     return found
 
@@ -117,14 +117,14 @@ def fingerprint_of(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def load_as_measured(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model's folder, as loading.load_model has it; else TokenisationError."""
+    """The tokenizer of a model's folder, as loading.load_model loads it; or TokenisationError."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # files of others: tokenizers raises bare Exception on bad JSON
+    except Exception as error:  # foreign files: tokenizers raises bare Exception on bad JSON
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TokenisationError(f"{folder}: no tokenizer can be loaded: {reason}") from error
     return tokenizer
@@ -134,7 +134,7 @@ def load_as_measured(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _content(core: "Tokenizer") -> dict[str, Any]:
-    """All of a tokenizer that changes ids; what it writes is spelt in one way by the library."""
+    """Everything in a tokenizer that affects ids, in the library's canonical spelling."""
     data = json.loads(core.to_str())
     model = dict(data["model"])
     vocabulary, merges = model.pop("vocab"), model.pop("merges", [])
@@ -147,7 +147,7 @@ def _content(core: "Tokenizer") -> dict[str, Any]:
         "normalizer": _steps(data["normalizer"], "normalizers"),
         "pre_tokenizer": _steps(data["pre_tokenizer"], "pretokenizers"),
         "added": sorted(
-            # Whether a token is special matters only where special ones are split like any text.
+            # Whether a token is special matters only if special tokens are split like any text.
             [
                 token["id"],
                 token["content"],
@@ -160,12 +160,12 @@ def _content(core: "Tokenizer") -> dict[str, Any]:
 
 
 def _flags(model: dict[str, Any]) -> dict[str, Any]:
-    """The model's settings that are not at rest: "", none and false say the same."""
+    """The model's settings that have an effect; "", None and False mean the same."""
     flags = {key: value for key, value in model.items() if value not in (None, "")}
     flags = {key: value for key, value in flags.items() if value is not False}
     if not flags.get("dropout"):
         flags.pop("dropout", None)
-    if "unk_token" not in flags:  # nothing to fuse: what is unknown is left out
+    if "unk_token" not in flags:  # nothing to fuse: unknown text is left out
         flags.pop("fuse_unk", None)
     return flags
 
@@ -176,7 +176,7 @@ def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
         return []
     if part["type"] == "Sequence":
         return [step for one in part[inner] for step in _steps(one, inner)]
-    # Offsets are places in the text; ids do not depend on them.
+    # Offsets are positions in the text; ids do not depend on them.
     return [{key: value for key, value in part.items() if key != "trim_offsets"}]
 
 
@@ -189,7 +189,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _as_saved(folder: Path) -> "Tokenizer | None":
-    """What tokenizer.json holds, if AutoTokenizer is known to use it unchanged."""
+    """The tokenizer of tokenizer.json, if AutoTokenizer is known to use it unchanged; else None."""
     config = _object(folder / TOKENIZER_CONFIG)
     model_config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
     if (
@@ -212,7 +212,7 @@ def _as_saved(folder: Path) -> "Tokenizer | None":
 
     try:
         core = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception:  # it raises bare Exception; what AutoTokenizer says of it is said to the user
+    except Exception:  # it raises bare Exception; the user sees AutoTokenizer's message instead
         return None
     added = core.get_added_tokens_decoder()
     known = {token.content for token in added.values()}
@@ -241,7 +241,7 @@ def _object(path: Path) -> dict[str, Any] | None:
 
 
 def _note_of(folder: Path) -> Path | None:
-    """Where the fingerprint of files like these is kept; None where nothing can be."""
+    """The cache file for the fingerprint of these files; None if there can be none."""
     from huggingface_hub import cached_assets_path
 
     lines = [" ".join((str(LAYOUT), *versions("transformers", "tokenizers").values()))]
@@ -250,7 +250,7 @@ def _note_of(folder: Path) -> Path | None:
             if path.suffix in _READ and path.is_file():
                 lines.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
         notes = cached_assets_path("tinyablation", namespace="fingerprints")
-    except (OSError, ValueError):  # ValueError: a file stands where the cache should be
+    except (OSError, ValueError):  # ValueError: a file exists in place of the cache
         return None
     key = text_sha256("\n".join(lines))
     return notes / f"{key[:32]}.json"

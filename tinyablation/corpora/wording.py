@@ -1,7 +1,7 @@
-"""Prompts from knowledge: one place that knows how a statement, a question or a fact is worded.
+"""Prompts from knowledge: the one module that words statements, questions and facts.
 
-The corpora and the training text of the embedded models are both rendered here, so that they speak
-the same language. Every function returns the prompt up to, and without, the answer.
+The corpora and the training text of the embedded models are both rendered here, so that they use
+the same language. Every function returns the prompt up to but excluding the answer.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Template(NamedTuple):
 
 
 def sentence(knowledge: Knowledge, prefix_id: str, text: str) -> str:
-    """`text` after its prefix, with a capital at the front."""
+    """`text` after its prefix, with a capital letter at the front."""
     whole = f"{knowledge.wording.prefix(prefix_id)} {text}".strip()
     return whole[0].upper() + whole[1:]
 
@@ -47,7 +47,7 @@ def negated(knowledge: Knowledge, fact: Fact, obj: str) -> str:
 
 
 def compound(knowledge: Knowledge, operator: str, first: str, second: str) -> str:
-    """Two statements under "and" or "or"."""
+    """Two statements joined by "and" or "or"."""
     statements = knowledge.wording.statements
     text = {"and": statements.both, "or": statements.either}[operator]
     return text.format(first=first, second=second)

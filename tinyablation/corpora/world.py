@@ -1,8 +1,8 @@
-"""The natural world: what language models can be expected to know, and how one asks for it.
+"""The natural world: facts that language models can be expected to know, and how to ask for them.
 
 The tables are TOML files in one folder (`corpora/knowledge/natural/`), by theme: each holds
-relations, and nonces.toml the words that mean nothing. Only what a program can tell
-is checked here: that a fact is true, and an ask natural, is for its author to see to.
+relations, and nonces.toml holds words without meaning. Only what a program can decide is checked
+here: the author has to make sure that facts are true and questions natural.
 """
 
 import re
@@ -26,17 +26,17 @@ from tinyablation.corpora.knowledge import (
 NEGATION = frozenset({"not", "never", "does", "do", "did"})  # what `denies` adds to an ask
 NONCES = "nonces.toml"
 FRAMES = "frames.toml"  # how facts become prompts: see frames.py
-FEWEST_FACTS = 12  # so that both splits of every tokenizer get some of each relation
+FEWEST_FACTS = 12  # enough for some facts of each relation in both splits for every tokenizer
 
-Kind = Literal["name", "word"]  # of the subjects: what stands in for them must be one as well
-# As it stands in a sentence; a line break or a second space would split into tokens of its own.
+Kind = Literal["name", "word"]  # of the subjects; what replaces them must be of the same kind
+# Text as it occurs in a sentence; a line break or double space would become separate tokens.
 Phrase = Annotated[str, Field(pattern=r"^\S+( \S+)*$")]
 
 
 class WorldRelation(Facts):
     """One relation: its facts, and the prompts that ask for their answers.
 
-    The affirmed statement of a fact is asks[0] and its answer; `denies` is the same, negated.
+    The affirmed statement of a fact is asks[0] plus its answer; `denies` is its negation.
     """
 
     title: Phrase
@@ -79,12 +79,10 @@ class WorldRelation(Facts):
             around = ask.replace("{subject}", "").replace("{object}", "")
             for subject, answer in self.facts.items():
                 if stands_in(answer, around):
-                    raise ValueError(
-                        f"{place}: {answer!r}, the answer of {subject!r}, stands in it"
-                    )
+                    raise ValueError(f"{place}: it contains {answer!r}, the answer of {subject!r}")
         for subject, answer in self.facts.items():
             if stands_in(answer, subject):
-                raise ValueError(f"facts: {subject!r} holds its own answer, {answer!r}")
+                raise ValueError(f"facts: {subject!r} contains its own answer, {answer!r}")
         return self
 
     @model_validator(mode="after")
@@ -95,7 +93,7 @@ class WorldRelation(Facts):
         return self
 
     def foils(self, subject: str) -> list[str]:
-        """Answers that are plainly wrong for `subject`, and do not stand in it; in their order."""
+        """Answers that are plainly wrong for `subject` and not part of it, in table order."""
         answer = self.facts[subject]
         others = dict.fromkeys(self.facts.values())
         return [
@@ -106,7 +104,7 @@ class WorldRelation(Facts):
 
 
 class Nonces(Table):
-    """Words that mean nothing, as subjects of which nothing can be known."""
+    """Words without meaning, used as subjects about which nothing can be known."""
 
     names: list[Word] = Field(min_length=FEWEST_FACTS)
     words: list[Word] = Field(min_length=FEWEST_FACTS)
@@ -120,7 +118,7 @@ class Nonces(Table):
         return self
 
     def of(self, kind: Kind) -> list[str]:
-        """The nonces that can stand where subjects of this kind stand."""
+        """The nonces that can replace subjects of this kind."""
         return self.names if kind == "name" else self.words
 
 
@@ -134,7 +132,7 @@ class World(NamedTuple):
 
 
 def stands_in(word: str, text: str) -> bool:
-    """Whether `text` has `word` as a word of its own, in either case."""
+    """Whether `text` contains `word` as a separate word, ignoring case."""
     pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
     return re.search(pattern, text, re.IGNORECASE) is not None
 
@@ -151,7 +149,7 @@ def load_world(folder: Path) -> World:
             continue
         for name, relation in load_tables(path, WorldRelation).items():
             if name in relations:
-                raise KnowledgeError(f"{path}: {name}: stands in {read_from[name].name} as well")
+                raise KnowledgeError(f"{path}: {name}: is also in {read_from[name].name}")
             _no_nonce_means_something(path, name, relation, nonces)
             relations[name], read_from[name] = relation, path
     if not relations:
@@ -166,4 +164,4 @@ def _no_nonce_means_something(
     known = {word.lower() for text in texts for word in re.findall(r"\w+", text)}
     for nonce in (*nonces.names, *nonces.words):
         if nonce.lower() in known:
-            raise KnowledgeError(f"{path}: {name}: {nonce!r} stands in it, and in {NONCES} too")
+            raise KnowledgeError(f"{path}: {name}: {nonce!r} occurs in it and also in {NONCES}")

@@ -1,1 +1,1 @@
-"""From a model and prompts to a table of figures, exactly."""
+"""The measurement engine: from a model and prompts to an exact table of figures."""

@@ -1,4 +1,4 @@
-"""Where things are in a Hugging Face model, by TransformerLens's adapters: no names of our own."""
+"""The modules of a Hugging Face model, resolved by TransformerLens's adapters."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +16,10 @@ from tinyablation.engine.unembedding import Unembedding
 from tinyablation.heads import Head
 from tinyablation.models.loading import LoadedModel
 
-# What an activation becomes, from what it is.
+# Maps an activation to its replacement.
 Edit = Callable[[Tensor], Tensor]
 
-# Where a module's first input may stand: the families pass it by position or by this name.
+# Keyword of a module's first input; model families pass it by position or by this name.
 HIDDEN = "hidden_states"
 
 
@@ -27,7 +27,7 @@ HIDDEN = "hidden_states"
 class Layer:
     """The modules of one layer: block, attention, its output projection, its first norm, its MLP.
 
-    mlp is None where the MLP is no module of its own (OPT's is two projections in the block).
+    mlp is None if the MLP is not a module of its own (OPT's is two projections in the block).
     """
 
     block: nn.Module
@@ -38,18 +38,18 @@ class Layer:
 
 
 class Call(NamedTuple):
-    """How a module was called, without its hidden states, and what kind of value it returned."""
+    """A recorded call of a module: arguments without hidden states, and the type it returned."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     n_returned: int  # 0: a bare tensor, else the length of the tuple
 
     def into(self, module: nn.Module, hidden: Tensor) -> Tensor:
-        """Call the module the same way on other hidden states; the first thing it returns."""
+        """Call the module the same way on other hidden states; its first return value."""
         return _first(module(hidden, *self.args, **self.kwargs))
 
     def returning(self, value: Tensor) -> Any:
-        """What the module returned in this call, had it computed this value."""
+        """`value` in the form in which the module returned it in this call."""
         return (value, *(None,) * (self.n_returned - 1)) if self.n_returned else value
 
 
@@ -58,15 +58,14 @@ class Calls(NamedTuple):
 
     blocks: tuple[Call, ...]
     attentions: tuple[Call, ...]
-    mlps: tuple[Call, ...]  # empty where a layer has no MLP module
+    mlps: tuple[Call, ...]  # empty if a layer has no MLP module
 
 
 class Layout(NamedTuple):
-    """How prompts lie in the rows of a pass: one in each, as it stands here, or many
-    (prefix_trie.py).
+    """How prompts are laid out in the rows of a pass: one per row (default), or many packed ones.
 
-    ends: the positions of their last tokens in a row, as an index; inputs: what the model is told
-    of a row beside its tokens, such as which positions attend to which.
+    ends: the positions of their last tokens in a row, as an index; inputs: the model's inputs for a
+    row besides its tokens, such as the attention mask (see prefix_trie.py).
     """
 
     ends: slice | Int[Tensor, " prompts"] = slice(-1, None)
@@ -77,7 +76,7 @@ ALONE = Layout()
 
 
 class Kept(NamedTuple):
-    """The layers of which a pass keeps each kind of activation."""
+    """For each kind of activation, the layers in which a pass keeps it."""
 
     residual: frozenset[int] = frozenset()
     z: frozenset[int] = frozenset()
@@ -86,14 +85,14 @@ class Kept(NamedTuple):
 
 
 class _Enough(Exception):
-    """Ends a forward pass whose interesting part is over; never leaves this package."""
+    """Ends a forward pass early, when the rest is not needed; never leaves this package."""
 
 
 class Architecture:
     """The resolved modules of one model, and the ways to run them one layer at a time."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        """Raises EngineError for a model without adapter, or one not in the expected shape."""
+        """Raises EngineError for a model without adapter, or with an unexpected structure."""
         from transformer_lens.factories.architecture_adapter_factory import (
             ArchitectureAdapterFactory,
         )
@@ -116,7 +115,7 @@ class Architecture:
                 return adapter.get_component(self.model, path)
 
             def mlp(layer: int) -> nn.Module | None:
-                # Where there is none, the adapter either refuses or returns the whole block.
+                # Without an MLP module, the adapter either raises or returns the whole block.
                 block = component(f"blocks.{layer}")
                 try:
                     found = component(f"blocks.{layer}.mlp")
@@ -137,7 +136,7 @@ class Architecture:
             self.final_norm = component("ln_final")
             self.unembed = component("unembed")
             self.unembedding = Unembedding(self.final_norm, self.unembed)
-            # Where each layer computes, and the final norm: what enters a layer is brought there.
+            # The device of each layer and of the final norm; inputs are moved there.
             homes = [home(layer.norm, layer.output) for layer in self.layers]
             self.homes = (*homes, home(self.final_norm, self.unembed))
         except (ValueError, AttributeError, IndexError) as error:
@@ -154,12 +153,12 @@ class Architecture:
         self.d_head = width // self.n_heads
 
     def columns(self, layer: int, heads: tuple[Head, ...]) -> list[slice]:
-        """Where these heads of this layer stand in the output projection's input."""
+        """The columns of these heads of this layer in the output projection's input."""
         size = self.d_head
         return [slice(head * size, (head + 1) * size) for own, head in heads if own == layer]
 
     def output_matrix(self, layer: int, columns: slice) -> Float[Tensor, "d_head d_model"]:
-        """W_O of the heads in these columns, where the layer computes."""
+        """W_O of the heads in these columns, on the layer's device."""
         return _input_major(self.layers[layer].output)[columns]
 
     def logits(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
@@ -167,7 +166,7 @@ class Architecture:
         return self.unembedding(hidden)
 
     def record(self, ids: Int[Tensor, "1 positions"]) -> tuple[Calls, Float[Tensor, "1 vocab"]]:
-        """Run the whole model on one prompt; how each layer was called, and its last logits.
+        """Run the model on one prompt; the calls of every layer, and the last token's logits.
 
         One prompt, so that masks and position embeddings have batch size 1 and broadcast.
         """
@@ -178,14 +177,14 @@ class Architecture:
     def recorded(
         self, ids: Int[Tensor, "1 positions"], kept: Kept, layout: Layout
     ) -> tuple[Calls, "Clean"]:
-        """A clean pass over one row, and how each layer was called in it."""
+        """A clean pass over one row, and the calls of every layer in it."""
         with self._recording() as calls:
             clean = self.clean(ids, kept, layout=layout)
         return self._calls(calls), clean
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
-        """Calls of blocks, attentions and MLPs, in their order, as they are made."""
+        """Record the calls of blocks, attentions and MLPs, in order, while this context is open."""
         found: tuple[list[Call], list[Call], list[Call]] = ([], [], [])
 
         def keeper(into: list[Call]) -> Callable[..., None]:
@@ -221,7 +220,7 @@ class Architecture:
         attention: Float[Tensor, "rows positions d_model"],
         edit_mlp: Edit | None = None,
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The layer's output, given what its attention puts out (attention is not run)."""
+        """The layer's output, given its attention's output (attention is not run)."""
         modules = self.layers[layer]
         value = calls.attentions[layer].returning(attention.to(self.homes[layer]))
         with stubbed(modules.attention, value), hooked(*_editing(modules.mlp, edit_mlp)):
@@ -235,7 +234,7 @@ class Architecture:
         attention: Float[Tensor, "rows positions d_model"],
         mlp: Float[Tensor, "rows positions d_model"],
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The layer's output, given what its attention and its MLP put out (neither is run)."""
+        """The layer's output, given the outputs of its attention and its MLP (neither is run)."""
         module = self.layers[layer].mlp
         assert module is not None
         with stubbed(module, calls.mlps[layer].returning(mlp.to(self.homes[layer]))):
@@ -252,9 +251,9 @@ class Architecture:
     ) -> Float[Tensor, "rows positions d_model"]:
         """The layer's output.
 
-        edit_z maps the output projection's input to what it becomes, edit_mlp the MLP's output. The
-        last layer is computed where prompts end only, [rows, ends, d_model]: its keys and values
-        need all positions, its output projection and MLP do not.
+        edit_z edits the output projection's input, edit_mlp the MLP's output. The last layer is
+        computed only at the ends of prompts, [rows, ends, d_model]: its keys and values need all
+        positions, its output projection and MLP do not.
         """
         modules = self.layers[layer]
         last = layer == len(self.layers) - 1
@@ -290,16 +289,16 @@ class Architecture:
         logits: bool = True,
         layout: Layout = ALONE,
     ) -> "Clean":
-        """One unhooked pass over rows of one length, recording what these layers saw and did.
+        """One unhooked pass over rows of one length, recording the activations in `kept`.
 
-        Each record is where its layer computes. logits: whether they are computed, else empty.
+        Each record is on its layer's device. logits: whether to compute them; else they are empty.
         """
         found = Clean({}, {}, {}, {}, torch.empty(0))
         handles = []
 
         def into(record: dict[int, Tensor], layer: int) -> Callable[..., None]:
             def keep(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-                # Before a layer's own hooks bring it, its input is where the layer below was.
+                # Until the layer's own hooks move it, its input is on the previous layer's device.
                 record[layer] = (args[0] if args else kwargs[HIDDEN]).to(self.homes[layer])
 
             return keep
@@ -336,10 +335,10 @@ class Architecture:
         return found._replace(logits=self.logits(found.residual[len(self.layers)].flatten(0, 1)))
 
     def folded_z(self, calls: Calls, positions: int) -> Float[Tensor, "layers width"]:
-        """What z is when the value input is only the bias of the layer's first norm.
+        """z if the value input is only the bias of the layer's first norm.
 
-        Attention weights sum to 1, so z is then the same at every position and needs no knowledge
-        of how the architecture makes values. Raises EngineError if it is not the same.
+        Attention weights sum to 1, so z is then the same at every position, however the
+        architecture computes values. Raises EngineError if it is not the same.
         """
         rows = []
         for index, modules in enumerate(self.layers):
@@ -356,7 +355,7 @@ class Architecture:
                 bias = torch.zeros_like(weight)
             hidden = bias.expand(1, positions, -1)
             call = calls.attentions[index]
-            # Attention modules of one family take it by position, of others by name only.
+            # Some attention modules take it by position, others only by name.
             with (
                 hooked(modules.output.register_forward_pre_hook(stop)),
                 contextlib.suppress(_Enough),
@@ -376,8 +375,8 @@ class Architecture:
 class Clean(NamedTuple):
     """A clean pass: by layer, its input, its projection input z, its attention's and MLP's outputs.
 
-    residual[n_layers], what enters the final norm, is always there, where prompts end only; logits
-    are those of the prompts, row by row.
+    residual[n_layers], the input of the final norm, always exists, at the ends of prompts only;
+    logits are those of the prompts, row by row.
     """
 
     residual: dict[int, Float[Tensor, "rows positions d_model"]]
@@ -389,7 +388,7 @@ class Clean(NamedTuple):
 
 @contextlib.contextmanager
 def hooked(*handles: Any) -> Iterator[None]:
-    """Remove these hooks on the way out, whatever happened."""
+    """Remove these hooks on exit, even after an error."""
     try:
         yield
     finally:
@@ -398,12 +397,12 @@ def hooked(*handles: Any) -> Iterator[None]:
 
 
 def stubbed(module: nn.Module, value: Any) -> contextlib.AbstractContextManager[None]:
-    """Let the module return this value, without running it."""
+    """Make the module return this value without running it."""
     return replaced(module, lambda *args, **kwargs: value)
 
 
 def _first(out: Any) -> Tensor:
-    # Modules return their hidden states bare, or first in a tuple.
+    # Modules return their hidden states as a tensor, or first in a tuple.
     return out[0] if isinstance(out, tuple) else out
 
 

@@ -1,4 +1,4 @@
-"""Attribution patching: what changing a head would do to LD, to first order, for all heads at once.
+"""Attribution patching: the first-order effect on LD of changing a head, for all heads at once.
 
 Nanda (2023), "Attribution patching: activation patching at industrial scale"; Syed, Rager and Conmy
 (2023), "Attribution patching outperforms automated circuit discovery", arXiv:2310.10348. A head's
@@ -6,10 +6,10 @@ output z_h, the input of its layer's output projection, becomes z'_h; then
 
     Delta LD = LD(z') - LD(z)  ~  sum over positions of (z'_h - z_h) . dLD/dz_h
 
-with everything after the head free to follow. One backward pass has the gradient at every head, so
-all scores of a batch cost one forward and one backward, and one more forward where z' comes from
-another prompt. They are exact where LD is linear in z and nowhere else: a score ranks heads for
-measurement (screening.py), and no verdict rests on one.
+with everything after the head recomputed. One backward pass gives the gradient at every head, so
+all scores of a batch cost one forward and one backward pass, and one more forward pass if z' comes
+from another prompt. They are exact only where LD is linear in z: a score ranks heads for
+measurement (screening.py), and no verdict rests on it.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from tinyablation.corpora.tokenisation import Prompt
     from tinyablation.engine.engine import Engine
 
-# Bound of what a backward pass keeps, in numbers: 1 GB in float32, of which Engine.room says what
-# share there is room for.
+# Bound on what a backward pass keeps, in numbers: 1 GB in float32; Engine.room gives the share
+# that fits.
 GRAPH_NUMBERS = 2**28
-# What autograd keeps of one layer and position where weights are frozen, in multiples of d_model:
-# seen were 11 (GPT-NeoX), 17 (Llama, Mistral) and 22 (GPT-2).
+# What autograd keeps per layer and position with frozen weights, in multiples of d_model; measured:
+# 11 (GPT-NeoX), 17 (Llama, Mistral) and 22 (GPT-2).
 LAYER_NUMBERS = 24
 
 
@@ -51,19 +51,19 @@ def head_scores(
 ) -> Float64[np.ndarray, "prompts layers heads"]:
     """The first-order Delta LD (changed - clean, in logits) of every head alone, by prompt.
 
-    z' is 0, as zero ablation has it; or `replacement`, the constant of zero_folded or of mean, by
-    layer (heads side by side); or the z of `pairs`, one prompt each with as many tokens. All
-    positions count, BOS too, as in ablation. Prompts of one length are scored together, without
-    padding. Weights stay frozen, the model is as it was, and gradients are in its dtype; sums are
-    in float64.
+    z' is 0, as in zero ablation; or `replacement`, the constant of zero_folded or mean, by layer
+    (heads side by side); or the z of `pairs`, one prompt each with equally many tokens. All
+    positions count, including BOS, as in ablation. Prompts of one length are scored together,
+    without padding. Weights stay frozen and the model is unchanged; gradients are in its dtype,
+    sums in float64.
 
-    EngineError for prompts that the model cannot be given; AttributionError for both a replacement
-    and pairs, for weights that accelerate brings only while they are used, and for scores that are
-    not finite; OutOfMemory where a single prompt's backward pass does not fit.
+    Raises EngineError for prompts that the model cannot process; AttributionError if both a
+    replacement and pairs are given, for an offloaded model, and for scores that are not finite;
+    OutOfMemory if a single prompt's backward pass does not fit.
     """
     arch, name = engine.architecture, engine.name
     if replacement is not None and pairs is not None:
-        raise AttributionError("z becomes a replacement, or what the pairs have: give one of them")
+        raise AttributionError("give either a replacement or pairs, not both")
     if any(parameter.is_meta for parameter in arch.model.parameters()):
         raise AttributionError(
             f"model {name!r} is offloaded: a backward pass would hold all its weights on the device"
@@ -110,8 +110,7 @@ def _scored(
     if lenders is not None:
         with torch.no_grad():
             lent = arch.clean(_tensor(engine, lenders), every, logits=False).z
-    # Weights are frozen, so what needs a gradient begins at the first layer's z; all later ones
-    # follow from it.
+    # Weights are frozen, so gradients start at the first layer's z, which all later ones depend on.
     with hooked(arch.layers[0].output.register_forward_pre_hook(_begin)):
         ids = _tensor(engine, [prompt.ids for prompt in prompts])
         clean = arch.clean(ids, every, logits=False)
@@ -122,7 +121,7 @@ def _scored(
         for which in (1, 2)
     )
     differences = logits[rows, target] - logits[rows, foil]
-    # Rows do not touch each other, so the gradient of their sum is each row's own.
+    # Rows are independent, so the gradient of their sum contains each row's own gradient.
     z = [clean.z[layer] for layer in layers]
     gradients = torch.autograd.grad(differences.sum(), z)
     scores = []

@@ -1,4 +1,4 @@
-"""A batch of rows: what becomes of clean activations from the first place that each row changes."""
+"""A batch of rows: clean activations recomputed from the first site that each row changes."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -24,12 +24,12 @@ class Segment(NamedTuple):
     """Consecutive rows of a batch that share an intervention."""
 
     intervention: Intervention
-    items: slice  # of the lot of the intervention's source
+    items: slice  # of the Lot of the intervention's source
     rows: slice  # of the batch
 
 
 def needs(interventions: Iterable[Intervention], n_layers: int) -> tuple[Kept, Kept]:
-    """What passes over the prompts, and over their donors, must keep for these interventions."""
+    """What clean passes over the prompts, and over their donors, must keep."""
     clean: dict[str, set[int]] = {name: set() for name in Kept._fields}
     lent: dict[str, set[int]] = {name: set() for name in Kept._fields}
     borrowed = {Part.STREAM: "residual", Part.ATTENTION: "z", Part.MLP: "mlp"}
@@ -41,7 +41,7 @@ def needs(interventions: Iterable[Intervention], n_layers: int) -> tuple[Kept, K
             clean["attention"].add(start.layer)
         if start.part >= Part.MLP:
             clean["mlp"].add(start.layer)
-        # Of the heads it acts on, those whose clean z a row starts from.
+        # The heads it acts on whose clean z a row starts from.
         clean["z"].update(layer for layer, _ in intervention.columns.heads[:1])
         if intervention.source.donor:
             for site in sites:
@@ -68,23 +68,23 @@ class Rows:
             [chunk.clean_rows(s.intervention.source, s.items) for s in segments]
         )
         self._sites = [set(s.intervention.sites(self.n_layers)) for s in segments]
-        # W_O by layer, read once: of an offloaded layer it comes from disk.
+        # W_O by layer, read once: an offloaded layer's comes from disk.
         self._matrices: dict[int, Float[Tensor, "width d_model"]] = {}
 
     def final(self) -> Float[Tensor, "prompt_rows d_model"]:
         """The residual stream of each row's prompts at their last tokens, before the final norm.
 
-        It is where that computes.
+        It is on the final norm's device.
         """
         arch, calls, clean = self.architecture, self.chunk.calls, self.chunk.clean
         layer, part = self.start
         if part == Part.STREAM:
             hidden = picked(clean.residual[layer], self.clean_rows)
         else:
-            # In the last layer nothing is read after the attention but where prompts end.
+            # After the last layer's attention only the ends of prompts are needed.
             window = self.chunk.ends if layer == self.n_layers - 1 else slice(None)
             before = clean.residual[layer][:, window]
-            if not self.chunk.packed:  # else one row for all, which layers add to each
+            if not self.chunk.packed:  # a pack has one row for all
                 before = picked(before, self.clean_rows)
             attention = picked(clean.attention[layer][:, window], self.clean_rows)
             if part == Part.ATTENTION:
@@ -107,13 +107,13 @@ class Rows:
     def _stream(
         self, layer: int, hidden: Float[Tensor, "rows positions d_model"]
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The stream entering a layer, from what it would be."""
+        """The stream entering a layer, after the changes of the rows."""
         return self._replaced(Site(layer, Part.STREAM), hidden)
 
     def _replaced(
         self, site: Site, live: Float[Tensor, "rows positions d_model"]
     ) -> Float[Tensor, "rows positions d_model"]:
-        """A stream or MLP output, from what it would be."""
+        """A stream or MLP output, after the replacements of the rows."""
         touching = self._touching(site)
         if not touching:
             return live
@@ -133,7 +133,7 @@ class Rows:
         attention: Float[Tensor, "rows positions d_model"],
         window: slice | Int[Tensor, " prompts"],
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The attention's output in the layer where rows start, from the clean one (its own)."""
+        """The attention's output in the layer where rows start, from `attention`, the clean one."""
         for s in self._touching(Site(layer, Part.ATTENTION)):
             if isinstance(s.intervention, Steer):
                 direction = self.chunk.constants.directions[s.intervention.direction]
@@ -188,7 +188,7 @@ class Rows:
         columns: slice,
         live: Float[Tensor, "rows positions d_head"],
     ) -> Float[Tensor, "rows positions d_head"]:
-        """What the z of one head becomes, from what it is; positions may be only the last."""
+        """The replacement of one head's z; positions may be only the last."""
         intervention = segment.intervention
         if isinstance(intervention, ScaleHeads):
             return live * intervention.scale
@@ -205,7 +205,7 @@ class Rows:
         lent: Float[Tensor, "donors all_positions width"],
         live: Float[Tensor, "rows positions width"],
     ) -> Float[Tensor, "rows positions width"]:
-        """The donors' values at the places where they lend, and else what is; last positions."""
+        """`live` with the donors' values at their places, aligned at the last positions."""
         lot = self.chunk.lots[segment.intervention.source]
         values = picked(lent[:, -live.shape[1] :], lot.donors[segment.items])
         places = lot.places[segment.items, -live.shape[1] :].to(live.device)

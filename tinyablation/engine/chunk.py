@@ -15,32 +15,32 @@ from tinyablation.interventions.interventions import ActivationSource
 
 
 class Item(NamedTuple):
-    """What a row is computed for: a prompt of the chunk, its donor and places, its examples."""
+    """The subject of a row: a prompt of the chunk, its donor, positions and examples."""
 
     prompt: int
     donor: Ids | None
-    places: tuple[int, ...] | None  # the subject's positions, where they matter
+    places: tuple[int, ...] | None  # the subject's positions, if they matter
     examples: np.ndarray
 
 
 class Lot(NamedTuple):
-    """The items of all interventions with one source; a row is computed for each."""
+    """The items of all interventions with the same source; a row is computed for each item."""
 
     items: list[Item]
     prompts: Int[Tensor, " items"]  # row of the chunk's clean pass
-    donors: Int[Tensor, " items"]  # row of its lent activations; 0 where nothing is borrowed
-    places: Bool[Tensor, "items positions"]  # where the donor lends
+    donors: Int[Tensor, " items"]  # row of the donor's activations; 0 if there is no donor
+    places: Bool[Tensor, "items positions"]  # positions taken from the donor
 
 
 class Borrowing(NamedTuple):
-    """Who lends to the examples, by ActivationSource.donor, and the subjects' positions."""
+    """The donors of the examples, by ActivationSource.donor, and the subjects' positions."""
 
     donors: dict[str, list[Ids]]
     subjects: list[tuple[int, ...]]
 
 
 class Constants(NamedTuple):
-    """What is put in whatever the prompt: z by ablation method, and directions to steer along."""
+    """Replacements that do not depend on the prompt: z by ablation method, steering directions."""
 
     z: dict[str, Float[Tensor, "layers width"]]
     directions: dict[str, Float[Tensor, " d_model"]]
@@ -62,26 +62,26 @@ class Chunk(NamedTuple):
 
     @property
     def prompts_per_row(self) -> int:
-        """How many prompts end in one row."""
+        """The number of prompts that end in one row."""
         return len(self.probabilities) if self.packed else 1
 
     def clean_rows(self, source: ActivationSource, items: slice) -> Int[Tensor, " rows"]:
-        """For every row that is computed for these items, the row of the clean pass."""
+        """For every row computed for these items, the row of the clean pass."""
         prompts = self.lots[source].prompts[items]
         return prompts.new_zeros(1) if self.packed else prompts
 
 
 class Replay(NamedTuple):
-    """How layers are called, and last-token logits: the model's own, and of its layers replayed."""
+    """The calls of layers, and last-token logits: the model's own and those of replayed layers."""
 
     calls: Calls
     theirs: Float[Tensor, "rows vocab"]
     ours: Float[Tensor, "rows vocab"]
-    read: Float[Tensor, "rows vocab"]  # ours again, as figures are read from them
+    read: Float[Tensor, "rows vocab"]  # ours, as figures are read from them (float32)
 
 
 def owners_of(examples: Examples) -> list[list[int]]:
-    """By distinct prompt, the examples that have it."""
+    """For each distinct prompt, the examples that have it."""
     owners: list[list[int]] = [[] for _ in examples.distinct]
     for example, index in enumerate(examples.which):
         owners[index].append(example)
@@ -91,7 +91,7 @@ def owners_of(examples: Examples) -> list[list[int]]:
 def items_of(
     prompt: int, owners: list[int], source: ActivationSource, borrowing: Borrowing
 ) -> Iterator[Item]:
-    # Examples with the prompt in common share a row if they borrow alike.
+    # Examples with the same prompt share a row if they have the same donor.
     found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
     for example in owners:
         donor = borrowing.donors[source.donor][example] if source.donor else None

@@ -1,6 +1,6 @@
-"""Clean passes: what every row of a measurement starts from, in chunks that fit in memory.
+"""Clean passes, from which every row of a measurement starts, in chunks that fit in memory.
 
-A chunk holds prompts of one length, one in each row of a batch; or prompts that begin alike, packed
+A chunk holds prompts of one length, one per row of a batch, or prompts with common prefixes, packed
 into one row (prefix_trie.py) in which each distinct prefix is computed once.
 """
 
@@ -35,39 +35,39 @@ from tinyablation.interventions.interventions import OWN, ActivationSource
 from tinyablation.models.loading import LoadedModel
 
 # How far the engine's clean logits may be from the model's own, relative to the largest logit:
-# batch shape changes the order of sums (fp32: some 1e-6 seen), a missed step changes all of it.
+# batch shape changes the order of sums (fp32: some 1e-6), a missed step changes them completely.
 FORWARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
 FORWARD_TOLERANCE_COARSE = 1e-1  # bfloat16: 8 bits of mantissa
 
 # Bound of one clean pass's record, in numbers: residuals, z, attention outputs, distributions.
 RECORD_NUMBERS = 2**26  # 256 MB in float32, and twice that for the float64 part
 
-# Nodes of one pack. Each attends to all, so that attention grows with their number, while the
-# prefixes that several packs compute become fewer. All heads of tiny-neox, tiny-mistral and
-# tiny-llama on facts and logic, one CPU thread: 128 was the fastest in all six, 64 took 4 to 25 %
-# more, 256 took 13 to 31 % more. With d_model 768 no other number was timed.
+# Nodes of one pack. Attention costs grow with their number, while fewer prefixes are computed in
+# several packs. For all heads of tiny-neox, tiny-mistral and tiny-llama on facts and logic, on one
+# CPU thread, 128 was the fastest in all six; 64 took 4 to 25 % more, 256 took 13 to 31 % more. No
+# other number was timed with d_model 768.
 PACK_NODES = 128
-# Tokens per node from which prompts are packed. At 1.65 (logic) it saved 11 to 13 % of the time;
-# this bound, below which the gain is taken to be gone, was not timed itself.
+# Tokens per node from which prompts are packed. At 1.65 (logic) packing saved 11 to 13 % of the
+# time; this bound itself was not timed.
 LEAST_SHARING = 1.25
 NO_CALLS = Calls((), (), ())
 _LOG = logging.getLogger(__name__)
 
 
 class CleanPasses:
-    """The clean passes of one model, and the constants that mean and zero_folded put in."""
+    """The clean passes of one model, and the replacement constants of mean and zero_folded."""
 
     def __init__(self, loaded: LoadedModel, architecture: Architecture, room: Room) -> None:
         self.loaded = loaded
         self.name = loaded.entry.id
         self.architecture = architecture
         self.room = room
-        # z of all layers' heads in the last reference measured, [layers, width], and its ids: the
-        # shards of a sweep share a reference, and the means are a few numbers.
+        # Mean z of all layers for the last reference, [layers, width], and its ids: the shards of a
+        # sweep share a reference, and the means are small.
         self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
         self._folded: Tensor | None = None
-        self._takes_packs: bool | None = None  # not tried yet
-        self._reads_alike = False  # what follows the layers, as the model's own does; not compared
+        self._takes_packs: bool | None = None  # None: not tried yet
+        self._reads_alike = False  # whether the unembedding was found to equal the model's own
 
     def visit(
         self,
@@ -79,14 +79,14 @@ class CleanPasses:
         constants: Constants,
         work: Callable[[Chunk], None],
     ) -> None:
-        """Work on clean passes over prompts of one length, short lengths first, as memory allows.
+        """Call `work` on clean passes over prompts of one length, shortest first, as memory allows.
 
-        Where nothing is kept, for no row starts from the passes, layers are not replayed either:
-        only how logits are read is compared with the model's own, once.
+        If nothing is kept, because no row starts from the passes, layers are not replayed either:
+        only the unembedding is compared with the model's own, once.
 
         sources: those of the interventions; kept, lent: what clean passes over prompts and over
-        donors keep for them; constants: what is put in whatever the prompt. Where memory runs out
-        in the work it is called again, with the same prompts in smaller chunks.
+        donors keep for them; constants: replacements that do not depend on the prompt. If memory
+        runs out, the work is called again, with the same prompts in smaller chunks.
         """
         buckets: dict[int, list[int]] = {}
         for index, ids in enumerate(examples.distinct):
@@ -131,14 +131,14 @@ class CleanPasses:
         most_prompts: int,
         work: Callable[[Chunk], None],
     ) -> None:
-        """Work on clean passes over packs of prompts, for interventions that borrow nothing.
+        """Call `work` on clean passes over packs of prompts, for interventions without a donor.
 
-        most_prompts: of one pack. Else as `visit`. Raises EngineError for a model that in a pack
-        does not compute what it computes of a prompt alone.
+        most_prompts: per pack. Otherwise as `visit`. Raises EngineError if the model's logits of a
+        packed prompt differ from those of the prompt alone.
         """
         owners = owners_of(examples)
         for pack in packs(examples.distinct, PACK_NODES, most_prompts):
-            # At most: what prompts of the pack have in common is counted for each.
+            # An upper bound: shared prefixes are counted for each prompt.
             costs = [
                 len(examples.distinct[index]) * self._numbers(kept)
                 + 5 * self.loaded.facts.vocab_size
@@ -158,8 +158,9 @@ class CleanPasses:
                 pass
 
     def can_pack(self, prompts: Sequence[Ids]) -> bool:
-        """Whether prompts have enough in common, and the model computes them packed as it does each
-        alone: it must take a mask and positions, and every layer must go by them.
+        """Whether prompts share enough tokens, and packed and single prompts give the same logits.
+
+        For that the model must accept a mask and positions, and every layer must use them.
         """
         tokens = sum(len(ids) for ids in prompts)
         if tokens < LEAST_SHARING * len(trie(prompts).tokens):
@@ -185,7 +186,7 @@ class CleanPasses:
             hidden = clean.residual[0]
             for layer in range(n_layers):
                 hidden = arch.through(calls, layer, hidden, ends=layout.ends)
-            # Two rows that start from the one clean row.
+            # Two rows that start from the same clean row.
             twice = clean.attention[0].repeat(2, 1, 1)
             rows = arch.after_attention(calls, 0, clean.residual[0], twice)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
@@ -206,14 +207,14 @@ class CleanPasses:
         return agrees
 
     def _same(self, ours: Tensor, theirs: Tensor) -> bool:
-        """Whether two figures of one thing lie within what batch shape may move them."""
+        """Whether two results for the same figures agree within the effect of batch shape."""
         one = exact(ours)
         other = exact(theirs).to(one.device)
         allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
         return bool((one - other).abs().max() <= allowed * max(1.0, other.abs().max().item()))
 
     def _packed(self, prompts: Sequence[Ids]) -> tuple[Int[Tensor, "1 nodes"], Layout]:
-        """The prompts' tokens in one row, and how they lie in it."""
+        """The prompts' tokens in one row, and their layout."""
         nodes = trie(prompts)
         device, dtype = self.loaded.device, self.loaded.dtype
         hidden = torch.as_tensor(~nodes.visible())
@@ -223,7 +224,7 @@ class CleanPasses:
             "position_ids": torch.as_tensor(nodes.positions)[None].to(device),
         }
         ids = torch.as_tensor(nodes.tokens)[None].to(device)
-        # The index stays on the CPU: layers of one model may be on several devices.
+        # The index stays on the CPU, because a model's layers may be on several devices.
         return ids, Layout(torch.as_tensor(nodes.ends), inputs)
 
     def _pack(
@@ -237,7 +238,7 @@ class CleanPasses:
             raise EngineError(
                 f"model {self.name!r}: packed with prompts that begin alike, a prompt of "
                 f"{len(prompts[last])} tokens has other logits than alone; try --dtype float32. If "
-                "that says the same, this architecture looks at more than the tokens before, and "
+                "that fails too, this architecture depends on more than the preceding tokens and "
                 "cannot be measured"
             )
         length = ids.shape[1]
@@ -306,13 +307,13 @@ class CleanPasses:
         )
 
     def verify(self, bucket: list[Ids], *, replayed: bool = True) -> Calls:
-        """Record how layers are called at this length; refuse a model we do not reproduce.
+        """The calls of layers at this length; EngineError if the model's logits differ from ours.
 
-        replayed: layer by layer; else what comes after the layers only.
+        replayed: whether to replay layer by layer; else only what follows the layers is compared.
         """
         ends = list(dict.fromkeys([bucket[0], bucket[-1]]))
         what = f"a forward pass over a prompt of {len(bucket[0])} tokens"
-        # Both ends at once, or one after the other where there is no room for two.
+        # Both ends of the bucket at once, or one after the other if memory is short.
         begin = 0 if replayed else len(self.architecture.layers)
         parts = self.room.parts(ends, [1] * len(ends), 2, what, partial(self._replayed, begin))
         replays = [replay for _, replay in parts]
@@ -322,7 +323,7 @@ class CleanPasses:
                 f"model {self.name!r}: its own logits are not finite; check the weights and dtype"
             )
         allowed = FORWARD_TOLERANCE.get(self.loaded.dtype, FORWARD_TOLERANCE_COARSE)
-        # Like with like, in the model's dtype; and what figures are read from, within its grain.
+        # Compare in the model's dtype; logits that figures are read from, within its rounding.
         for ours in ([replay.ours for replay in replays], [replay.read for replay in replays]):
             difference = (exact(torch.cat(ours)) - theirs).abs().max().item()
             if not difference <= allowed * max(1.0, theirs.abs().max().item()):
@@ -335,7 +336,7 @@ class CleanPasses:
         return replays[0].calls
 
     def _replayed(self, begin: int, prompts: Sequence[Ids]) -> Replay:
-        """The layers from `begin` on, replayed from what the model itself gives them."""
+        """The layers from `begin` on, replayed from the inputs that the model itself gives them."""
         arch = self.architecture
         recorded = [arch.record(self._tensor([ids])) for ids in prompts]
         calls = recorded[0][0]
@@ -387,9 +388,9 @@ class CleanPasses:
         return lent
 
     def check_paths(self, ids: Ids, layers: Collection[int]) -> None:
-        """EngineError unless these layers add what their attention puts out to the stream as it is.
+        """Raise EngineError unless these layers add the attention's output as it is to the stream.
 
-        A norm after the attention (Gemma 2, OLMo 2) would change what a head sends straight on.
+        A norm after the attention (Gemma 2, OLMo 2) would change a head's direct path.
         """
         arch = self.architecture
         if not layers:
@@ -425,14 +426,14 @@ class CleanPasses:
                 )
 
     def mean(self, reference: tuple[Ids, ...]) -> Float[Tensor, "layers width"]:
-        """The mean of z over all tokens of these prompts but BOS; one given twice weighs twice."""
+        """The mean of z over all tokens of these prompts except BOS; duplicates count twice."""
         if self._mean is None or self._mean[0] != reference:
             found = mean_z(self.loaded, self.architecture, self.room, reference, RECORD_NUMBERS)
             self._mean = reference, found
         return self._mean[1]
 
     def folded(self, ids: Ids) -> Float[Tensor, "layers width"]:
-        """What zero_folded puts in for z, found with a prompt of these ids' length."""
+        """The replacement of z by zero_folded, computed with a prompt of these ids' length."""
         if self._folded is None:
             calls = self.verify([ids])
             what = f"attention over a prompt of {len(ids)} tokens"

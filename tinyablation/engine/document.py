@@ -1,4 +1,4 @@
-"""A measurement that is a document and not a table."""
+"""A measurement whose result is a document, not a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Computed(NamedTuple):
-    """What a measurement found: a document of JSON values, and tensors by name."""
+    """The result of a measurement: a document of JSON values, and tensors by name."""
 
     document: dict[str, Any]
     tensors: Mapping[str, np.ndarray] = MappingProxyType({})

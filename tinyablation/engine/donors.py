@@ -1,4 +1,4 @@
-"""Which prompt of another cluster lends its activations: drawn per prompt, by the seed."""
+"""Donor prompts from other clusters for resample ablation, drawn per prompt by the seed."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,15 @@ def draw_donors(
     purpose: str = "resample",
     longer: bool = True,
 ) -> list[Ids]:
-    """One donor of `reference` for every prompt, of another cluster than the prompt.
+    """One donor from `reference` for every prompt, from a cluster other than the prompt's.
 
-    A donor has the prompt's token length if any such is admissible, else, if `longer` allows it, it
-    is longer (its last tokens stand in for the prompt's). Without clusters every distinct prompt is
-    its own cluster. Without reference_clusters a reference prompt has the clusters that it has
-    among `prompts`. The generator is made from (seed, purpose, the prompt's ids), so a donor does
-    not depend on which other prompts are measured, nor on the order of the reference.
+    A donor has the prompt's token length if an admissible one exists; otherwise, if `longer` allows
+    it, it is longer (its last tokens are used). Without clusters every distinct prompt is its own
+    cluster. Without reference_clusters a reference prompt has the clusters that it has among
+    `prompts`. The generator is made from (seed, purpose, the prompt's ids), so a donor depends
+    neither on the other prompts measured nor on the order of the reference.
 
-    Raises EngineError, naming the example, if none is possible.
+    Raises EngineError, which names the example, if no donor is possible.
     """
     if clusters is None:
         clusters = [repr(ids) for ids in prompts]
@@ -38,8 +38,8 @@ def draw_donors(
         for index, ids in enumerate(reference):
             if ids not in known:
                 raise EngineError(
-                    f"reference prompt {index} is none of the prompts, so its cluster is unknown; "
-                    "give reference_clusters"
+                    f"reference prompt {index} is not among the prompts, so its cluster is "
+                    "unknown; give reference_clusters"
                 )
             members[ids] = known[ids]
     else:

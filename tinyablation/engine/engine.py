@@ -1,14 +1,13 @@
 """The measurement engine: interventions on activations, exact, batched, on plain HF modules.
 
-The way of the data: prompts are checked and made distinct, laid in rows of one length (there is no
-padding anywhere), passed through the model once, and then every intervention on a row is a row of a
-batch that starts from the clean activations at the earliest site it touches (see rows.Rows). Where
-that is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h)
-W_O[h]; where it is the MLP, neither is. At later sites activations are replaced row by row.
+Prompts are checked, deduplicated and arranged in rows of one length (there is no padding anywhere).
+They pass through the model once. Then every intervention on a prompt is a row of a batch that
+starts from the clean activations at the earliest site it touches (see changed_pass.Rows). If that
+is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h) W_O[h].
+If it is the MLP, neither is run. At later sites activations are replaced row by row.
 
-Interventions that do the same to every prompt find all that begin alike packed in one row
-(prefix_trie.py); those that borrow from another prompt, or act at some positions, have a row a
-prompt.
+Interventions that treat all prompts alike use rows in which prompts with common prefixes are packed
+(prefix_trie.py); interventions with a donor, or at certain positions only, use one row per prompt.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,12 +57,12 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.tokenisation import Prompt
 
-# Bounds of one batch, in numbers, of which Engine.room says what share there is room for.
+# Bounds on one batch, in numbers; Engine.room gives the share of them that fits.
 BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 MB in an MLP
 LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
-# Of which figures are read at once on a CPU: what they are read from then stays in its caches,
-# where a batch of all rows took four times as long (GPT-2's vocabulary: 1.6 ms a row, .4 by 16
-# rows; by 5, as here, a whole sweep took another 3 % less).
+# Numbers that figures are read from at once on a CPU, so that they stay in its caches; a batch of
+# all rows took four times as long (GPT-2's vocabulary: 1.6 ms per row, .4 by 16 rows; by 5, as
+# here, a whole sweep took another 3 % less).
 FIGURE_NUMBERS = 2**18
 
 __all__ = ["Engine", "EngineError", "OutOfMemory"]
@@ -73,7 +72,7 @@ class Engine:
     """Measures interventions on one loaded model; room.halvings: how often memory ran out."""
 
     def __init__(self, model: LoadedModel) -> None:
-        """Resolve the model's modules; EngineError if it is not built as needed."""
+        """Resolve the model's modules; EngineError if its structure is not supported."""
         self.loaded = model
         self.name = model.entry.id
         self.architecture = Architecture(model)
@@ -101,31 +100,31 @@ class Engine:
     ) -> "pandas.DataFrame":
         """Measure every intervention on every prompt, at the prompt's own last token.
 
-        reference: the prompts of mean and resample ablation, and required by them. clusters: one
-        name per prompt; a donor is never of the prompt's own cluster. reference_clusters: one per
-        reference prompt, needed only where a reference prompt is none of the prompts (see
-        donors.draw_donors). pairs: one donor prompt per prompt, with as many tokens, needed by
+        reference: the prompts for mean and resample ablation, which require them. clusters: one
+        name per prompt; a donor is never from the prompt's own cluster. reference_clusters: one per
+        reference prompt, needed only if a reference prompt is not among the prompts (see
+        donors.draw_donors). pairs: one donor prompt per prompt, with equally many tokens, needed by
         patches whose donor is "pair" or "other"; an "other" donor is one of `others` (default: the
-        pairs) of another cluster, with others_clusters naming those. subjects: per prompt, the
+        pairs) from another cluster, whose clusters are others_clusters. subjects: per prompt, the
         positions of the subject in its ids (BOS counts), needed by patches at "subject" positions.
         directions: name -> [d_model], needed by Steer. donors: the ids of the prompts' resample
-        donors, one each and at least as long, in place of drawn ones. seed draws the donors.
-        progress: a bar on stderr.
+        donors, one each and at least as long, instead of drawn ones. seed: for drawing donors.
+        progress: whether to show a bar on stderr.
 
         Returns one row per (intervention, example): first the unhooked baseline, then the
         interventions as given, examples in order within each. Columns: tables.ENGINE_COLUMNS, with
         their meanings in tables.COLUMNS.
 
-        Interventions that are the same by arithmetic (scale 0.0 and zero; zero_folded and zero
-        where no bias is; scale 1.0 and the baseline; a patched window and its topmost layer, where
-        that is so) are measured once and reported under each label. The very same intervention
-        given twice is an error, since rows could not be told apart.
+        Arithmetically equal interventions (scale 0.0 and zero; zero_folded and zero without biases;
+        scale 1.0 and the baseline; a patched window and its topmost layer, see
+        PatchResidual.plain) are measured once and reported under each label. A duplicate
+        intervention is an error, because its rows could not be distinguished.
 
-        Where memory runs out, the batch is halved and the rest measured so (see memory.py).
+        If memory runs out, the batch is halved and the rest is measured so (see memory.py).
 
         Raises EngineError for unusable prompts or interventions, a missing donor, a model whose
-        own logits are not reproduced, and any figure that is not finite; OutOfMemory, which is one,
-        where a single row does not fit.
+        own logits are not reproduced, and any figure that is not finite; OutOfMemory, a subclass,
+        if a single row does not fit.
         """
         self.room.begin()
         examples = check_prompts(self.loaded, prompts, "prompt")
@@ -227,7 +226,7 @@ class Engine:
             measured = [intervention for intervention in measured if intervention.source != OWN]
             if not measured:
                 return
-        # The baseline's figures are those of the prompts' own rows: the lot without a source.
+        # The baseline's figures come from the prompts' own rows: the Lot without a donor.
         sources = dict.fromkeys([OWN, *(intervention.source for intervention in measured)])
         kept, lent = needs(measured, self.n_layers)
         self.passes.visit(examples, sources, borrowing, kept, lent, constants, work_on(measured))
@@ -241,7 +240,7 @@ class Engine:
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
-        """Write the chunk's missing figures: memory may have run out partway through its rows."""
+        """Write the chunk's missing figures; an earlier attempt may have run out of memory."""
 
         def write(
             intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
@@ -308,9 +307,8 @@ class Engine:
     ) -> Iterator[tuple[list[Segment], list[Float[Tensor, "rows d_model"]]]]:
         """Last-token residual streams of all rows, some batches of them at a time.
 
-        The segments' rows are those of the streams: one a prompt. Batches are gathered before they
-        meet the vocabulary: with 50,000 tokens the unembedding of 40 rows runs at 70 % of the rate
-        that it reaches with 300.
+        The segments' rows are those of the streams, one per prompt. Batches are pooled before the
+        unembedding: with 50,000 tokens it runs on 40 rows at 70 % of the rate it reaches with 300.
         """
         facts = self.loaded.facts
         each = chunk.prompts_per_row
@@ -368,7 +366,7 @@ class Engine:
     ) -> Iterator[list[Segment]]:
         """Rows in the order of interventions, then items, cut into batches of bounded size.
 
-        Rows are written in this order, so what is pending of an intervention are its last items.
+        Rows are written in this order, so the pending items of an intervention are its last ones.
         """
         row = chunk.length * self.loaded.facts.d_model
         size = max(1, min(self.room.of(BATCH_NUMBERS) // row, limit))
@@ -407,7 +405,7 @@ class Engine:
     def _canonical(
         self, intervention: Intervention, constants: dict[str, Tensor]
     ) -> Intervention | None:
-        """The measurement this intervention is; None for the baseline."""
+        """The simplest arithmetically equal intervention; None for the baseline."""
         plain = intervention.plain(self.n_layers)
         if isinstance(plain, AblateHeads | PatchPath) and plain.method == "zero_folded":
             folded = constants["zero_folded"]

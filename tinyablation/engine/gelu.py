@@ -1,7 +1,8 @@
-"""Activation functions that a model spells out in several passes, computed in one.
+"""Activation functions that a model computes in several passes, replaced by a single pass.
 
-transformers computes GPT-2's GELU in eight passes over the widest activations of a layer: on a CPU
-a third of the time of the two matrices around it, and six times what PyTorch's own takes.
+transformers computes GPT-2's GELU in eight passes over the widest activations of a layer. On a CPU
+this takes a third of the time of the two matrix products around it, and six times as long as
+PyTorch's own GELU.
 """
 
 import contextlib
@@ -17,10 +18,10 @@ _gelu: Callable[[Tensor], Tensor] = partial(nn.functional.gelu, approximate="tan
 
 @contextlib.contextmanager
 def in_one_pass(model: nn.Module) -> Iterator[None]:
-    """While this lasts, such functions of the model are computed in one pass.
+    """Context in which such functions of the model are computed in one pass.
 
-    What somebody gave another forward is left alone. Accelerate's only brings values to where the
-    module's weights are, and these have none.
+    Modules with a user-defined forward are left alone. Accelerate's forward is replaced, because it
+    only moves values to the device of the module's weights, and these modules have none.
     """
     from transformers.activations import NewGELUActivation
 

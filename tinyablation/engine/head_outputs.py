@@ -1,6 +1,6 @@
-"""What heads write at the last token: their mean output, its tokens, and which words it leans to.
+"""What heads write at the last token: their mean output, its top tokens and word enrichment.
 
-How directions become token logits is said in ov_circuits.py. An output projection's bias belongs to
+ov_circuits.py explains how directions become token logits. An output projection's bias belongs to
 no head and is left out.
 """
 
@@ -49,8 +49,8 @@ def head_outputs(
 ) -> Float64[Tensor, "n_layers n_heads d_model"]:
     """The mean over prompts of what each head adds to the stream at the prompt's last token.
 
-    z_h W_O[h], unhooked; a prompt given twice weighs twice. Batched by length, so without padding.
-    Raises EngineError for prompts the model cannot be given.
+    It is z_h W_O[h] of the unhooked model; duplicate prompts count twice. Batched by length,
+    without padding. Raises EngineError for prompts that the model cannot process.
     """
     return _written(engine, _mean_z(engine, prompts, [0] * len(prompts))[0])
 
@@ -92,7 +92,7 @@ def _mean_z(
 def _written(
     engine: Engine, z: Float64[Tensor, "n_layers width"]
 ) -> Float64[Tensor, "n_layers n_heads d_model"]:
-    """A mean of products with one matrix is the product with the mean."""
+    """z_h W_O[h] of the mean z, which equals the mean of the products."""
     arch = engine.architecture
     found = torch.stack(
         [
@@ -126,11 +126,11 @@ def measure_ov(
     cluster_heads: Sequence[Head] = (),
     seed: int = 0,
 ) -> Computed:
-    """What every head of the model writes at the last token of these prompts.
+    """What every head of the model writes at the last token of these prompts, as a document.
 
-    condition, split: what the prompts are, for the document. lexicons: words by name. top_k: how
-    long the lists of tokens are. clusters: of every prompt, where intervals over them are wanted
-    (head_vocabulary.py), and the heads whose logits by cluster are. seed: of the permutations.
+    condition, split: of the prompts, for the document. lexicons: words by name. top_k: the length
+    of the token lists. clusters: one per prompt, for intervals over clusters (head_vocabulary.py);
+    cluster_heads: the heads whose logits by cluster are kept. seed: of the permutations.
 
     The document: model, condition, split, n_examples, tokenizer_hash, top_k, seed; heads, by layer
     and head: vector_norm (of the mean output, in units of the stream), tokens.top and tokens.bottom
@@ -142,8 +142,8 @@ def measure_ov(
     n_examples; what _by_cluster finds; and "clusters.logits.<layer>.<head>", float32 [n_clusters,
     vocab], of each of cluster_heads.
 
-    Raises EngineError for unusable prompts, a top_k, layer or head the model has not, a dead head,
-    or another number of clusters than of prompts.
+    Raises EngineError for unusable prompts, a top_k, layer or head that the model does not have, a
+    head that writes nothing, or different numbers of clusters and prompts.
     """
     facts = engine.loaded.facts
     if not 0 < top_k <= facts.vocab_size:
@@ -246,7 +246,7 @@ def _by_cluster(
     candidates: np.ndarray,
     words: Mapping[str, Usable],
 ) -> dict[str, np.ndarray]:
-    """What scores are made of, by cluster; float64, heads layer by layer.
+    """The sums that scores are computed from, by cluster; float64, heads layer by layer.
 
     "clusters.<lexicon>" [n_heads, n_clusters]: the words' mean logit minus the candidates', of each
     cluster's mean output; "clusters.spread" [n_heads, n_clusters, n_clusters]: the covariance of
@@ -270,7 +270,7 @@ def _by_cluster(
 
 
 def _ranked(logits: np.ndarray, top_k: int) -> np.ndarray:
-    """The ids of the k largest, largest first; equal ones by id."""
+    """The ids of the k largest, largest first; ties in order of id."""
     return np.argsort(-logits, kind="stable")[:top_k]
 
 

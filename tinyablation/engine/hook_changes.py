@@ -1,6 +1,7 @@
-"""What an intervention changes of one prompt's logit difference, by a hook backend.
+"""The change of one prompt's logit difference by an intervention, measured with a hook backend.
 
-Every kind of intervention is written down here once more, as edits of activations at named places.
+Every kind of intervention is implemented here a second time, as edits of activations at named
+places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +31,16 @@ from tinyablation.interventions.interventions import (
     Steer,
 )
 
-# Reference prompts in one pass of a mean: 128 of 10 tokens take 5 ms in an embedded model, and
-# 21 MB a layer in one with d_model 4096.
+# Reference prompts per pass of a mean: 128 of 10 tokens take 5 ms in an embedded model, and 21 MB
+# per layer in one with d_model 4096.
 MEAN_ROWS = 128
 
 
 class Changes:
     """Changes of the logit difference by one backend, for the prompts and vectors of one run.
 
-    reference: the ids of the prompts that means are made of; bos_id: the token that no mean counts
-    where it stands first; directions: name -> [d_model].
+    reference: the ids of the prompts that means are taken over; bos_id: a token that means leave
+    out at the first position; directions: name -> [d_model].
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Changes:
         return _difference(self.backend.run(self._tensor([case.ids]))[0], case)
 
     def changed(self, case: Case, intervention: Intervention) -> float:
-        """LD under the intervention, in logits. BackendError where it cannot be done here."""
+        """LD under the intervention, in logits; BackendError if this backend cannot do it."""
         if isinstance(intervention, PatchPath):
             edits = self._path(case, intervention)
         else:
@@ -95,7 +96,7 @@ class Changes:
     def _of_heads(
         self, case: Case, intervention: AblateHeads | ScaleHeads | PatchHeads | PatchPath, at: int
     ) -> Edit:
-        """What becomes of the z of a layer."""
+        """The edit of the z of a layer."""
         heads = [head for layer, head in intervention.heads if layer == at]
         place = Place("z", at)
         if isinstance(intervention, ScaleHeads):
@@ -124,11 +125,12 @@ class Changes:
         return put
 
     def _path(self, case: Case, intervention: PatchPath) -> dict[Place, Edit]:
-        """The stream that the receiver gets when nothing but the senders' direct path changed.
+        """The stream that the receiver gets if only the senders' direct path is changed.
 
-        Path patching by forward passes (Wang et al. 2022, section 3.1): one clean, which records
-        what lies between; one with the senders ablated and everything between them and the receiver
-        held at that; the receiver's stream of the second is what the third is given.
+        Path patching by forward passes (Wang et al. 2022, section 3.1): a clean pass records the
+        activations between senders and receiver; a second pass ablates the senders and holds those
+        activations at their clean values; the third pass is given the receiver's stream of the
+        second.
         """
         first, receiver = intervention.heads[0][0], Place("stream", intervention.layer)
         between = [Place("mlp", first)]
@@ -145,7 +147,7 @@ class Changes:
         return {receiver: lambda value: found[receiver]}
 
     def _constant(self, method: str, layer: int) -> Tensor:
-        """What a method puts in for z whatever the prompt, [1, 1, heads, d_head]."""
+        """The prompt-independent replacement of z by a method, [1, 1, heads, d_head]."""
         if (method, layer) not in self._constants:
             if method == "mean":
                 value = self._mean(layer)
@@ -156,7 +158,7 @@ class Changes:
         return self._constants[method, layer]
 
     def _mean(self, layer: int) -> Float64[Tensor, "heads d_head"]:
-        """The mean of z over all tokens of the reference but BOS; a prompt twice weighs twice."""
+        """The mean of z over all tokens of the reference except BOS; duplicates count twice."""
         place, by_length = Place("z", layer), dict[int, list[Ids]]()
         for ids in self.reference:
             by_length.setdefault(len(ids), []).append(ids)
@@ -176,7 +178,7 @@ class Changes:
         return torch.stack(sums).sum(dim=0) / n
 
     def _lend(self, donor: Ids, places: Sequence[Place]) -> dict[Place, Tensor]:
-        """Activations of a clean pass over a donor alone, [1, positions, ...] each."""
+        """Activations of a clean pass over one donor alone, [1, positions, ...] each."""
         missing = [place for place in places if (donor, place) not in self._lent]
         if missing:
             _, found = self.backend.run(self._tensor([donor]), kept=missing)

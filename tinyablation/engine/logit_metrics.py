@@ -25,9 +25,9 @@ INTEGER_FIGURES = ("target_rank", "argmax")
 class Distribution:
     """A batch of next-token distributions over one vocabulary, in nats.
 
-    Written as logits below each row's largest (0 or less) and the logarithm of their summed
-    exponentials: log p = shifted - log_sum. No row of a vocabulary is kept that is not needed, for
-    with 50,000 tokens these passes are a tenth of a sweep's time.
+    Stored as logits minus each row's largest (0 or less) and the logarithm of the sum of their
+    exponentials: log p = shifted - log_sum. No other array over the vocabulary is kept, because
+    with 50,000 tokens these passes take a tenth of a sweep's time.
     """
 
     logits: Float[Tensor, "rows vocab"]
@@ -41,9 +41,9 @@ class Distribution:
 
 
 def distribution(logits: Float[Tensor, "rows vocab"]) -> Distribution:
-    """Softmax in float64. In fp16, KL of two near distributions underflows to NaN or 0.
+    """Softmax in float64; in fp16, the KL of two similar distributions underflows to NaN or 0.
 
-    On the logits' device, or the CPU where that has no float64 (MPS). Any logit that is not finite
+    On the logits' device, or on the CPU if that has no float64 (MPS). A logit that is not finite
     makes its row's entropy NaN.
     """
     logits = logits.to(desk_of(logits.device))
@@ -62,7 +62,7 @@ def divergence(
 ) -> Float64[Tensor, " rows"]:
     """KL(clean||ablated) in nats, row by row.
 
-    Not below 0, where rounding alone (some 1e-15) could take equal distributions.
+    Clipped at 0, because rounding (some 1e-15) could make it negative for equal distributions.
     """
     cross = ablated.log_sum - torch.linalg.vecdot(clean_probabilities, ablated.shifted)
     return (cross - clean_entropy).clamp_min(0.0)
@@ -88,7 +88,7 @@ def figures(
         "target_logit": target_logit,
         "foil_logit": foil_logit,
         "target_probability": (ablated.shifted[row, targets] - ablated.log_sum[row]).exp(),
-        # Compared in the logits' own dtype: that needs no widening.
+        # Compared in the logits' own dtype, which needs no conversion.
         "target_rank": (logits[row] > target.unsqueeze(-1)).sum(dim=-1),
         "argmax": logits.argmax(dim=-1)[row],
         "kl": kl[row],

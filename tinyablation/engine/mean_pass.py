@@ -1,4 +1,4 @@
-"""The mean of what heads put out over reference prompts: what mean ablation puts in their place."""
+"""The mean output of heads over reference prompts, which mean ablation replaces z by."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ def mean_z(
     reference: Sequence[Ids],
     bound: int,
 ) -> Float[Tensor, "layers width"]:
-    """The mean of z over all tokens of these prompts but BOS; one given twice weighs twice.
+    """The mean of z over all tokens of these prompts except BOS; duplicates count twice.
 
-    bound: of what is recorded at once, in numbers. EngineError where no token but BOS remains.
+    bound: on what is recorded at once, in numbers. Raises EngineError if BOS is the only token.
     """
     n_layers = len(arch.layers)
     width = arch.n_heads * arch.d_head
@@ -60,5 +60,5 @@ def mean_z(
             total += sums
             tokens += count
     if not tokens:
-        raise EngineError("the reference prompts hold no token but BOS; mean has no meaning")
+        raise EngineError("the reference prompts contain no token but BOS; there is no mean")
     return (total / tokens).to(loaded.dtype).to(loaded.device)

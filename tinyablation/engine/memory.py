@@ -1,9 +1,9 @@
-"""How much of a measurement is held in memory at once; where memory runs out, half as much is.
+"""Limits on memory: how much of a measurement is in memory at once, halved when memory runs out.
 
-The limits on a batch, on the logits held and on the record of a clean pass are set where they are
-used (engine.py, clean_pass.py), as counts of numbers; a Room says what share of them fits. When
-memory runs out, everything the work held is freed, the share is halved until the part that failed
-is at most half as large, and the work resumes where it stopped, so that no run is lost.
+The limits on a batch, on logits and on the record of a clean pass are defined where they are used
+(engine.py, clean_pass.py), as counts of numbers; a Room holds the share of them that fits. When
+memory runs out, everything the work held is freed, the share is halved until the failed part is at
+most half as large, and the work resumes where it stopped.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from tinyablation.engine.prompt_checks import EngineError
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 
-# What a RuntimeError says that is one of memory. CUDA's caching allocator raises OutOfMemoryError,
-# but what goes past it (handles of cuBLAS, the driver) does not; nor do MPS and the CPU.
+# Messages of RuntimeErrors that mean "out of memory". CUDA's caching allocator raises
+# OutOfMemoryError, but cuBLAS handles, the driver, MPS and the CPU do not.
 SIGNS = ("DefaultCPUAllocator", "out of memory", "_STATUS_ALLOC_FAILED")
 
 
@@ -28,22 +28,22 @@ class OutOfMemory(EngineError):
 
 
 class _Full(Exception):
-    """A part of larger work did not fit; never leaves this module but through `trying`."""
+    """A part of the work did not fit; raised by `trying`, never leaves this module."""
 
     def __init__(self, bound: int, used: int, rows: int, what: str, said: str) -> None:
         super().__init__(what)
-        self.bound = bound  # the figure that limits such parts, in numbers
-        self.used = used  # how many numbers this one had, reckoned in the same way
+        self.bound = bound  # the limit on such parts, in numbers
+        self.used = used  # the size of this part, in the same unit
         self.rows = rows
         self.what = what
         self.said = said
 
 
 class Room:
-    """The share of every bound that there is room for, on one model's devices.
+    """The share of every bound that fits in the memory of one model's devices.
 
-    halvings counts how often memory ran out; share is 1.0 where it never did. A measurement in
-    which it did not lets the next one try twice the share: another process may have made way.
+    halvings counts how often memory ran out; share is 1.0 if it never did. After a measurement in
+    which it did not, the next one tries twice the share: another process may have freed memory.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,11 +54,11 @@ class Room:
         self._before = 0
 
     def of(self, bound: int) -> int:
-        """What there is room for, of a bound; at least 1."""
+        """The part of a bound that fits; at least 1."""
         return max(1, int(bound * self.share))
 
     def begin(self) -> None:
-        """A measurement begins."""
+        """Called at the start of a measurement."""
         if self.halvings == self._before:
             self.share = min(1.0, 2 * self.share)
         self._before = self.halvings
@@ -71,12 +71,11 @@ class Room:
         what: str,
         work: Callable[[Sequence[Row]], Found],
     ) -> Iterator[tuple[Sequence[Row], Found]]:
-        """Work on rows, in order, in parts that cost at most the bound's share, or of one row.
+        """Call `work` on rows, in order, in parts that cost at most the bound's share, or one row.
 
-        costs: of each row, in the bound's unit. what: the rows' name in messages. work must leave
-        nothing half done where it raises: it is called again with fewer of the rows. Yields each
-        part with what the work made of it. Raises OutOfMemory where one row does not fit, and
-        whatever else the work raises.
+        costs: per row, in the bound's unit. what: the rows' name in messages. `work` must be
+        repeatable after it raises: it is called again with fewer of the rows. Yields each part with
+        its result. Raises OutOfMemory if a single row does not fit, and what else `work` raises.
         """
         begin = 0
         while begin < len(rows):
@@ -97,7 +96,7 @@ class Room:
                     full = bound, cost, len(part), what, str(error)
                 else:
                     raise
-            # Only here, out of the handler, is nothing left that holds on to the work's tensors.
+            # Only here, outside the handler, nothing refers to the work's tensors any more.
             if full is None:
                 yield part, found
                 del found
@@ -106,15 +105,15 @@ class Room:
                 self._halve(*full)
 
     def whole(self, what: str, work: Callable[[], Found]) -> Found:
-        """Work that has no parts, with OutOfMemory where it does not fit."""
+        """Call work that cannot be divided; OutOfMemory if it does not fit."""
         ((_, found),) = self.parts([None], [1], 1, what, lambda _: work())
         return found
 
     @contextlib.contextmanager
     def trying(self, bound: int, used: int, rows: int, what: str) -> Iterator[None]:
-        """Within `parts`: a piece of the work that is smaller with a smaller share of its bound.
+        """Context for a piece of work inside `parts` whose size depends on the share of its bound.
 
-        used: its size in the bound's unit; rows: how many that are; what: their name in messages.
+        used: its size in the bound's unit; rows: their number; what: their name in messages.
         """
         try:
             yield
@@ -133,20 +132,20 @@ class Room:
                 f"or --device cpu, or end what else uses the device. It said: {first}"
             )
         self.halvings += 1
-        # Half of what was tried: a bound far above that would be halved many times to no effect.
+        # Halve what was tried: halving a bound far above it many times would have no effect.
         self.share = min(self.share, used / bound) / 2
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether this is the error of a device, or of the machine, that has no memory left."""
+    """Whether the error means that a device, or the machine, is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
     )
 
 
 def give_back() -> None:
-    """Return to the devices what their allocators keep of memory that nothing uses any more."""
+    """Return the unused memory that allocators keep to the devices."""
     gc.collect()  # a traceback in a cycle keeps its frames' tensors
-    torch.cuda.empty_cache()  # on every GPU that is in use, and nothing where none is
+    torch.cuda.empty_cache()  # on every GPU in use; does nothing without one
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()

@@ -1,9 +1,9 @@
-"""Where a model's weights are: on one device, on several, or away until they are needed.
+"""Models whose weights are on several devices, or offloaded until they are needed.
 
-A model that is too large for one device is placed by accelerate: layers on several devices, and
-some offloaded, so that their parameters are on "meta" except while their module runs. Every module
-that has weights then moves what it is given to its device, and nothing else does: what is computed
-between modules must be brought to one.
+accelerate places a model that is too large for one device: layers on several devices, and some
+offloaded, so that their parameters are on "meta" except while their module runs. Modules with
+weights then move their inputs to their device, but nothing else does: values computed between
+modules must be moved explicitly.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from tinyablation.engine.prompt_checks import EngineError
 
 @contextlib.contextmanager
 def at_hand(module: nn.Module) -> Iterator[None]:
-    """While this lasts, the module's own parameters are where it computes, also if offloaded.
+    """Context in which the module's own parameters are on its device, even if offloaded.
 
-    What was read stays valid afterwards. EngineError for weights that are nowhere.
+    Tensors read inside stay valid afterwards. Raises EngineError if no hook loads the weights.
     """
     own = list(module.parameters(recurse=False))
     if not any(parameter.is_meta for parameter in own):
@@ -39,7 +39,7 @@ def at_hand(module: nn.Module) -> Iterator[None]:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """A module's `weight`, where it computes."""
+    """A module's `weight`, on the device where it computes."""
     with at_hand(module):
         weight: Any = module.weight
         return weight
@@ -55,24 +55,24 @@ def home(*modules: nn.Module) -> torch.device:
 
 
 def picked(values: Tensor, rows: Int[Tensor, " rows"]) -> Tensor:
-    """values[rows], where the values are, wherever the index is."""
+    """values[rows], on the values' device; the index may be on any device."""
     return values[rows.to(values.device)]
 
 
 def desk_of(device: torch.device) -> torch.device:
-    """Where sums in float64 are made of what is on this device: there, but MPS has no float64."""
+    """The device for float64 sums of values on this device: the CPU for MPS, else itself."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def exact(values: Tensor) -> Tensor:
-    """In float64, on the desk of its device."""
+    """The values in float64, on desk_of their device."""
     return values.to(desk_of(values.device)).double()
 
 
 @contextlib.contextmanager
 def replaced(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Let the module compute this instead, without moving or loading anything."""
-    before = module.__dict__.get("forward")  # accelerate's own stands here, too
+    """Context in which the module computes `forward` instead, without moving its weights."""
+    before = module.__dict__.get("forward")  # accelerate stores its own here, too
     module.__dict__["forward"] = forward
     try:
         yield

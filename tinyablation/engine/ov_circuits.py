@@ -1,9 +1,10 @@
 """OV circuits of attention heads, and directions of the residual stream read as token logits.
 
 A direction is read through the LINEAR part of the final norm (for LayerNorm: subtract the mean,
-then times gain; for RMSNorm: times gain), then the unembedding. The norm's division by the stream's
-scale, its bias and the unembedding's are left out: they stretch or shift all directions alike. What
-goes into an OV circuit goes through the linear part of the layer's first norm in the same way.
+then multiply by the gain; for RMSNorm: multiply by the gain), then the unembedding. The norm's
+division by the stream's scale, its bias and the unembedding's are left out, because they scale or
+shift all directions alike. Inputs of an OV circuit pass through the linear part of the layer's
+first norm in the same way.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from tinyablation.heads import Head
 if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
 
-# One-token rows sent through an attention module at once, in numbers: 64 MB in float32.
+# Numbers in the one-token rows sent through an attention module at once: 64 MB in float32.
 ROW_NUMBERS = 2**24
-# Probes of norms are this large, so that the epsilon in their denominator does not show.
+# Norms are probed with values this large, so that the epsilon in their denominator is negligible.
 PROBE = 1e4
-# float32 sums in another order, relative to the largest figure (2e-6 seen).
+# Effect of the order of float32 sums, relative to the largest figure (2e-6 measured).
 LINEAR_TOLERANCE = 1e-3
-# In half precision every figure is rounded to 2^-8 (bfloat16) or 2^-11 (float16) of itself, a few
-# times over; what is not linear at all is off by as much as it is large.
+# In half precision figures are rounded to 2^-8 (bfloat16) or 2^-11 (float16) of themselves a few
+# times; something that is not linear is off by as much as its own size.
 ROUNDINGS = 8
 
 
@@ -59,7 +60,7 @@ class Circuits(NamedTuple):
 
 
 def head_columns(arch: Architecture, layer: int) -> list[slice]:
-    """Where each head of a layer stands in the output projection's input."""
+    """The columns of each head of a layer in the output projection's input."""
     return arch.columns(layer, tuple(Head(layer, head) for head in range(arch.n_heads)))
 
 
@@ -67,11 +68,11 @@ def head_columns(arch: Architecture, layer: int) -> list[slice]:
 def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]:
     """W_V of every layer, its heads' columns side by side as in the output projection's input.
 
-    No architecture is known here: over a single token attention weights are 1, so the projection's
-    input is x W_V + b_V exactly, with grouped values repeated and whatever the positions; rows of
-    the identity minus a row of zeros give W_V. x is the stream behind the layer's first norm.
-    The matrices are at the architecture's desk, wherever their layers are.
-    Raises EngineError where that is not linear (attention sinks, or weights that are not 1).
+    This works for any architecture: for a single token attention weights are 1, so the projection's
+    input is exactly x W_V + b_V, with grouped values repeated and independent of positions; rows of
+    the identity minus a row of zeros give W_V. x is the stream after the layer's first norm. The
+    matrices are on the architecture's desk, wherever their layers are. Raises EngineError if the
+    module is not linear (attention sinks, or weights that are not 1).
     """
     calls, _ = arch.record(torch.zeros(1, 1, dtype=torch.long, device=arch.device))
     found = []
@@ -105,16 +106,16 @@ def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]
 
 
 def linear_tolerance(dtype: torch.dtype) -> float:
-    """How far from linear a module may look in this dtype, relative to its largest figure."""
+    """The allowed deviation from linearity in this dtype, relative to the largest figure."""
     return max(LINEAR_TOLERANCE, ROUNDINGS * torch.finfo(dtype).eps)
 
 
 @torch.no_grad()
 def norm_map(norm: nn.Module, d_model: int, name: str) -> NormMap:
-    """The linear part of a norm, from what it does to the unit vectors and to their negatives.
+    """The linear part of a norm, from its outputs for unit vectors and their negatives.
 
-    LayerNorm makes sqrt(d - 1) of a unit vector's own component and something of the others,
-    RMSNorm sqrt(d) and nothing. Raises EngineError, naming `name`, for a norm that is neither.
+    For a unit vector LayerNorm gives sqrt(d - 1) in its own component and non-zero values in the
+    others, RMSNorm sqrt(d) and zeros. Raises EngineError, which names `name`, for other norms.
     """
     dtype = next(norm.parameters()).dtype
     allowed = linear_tolerance(dtype)
@@ -133,7 +134,7 @@ def norm_map(norm: nn.Module, d_model: int, name: str) -> NormMap:
 
 
 class Readout:
-    """Directions of one model's stream as logits over its vocabulary (see the module)."""
+    """Reads directions of one model's stream as logits over its vocabulary (see the module)."""
 
     def __init__(self, arch: Architecture) -> None:
         """Raises EngineError for a final norm that has no linear part."""
@@ -144,16 +145,16 @@ class Readout:
 
     @torch.no_grad()
     def __call__(self, directions: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
-        """Logits in float32."""
+        """The logits of directions, in float32."""
         return self.final(directions).float() @ self.unembed.float()
 
 
 @torch.no_grad()
 def ov_circuits(engine: Engine) -> list[Circuits]:
-    """The static OV circuits of every layer's heads. The sign of a direction means nothing.
+    """The static OV circuits of every layer's heads. The sign of a direction is arbitrary.
 
-    Both figures come from products of d_head x d_head: for the SVD through QR of both factors, for
-    the eigenvalues by moving a factor round (those of AB are those of BA, and zeros).
+    Both figures come from d_head x d_head matrices: the SVD through QR of both factors, the
+    eigenvalues through cyclic permutation (those of AB are those of BA, and zeros).
     """
     arch = engine.architecture
     d_model = engine.loaded.facts.d_model

@@ -1,8 +1,8 @@
-"""Prompts that begin alike, laid in one row: every distinct prefix stands there once.
+"""Prompts with common prefixes, packed into one row that holds every distinct prefix once.
 
-What a causal model computes at a token depends on the tokens before it and on nothing else, so
-prompts with a prefix in common have its activations in common. The row holds the nodes of a trie,
-each after the node it follows; a node attends to the nodes that lead to it, and to itself.
+At each token a causal model's computation depends only on that token and those before it, so
+prompts with a common prefix share its activations. The row holds the nodes of a trie, each after
+its parent; a node attends to its ancestors and to itself.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from tinyablation.engine.prompt_checks import Ids
 class Trie(NamedTuple):
     """The distinct prefixes of some prompts.
 
-    tokens: of each node; parents: the node before it, -1 at the beginning of a prompt; positions:
-    how many nodes lead to it; ends: by prompt, the node of its last token.
+    tokens: one per node; parents: the preceding node, -1 at the beginning of a prompt; positions:
+    the number of ancestors; ends: by prompt, the node of its last token.
     """
 
     tokens: Int[np.ndarray, " nodes"]
@@ -27,7 +27,7 @@ class Trie(NamedTuple):
     ends: Int[np.ndarray, " prompts"]
 
     def visible(self) -> Bool[np.ndarray, "nodes nodes"]:
-        """Which nodes (columns) each node (row) attends to; none of them comes after it."""
+        """Which nodes (columns) each node (row) attends to; none of them follows it."""
         seen = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
@@ -36,7 +36,7 @@ class Trie(NamedTuple):
 
 
 def trie(prompts: Sequence[Ids]) -> Trie:
-    """The prompts' trie, its nodes in the order in which the prompts come to them."""
+    """The prompts' trie, with nodes in the order in which the prompts first reach them."""
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
     ends = []
     for ids in prompts:
@@ -52,9 +52,9 @@ def trie(prompts: Sequence[Ids]) -> Trie:
 
 
 def packs(prompts: Sequence[Ids], most_nodes: int, most_prompts: int) -> list[list[int]]:
-    """Indices of the prompts in packs of at most so many nodes and prompts, one at least.
+    """Indices of the prompts in packs of at most most_nodes and most_prompts, but at least one.
 
-    In the order of their tokens, so that those which begin alike stand beside each other.
+    Sorted by tokens, so that prompts with common prefixes are neighbours.
     """
     found: list[list[int]] = []
     used = 0
@@ -70,6 +70,6 @@ def packs(prompts: Sequence[Ids], most_nodes: int, most_prompts: int) -> list[li
 
 
 def _shared(one: Ids, other: Ids) -> int:
-    """How many tokens two prompts begin with alike."""
+    """The length of the common prefix of two prompts."""
     shortest = min(len(one), len(other))
     return next((n for n in range(shortest) if one[n] != other[n]), shortest)

@@ -1,4 +1,4 @@
-"""The prompts of a measurement: checked against the model, and each token sequence once."""
+"""The prompts of a measurement, checked against the model and deduplicated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Ids = tuple[int, ...]
 
 
 class EngineError(TinyAblationError):
-    """Something cannot be measured as asked; the message names the model and the example."""
+    """A measurement is impossible as requested; the message names the model and the example."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The prompts, each distinct token sequence once."""
+    """The distinct token sequences of the prompts, and which one each example has."""
 
     distinct: tuple[Ids, ...]
     which: np.ndarray  # [examples]: index into distinct
@@ -32,9 +32,9 @@ class Examples:
 
 
 def check_prompts(loaded: LoadedModel, prompts: Sequence["Prompt"], what: str) -> Examples:
-    """The prompts, made distinct; EngineError naming the first that this model cannot be given.
+    """The prompts, deduplicated; EngineError names the first that this model cannot process.
 
-    what: how a message calls one of them, such as "reference prompt".
+    what: the name of a prompt in messages, such as "reference prompt".
     """
     if not len(prompts):
         raise EngineError(f"model {loaded.entry.id!r}: no {what}s to measure")
@@ -74,7 +74,7 @@ def check_prompts(loaded: LoadedModel, prompts: Sequence["Prompt"], what: str) -
 def check_reference(
     loaded: LoadedModel, reference: Sequence["Prompt"] | None, needed_by: set[str]
 ) -> list[Ids]:
-    """The reference prompts' ids; EngineError if methods need some and there are none."""
+    """The reference prompts' ids; EngineError if methods need them and none are given."""
     if reference is None:
         if needed_by:
             raise EngineError(
@@ -90,7 +90,7 @@ def check_reference(
 def check_donors(
     loaded: LoadedModel, donors: Sequence[Ids], prompts: Sequence["Prompt"]
 ) -> list[Ids]:
-    """Given resample donors, one per prompt; EngineError, naming the first that cannot lend."""
+    """The given resample donors, one per prompt; EngineError names the first that is too short."""
     if len(donors) != len(prompts):
         raise EngineError(f"donors has {len(donors)} entries for {len(prompts)} prompts")
     given = [prompt._replace(ids=tuple(ids)) for prompt, ids in zip(prompts, donors, strict=True)]
@@ -99,7 +99,7 @@ def check_donors(
         if len(donor.ids) < len(prompt.ids):
             raise EngineError(
                 f"example {example} has {len(prompt.ids)} tokens and its donor {len(donor.ids)}; "
-                "a donor must be as long"
+                "a donor must be at least as long"
             )
     return [donor.ids for donor in given]
 
@@ -110,16 +110,16 @@ def check_pairs(
     prompts: Sequence["Prompt"],
     needed_by: list[str],
 ) -> list[Ids]:
-    """The ids of the examples' donor prompts, one each, as long as the example's own.
+    """The ids of the examples' donor prompts, one each and of the example's own length.
 
-    needed_by: labels of the interventions that borrow from them. EngineError, naming the example,
-    where these cannot.
+    needed_by: labels of the interventions that use them. Raises EngineError, which names the
+    example, if a donor prompt is missing or has another length.
     """
     if pairs is None:
         if needed_by:
             raise EngineError(
-                f"{needed_by[0]} borrows from the other prompt of each pair; give pairs=, one "
-                "prompt per example with as many tokens as the example's own"
+                f"{needed_by[0]} takes activations from the other prompt of a pair; give pairs=, "
+                "one prompt per example with as many tokens as the example's own"
             )
         return []
     if len(pairs) != len(prompts):
@@ -142,7 +142,7 @@ def check_subjects(
     prompts: Sequence["Prompt"],
     needed_by: list[str],
 ) -> list[tuple[int, ...]]:
-    """The examples' subject positions, in order; EngineError, naming the example, where unusable.
+    """The examples' subject positions, in order; EngineError names an example without usable ones.
 
     needed_by: labels of the interventions at subject positions.
     """
@@ -172,8 +172,8 @@ def check_directions(
 ) -> dict[str, "Tensor"]:
     """The directions that are needed, [d_model] each, in the model's dtype and on its device.
 
-    needed_by: direction -> label of an intervention along it. EngineError where one is missing or
-    no vector of finite numbers.
+    needed_by: direction -> label of an intervention along it. Raises EngineError if one is missing
+    or not a vector of finite numbers.
     """
     found = {}
     for name, label in needed_by.items():

@@ -1,8 +1,8 @@
-"""How the residual stream moves along a prompt, and how far prompts lie apart in it.
+"""Geometry of the residual stream: steps along a prompt, and the spread between prompts.
 
-What the study calls curvature is here by its name: the step norm, the Euclidean distance between
-the residual streams of neighbouring tokens. The pure part is numpy and scikit-learn; torch is
-needed only to measure.
+What the study calls curvature is called the step norm here: the Euclidean distance between the
+residual streams of neighbouring tokens. The pure part uses numpy and scikit-learn; only the
+measurement needs torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ ROWS_NUMBERS = 2**21  # rows x positions x d_model at a time: 8 MB a residual st
 
 
 class Geometry(NamedTuple):
-    """What was measured at the output of one layer.
+    """Measurements at the output of one layer.
 
     table: one row per (set, example), the clean model first. Columns: heads (text, as
     interventions.heads_label writes them; "" for the clean model), layer, example, steps (how many
@@ -51,13 +51,13 @@ class Geometry(NamedTuple):
 def step_norms(residual: ArrayLike, *, length: int | None = None, from_bos: bool = False) -> Floats:
     """Euclidean norms of successive differences: [..., positions, d] -> [..., steps].
 
-    length: how many positions hold real tokens; those after are padding and never counted.
-    from_bos: the first position is a BOS, and the step from it is left out. BOS carries the same
-    state in every prompt, and in large trained models its residual stream is an outlier of a norm
-    far above the other tokens' (massive activations, Sun et al. 2024), so that the step from it
-    would be the whole figure. In the embedded models it is .6 to 1.5 times the other steps.
+    length: the number of positions with real tokens; later ones are padding and never counted.
+    from_bos: the first position is a BOS, and the step from it is left out. BOS has the same state
+    in every prompt, and in large trained models the norm of its residual stream is far above that
+    of other tokens (massive activations, Sun et al. 2024), so the step from it would dominate the
+    mean. In the embedded models it is .6 to 1.5 times the other steps.
 
-    Raises StatisticsError where no step is left, and for figures that are not finite.
+    Raises StatisticsError if no step is left, and for figures that are not finite.
     """
     data = np.asarray(residual, dtype=np.float64)
     if data.ndim < 2:
@@ -77,9 +77,9 @@ def step_norms(residual: ArrayLike, *, length: int | None = None, from_bos: bool
 def activation_spread(vectors: ArrayLike) -> float:
     """.5 * log det of the Ledoit-Wolf covariance of vectors [n, d], in nats.
 
-    It is the entropy of a Gaussian of that covariance without its constant d/2 log(2 pi e), which
-    cancels in differences; alone it has no meaning, for it depends on the unit. Shrinkage (Ledoit
-    and Wolf 2004) makes it exist for n < d. It depends on n too: compare equal n only.
+    It is the entropy of a Gaussian with that covariance, without the constant d/2 log(2 pi e),
+    which cancels in differences; alone it has no meaning, because it depends on the unit. Shrinkage
+    (Ledoit and Wolf 2004) makes it finite for n < d. It also depends on n: compare only equal n.
     """
     from sklearn.covariance import LedoitWolf
 
@@ -105,9 +105,9 @@ def spread_difference(
 ) -> Estimate:
     """activation_spread of the ablated vectors minus that of the clean ones, in nats.
 
-    clean and ablated [n_examples, d], row by row of the same example. The interval is that of the
+    clean and ablated [n_examples, d] have the same order of examples. The interval is that of the
     jackknife over clusters, each left out of both sides at once, with Student's t on
-    n_clusters - 1 (Efron and Tibshirani 1993, ch. 11). It draws nothing.
+    n_clusters - 1 (Efron and Tibshirani 1993, ch. 11). It uses no random draws.
 
     Coverage of the nominal 95 % for the expected difference at this n, over 150 simulated data sets
     each (standard error .02) of 3 examples a cluster: .95 to .99 with 16 or 32 clusters in 32
@@ -116,12 +116,12 @@ def spread_difference(
     .72 (percentile) and .62 (BCa) there, of 60 sets.
 
     That expectation is not the difference of the populations, -4.8 nats in that case: with fewer
-    examples than dimensions much of the spread is what shrinkage puts there. It is -5.0 and -4.3 in
-    32 dimensions (16 and 32 clusters), but +3.4 and +5.4 in 128 (32 and 60). Trust a sign only with
-    several examples a dimension; else project both sides to fewer dimensions first.
+    examples than dimensions shrinkage contributes much of the spread. It is -5.0 and -4.3 in 32
+    dimensions (16 and 32 clusters), but +3.4 and +5.4 in 128 (32 and 60). Trust a sign only with
+    several examples per dimension; otherwise project both sides to fewer dimensions first.
 
-    Raises DegenerateInterval when leaving any cluster out changes nothing (the sides differ by a
-    factor at most), StatisticsError as activation_spread does and for fewer than two clusters.
+    Raises DegenerateInterval if leaving out any cluster changes nothing (the sides differ at most
+    by a factor), StatisticsError as activation_spread does and for fewer than two clusters.
     """
     before = checked_figures(clean, "clean vectors", ndim=2)
     after = checked_figures(ablated, "ablated vectors", ndim=2)
@@ -159,15 +159,15 @@ def measure_geometry(
     """Step norms at a layer's output (resid_post), clean and with each set of its heads zeroed.
 
     sets: heads of this layer, sorted and distinct, zeroed together at all positions. lengths: how
-    many of each prompt's ids are real; the others are right padding and never reach the model (by
-    default all are real). The step from BOS is left out where a prompt begins with it (see
-    step_norms). vectors_of: the sets, () for the clean model, whose last-token vectors to keep.
+    many of each prompt's ids are real (default: all); the others are right padding and never reach
+    the model. The step from BOS is left out if a prompt begins with it (see step_norms).
+    vectors_of: the sets, () for the clean model, whose last-token vectors are kept.
 
     Prompts are grouped by length, with no padding; the layer's attention is not run again: its
     output is the clean one minus sum_h z_h W_O[h], which is exact.
 
     Raises EngineError for prompts that the engine cannot measure, for heads of another layer and
-    for figures that are not finite; StatisticsError for a prompt too short for a step.
+    for figures that are not finite; StatisticsError for a prompt that is too short for a step.
     """
     import pandas as pd
 
@@ -214,7 +214,7 @@ def _streams(
     sets: Sequence[tuple["Head", ...]],
     layer: int,
 ) -> Iterator[tuple[int, list[int], Floats]]:
-    """Number of a set, numbers of prompts of one length, and their [rows, positions, d_model]."""
+    """Yield (number of a set, numbers of prompts of one length, [rows, positions, d_model])."""
     import torch
 
     from tinyablation.engine.architecture import Kept

@@ -1,4 +1,4 @@
-"""The engine's table while it is being filled, and as a data frame."""
+"""The engine's table: filled figure by figure, then converted to a data frame."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from tinyablation.interventions.interventions import (
 if TYPE_CHECKING:
     import pandas
 
-# What the figures of a whole answer are where it is one token.
+# The column that equals each figure of a whole answer if the answer is one token.
 SPAN_FIGURES = {
     "seq_logprob_diff": "logit_diff",
     "seq_probability": "target_probability",
@@ -36,12 +36,12 @@ class Results:
         self.integers = {name: np.full(shape, -1, dtype=np.int64) for name in INTEGER_FIGURES}
 
     def write(self, position: int, which: np.ndarray, found: dict[str, np.ndarray]) -> None:
-        """Enter figures, [examples] each, for the examples `which` of one intervention."""
+        """Store figures, [examples] each, for the examples `which` of one intervention."""
         for name, values in found.items():
             (self.floats if name in self.floats else self.integers)[name][position, which] = values
 
     def has(self, position: int, example: int) -> bool:
-        """Whether this example's figures of this intervention are there."""
+        """Whether this example's figures for this intervention are stored."""
         return not np.isnan(self.floats["logit_diff"][position, example])
 
     def frame(self, interventions: Sequence[Intervention]) -> "pandas.DataFrame":
@@ -64,8 +64,8 @@ class Results:
         for name in (*FLOAT_FIGURES, *INTEGER_FIGURES):
             source = self.floats.get(name)
             columns[name] = (self.integers[name] if source is None else source).ravel()
-        # A target is one token here, so the span is that token; log p(target) - log p(foil) is the
-        # logit difference, for the logarithm of the sum cancels.
+        # A target is one token here, so the span is that token; log p(target) - log p(foil) equals
+        # the logit difference, because the logarithm of the sum cancels.
         for span, token in SPAN_FIGURES.items():
             columns[span] = columns[token]
         frame = pandas.DataFrame(columns)[list(ENGINE_COLUMNS)]

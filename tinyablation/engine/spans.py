@@ -1,9 +1,9 @@
-"""Answers of several tokens: what a model gives a whole target and a whole foil, token by token.
+"""Answers of several tokens: the probability of a whole target and a whole foil, token by token.
 
 Teacher forcing: p(answer | prompt) = prod_i p(answer_i | prompt + answer_<i). The models are
-causal, so the prompt with the first i tokens of an answer is simply a prompt of its own: each is
-measured by the engine, and what it says of the next token is read from the engine's table. An
-intervention therefore acts at all positions of prompt and answer alike.
+causal, so the prompt with the first i tokens of an answer is a prompt of its own: the engine
+measures each, and the probability of the next token is read from its table. An intervention
+therefore acts at all positions of prompt and answer alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
     from tinyablation.interventions.interventions import Intervention
 
-# Below this a float64 loses digits, and soon is 0: the logarithm of it would be wrong or -inf. It
-# takes a logit 690 below the sum of all.
+# Below this a float64 loses digits and soon becomes 0, so its logarithm would be wrong or -inf; it
+# takes a logit 690 below the logsumexp.
 LEAST_PROBABILITY = 1e-300
 
 
 class _Row(NamedTuple):
-    """A next token asked of a prompt, and from where it borrows."""
+    """A prompt with its next token, and its donors."""
 
     ids: Ids
     token: int
@@ -54,28 +54,28 @@ def measure_spans(
 ) -> "pandas.DataFrame":
     """Measure every intervention on every span: the rows, order and columns of Engine.measure.
 
-    Of the whole answers (equal to logit_diff, target_probability and kl where both are one token):
+    For whole answers (equal to logit_diff, target_probability and kl if both are one token):
 
     - seq_logprob_diff = log p(target) - log p(foil), in nats;
-    - seq_probability = p(target); 0.0 where that is less than a float64 can be;
+    - seq_probability = p(target); 0.0 if that underflows in float64;
     - seq_kl_mean = the mean over the target's positions of KL(clean||ablated), the target's earlier
       tokens given, in nats.
 
-    All other figures are those of the first token of each answer. Where target and foil begin with
-    the same token, logit_diff is exactly 0.0, and foil_logit is target_logit.
+    All other figures are those of the first token of each answer. If target and foil begin with the
+    same token, logit_diff is exactly 0.0, and foil_logit equals target_logit.
 
-    Arguments as for Engine.measure, with these differences once an answer has several tokens:
+    Arguments as for Engine.measure, with these differences if an answer has several tokens:
 
-    - mean ablation puts in the mean over the reference prompts without their answers, at every
+    - mean ablation uses the mean over the reference prompts without their answers, at every
       position: the same constant for every token of an answer;
-    - the donor of resample ablation is drawn once per example, as Engine.measure draws it, and
-      lends to answer tokens the positions of its own target. So where the longer answer has k
-      tokens, only references with a target of k - 1 or more can lend;
+    - the donor of resample ablation is drawn once per example, as Engine.measure draws it; answer
+      tokens take the activations of the donor's own target. So if the longer answer has k tokens,
+      only references with a target of k - 1 or more can be donors;
     - a pair prompt is continued with the example's own answer.
 
-    EngineError where Engine.measure has one; for an example without such a donor; for patches at
-    the last position or from another cluster's pair (they would move from token to token); and for
-    a later token less probable than LEAST_PROBABILITY, whose logarithm is lost.
+    Raises EngineError as Engine.measure does; for an example without such a donor; for patches at
+    the last position or from another cluster's pair (they would differ from token to token); and
+    for a later token less probable than LEAST_PROBABILITY, whose logarithm is lost.
     """
     prompts = _firsts(engine, spans, "span")
     _check(engine, spans)
@@ -114,7 +114,7 @@ def measure_spans(
     owners: list[int] = []
 
     def rows_of(example: int, answer: Ids) -> list[int]:
-        """Where the answer's tokens after the first are asked for, among the rows."""
+        """The rows that ask for the answer's tokens after the first."""
         found = []
         for i in range(1, len(answer)):
             row = _row(spans, lenders, pairs, subjects, example, answer, i)
@@ -172,7 +172,7 @@ def _frame(
             f"is less probable than {LEAST_PROBABILITY:g}; its logarithm is lost. Leave the "
             "example out, or change the model less"
         )
-    # Only later tokens are needed as logarithms: of the first, logit_diff is the difference.
+    # Only later tokens need logarithms: for the first token logit_diff is the difference.
     log = np.zeros_like(probability)
     log[:, n:] = np.log(probability[:, n:])
     same = np.array([span.target[0] == span.foil[0] for span in spans])
@@ -198,12 +198,12 @@ def _frame(
 
 
 def _another(token: int) -> int:
-    """The engine wants a foil, and one that is not the target."""
+    """A token other than this one: the engine requires a foil that differs from the target."""
     return 1 if token == 0 else 0
 
 
 def _firsts(engine: "Engine", spans: Sequence[Span], what: str) -> list[Prompt]:
-    """The prompts with the first token of each answer; one foil is made up where they are alike."""
+    """The prompts with the first token of each answer; an arbitrary foil if both are the same."""
     found = []
     for index, span in enumerate(spans):
         if not span.target or not span.foil or span.target == span.foil:
@@ -238,7 +238,7 @@ def _row(
 
 
 def _check(engine: "Engine", spans: Sequence[Span]) -> None:
-    """EngineError for spans that the model cannot be given whole."""
+    """Raise EngineError for spans that are too long for the model."""
     for answers in ([span.target for span in spans], [span.foil for span in spans]):
         longest = [
             Prompt(span.ids + answer[:-1], answer[-1], _another(answer[-1]))
@@ -254,10 +254,10 @@ def _lenders(
     reference_clusters: Sequence[str] | None,
     seed: int,
 ) -> list[Span]:
-    """The resample donor of every example: a reference prompt, with a target that is long enough.
+    """The resample donor of every example: a reference prompt whose target is long enough.
 
-    Drawn by draw_donors, so it is the donor that the same prompt has with answers of one token,
-    where all references can lend.
+    Drawn by draw_donors, so it equals the donor of the same prompt with answers of one token, if
+    all references are admissible.
     """
     if reference_clusters is not None and len(reference_clusters) != len(reference):
         raise EngineError(
@@ -299,6 +299,6 @@ def _lenders(
                 "tokens) has no donor (resample): no reference prompt of another cluster is as "
                 f"long and has a target of {wanted} tokens or more; add one"
             ) from None
-        # One prompt may have several targets: the first in order, whatever the reference's order.
+        # One prompt may have several targets: take the first in sorted order.
         lenders.append(min(other for other, _ in able if other.ids == donor))
     return lenders

@@ -1,7 +1,7 @@
-"""The tables of a run: which columns they have, what each means, and how they are checked.
+"""The tables of a run: their columns, the meaning of each, and their checks.
 
-COLUMNS documents every column of every table and travels inside each Parquet file (schema metadata
-under "tinyablation", and per field), so that a table found alone still explains itself.
+COLUMNS documents every column of every table and is stored in each Parquet file (schema metadata
+under "tinyablation", and per field), so that a table is self-explanatory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BASELINE = "baseline"
 
 
 class Column(NamedTuple):
-    """What a column holds."""
+    """The type, unit and meaning of a column."""
 
     dtype: Literal["string", "int64", "float64"]
     unit: str
@@ -128,7 +128,7 @@ METRICS: dict[str, Column] = {
 
 
 def documentation(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Column -> {unit, meaning}, plus the metrics when a table is long-form over `metric`."""
+    """Column -> {unit, meaning}, plus the metrics if the table is long-form over `metric`."""
     documented = {
         name: {"unit": COLUMNS[name].unit, "meaning": COLUMNS[name].meaning} for name in names
     }
@@ -142,7 +142,7 @@ def documentation(names: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def write_table(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
-    """Write exactly the named columns, in that order, as a documented Parquet file, atomically."""
+    """Write exactly the named columns, in this order, as a documented Parquet file, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -164,7 +164,7 @@ def write_table(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def read_table(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Read a table and insist on its columns and types; RunError otherwise."""
+    """Read a table; RunError unless it has exactly these columns with their types."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -193,7 +193,7 @@ def check_examples(examples: pd.DataFrame) -> str:
     if list(examples.index) != list(range(len(examples))):
         raise RunError(f"examples: must be indexed 0..{len(examples) - 1} in order (reset_index)")
     ordered = examples[list(EXAMPLE_COLUMNS)]
-    # As lists: going through a column of a frame takes five times as long, and every run asks.
+    # As lists: iterating over a column of a frame takes five times as long, and every run does it.
     texts = {name: ordered[name].tolist() for name in EXAMPLE_COLUMNS}
     for name, column in texts.items():
         for row, value in enumerate(column):
@@ -209,7 +209,7 @@ def check_examples(examples: pd.DataFrame) -> str:
 def check_rows(rows: pd.DataFrame, labels: Sequence[str], n_examples: int, where: str) -> None:
     """Check that engine rows hold exactly one finite row per (label, example).
 
-    Raises RunError naming `where`, the intervention, the example and the column.
+    Raises RunError, which names `where`, the intervention, the example and the column.
     """
     import numpy as np
     import pandas as pd
@@ -222,7 +222,7 @@ def check_rows(rows: pd.DataFrame, labels: Sequence[str], n_examples: int, where
         if dtype == "int64" and not pd.api.types.is_integer_dtype(rows[name]):
             raise RunError(f"{where}: column {name!r} is {rows[name].dtype}, not integer")
         if dtype == "float64":
-            # fp32 columns would mean that figures were rounded after they were computed.
+            # fp32 columns would mean that computed figures were rounded.
             if rows[name].dtype != np.float64:
                 raise RunError(f"{where}: column {name!r} is {rows[name].dtype}, not float64")
             broken = np.flatnonzero(~np.isfinite(rows[name].to_numpy()))
@@ -240,7 +240,7 @@ def check_rows(rows: pd.DataFrame, labels: Sequence[str], n_examples: int, where
         )
     if rows.duplicated(["intervention", "example"]).any():
         twice = rows[rows.duplicated(["intervention", "example"])].iloc[0]
-        raise RunError(f"{where}: {twice['intervention']}, example {twice['example']} stands twice")
+        raise RunError(f"{where}: {twice['intervention']}, example {twice['example']} occurs twice")
     inside = rows["example"].between(0, n_examples - 1).all()
     if not inside or len(rows) != len(expected) * n_examples:
         raise RunError(
@@ -249,6 +249,6 @@ def check_rows(rows: pd.DataFrame, labels: Sequence[str], n_examples: int, where
 
 
 def join_examples(rows: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """Engine rows, in order, with what is known of each example: PER_EXAMPLE_COLUMNS."""
+    """Engine rows, in order, joined with the columns of each example: PER_EXAMPLE_COLUMNS."""
     joined = rows.join(examples[list(EXAMPLE_COLUMNS)], on="example", validate="many_to_one")
     return joined[list(PER_EXAMPLE_COLUMNS)].reset_index(drop=True)

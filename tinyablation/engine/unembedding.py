@@ -1,8 +1,8 @@
 """From the last residual stream to logits: final norm and unembedding, in float32 at least.
 
-A logit of 20 is rounded to .125 in bfloat16 and to .016 in float16, and claims are about effects
-of .1 to .5. So a model in half precision has its last-token logits computed in float32, from the
-same weights: what is left is the rounding within its layers.
+A logit of 20 is rounded to .125 in bfloat16 and to .016 in float16, but claims are about effects of
+.1 to .5. So for a model in half precision the last-token logits are computed in float32 from the
+same weights; only the rounding within its layers remains.
 """
 
 from types import MethodType
@@ -16,15 +16,15 @@ from torch.func import functional_call
 from tinyablation.engine.offload import at_hand, home, replaced
 
 HALF = (torch.float16, torch.bfloat16)
-# The unembedding is widened piece by piece: 64 MB in float32, where Llama 3's whole one has 2 GB.
+# The unembedding is converted in pieces of 64 MB in float32; Llama 3's whole one would take 2 GB.
 WIDENED_NUMBERS = 2**24
-# On a CPU it is multiplied piece by piece, too: 8 MB of a matrix of 154 MB stay in the cache while
-# 300 rows meet them, which takes two thirds of the time.
+# On a CPU it is also multiplied in pieces: 8 MB of a matrix of 154 MB stay in the cache while they
+# are multiplied by 300 rows, which takes two thirds of the time.
 CACHED_NUMBERS = 2**21
 
 
 def widened(values: Tensor) -> Tensor:
-    """In float32 where it was in half precision, else as it is."""
+    """The values in float32 if they are in half precision, else unchanged."""
     return values.float() if values.dtype in HALF else values
 
 
@@ -34,7 +34,7 @@ class Unembedding:
     def __init__(self, norm: nn.Module, unembed: nn.Module) -> None:
         self.norm = norm
         self.unembed = unembed
-        # Both as they are everywhere: modules without modules in them, the second a plain Linear.
+        # The usual case: modules without submodules, the second a plain Linear.
         self.is_matrix = type(unembed).forward is nn.Linear.forward
         self.widens = (
             not any(True for _ in norm.children())
@@ -54,10 +54,10 @@ class Unembedding:
         return _by_pieces(rows, matrix, bias, CACHED_NUMBERS)
 
     def __call__(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
-        """Logits in float32 of a model in half precision, else as the model computes them.
+        """Logits in float32 for a model in half precision, else as the model computes them.
 
-        They are on the unembedding's device. In half precision still, where one of the two is
-        more than a norm and a matrix.
+        They are on the unembedding's device, and still in half precision if the norm or the
+        unembedding is not a plain norm or matrix.
         """
         if not self.widens:
             return self.own(hidden)
@@ -79,7 +79,7 @@ def _by_pieces(
     bias: Float[Tensor, " vocab"] | None,
     numbers: int,
 ) -> Float[Tensor, "rows vocab"]:
-    """rows @ matrix.T + bias in the rows' dtype, by so many numbers of the matrix at a time."""
+    """rows @ matrix.T + bias in the rows' dtype, in pieces of the matrix of a limited size."""
     logits = rows.new_empty(len(rows), len(matrix))
     size = max(1, numbers // matrix.shape[1])
     for begin in range(0, len(matrix), size):

@@ -1,1 +1,1 @@
-"""What is measured of one model: planned, computed, verified."""
+"""Measurements of one model: planned, computed, verified."""

@@ -1,6 +1,6 @@
-"""Whether plain hooks say what the engine says, on a sample of a run: its "backends".
+"""Whether plain hooks agree with the engine on a sample of a run: the key "backends".
 
-The engine's side is the run's own table, so what is checked is what claims rest on.
+The engine's side is the run's own table, so the check covers the figures that claims rest on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from tinyablation.engine.hook_backends import Backend, Case
     from tinyablation.measurement.shard_computation import Measurement
 
-# Examples, interventions: 10 passes and those of donors, some .1 s by both backends.
+# Examples, interventions: 10 passes plus those of donors, some .1 s with both backends.
 SAMPLE = (2, 4)
-# How far a change of LD may lie from the engine's, by the run's dtype: as a share of the largest LD
-# of the sample, and of 1 at least. The largest seen on the CPU (four embedded families, every kind
-# of intervention, LD up to 16): 5e-6 logits in float32, .012 in float16, .088 in bfloat16, that is
-# 8e-7, 8e-4 and 1e-2 of the largest. Both sides are in the same dtype and differ in the order of
-# their sums only; deeper models round more often, hence ten times that, and a hundred in float32,
-# where accelerators sum in still other orders. An effect counts from 5 % of LD: in bfloat16 a check
-# can find no smaller fault than two of those.
+# How far a change of LD may differ from the engine's, by the run's dtype: as a share of the largest
+# LD of the sample, or of 1 if that is larger. The largest difference on the CPU (four embedded
+# families, every kind of intervention, LD up to 16): 5e-6 logits in float32, .012 in float16, .088
+# in bfloat16, that is 8e-7, 8e-4 and 1e-2 of the largest. Both sides have the same dtype and differ
+# only in the order of sums; deeper models round more often, hence ten times that, and a hundred
+# times in float32, where accelerators sum in other orders. An effect counts from 5 % of LD: in
+# bfloat16 the check cannot find faults smaller than two such effects.
 AGREEMENT = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
 
@@ -38,8 +38,8 @@ def agreement(
 ) -> dict[str, Any]:
     """The keys "backends" and "backends_not_made" of a run's verify.json.
 
-    interventions: all of the run; table: its rows. backends: a robustness.BackendCheck each, as
-    plain values; backends_not_made: backend -> why it was not asked, or of what it says nothing.
+    interventions: all of the run; table: its rows. backends: one trust.BackendCheck each, as plain
+    values; backends_not_made: backend -> why it was not run, or why its result is uninformative.
     """
     from tinyablation.engine.hook_backends import BACKENDS
     from tinyablation.statistics.intervals import generator
@@ -73,10 +73,10 @@ def choose(
     n: int,
     rng: "np.random.Generator",
 ) -> list[Intervention]:
-    """At most n: the one of the largest effect, one of each other kind, and any others, drawn.
+    """At most n interventions: the largest effect, one of each other kind, and others at random.
 
-    effects: label -> the engine's mean |Delta LD|. The largest is what claims rest on; the drawn
-    ones show an effect that the engine misses. Kinds are those of the tables' method column.
+    effects: label -> the engine's mean |Delta LD|. The largest is what claims rest on; the random
+    ones can reveal an effect that the engine misses. Kinds are those of the tables' method column.
     """
     first = max(interventions, key=lambda each: effects[each.label])
     order = [interventions[int(index)] for index in rng.permutation(len(interventions))]
@@ -120,10 +120,10 @@ def _compare(
 
 
 def backend_of(measured: "Measurement", name: str) -> "tuple[Backend, float]":
-    """The backend of that name for the run's model, and what share of LD it may be off.
+    """The backend of that name for the run's model, and its tolerance as a share of LD.
 
-    A model that is spread over several devices cannot be put into a bridge: there the bridge is one
-    on the CPU in float32, and may be as far off as the verified sample.
+    A model that is spread over several devices cannot be put into a bridge. The bridge is then one
+    on the CPU in float32, with the tolerance of the verified sample.
     """
     from tinyablation.engine.hook_backends import PLAIN, is_spread
 
@@ -143,7 +143,7 @@ def _ask(
     deltas: "NDArray[np.float64]",
     share: float,
 ) -> BackendCheck | str:
-    """What one backend says; a text where its agreement would say nothing."""
+    """The check of one backend, or a text if its agreement would be uninformative."""
     import numpy as np
 
     from tinyablation.engine.hook_changes import Changes
@@ -183,5 +183,5 @@ def _ask(
 
 
 def _is_checkable(intervention: Intervention, spans: bool) -> bool:
-    # The donor of a span must have a long enough answer, which is no matter of its first token.
+    # A span's donor needs a long enough answer, which its first token alone does not show.
     return not (spans and intervention.source.donor == "resample")

@@ -1,7 +1,7 @@
-"""From a model and a corpus to its run: the one place where prompts, engine and store meet.
+"""From a model and a corpus to a run: the one place that combines prompts, engine and store.
 
-A `Bench` holds one model. It is loaded only when something has to be measured: a run found complete
-in the store is read without touching torch.
+A `Bench` holds one model, which is loaded only when something has to be measured: a complete run in
+the store is read without loading torch.
 """
 
 import sys
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 class Bench(Measures):
     """Measures one model on the corpora of its tokenizer, into a store.
 
-    own: conditions from files, by name; threads: for torch on the CPU, its own choice when None (a
-    narrow model gets one of them, see held_model.py); sharing: how this process shares the machine
-    with others; screening: how sweeps choose the heads they measure, None for all; elsewhere: who
-    measures what is missing, so that this process loads no model; None: this process does.
+    own: the user's conditions from files, by name; threads: for torch on the CPU, None: torch's own
+    choice (a narrow model gets one, see held_model.py); sharing: how this process shares the machine
+    with others; screening: how sweeps choose the heads they measure, None: all heads; elsewhere:
+    measures what is missing, so that this process loads no model, None: this process measures.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Bench(Measures):
         published = setup.protocol == PUBLISHED
         self.battery = "folded" if published else setup.battery
         self.method: AblationMethod = "zero_folded" if published else "zero"
-        # Whoever waits for another process's run gives its accelerator up first.
+        # A process that waits for another one's run gives up its accelerator first.
         self.store = replace(store, before_waiting=self.yield_device)
         self.progress = progress
         self.elsewhere = elsewhere
@@ -80,16 +80,16 @@ class Bench(Measures):
         self._read: dict[str, tuple[Corpus, Split]] = {}
 
     def yield_device(self) -> None:
-        """Give up what this bench, and all made from it or it from, hold of accelerators.
+        """Release the accelerators held by this bench and all benches related to it by `like`.
 
-        Tables are kept. Models on the CPU stay, since nobody waits for their memory.
+        Tables are kept. Models on the CPU stay loaded, because no process waits for their memory.
         """
         for bench in list(self._benches):
             if bench.holds_turn:
                 bench.drop_model()
 
     def release(self) -> None:
-        """Forget the model, the one that verifies it, and all tables."""
+        """Drop the model, the one that verifies it, and all tables."""
         self.drop_model()
         self.drop_reference()
         self.gate.clear()
@@ -98,7 +98,7 @@ class Bench(Measures):
     def like(self, entry: ModelEntry) -> "Bench":
         """The same bench for another model: same corpora, store, device, seed and protocol.
 
-        The dtype is the same if one was asked for, else the other model's own.
+        The dtype is the same if one was requested, else the other model's default.
         """
         made = Bench(
             self.setup.of(entry),
@@ -195,8 +195,10 @@ class Bench(Measures):
         )
 
     def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
-        """Where others measure, have these batteries measured at the same time, before each is
-        asked for and waited for. Nothing where this process measures."""
+        """Start measuring these batteries in parallel, before each is requested and waited for.
+
+        Does nothing if this process measures itself.
+        """
         if self.elsewhere is not None:
             for each in wanted:
                 self._begin(plan_run(self, condition, each))
@@ -209,7 +211,7 @@ class Bench(Measures):
         *,
         directions: Directions | None = None,
     ) -> dict[str, float]:
-        """Compute the shards of these keys only, and finish the run if they were the last.
+        """Compute only the shards of these keys, and finish the run if they were the last.
 
         Returns the seconds of each that was computed here (see RunStore.advance).
         """
@@ -225,7 +227,7 @@ class Bench(Measures):
         )
 
     def _begin(self, plan: RunPlan) -> bool:
-        """Send what is missing of a run; whether there is something to wait for."""
+        """Submit the missing shards of a run; returns whether there is something to wait for."""
         assert self.elsewhere is not None
         under_way = self.elsewhere.is_under_way(plan.config)
         if self.store.status(plan.config) == "complete" and not under_way:
@@ -240,7 +242,7 @@ class Bench(Measures):
         )
 
     def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
-        """A measurement that is a document, at its address: reused, or computed now."""
+        """A measurement whose result is a document, at its address: reused, or computed now."""
         from tinyablation.runs.documents import obtain_reading
 
         config = self.config(condition, wanted.name(self), wanted.sample)

@@ -1,7 +1,7 @@
 """The gate: what the unhooked model knows, measured before anything is ablated, patched or steered.
 
-It says whether a condition is valid for a model (validity.py), and, of a crossed corpus, which of
-its examples count (known_facts.py). No sweep is begun for a condition that does not pass.
+It decides whether a condition is valid for a model (validity.py), and which examples of a crossed
+corpus count (known_facts.py). No sweep starts for a condition that does not pass.
 """
 
 from dataclasses import replace
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from tinyablation.runs.store import Run
     from tinyablation.verdicts.verdicts import Verdict
 
-# Of a crossed corpus, what a family is judged by: one pair of mirrors of each of so many relations
-# of it. 80 prompts give a share of .97 an interval of +- .04.
+# Families of a crossed corpus are judged by one pair of mirrors from each of this many relations.
+# With 80 prompts a share of .97 has an interval of +- .04.
 EACH, RELATIONS = 2, 40
 
 
 class Gate:
-    """The gate of one bench, which keeps what is found here."""
+    """The gate of one bench, with a cache of its results."""
 
     def __init__(self, bench: "Measures") -> None:
         self.bench = bench
         self._memo = Memo()
 
     def clear(self) -> None:
-        """Forget what was found."""
+        """Clear the cache."""
         self._memo.clear()
 
     def batteries(self, condition: str) -> tuple[Battery, ...]:
-        """The batteries that say whether a condition is valid for the model.
+        """The batteries that decide whether a condition is valid for the model.
 
-        Where every corrupt prompt of a crossed corpus is the clean one of its mirror, it is
-        measured once.
+        If every corrupt prompt of a crossed corpus is the clean one of its mirror, corrupt prompts
+        are not measured separately.
         """
         corpus, _ = self.bench.corpus(condition)
         sample = Sample(per_cluster=EACH if corpus.is_crossed else 0, among="all")
@@ -53,14 +53,14 @@ class Gate:
         return tuple(replace(battery(name), sample=sample) for name in sides)
 
     def _mirrors(self, condition: str, sample: Sample) -> list[int] | None:
-        """By example of a sample, which of them is its mirror; None where some have none."""
+        """For each example of a sample, the index of its mirror; None if any has no mirror."""
         corpus, _ = self.bench.corpus(condition)
         mirrors = mirror_rows([corpus.examples[row] for row in self.bench.rows(condition, sample)])
         found = [index for index in mirrors if index is not None]
         return found if len(found) == len(mirrors) else None
 
     def unhooked(self, condition: str) -> "Tables":
-        """The model without interventions on the clean, corrupt and null prompts of a condition."""
+        """The tables of the unhooked model on clean, corrupt and null prompts of a condition."""
         return self._memo(("unhooked", condition), lambda: self._unhooked(condition))
 
     def _unhooked(self, condition: str) -> "Tables":
@@ -81,7 +81,7 @@ class Gate:
         return Tables(clean, corrupt, null, noise, tuple(run.name for run in runs.values()))
 
     def validities(self, condition: str) -> "dict[str, Verdict]":
-        """By family of the condition, whether it is valid for the model ("" where it has none)."""
+        """Family -> whether it is valid for the model ("" if the condition has no families)."""
         return self._memo(("validities", condition), lambda: self._validities(condition))
 
     def _validities(self, condition: str) -> "dict[str, Verdict]":
@@ -96,11 +96,11 @@ class Gate:
         return counting(self.validities(condition))
 
     def validity(self, condition: str) -> "Verdict | None":
-        """Whether the condition says anything about the model; None: the protocol has no gate."""
+        """The verdict on the condition's validity for the model; None: the protocol has no gate."""
         return None if self.bench.protocol == PUBLISHED else self.judged(condition)
 
     def judged(self, condition: str) -> "Verdict":
-        """Whether the condition says anything about the model, under any protocol."""
+        """The verdict on the condition's validity for the model, under any protocol."""
         return self._memo(("judged", condition), lambda: self._judged(condition))
 
     def _judged(self, condition: str) -> "Verdict":
@@ -110,12 +110,12 @@ class Gate:
         return combined(self.validities(condition), self.unhooked(condition), seed=bench.seed)
 
     def counting(self, condition: str) -> "Tables":
-        """The unhooked rows of the families that count; of all of them where none does."""
+        """The unhooked rows of the families that count; of all families if none does."""
         tables = self.unhooked(condition)
         return tables.of(*(self.families(condition) or tables.families))
 
     def selection(self, condition: str) -> "Selection | None":
-        """The examples of a crossed corpus that count for the model, decided by unhooked rows only.
+        """The examples of a crossed corpus that count for the model, based on unhooked rows only.
 
         Measures all prompts of the families that count. None for any other corpus, and for the
         published protocol, which has no gate.
@@ -138,7 +138,7 @@ class Gate:
         return select(corpus.examples, halves.of_row(), table, rows, families)
 
     def hindrance(self, condition: str) -> str | None:
-        """Why claims of the condition cannot be judged of the model; None where they can be."""
+        """Why claims about the condition cannot be judged for the model; None if they can."""
         invalid = self.blocked_by_validity(condition)
         if invalid is not None:
             return invalid
@@ -146,7 +146,7 @@ class Gate:
         return None if selection is None else selection.lacking or None
 
     def blocked_by_validity(self, condition: str) -> str | None:
-        """The same, as far as validity goes; the known facts are not asked for."""
+        """The same, but by validity alone, without the known facts."""
         from tinyablation.measurement.validity import blocks
 
         validity = self.validity(condition)

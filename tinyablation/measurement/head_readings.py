@@ -1,6 +1,6 @@
-"""Readings of one head, described in plain values: what it writes, its direction, steering by it.
+"""Readings of one head, described in plain values: what it writes, its direction, steering.
 
-Each can be asked of any bench, on this machine or another (cluster/messages.py).
+Any bench can compute them, on this machine or another (cluster/messages.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from tinyablation.measurement.interface import Measures
 
-TOP_K = 50  # tokens listed at either end: what a page shows, and what clusters count
-DIRECTION_VERSION = 1  # part of the address: raised whenever a steering direction could change
+TOP_K = 50  # tokens listed at either end, shown on the page and counted by cluster
+DIRECTION_VERSION = 1  # part of the address: incremented whenever a steering direction could change
 
 
 @dataclass(frozen=True)
 class Written:
-    """What every head of the model writes under a condition, with the named one's by cluster.
+    """What every head of the model writes under a condition, for the named head also by cluster.
 
     The logit vectors of all layers are kept, because a head is compared with all others: 77 MB for
     GPT-2 medium (384 heads x 50,257 tokens in float32), .2 MB for an embedded model.
@@ -61,9 +61,9 @@ class Written:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many tokens the clean prompt of each row of a condition's corpus has.
+    """The number of tokens of the clean prompt of each row of a condition's corpus.
 
-    Kept as a measurement, so that evidence that travels without a tokenizer holds it.
+    Stored as a measurement, so that evidence bundles without a tokenizer contain it.
     """
 
     sample: Sample = UNHOOKED
@@ -104,7 +104,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class SteeringDirections:
-    """The head's direction under the condition `source`, and controls of the same length."""
+    """The head's direction under the condition `source`, and controls of the same norm."""
 
     head: Head
     source: str

@@ -1,7 +1,7 @@
-"""One model, in memory only while it is needed: where it is loaded and dropped, and what it is.
+"""One model, in memory only while it is needed: loading, dropping and facts about it.
 
-What is found without torch (`facts`) and what takes the model (`model`, `engine`) are kept apart,
-so that complete measurements are read without loading anything.
+What needs no torch (`facts`) is separate from what needs the model (`model`, `engine`), so that
+complete measurements are read without loading anything.
 """
 
 import time
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from tinyablation.models.residency import Residency
 
 
-# A model narrower than this computes in one thread on a CPU, however many it may have: its products
-# are too small to be shared out, and one order of sums gives one table for any number of workers.
+# A model narrower than this computes in one thread on a CPU: its matrix products are too small to
+# divide, and a fixed order of sums gives the same table for any number of workers.
 WIDE = 512
 
 
 class HeldModel:
     """A model of the registry on one device, in one dtype.
 
-    `model` is the one place that loads it, `drop_model` the one that gives its memory back.
+    Only `model` loads it, and only `drop_model` frees its memory.
     """
 
     def __init__(
@@ -47,25 +47,24 @@ class HeldModel:
         self.dtype: str = dtype or entry.dtype
         self.threads = threads
         self.sharing = sharing
-        # Evidence that travelled without weights brings what they were described as
-        # (rederivation.py).
+        # Evidence bundles without weights provide their description instead (rederivation.py).
         self.described_by: Callable[[ModelEntry], ModelFacts] = describe
         self._residency: Residency | None = None
         self._loading_seconds: float | None = None
 
     @property
     def is_trusted(self) -> bool:
-        """Whether nothing but the order of its sums needs to be checked: float32 on a CPU."""
+        """Whether only the order of sums needs to be checked: float32 on a CPU."""
         return (self.device, self.dtype) == (TRUSTED_DEVICE, TRUSTED_DTYPE)
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What the model's files say; raises WeightsMissing where there are none."""
+        """The facts from the model's files; raises WeightsMissing if there are none."""
         return self.described_by(self.entry)
 
     @cached_property
     def model(self) -> "LoadedModel":
-        """The model in memory, loaded when it is first asked for, in its turn."""
+        """The model in memory, loaded at the first access, when its turn comes."""
         import torch
 
         from tinyablation.models.devices import choose_device, reset_peak
@@ -73,7 +72,7 @@ class HeldModel:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
-        choose_device(self.device)  # refuses one that does not exist before its driver does
+        choose_device(self.device)  # reports a missing device before its driver fails
         started = time.perf_counter()
         residency = take_residence(
             self.entry,
@@ -85,7 +84,7 @@ class HeldModel:
         )
         self._residency = residency
         self._loading_seconds = time.perf_counter() - started
-        for device in residency.devices:  # what measuring takes; the weights count while they are
+        for device in residency.devices:  # peak of measuring; includes the weights
             reset_peak(device)
         return residency.loaded
 
@@ -97,23 +96,23 @@ class HeldModel:
 
     @cached_property
     def plain_hooks(self) -> "PlainHooks":
-        """The same model hooked without the engine; BackendError where it cannot be."""
+        """The same model hooked without the engine; BackendError if that is impossible."""
         from tinyablation.engine.hook_backends import PlainHooks
 
         return PlainHooks(self.model)
 
     @cached_property
     def bridge_hooks(self) -> "BridgeHooks":
-        """A TransformerBridge over the same weights; BackendError where there can be none."""
+        """A TransformerBridge over the same weights; BackendError if that is impossible."""
         from tinyablation.engine.hook_backends import BridgeHooks
 
         return BridgeHooks(self.model)
 
     @cached_property
     def reference(self) -> "HeldModel":
-        """This model on the CPU in float32, which verifies what others measure; itself, if it is.
+        """This model on the CPU in float32, which verifies other devices; itself if it is there.
 
-        It holds nothing of an accelerator, so it takes no turns and makes way for nobody.
+        It uses no accelerator, so it takes no turns and never yields.
         """
         if self.is_trusted:
             return self
@@ -129,13 +128,13 @@ class HeldModel:
         return made
 
     def drop_reference(self) -> None:
-        """Give back the memory of the model that verifies this one."""
+        """Free the memory of the model that verifies this one."""
         reference = self.__dict__.pop("reference", None)
         if reference is not None:
             reference.drop_model()
 
     def drop_model(self) -> None:
-        """Give the model's memory back; it is loaded again when it is next needed."""
+        """Free the model's memory; the model is loaded again when it is next needed."""
         names = ("bridge_hooks", "plain_hooks", "engine", "model")
         held = [self.__dict__.pop(name, None) for name in names]
         if any(each is not None for each in held):
@@ -147,26 +146,26 @@ class HeldModel:
             residency, self._residency = self._residency, None
             devices, turn = ((), None) if residency is None else (residency.devices, residency.turn)
             del residency
-            gc.collect()  # what refers to itself would keep its memory until some later time
+            gc.collect()  # reference cycles would keep the memory for an indefinite time
             for device in devices:
                 empty_cache(device)
-            if turn is not None:  # only now is the memory another's
+            if turn is not None:  # only now may another process use the memory
                 turn.release()
 
     @property
     def holds_turn(self) -> bool:
-        """Whether the model is on an accelerator that others may be waiting for."""
+        """Whether the model is on an accelerator that other processes may be waiting for."""
         return self._residency is not None and self._residency.turn is not None
 
     def yield_device(self) -> None:
-        """Give back what this process holds of an accelerator, before it waits for others."""
+        """Free what this process holds on an accelerator, before it waits for other processes."""
         if self.holds_turn:
             self.drop_model()
 
     def circumstances(self) -> Circumstances:
         """What this bench computes with, for provenance.json and profile.json.
 
-        The peak of device memory and the halvings of batches count from when the model was loaded.
+        Peak device memory and halvings of batches are counted from the loading of the model.
         """
         from tinyablation.models.devices import peak_bytes
 
@@ -198,7 +197,7 @@ class HeldModel:
 
     @cached_property
     def _device_facts(self) -> Mapping[str, object]:
-        # Asked once: the driver is asked for in another process, which takes a second or two.
+        # Cached: the driver version comes from another process, which takes a second or two.
         from tinyablation.models.devices import describe_device
 
         return describe_device(self.device)

@@ -1,6 +1,6 @@
-"""What may be asked of a bench by those that it is made of, and who measures in its place.
+"""Interfaces of a bench and of remote measurement.
 
-They are written against these, so that none of them imports the bench (bench.py).
+The parts of a bench are written against them, so that none of them imports bench.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Measures(HeldModel, ABC):
-    """A bench: one model, its corpora, and the store of what is measured of it."""
+    """A bench: one model, its corpora, and the store of its measurements."""
 
     setup: Setup
     battery: str
@@ -60,15 +60,15 @@ class Measures(HeldModel, ABC):
     def rows(
         self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
     ) -> dict[int, str]:
-        """Corpus row -> split of what a sample measures, in row order (Sampling.rows)."""
+        """Corpus row -> split of the rows that a sample measures, in order (Sampling.rows)."""
 
     @abstractmethod
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
-        """Corpus row -> split of all that a sample may be drawn from (Sampling.counting)."""
+        """Corpus row -> split of all rows that a sample is drawn from (Sampling.counting)."""
 
     @abstractmethod
     def pool(self, condition: str, among: str = "known") -> list[Example]:
-        """All examples that a measurement of the condition may take means and donors from."""
+        """All examples that means and donors of the condition may come from."""
 
     @abstractmethod
     def examples(self, condition: str, split: str | None = None) -> list[Example]:
@@ -95,8 +95,10 @@ class Measures(HeldModel, ABC):
 
     @abstractmethod
     def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
-        """Where others measure, have these batteries measured at the same time, before each is
-        asked for and waited for. Nothing where this process measures."""
+        """Start measuring these batteries in parallel, before each is requested and waited for.
+
+        Does nothing if this process measures itself.
+        """
 
     @abstractmethod
     def advance(
@@ -107,21 +109,21 @@ class Measures(HeldModel, ABC):
         *,
         directions: Directions | None = None,
     ) -> dict[str, float]:
-        """Compute the shards of these keys only, and finish the run if they were the last.
+        """Compute only the shards of these keys, and finish the run if they were the last.
 
         Returns the seconds of each that was computed here (see RunStore.advance).
         """
 
     @abstractmethod
     def reading(self, condition: str, wanted: AnyReading) -> Reading:
-        """A measurement that is a document, at its address: reused, or computed now."""
+        """A measurement whose result is a document, at its address: reused, or computed now."""
 
 
 Directions = Callable[[Measures], "Mapping[str, Tensor]"]
 
 
 class AnyReading(Protocol):
-    """What a bench needs of a reading: its name in the address, its sample, and how it is made."""
+    """What a bench needs of a reading: its name in the address, its sample, its computation."""
 
     @property
     def sample(self) -> Sample: ...
@@ -130,15 +132,15 @@ class AnyReading(Protocol):
 
 
 class Elsewhere(Protocol):
-    """Who measures what is missing in a store, so that this process need not (dispatch.py)."""
+    """Measures what is missing in a store on behalf of this process (dispatch.py)."""
 
     def is_under_way(self, config: RunConfig) -> bool:
-        """Whether it was begun, and not waited for yet."""
+        """Whether it was begun and has not been waited for yet."""
 
     def begin(
         self, bench: Measures, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
     ) -> bool:
-        """Begin it; whether there is something to wait for."""
+        """Begin it; returns whether there is something to wait for."""
 
     def complete(self, bench: Measures, config: RunConfig) -> None:
-        """Wait until the store has it."""
+        """Wait until it is in the store."""

@@ -1,7 +1,7 @@
-"""How far arithmetic alone moves a figure: the same batch again, and other batches of the same.
+"""Numerical noise: how far a figure moves if the same batch is repeated, or batched differently.
 
 Floating-point sums depend on their order, and a library may choose another order for another batch
-shape, or each time. What differs between measurements of the same thing is noise.
+shape, or for every call. Differences between measurements of the same thing are noise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def spread(ways: "Sequence[NDArray[np.float64]]", *, of_changes: bool) -> float:
-    """The largest difference between any two ways of measuring the same.
+    """The largest difference between any two ways of measuring the same thing.
 
-    ways: [interventions, examples] each, the unhooked model first. of_changes: between changes
-    against it, else between figures.
+    ways: [interventions, examples] each, the unhooked model first. of_changes: compare changes
+    relative to it; else compare the figures themselves.
     """
     import numpy as np
 
@@ -29,8 +29,8 @@ def spread(ways: "Sequence[NDArray[np.float64]]", *, of_changes: bool) -> float:
 def noise_rows(documents: Iterable[Mapping[str, Any]]) -> list[NoiseRow]:
     """The noise of a session's runs by device and dtype, in logits, the largest seen of each kind.
 
-    documents: the contents of their verify.json; those that do not say where they were measured, or
-    nothing of repetition (no logit difference was measured), are left out.
+    documents: the contents of their verify.json. Those without a device or without repetitions (no
+    logit difference was measured) are left out.
     """
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for document in documents:

@@ -1,4 +1,4 @@
-"""A run before it is measured: its address, its shards, and who measures them on which examples."""
+"""The plan of a run before it is measured: its address, its shards and its examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RunPlan(NamedTuple):
-    """What RunStore.obtain needs of a run, and what it was made from."""
+    """The arguments of RunStore.obtain for a run, and what they were made from."""
 
     config: RunConfig
     battery: AnyBattery
@@ -40,8 +40,8 @@ def plan_run(
 ) -> RunPlan:
     """The plan of one battery's run under one condition; no model is loaded for it.
 
-    Where the examples that count are to be known and are not yet, they are decided first, which
-    measures the unhooked model (Measures.selection).
+    If the run depends on the examples that count, and these are not known yet, they are selected
+    first, which measures the unhooked model (Gate.selection).
     """
     chosen = battery(wanted) if isinstance(wanted, str) else wanted
     corpus, _ = bench.corpus(condition)
@@ -65,10 +65,10 @@ def measurement_of(
     examples: Sequence[Example],
     directions: Directions | None = None,
 ) -> Measurement:
-    """What measures a battery on these examples of a condition, drawn by its sample."""
+    """The Measurement of a battery on these examples of a condition, drawn by its sample."""
     sample = wanted.sample
     corpus, _ = bench.corpus(condition)
-    # Nothing is borrowed for the unhooked model, and a crossed corpus takes a second to encode.
+    # The unhooked model needs no donors, and encoding a crossed corpus takes a second.
     pool = examples if sample.among == "all" else bench.pool(condition, sample.among)
     return Measurement(
         bench,
@@ -85,10 +85,10 @@ def measurement_of(
 
 
 def examples_frame(corpus: Corpus, rows: Mapping[int, str], side: Side) -> pandas.DataFrame:
-    """The examples of a run as its tables carry them; "clean" holds the measured prompt."""
+    """The examples of a run as columns of its tables; "clean" holds the measured prompt."""
     import pandas
 
-    # By column: a dictionary a row takes ten times as long, and every run that is read asks for it.
+    # By column: a dictionary per row takes ten times as long, and reading a run does this.
     examples = [corpus.examples[row] for row in rows]
     return pandas.DataFrame(
         {

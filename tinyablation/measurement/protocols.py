@@ -1,10 +1,10 @@
-"""How things are measured: the corrected protocol, and the published one for comparison.
+"""Protocols of measurement: the corrected one, and the published one for comparison.
 
-The published protocol repeats, on purpose, what the study did (pitfalls P1 and P2): prompts are
+The published protocol deliberately repeats what the study did (pitfalls P1 and P2): prompts are
 padded on the right to the longest of the condition and every figure is read at the last index,
 which is a pad for most; heads are zeroed as in a model with folded LayerNorm (zero_folded); and
-what is called clean is the mean over the ablated heads. No condition is gated. It is there to see
-which claims live under it and die under the corrected one, and for nothing else.
+"clean" is the mean over the ablated heads. No condition is gated. Its only purpose is to show which
+claims are supported under it but not under the corrected one.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CORRECTED, PUBLISHED = "corrected", "published"
 PROTOCOLS = (CORRECTED, PUBLISHED)
-# What the mean over heads replaces. Ranks and tokens have no mean: those rows stay the clean ones.
+# Columns replaced by the mean over heads. Ranks and tokens have no mean and stay unchanged.
 _AVERAGED = (
     *("logit_diff", "target_logit", "foil_logit", "target_probability", "entropy"),
     *("seq_logprob_diff", "seq_probability"),
@@ -32,13 +32,13 @@ _AVERAGED = (
 
 
 class ProtocolError(TinyAblationError):
-    """A protocol asks for what a model or a table does not have."""
+    """A protocol needs something that the model or table does not have."""
 
 
 def encode(
     model: "LoadedModel", examples: Sequence["Example"], side: "Side", protocol: str
 ) -> list["Prompt"]:
-    """The prompts of one side of these examples, as a protocol measures them."""
+    """The prompts of one side of these examples, encoded for a protocol."""
     from tinyablation.corpora.tokenisation import encode_examples
 
     prompts = list(encode_examples(model.tokenizer, examples, model.bos_id, side=side))
@@ -46,10 +46,10 @@ def encode(
 
 
 def pad_right(prompts: Sequence["Prompt"], model: "LoadedModel") -> list["Prompt"]:
-    """The prompts, pads appended up to the longest of them; the engine reads at the last index.
+    """The prompts, right-padded to the longest; the engine reads at the last index.
 
-    A causal model attends from a pad to everything before it, and no mask kept it from doing so.
-    Raises ProtocolError when the tokenizer has neither a pad nor an EOS token.
+    A pad attends to everything before it, because, as in the study, no mask prevents it. Raises
+    ProtocolError if the tokenizer has neither a pad nor an EOS token.
     """
     tokenizer = model.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -68,7 +68,8 @@ def pad_right(prompts: Sequence["Prompt"], model: "LoadedModel") -> list["Prompt
 def baseline_of_heads(table: "pandas.DataFrame") -> "pandas.DataFrame":
     """The table with the baseline's figures replaced by the mean over single ablated heads.
 
-    By example, over whatever single heads the table holds; a table without any is returned as is.
+    The mean is per example, over all single heads in the table; a table without any is returned
+    unchanged.
     """
     single = table[(table["head"] >= 0) & table["method"].isin(METHODS)]
     if single.empty:

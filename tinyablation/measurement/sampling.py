@@ -1,4 +1,4 @@
-"""Which examples of a condition a measurement of one model is made on."""
+"""Sampling: the examples of a condition that a measurement of one model uses."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Sampling:
-    """Draws the samples of one bench, among what the gate says counts for its model."""
+    """Draws the samples of one bench from the examples that count for its model (gate.py)."""
 
     def __init__(self, bench: "Measures", gate: Gate) -> None:
         self.bench = bench
@@ -24,29 +24,29 @@ class Sampling:
         self._lengths = Memo()
 
     def clear(self) -> None:
-        """Forget what was read."""
+        """Clear the cache."""
         self._lengths.clear()
 
     def per_cluster(self, condition: str, sample: Sample) -> int:
-        """The most examples of a cluster that a sample holds; 0: all.
+        """The most examples of a cluster in a sample; 0: all.
 
-        Clusters of a crossed corpus are relations of many examples each. Where sweeps run, on known
-        facts, all of them stand for `per_relation`, two for half of that (a pair of mirrors at
-        least), and one for a fourth.
+        Clusters of a crossed corpus are relations with many examples each. For samples of known
+        facts, "all" then means `per_relation`, two means half of that (at least a pair of mirrors),
+        and one means a quarter.
         """
         if not self.bench.corpus(condition)[0].is_crossed or sample.among != "known":
             return sample.per_cluster
         if sample.per_cluster == 1:
             return max(1, self.bench.per_relation // 4)
-        # A pair of mirrors at least, so that each answer is target as often as foil.
+        # At least a pair of mirrors, so that each answer is target as often as foil.
         return max(2, self.bench.per_relation // (2 if sample.per_cluster else 1))
 
     def rows(
         self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
     ) -> dict[int, str]:
-        """Corpus row -> split of what a sample measures, in row order.
+        """Corpus row -> split of the rows that a sample measures, in row order.
 
-        aligned: only pairs whose two prompts have equally many tokens.
+        aligned: only pairs whose two prompts have equal numbers of tokens.
         """
         corpus, _ = self.bench.corpus(condition)
         found = self.counting(condition, sample, aligned=aligned)
@@ -78,7 +78,7 @@ class Sampling:
         return dict(sorted(kept.items()))
 
     def _of_some(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
-        """The rows of at most so many relations of each split, drawn."""
+        """The rows of at most `most` relations of each split, drawn."""
         from tinyablation.statistics.intervals import generator
 
         kept: set[str] = set()
@@ -91,7 +91,7 @@ class Sampling:
         }
 
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
-        """Corpus row -> split of all that a sample may be drawn from, in row order."""
+        """Corpus row -> split of all rows that a sample is drawn from, in row order."""
         corpus, halves = self.bench.corpus(condition)
         selection = self._selection_for(condition, sample)
         families = self.gate.families(condition) if sample.among == "counting" else ()
@@ -106,7 +106,7 @@ class Sampling:
         return self._with_lenders(condition, found) if sample.lent and corpus.is_crossed else found
 
     def _with_lenders(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
-        """The rows for which a prompt of another relation, on either side, is as long."""
+        """The rows for which a prompt of another relation has the same length, on either side."""
         lengths = self.prompt_lengths(condition)
         corpus, _ = self.bench.corpus(condition)
         relations: dict[int, set[str]] = {}
@@ -119,7 +119,7 @@ class Sampling:
         }
 
     def prompt_lengths(self, condition: str) -> list[int]:
-        """By row of the corpus, how many tokens its clean prompt has."""
+        """The number of tokens of the clean prompt, by row of the corpus."""
         from tinyablation.measurement.head_readings import Lengths
 
         return self._lengths(
@@ -127,14 +127,14 @@ class Sampling:
         )
 
     def pool(self, condition: str, among: str) -> list[int]:
-        """The rows of all examples that a measurement may take means and donors from."""
+        """The rows of all examples that means and donors may come from."""
         sample = Sample(among=among)  # type: ignore[arg-type]
         if self.bench.share != 1.0:
             return list(self.rows(condition, sample))
         return list(self.counting(condition, sample))
 
     def token(self, condition: str, sample: Sample) -> str | None:
-        """What the address of a sample of a crossed corpus says of the examples that counted."""
+        """The part of an address that identifies the examples counted in a crossed corpus."""
         corpus, _ = self.bench.corpus(condition)
         selection = self._selection_for(condition, sample)
         token = None if selection is None else selection.token
@@ -145,7 +145,7 @@ class Sampling:
         if corpus.is_crossed and sample.lent:
             every = self.counting(condition, replace(sample, lent=False))
             own = self.counting(condition, sample)
-            # Where nothing is left out it is the same measurement.
+            # If nothing is left out, it is the same measurement.
             token = token if own == every else f"{token or 'all'}-{digest(sorted(own))[:6]}"
         return token
 

@@ -1,17 +1,17 @@
-"""Screening: which heads of a large model are measured exactly, and how many the others may hide.
+"""Screening: which heads of a large model are measured exactly, and what the others may hide.
 
-Attribution patching (attribution.py) scores every head on the discovery split, for a few forward
-passes in all. What is then measured exactly is chosen by these scores, and by chance:
+Attribution patching (attribution.py) scores every head on the discovery split, at the cost of a few
+forward passes. The heads to measure exactly are chosen by these scores and at random:
 
-    whole layers   layer 0 and the layers of the heads that claims name: every head of them
-    top            of the rest the K of the highest score (suppressors have Delta > 0), the K of the
-                   largest magnitude, and of each layer the one of the largest magnitude
-    sample         M of what is left, drawn by the seed
+    whole layers   every head of layer 0 and of the layers of heads that claims name
+    top            of the rest, the K heads with the highest score (suppressors have Delta > 0), the
+                   K with the largest magnitude, and the largest in magnitude of each layer
+    sample         M of the remaining heads, drawn by the seed
 
-The confirmation split has no say in it, so what is judged there needs no correction for the choice
-(screen and clean: Wasserman and Roeder 2009, Annals of Statistics 37). The sample is of heads that
-the scores passed over, hence it bounds how many of those have an effect, whatever the scores are
-worth: that bound is exact, and needs no assumption about them.
+The confirmation split plays no part in it, so verdicts on it need no correction for the choice
+(screen and clean: Wasserman and Roeder 2009, Annals of Statistics 37). The sample is drawn from the
+heads that the scores skipped, so it bounds how many of those have an effect. That bound is exact
+and needs no assumption about the quality of the scores.
 """
 
 import re
@@ -44,23 +44,23 @@ if TYPE_CHECKING:
     from tinyablation.engine.document import Computed
     from tinyablation.measurement.interface import Measures
 
-CONFIDENCE = 0.95  # of every bound on what was missed: that of our intervals
-METHOD = "zero"  # the ablation that scores are the first order of, and that is measured
-SCORES_VERSION = 1  # part of the address: raised whenever a score could change
+CONFIDENCE = 0.95  # of every bound on missed heads, as for our intervals
+METHOD = "zero"  # the ablation that scores approximate to first order, and that is measured
+SCORES_VERSION = 1  # part of the address: incremented whenever a score could change
 _AMOUNT = re.compile(r"([0-9]{1,6})|([0-9]{1,3}(?:\.[0-9]+)?)%")
 
 
 class ScreeningError(TinyAblationError):
-    """A sweep cannot be screened as asked; the message says why."""
+    """A sweep cannot be screened as requested; the message says why."""
 
 
 class Amount(NamedTuple):
-    """A number of heads, or a share of all the model's heads, as it was written ("64", "5%")."""
+    """A number of heads, or a share of the model's heads, as text ("64", "5%")."""
 
     text: str
 
     def of(self, n_heads: int) -> int:
-        """How many of a model's heads that is, rounded up; never more than there are."""
+        """The number of a model's heads, rounded up and at most n_heads."""
         number, percent = self.parsed()
         wanted = float(number) if number else float(percent) / 100 * n_heads
         return min(n_heads, int(np.ceil(wanted)))
@@ -80,7 +80,7 @@ class Amount(NamedTuple):
 class Screening:
     """How sweeps are screened: the K and M of the module docstring, and which layers stay whole.
 
-    layers: by model, those of the heads that claims name; layer 0 always is among them.
+    layers: by model, the layers of heads that claims name; layer 0 is always added.
     """
 
     top: Amount
@@ -89,12 +89,12 @@ class Screening:
 
     @property
     def asked(self) -> str:
-        """As on the command line: "64:64"."""
+        """The text as on the command line: "64:64"."""
         return f"{self.top.text}:{self.sample.text}"
 
 
 def parse_screening(text: str, layers: Mapping[str, frozenset[int]] | None = None) -> Screening:
-    """What TOP:SAMPLE asks for, such as "64:64" or "5%:5%"; ScreeningError if it is none."""
+    """The screening for TOP:SAMPLE, such as "64:64" or "5%:5%"; ScreeningError if malformed."""
     top, colon, sample = text.partition(":")
     if not colon:
         raise ScreeningError(
@@ -109,7 +109,7 @@ def parse_screening(text: str, layers: Mapping[str, frozenset[int]] | None = Non
 
 @dataclass(frozen=True)
 class Plan:
-    """Which heads of a model are measured under one condition, and for what reason.
+    """Which heads of a model are measured under one condition, and why.
 
     whole: layers; top and sample: heads of other layers, sorted. scores [layers, heads], in logits.
     """
@@ -119,7 +119,7 @@ class Plan:
     top: tuple[Head, ...]
     sample: tuple[Head, ...]
     scores: tuple[tuple[float, ...], ...]
-    reading: str = ""  # the directory that it is kept in
+    reading: str = ""  # the directory that holds it
 
     @property
     def n_layers(self) -> int:
@@ -138,12 +138,12 @@ class Plan:
 
     @cached_property
     def rest(self) -> tuple[Head, ...]:
-        """The heads that the sample stands for, itself among them."""
+        """The heads that the sample was drawn from, including itself."""
         top = set(self.top)
         return tuple(head for head in self.every if head[0] not in self.whole and head not in top)
 
     def document(self) -> dict[str, Any]:
-        """What is kept of it, and by what its name is made."""
+        """The document that is stored, and that its name is a hash of."""
         return {
             "asked": self.asked,
             "method": METHOD,
@@ -161,9 +161,9 @@ class Plan:
 def make_plan(
     scores: NDArray[np.float64], screening: Screening, model: str, *, seed: int, purpose: str
 ) -> Plan:
-    """The plan by scores [layers, heads]; the sample is drawn by (seed, purpose).
+    """The plan based on scores [layers, heads]; the sample is drawn by (seed, purpose).
 
-    Equal scores are taken in the order of heads.
+    Ties are broken by the order of heads.
     """
     n_layers, n_heads = scores.shape
     every = single_heads(n_layers, n_heads)
@@ -190,7 +190,7 @@ def make_plan(
 
 @dataclass(frozen=True)
 class ScreenedHeads:
-    """The heads of a plan, each alone, zeroed."""
+    """The battery that zeroes each head of a plan alone."""
 
     heads: tuple[Head, ...]
     plan: str
@@ -206,7 +206,7 @@ class ScreenedHeads:
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
         known = single_heads(n_layers, n_heads)
         if strange := set(self.heads) - set(known):
-            raise ScreeningError(f"a plan of another model: there is no head {min(strange)}")
+            raise ScreeningError(f"the plan is for another model: there is no head {min(strange)}")
         return [Shard(BASELINE, ()), *cut("heads", [AblateHeads((head,)) for head in self.heads])]
 
 
@@ -228,7 +228,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class KeptPlan:
-    """The reading that holds a plan; scores: the directory of those that it was made by."""
+    """The reading that holds a plan; scores: the directory of the scores it was made from."""
 
     plan: Plan
     scores: str
@@ -244,10 +244,10 @@ class KeptPlan:
 
 
 def obtain_plan(bench: "Measures", condition: str, screening: Screening) -> Plan:
-    """The plan of a condition; its scores and itself are readings, made once.
+    """The plan of a condition; it and its scores are readings, computed once.
 
-    ScreeningError where another method than zero ablation is to be measured, or where all answers
-    begin alike, so that no first token has a score.
+    Raises ScreeningError if a method other than zero ablation is to be measured, or if both answers
+    of every example begin with the same token, so that there are no scores.
     """
     if bench.method != METHOD:
         raise ScreeningError(
@@ -280,7 +280,7 @@ def _scores(bench: "Measures", condition: str) -> "Computed":
 
 
 def _prompts(bench: "Measures", condition: str) -> "list[Prompt]":
-    """The prompts of the discovery split; of answers of several tokens, the first of each."""
+    """The prompts of the discovery split, with only the first token of each answer."""
     from tinyablation.corpora.tokenisation import Prompt
     from tinyablation.interventions.batteries import battery
     from tinyablation.measurement.plan import measurement_of
@@ -305,12 +305,12 @@ def most_in_population(
 ) -> int:
     """The exact upper bound on how many of a population have what `found` of a sample have.
 
-    The sample was drawn without replacement. The largest number D with P(as few as found | D) above
+    The sample was drawn without replacement. The bound is the largest D with P(at most found | D) >
     1 - confidence under the hypergeometric distribution: the one-sided interval of Clopper and
-    Pearson (1934) for a finite population, which it becomes for a large one. It is too small with
-    probability 1 - confidence at most. Without a sample it is the population.
+    Pearson (1934) for a finite population. It is too small with probability at most
+    1 - confidence. Without a sample it is the population.
 
-    Raises StatisticsError for counts that cannot be.
+    Raises StatisticsError for impossible counts.
     """
     from scipy import stats  # .5 s to import, and claims are collected without it
 
@@ -319,7 +319,7 @@ def most_in_population(
             f"{found} found in a sample of {sample} out of {population}: these cannot be counts"
         )
     if not 0 < confidence < 1:
-        raise StatisticsError(f"confidence is {confidence}; it lies between 0 and 1")
+        raise StatisticsError(f"confidence is {confidence}; it must lie between 0 and 1")
     if not sample:
         return population
     possible = np.arange(found, population - (sample - found) + 1)

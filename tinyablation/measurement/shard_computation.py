@@ -1,4 +1,4 @@
-"""What fills the shards of one run: prompts, donors and positions, handed to the engine."""
+"""Computes the shards of one run: prompts, donors and positions for the engine."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Measurement:
-    """Computes the shards of one run; prompts are tokenised when the first shard is asked for."""
+    """Computes the shards of one run; prompts are tokenised when the first shard is requested."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class Measurement:
         protocol: str,
         directions: Callable[[], Mapping[str, "Tensor"]] | None = None,
     ) -> None:
-        """chosen: the examples that are measured; pool: those that means and donors are taken from
-        (a sample may hold no second prompt of some length); run: the name of what is measured;
-        place: the corpus, in messages.
+        """chosen: the examples that are measured; pool: those that means and donors come from (a
+        sample may have no second prompt of some length); run: the run's name; place: the corpus's
+        name in messages.
         """
         self.held = held
         self.battery = wanted
@@ -62,7 +62,7 @@ class Measurement:
 
     @cached_property
     def has_spans(self) -> bool:
-        """Whether some answer is more than one token; then all are measured as spans."""
+        """Whether some answer has more than one token; then all are measured as spans."""
         from tinyablation.corpora.answers import is_multi_token
 
         return is_multi_token(self.held.model.tokenizer, self.pool, self.battery.side)
@@ -78,17 +78,17 @@ class Measurement:
 
     @cached_property
     def others(self) -> "Sequence[Prompt | Span] | None":
-        """The lending side of the whole pool, where the battery patches from it."""
+        """The donor side of the whole pool; None if the battery does not patch from it."""
         return self._encode(self.battery.donor) if self.battery.donor else None
 
     @cached_property
     def pairs(self) -> "Sequence[Prompt | Span] | None":
-        """The other prompt of each pair, where the battery patches from it."""
+        """The other prompt of each pair; None if the battery does not patch from it."""
         return None if self.others is None else self._of_examples(self.others)
 
     @cached_property
     def subjects(self) -> list[tuple[int, ...]] | None:
-        """Where the two prompts of each pair differ: the subject of a fact, the object judged."""
+        """The positions where the prompts of each pair differ: the fact's subject, the object."""
         if self.pairs is None:
             return None
         return [
@@ -101,8 +101,11 @@ class Measurement:
         return self._directions() if self._directions else None
 
     def __call__(self, shard: Shard) -> "pandas.DataFrame":
-        """The rows of a shard. Unavailable, before anything is measured, where the CPU cannot hold
-        the model in float32, so that the run could not be verified in the end."""
+        """The rows of a shard.
+
+        Raises Unavailable, before anything is measured, if the CPU cannot hold the model in
+        float32, because the run could then not be verified.
+        """
         if not self.held.is_trusted:
             self.require_reference()
         table = self.measure(shard.interventions, list(range(len(self.prompts))))
@@ -142,7 +145,7 @@ class Measurement:
         )
 
     def _of_examples(self, every: "Sequence[Prompt | Span]") -> "Sequence[Prompt | Span]":
-        """The measured examples' own, out of one for each of the pool."""
+        """The entries of the measured examples, selected from those of the pool."""
         place = {id(example): index for index, example in enumerate(self.pool)}
         return [every[place[id(example)]] for example in self.examples]
 
@@ -160,14 +163,14 @@ class Measurement:
         return encode_spans(model.tokenizer, self.pool, model.bos_id, side)
 
     def comparable_rows(self) -> list[int]:
-        """The examples whose answers differ in their first token, which is what LD is read from."""
+        """The examples whose answers differ in their first token, which determines LD."""
         if not self.has_spans:
             return list(range(len(self.prompts)))
         spans: Any = self.prompts
         return [row for row, span in enumerate(spans) if span.target[0] != span.foil[0]]
 
     def cases(self, rows: Sequence[int], borrowing: Collection[str]) -> "list[Case]":
-        """These examples, each with the ids of its donors; drawn ones are those of the engine.
+        """These examples, each with the ids of its donors, which are drawn as by the engine.
 
         borrowing: the interventions' ActivationSource.donor.
         """

@@ -1,11 +1,11 @@
-"""Whether a condition says anything about a model: it must know the answers, by no shortcut.
+"""Validity: whether the model knows the answers of a condition without a shortcut.
 
-All functions read tables of the unhooked model and return verdicts. Where a condition has families
-of prompts, each is judged by itself: a family that fails is left out, the condition is blocked
-only if none remains, and what is merely inconclusive counts, with a caveat.
+All functions read tables of the unhooked model and return verdicts. If a condition has families of
+prompts, each is judged separately: a family that fails is left out, the condition is blocked only
+if none remains, and an inconclusive family counts, with a caveat.
 
-D = (LD clean - LD corrupt) / 2 is what the content of a prompt moves. A preference for a word, for
-a label or for a position adds the same to both sides, and cancels.
+D = (LD clean - LD corrupt) / 2 is the effect of a prompt's content. A preference for a word, label
+or position adds the same to both sides and cancels.
 """
 
 from collections.abc import Sequence
@@ -33,17 +33,17 @@ from tinyablation.verdicts.verdicts import (
 if TYPE_CHECKING:
     import pandas
 
-# The share of prompts in which LD clean must exceed LD corrupt. Chance is one half. A bias for a
-# label or for a position alone comes to one half too, since the mirrored prompt swaps the answers.
+# The share of prompts in which LD clean must exceed LD corrupt. Chance is one half, and a bias for
+# a label or position alone gives one half too, because the mirrored prompt swaps the answers.
 APART = 0.9
-# The share of clean prompts in which the model must prefer the target, for V.1; it gates nothing.
+# The share of clean prompts in which the model must prefer the target, for V.1; not a gate.
 COMPETENCE_FLOOR = 0.9
 
 ALL = "all"  # the cell of conditions that have no truth x operator cells
 
 
 class CellCompetence(NamedTuple):
-    """How one kind of example is answered, without any intervention."""
+    """How the unhooked model answers one kind of example."""
 
     n: int
     accuracy: float  # share with LD > 0
@@ -56,7 +56,8 @@ class CellCompetence(NamedTuple):
 def competence(clean: "pandas.DataFrame") -> dict[str, CellCompetence]:
     """By family and truth x operator cell (or "all"): accuracy, LD and behaviour on clean prompts.
 
-    A cell of a family is called "family: cell"."""
+    The key of a cell of a family is "family: cell".
+    """
     found = {}
     for name, rows in clean.groupby(_cells(clean)):
         found[str(name)] = CellCompetence(
@@ -81,13 +82,13 @@ class Tables(NamedTuple):
 
     clean: "pandas.DataFrame"
     corrupt: "pandas.DataFrame"
-    null: "pandas.DataFrame | None"  # None where the corpus has no null prompts
-    noise: float = 0.0  # numerical, in LD, in logits
-    runs: tuple[str, ...] = ()  # the names of the directories they come from
+    null: "pandas.DataFrame | None"  # None if the corpus has no null prompts
+    noise: float = 0.0  # numerical noise of LD, in logits
+    runs: tuple[str, ...] = ()  # names of the run directories they come from
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The families of its prompts, sorted; ("",) where the condition has none."""
+        """The families of its prompts, sorted; ("",) if the condition has none."""
         return tuple(sorted(set(self.clean["template_id"].map(family_of))))
 
     def of(self, *families: str) -> "Tables":
@@ -98,8 +99,10 @@ class Tables(NamedTuple):
 
 
 def mirrored(clean: "pandas.DataFrame", mirrors: Sequence[int]) -> "pandas.DataFrame":
-    """The corrupt rows of a clean table in which every corrupt prompt is measured: as the clean one
-    of the row's mirror (their places are given), whose target is the row's foil.
+    """The corrupt rows, taken from a clean table in which every corrupt prompt is measured.
+
+    Each is the clean row of the example's mirror, whose target is the example's foil; mirrors: the
+    position of each row's mirror.
     """
     corrupt = clean.iloc[list(mirrors)].reset_index(drop=True)
     corrupt["logit_diff"] = -corrupt["logit_diff"]
@@ -112,10 +115,10 @@ def blocks(validity: Verdict | None) -> bool:
 
 
 def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
-    """LD clean > LD corrupt in at least APART of the prompts.
+    """The verdict on "LD clean > LD corrupt in at least APART of the prompts".
 
-    supported: the interval of the share over clusters lies above; refuted: below; else
-    inconclusive. A difference within the numerical noise tells nothing apart.
+    supported: the interval of the share over clusters lies above APART; refuted: below; else
+    inconclusive. A difference within the numerical noise does not count as larger.
     """
     difference = tables.clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()
     share = _share(difference > tables.noise, _clusters(tables.clean), seed, f"told apart {what}")
@@ -125,11 +128,11 @@ def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
 
 
 def follows_answers(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
-    """D > 0 whichever of the two answers is the target, and wherever it stands in the prompt.
+    """The verdict on "D > 0 whichever answer is the target, and wherever it is in the prompt".
 
-    Examples are grouped by whether the target sorts before the foil (for labels that is one group a
-    label) and by cell, which says the position where both answers stand in the prompt. A model that
-    merely prefers one label or one position has D > 0 in one group and D < 0 in the other.
+    Examples are grouped by whether the target sorts before the foil (for labels: one group per
+    label) and by cell, which gives the position if both answers occur in the prompt. A model that
+    merely prefers one label or position has D > 0 in one group and D < 0 in the other.
     """
     clean = tables.clean
     d = (clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()) / 2
@@ -154,7 +157,7 @@ def follows_answers(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict
 
 
 def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
-    """By family: whether its clean and corrupt prompts are told apart, by no bias.
+    """By family: whether the model distinguishes clean from corrupt prompts, and not by a bias.
 
     details of each: prompts, clusters, accuracy, told apart, and the mean LD of both sides.
     """
@@ -187,23 +190,23 @@ def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
 
 
 def counting(families: dict[str, Verdict]) -> tuple[str, ...]:
-    """The families that count: those which are not shown to fail."""
+    """The families that count: those not shown to fail."""
     return tuple(name for name, verdict in families.items() if not blocks(verdict))
 
 
 def condition_validity(tables: Tables, *, seed: int = 0) -> Verdict:
     """Whether the condition counts for the model: some family of it must (see family_validity).
 
-    supported: one is valid; inconclusive: none is, and one may be, so that its claims are judged
-    with a caveat; refuted: each is shown to fail. The figures are those of the families that count
-    together, of all where none does. details: by family, and the caveats.
+    supported: at least one is valid; inconclusive: none is, but one may be, so claims are judged
+    with a caveat; refuted: each is shown to fail. The figures are those of all families that count,
+    pooled, or of all families if none does. details: by family, and the caveats.
     """
     families = family_validity(tables, seed=seed)
     return combined(families, tables, seed=seed)
 
 
 def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> Verdict:
-    """The validity of a condition, from that of its families."""
+    """The validity of a condition, combined from that of its families."""
     kept = counting(families)
     pooled = told_apart(tables.of(*(kept or families)), seed=seed)
     named = {name: name or "its prompts" for name in families}
@@ -240,10 +243,10 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
 
 
 def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLOOR) -> Verdict:
-    """The model prefers the target in at least `floor` of the clean prompts of each family.
+    """The verdict on "the model prefers the target in `floor` of each family's clean prompts".
 
     supported: the interval of each family's share over clusters lies above the floor; refuted: that
-    of some family below it; else inconclusive. The figures are those of the worst family.
+    of some family lies below it; else inconclusive. The figures are those of the worst family.
     """
     found = {}
     for name in tables.families:
@@ -268,8 +271,10 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
 
 
 def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
-    """LD clean > LD null > LD corrupt on the mean: content moves LD both ways from what a prompt
-    about nothing prefers, so that no preference of that kind decides.
+    """The verdict on "mean LD clean > LD null > LD corrupt".
+
+    Content then moves LD both ways from the preference on null prompts, so that this preference
+    alone does not decide.
     """
     if tables.null is None or tables.null.empty:
         return blocked("the corpus has no null prompts")
@@ -294,10 +299,10 @@ def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
 
 
 def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
-    """The mean with its interval; values that are all the same have that value alone."""
+    """The mean with its interval, which has zero width if all values are equal."""
     data = np.asarray(values, dtype=float)
     if len(set(clusters)) < 2:
-        # One cluster says nothing about another: any mean of the range seen is possible.
+        # One cluster says nothing about others: any mean in the observed range is possible.
         mean = float(data.mean())
         return Estimate(mean, float(data.min()), float(data.max()), len(data), 1)
     try:
@@ -307,7 +312,7 @@ def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: st
 
 
 def _share(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
-    """A share with its interval, which knows no bounds: a share has them."""
+    """A share with its interval, clipped to [0, 1]."""
     share = _interval(np.asarray(values, dtype=float), clusters, seed, purpose)
     return share._replace(low=max(0.0, share.low), high=min(1.0, share.high))
 

@@ -1,7 +1,7 @@
-"""Whether a run's figures are right: a sample of them is measured again, and compared.
+"""Verification of a run: a sample of its figures is remeasured and compared.
 
-In other batches and each prompt alone; what was measured on an accelerator or in less than float32,
-on the CPU in float32 too; and a few changes without the engine (agreement.py).
+In other batches and each prompt alone; figures from an accelerator or below float32 also on the CPU
+in float32; and a few changes without the engine (agreement.py).
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from tinyablation.measurement.shard_computation import Measurement
 
-# The verified sample. In float32 on the CPU some dozens of figures show the grain of the sums; a
-# device and dtype that are to be trusted by it get four times as many.
+# The verified sample. In float32 on the CPU some dozens of figures show the rounding of sums; other
+# devices and dtypes get four times as many.
 GRAIN_SAMPLE = (4, 4)  # examples, interventions
 TRUST_SAMPLE = (8, 8)
-# Examples of one length measured together: eight times the rows of a prompt alone, in halves too,
-# at a fourth of what a prompt alone of each length costs (passes over few rows take alike).
+# Examples of one length measured together, and in halves: eight times the rows of a single prompt,
+# at a quarter of the cost of single prompts of each length (passes over few rows cost the same).
 BATCH = 16
 VERIFIED_METRICS = ("logit_diff", "target_probability", "kl", "entropy")
 
@@ -35,31 +35,30 @@ VERIFIED_METRICS = ("logit_diff", "target_probability", "kl", "entropy")
 def verify(
     measured: "Measurement", shards: Sequence[Shard], table: "pandas.DataFrame"
 ) -> dict[str, Any]:
-    """verify.json: a sample of the run's table against the same measured again.
+    """verify.json: a sample of the run's table compared with a remeasurement.
 
-    Each prompt of the sample is measured alone: on the same device, and, where that is not the
-    CPU in float32, on that, too, with the same engine, interventions, donors and directions
-    (means over prompts are made there, too). The sample: examples of all lengths, the shortest
-    and the longest among them, and interventions at equal distances in the battery's order,
-    which is by layer, the first and the last among them. Beside it a batch, for the engine
-    computes prompts of one length together: examples of the commonest length, under the same
-    interventions, measured twice, and half of them once.
+    Each prompt of the sample is measured alone: on the same device and, if that is not the CPU in
+    float32, also there, with the same engine, interventions, donors and directions (means over
+    prompts are computed there too). The sample: examples of all lengths, including the shortest and
+    the longest, and interventions at equal distances in the battery's order, which is by layer,
+    including the first and the last. In addition a batch, because the engine computes prompts of
+    one length together: examples of the commonest length, under the same interventions, measured
+    twice, and half of them once.
 
     By metric: main (the run's, mean over the sample), verify (of each prompt alone, on the CPU
     in float32), abs_diff (between the two), largest (between any two figures) and noise, the
     largest of: repeat (between the same batch twice), shape (between the run's batches and the
     batch, half of it, or a prompt alone) and reference (between the run and the CPU in float32;
-    null where it is that itself). These three are between changes against the unhooked
-    model; between figures where nothing but that was measured. noise_floor is the noise of LD,
-    in logits: by arithmetic it is 0, and what differs is rounding, so that an effect which is
-    not larger cannot be told from it. It is the largest of some dozens of single figures:
-    neither a bound on the worst of all, nor the error of a mean over many examples, which is
-    smaller as far as rounding is independent between them.
+    null if that is the run's own). These three compare changes relative to the unhooked model, or
+    figures if only that was measured. noise_floor is the noise of LD, in logits: without rounding
+    it would be 0, so an effect that is not larger is indistinguishable from rounding. It is the
+    largest of some dozens of single figures: neither a bound on the worst of all, nor the error of
+    a mean over many examples, which is smaller if rounding errors are independent.
 
     backends, backends_not_made: see agreement.agreement.
 
-    Raises NotVerified where a figure is further off than its tolerance, Unavailable where the
-    CPU cannot hold the model in float32.
+    Raises NotVerified if a figure exceeds its tolerance, Unavailable if the CPU cannot hold the
+    model in float32.
     """
     import numpy as np
 
@@ -123,7 +122,7 @@ def verify(
 
 
 def _of_one_length(measured: "Measurement", most: int) -> list[int]:
-    """At most so many examples of the commonest token length, at equal distances."""
+    """At most `most` examples of the commonest token length, at equal distances."""
     by_length: dict[int, list[int]] = {}
     for row, prompt in enumerate(measured.prompts):
         by_length.setdefault(len(prompt.ids), []).append(row)
@@ -134,7 +133,7 @@ def _of_one_length(measured: "Measurement", most: int) -> list[int]:
 def _sampled(
     measured: "Measurement", interventions: Sequence[Intervention], batches: Sequence[Sequence[int]]
 ) -> "dict[str, NDArray[np.float64]]":
-    """By verified metric, [interventions + 1, examples]: these examples, batch by batch."""
+    """By verified metric, [interventions + 1, examples]: these examples, measured in batches."""
     import numpy as np
 
     tables = [measured.measure(interventions, batch) for batch in batches]
@@ -158,7 +157,7 @@ def _require(
     main: "np.ndarray[Any, Any]",
     check: "np.ndarray[Any, Any]",
 ) -> None:
-    """NotVerified unless main and check [intervention, example] agree within the tolerance."""
+    """Raise NotVerified unless main and check [intervention, example] agree within tolerance."""
     import numpy as np
 
     held = measured.held
@@ -178,7 +177,7 @@ def _require(
 
 
 def _stands_alone(intervention: Intervention) -> bool:
-    """Whether it can be measured on one prompt: no donor from among the other examples."""
+    """Whether it can be measured on one prompt alone, without a donor among other examples."""
     return (
         getattr(intervention, "method", "") != "resample"
         and getattr(intervention, "donor", "") != "other"
@@ -186,7 +185,7 @@ def _stands_alone(intervention: Intervention) -> bool:
 
 
 def _spread(n: int, most: int) -> list[int]:
-    """At most so many of the first n numbers, at equal distances, the first and last among them."""
+    """At most `most` of the numbers 0..n-1, at equal distances, including the first and last."""
     import numpy as np
 
     return sorted({int(index) for index in np.linspace(0, n - 1, most).round()}) if n else []

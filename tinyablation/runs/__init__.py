@@ -1,1 +1,1 @@
-"""The store of what was measured: addresses, shards, locks, artefacts."""
+"""The store of measurements: addresses, shards, locks, artefacts."""

@@ -1,4 +1,4 @@
-"""The run over several conditions: matrices of head and layer impact, from the single runs."""
+"""The parent run of several conditions: matrices of head and layer impact from the single runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def ordered(conditions: Iterable[str]) -> list[str]:
-    """The study's order, then any others by name."""
+    """The conditions in the study's order, then any others by name."""
     found = set(conditions)
     return [name for name in CONDITIONS if name in found] + sorted(found - {*CONDITIONS})
 
@@ -46,9 +46,9 @@ def ordered(conditions: Iterable[str]) -> list[str]:
 def write_cross_condition(store: RunStore, runs: Mapping[str, Run]) -> Path:
     """Write, or find, the parent run of complete single-condition runs; return its directory.
 
-    It is made of the children's head and layer impact tables only, so it is written again when a
-    file of it is missing or a child has been measured anew. A file of it that was EDITED raises
-    RunError, as do children that differ in more than condition, corpus and split.
+    It is made only from the children's head and layer impact tables, so it is rewritten if one of
+    its files is missing or a child was measured again. Raises RunError if one of its files was
+    EDITED, or if children differ in more than condition, corpus and split.
     """
     name = parent_name({condition: run.config for condition, run in runs.items()})
     folder = Path(store.root) / name
@@ -57,7 +57,7 @@ def write_cross_condition(store: RunStore, runs: Mapping[str, Run]) -> Path:
         if (folder / MANIFEST).exists():
             if stands(folder, config):
                 return folder
-            _LOG.warning("%s: written again from its single runs", name)
+            _LOG.warning("%s: rewritten from its single runs", name)
             (folder / MANIFEST).unlink()
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
@@ -86,11 +86,11 @@ def _config(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 
 def stands(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether a parent run is whole and of this config; an edited file raises RunError."""
+    """Whether a parent run is complete and has this config; an edited file raises RunError."""
     files = read_json(folder / MANIFEST).get("files", {})
     if not all((folder / name).is_file() for name in files):
         return False
-    check_manifest(folder)  # an edited file is refused, not written over
+    check_manifest(folder)  # an edited file is an error and not overwritten
     return read_json(folder / CONFIG) == config
 
 

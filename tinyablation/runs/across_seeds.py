@@ -1,4 +1,4 @@
-"""One measurement under several seeds: what the seed draws, and how far figures depend on it.
+"""One measurement under several seeds: how far its figures depend on the seed's draws.
 
 <root>/<model>-<battery>-<condition>-seeds_<hash>/
     config.json  metrics/{summary.json,head_impact.parquet}  manifest.json (last)
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from tinyablation.runs.store import Run, RunStore
 
 _LOG = logging.getLogger(__name__)
-_CHILD_FILES = (SUMMARY, HEAD_IMPACT)  # what the parent is made of
+_CHILD_FILES = (SUMMARY, HEAD_IMPACT)  # the files that the parent is made from
 
 
 def seed_summary(
     values_by_seed: Mapping[int, float], *, what: str = "the figure", confidence: float = 0.95
 ) -> dict[str, Any]:
-    """A figure measured once a seed: {mean, ci95: [low, high] or null, values, seeds}.
+    """A figure measured once per seed: {mean, ci95: [low, high] or null, values, seeds}.
 
     ci95 is Student's t on n_seeds - 1 (values of different seeds are independent draws); with one
     seed it is null, and a note says why. Seeds are in ascending order. `what` begins messages.
 
-    Raises StatisticsError for no seeds or a figure that is not finite, DegenerateInterval when
-    all seeds give the same value: the seed then drew nothing that the figure depends on, and a
-    zero-width interval would pass that off as certainty.
+    Raises StatisticsError for no seeds or a figure that is not finite, and DegenerateInterval if
+    all seeds give the same value: the figure then does not depend on what the seed draws, and a
+    zero-width interval would look like certainty.
     """
     import numpy as np
     from scipy import stats
@@ -83,14 +83,14 @@ def seed_summary(
 
 
 def draw_clusters(clusters: Sequence[object], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows to measure under this seed: those of a random share of the clusters.
+    """The rows to measure under this seed: those of a random share of the clusters.
 
-    clusters [n_examples] (labels: str or int). Returns [n_examples] of bool. round(share * k) of
-    the k distinct clusters are drawn without replacement, and kept whole. The draw depends on the
+    clusters [n_examples] (labels: str or int). Returns a bool array [n_examples]. round(share * k)
+    of the k distinct clusters are drawn without replacement, as wholes. The draw depends on the
     labels and the seed, not on the order of the rows.
 
-    Raises StatisticsError for a share that leaves fewer than two clusters or leaves none out (the
-    seed would draw nothing), and for a missing label.
+    Raises StatisticsError for a share that keeps fewer than two clusters or all of them, and for a
+    missing label.
     """
     import numpy as np
 
@@ -111,12 +111,13 @@ def draw_clusters(clusters: Sequence[object], share: float, seed: int) -> NDArra
 def summarise_runs(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> dict[str, Any]:
     """summary.json over seeds: the baseline's figures over all examples, and by split.
 
-    metrics: some of artefacts.SUMMARY_METRICS; None: all. Each figure is seed_summary's document
-    with its unit. `values` are the runs' means, seeds ascending, as are `runs`, `n` and
+    metrics: some of derived.SUMMARY_METRICS; None: all. Each figure is seed_summary's document with
+    its unit. `values` are the runs' means in ascending order of seeds, as are `runs`, `n` and
     `n_clusters`.
 
-    Raises RunError for runs that differ in anything but the seed, for a seed given twice, for a
-    metric that there is not; DegenerateInterval, naming it, for a metric that no seed moves.
+    Raises RunError for runs that differ in anything but the seed, for a duplicate seed and for an
+    unknown metric; DegenerateInterval, which names it, for a metric with the same value under all
+    seeds.
     """
     ordered = _by_seed(runs)
     wanted = _metrics(metrics)
@@ -149,7 +150,7 @@ def summarise_runs(runs: Sequence[Run], metrics: Sequence[str] | None = None) ->
 
 
 def head_impact_over_seeds(runs: Sequence[Run]) -> pd.DataFrame:
-    """The head impact of all runs, seeds ascending: HEAD_IMPACT_COLUMNS, with run_id and seed."""
+    """The head impact of all runs by ascending seed: HEAD_IMPACT_COLUMNS, with run_id and seed."""
     import pandas as pd
 
     parts = [run.head_impact() for run in _by_seed(runs).values()]
@@ -172,11 +173,11 @@ def seeds_name(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> str
 
 
 def write_seeds(store: RunStore, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> Path:
-    """Write, or find, the parent run of complete runs that differ in their seed; its directory.
+    """Write, or find, the parent run of complete runs that differ only in their seed.
 
-    It is made of the children's files only, so it is written again when a file of it is missing or
-    a child has been measured anew. A file of it that was EDITED raises RunError; so does anything
-    that summarise_runs refuses, before a file is written.
+    Returns its directory. It is made only from the children's files, so it is rewritten if one of
+    its files is missing or a child was measured again. Raises RunError if one of its files was
+    EDITED, and as summarise_runs does, before any file is written.
     """
     name = seeds_name(runs, metrics)
     folder = Path(store.root) / name
@@ -187,7 +188,7 @@ def write_seeds(store: RunStore, runs: Sequence[Run], metrics: Sequence[str] | N
         summary = summarise_runs(runs, metrics)
         impact = head_impact_over_seeds(runs)
         if (folder / MANIFEST).exists():
-            _LOG.warning("%s: written again from its single runs", name)
+            _LOG.warning("%s: rewritten from its single runs", name)
             (folder / MANIFEST).unlink()
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
@@ -223,7 +224,7 @@ def _metrics(metrics: Sequence[str] | None) -> list[str]:
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:
-    """The runs by ascending seed, after checking that nothing else tells them apart."""
+    """The runs by ascending seed, after checking that they differ in nothing else."""
     if not runs:
         raise RunError("no run given: there are no seeds to summarise")
     first = runs[0].config.model_dump(exclude={"seed"})
@@ -234,7 +235,7 @@ def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:
         if differing:
             raise RunError(
                 f"run {run.name} differs from {runs[0].name} in {', '.join(differing)}; only runs "
-                "that differ in nothing but the seed are summarised over seeds"
+                "that differ only in the seed can be summarised over seeds"
             )
         if run.config.seed in found:
             raise RunError(f"seed {run.config.seed} is given twice ({run.name}); give it once")

@@ -1,8 +1,8 @@
 """The address of a measurement: everything its figures depend on, and nothing else.
 
 No path, host, time or worker is part of it, so the same measurement has the same address on every
-machine, and two measurements that could differ never share one (a table is never overwritten by a
-later run on another device).
+machine. Two measurements that could differ never share an address (a later run on another device
+never overwrites a table).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tinyablation.errors import RunError
 from tinyablation.files.hashes import HASH_DIGITS, digest
 
-# Names become folder names; hashes are tokens. Neither may hold a separator, so no path can enter.
+# Names become folder names; hashes are tokens. Neither may contain a path separator.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Token = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z:._+-]*$", max_length=200)]
 
 
-# The engine whose figures a run holds: raise it whenever a figure could change.
+# The version of the engine that computed a run: increment it whenever a figure could change.
 ENGINE_VERSION = "4"
 
 
@@ -28,15 +28,15 @@ ALL_SPLITS = "all"
 
 
 class RunConfig(BaseModel):
-    """What one run depends on: one model, one battery, one condition, one seed.
+    """Everything one run depends on: one model, one battery, one condition, one seed.
 
-    `device` is the kind ("cuda", not "cuda:1"); `dtype` is the model's, without "torch.".
-    `config_hash` is that of what config.json computes: the same weights under another epsilon or
-    rotary base are another model. `bos` says whether a beginning-of-sequence token stands before
-    every prompt; `share` is that of the fact clusters that the seed draws from each split, `split`
-    the one that is measured ("all": both), `per_cluster` the most examples of a cluster (0: all of
-    them). `selection` names the examples that count for the model, where that was decided
-    (known_facts.py); where it was not, the field is no part of the address.
+    `device`: the kind ("cuda", not "cuda:1"); `dtype`: the model's, without "torch.".
+    `config_hash`: of the fields of config.json that affect the computation, because the same
+    weights with another epsilon or rotary base are another model. `bos`: whether every prompt
+    begins with a BOS token; `share`: the share of fact clusters that the seed draws from each
+    split; `split`: the one that is measured ("all": both); `per_cluster`: the most examples of a
+    cluster (0: all). `selection`: names the examples that count for the model (known_facts.py); if
+    none were selected, the field is not part of the address.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class RunConfig(BaseModel):
     @field_validator("device", mode="before")
     @classmethod
     def _kind_of_device(cls, value: Any) -> Any:
-        # Which of several equal accelerators computed a table is not part of its address.
+        # The address does not say which of several equal accelerators computed a table.
         return str(value).split(":", maxsplit=1)[0]
 
     @field_validator("dtype", mode="before")
@@ -86,8 +86,8 @@ class RunConfig(BaseModel):
 def parent_name(children: Mapping[str, RunConfig]) -> str:
     """The directory name of the run over several conditions: `<model>-<battery>_<hash>`.
 
-    The hash covers condition -> child hash, in no particular order. Children that differ in
-    anything but condition, corpus and split raise RunError: their heads are not comparable.
+    The hash covers condition -> child hash, independent of order. Raises RunError if children
+    differ in anything but condition, corpus and split, because their heads are not comparable.
     """
     if not children:
         raise RunError("no single-condition run given: nothing to combine")

@@ -1,4 +1,4 @@
-"""What is derived from a run's table: summary, head impact, provenance, profile.
+"""Documents and tables derived from a run: summary, head impact, provenance, profile.
 
 Every function returns plain values or a DataFrame; nothing here writes a file.
 """
@@ -43,10 +43,10 @@ SUMMARY_METRICS: dict[str, tuple[str, str]] = {
 
 
 class Circumstances(NamedTuple):
-    """What a measurement was computed with, beside what its address says: plain values only.
+    """What a measurement was computed with, apart from its address: plain values only.
 
-    devices: as devices.describe_device has them; provenance, profile: what joins the file of that
-    name. Asked for when something was computed, since the next attempt may be on another machine.
+    devices: as devices.describe_device returns them; provenance, profile: added to the file of that
+    name. Collected when something was computed, because the next attempt may use another machine.
     """
 
     devices: tuple[Mapping[str, Any], ...] = ()
@@ -58,7 +58,7 @@ NOTHING_MORE = Circumstances()
 
 
 def utc_now() -> str:
-    """The time, UTC, ISO 8601, to the second."""
+    """The current time: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -72,8 +72,8 @@ def summarise(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     """summary.json of a run: the baseline's figures over all examples, and by split.
 
     Each figure is {mean, ci95: [low, high] or null, values, unit}; `values` holds one value per
-    seed, so one here. The interval is over fact clusters, not over seeds; where it cannot be
-    formed (identical values, too few clusters) ci95 is null and a note says why.
+    seed, so one here. The interval is over fact clusters, not over seeds; if it cannot be formed
+    (identical values, too few clusters), ci95 is null and a note says why.
     """
     baseline = table[table["intervention"] == BASELINE]
     summary: dict[str, Any] = _figures(baseline, seed, ALL)
@@ -109,7 +109,7 @@ def _figures(baseline: pd.DataFrame, seed: int, split: str) -> dict[str, Any]:
             "unit": unit,
         }
         try:
-            # A generator of its own per figure: adding a figure moves no other interval.
+            # A separate generator per figure: adding a figure changes no other interval.
             rng = generator(seed, f"summary:{split}:{name}")
             estimate = cluster_interval(sample, clusters, rng)
             figure["ci95"] = [float(estimate.low), float(estimate.high)]
@@ -125,7 +125,7 @@ def head_impact(table: pd.DataFrame, run_id: str, seed: int) -> pd.DataFrame:
     """Mean effect of every single-head intervention: columns HEAD_IMPACT_COLUMNS, long form.
 
     Each row of the table is compared with the baseline row of the SAME example, so an intervention
-    that changes nothing flips nothing. Empty, with the same columns, if no single head was touched.
+    that changes nothing flips nothing. Empty, with the same columns, if no single head was changed.
     """
     rows = table[(table["granularity"] == "head") & (table["head"] >= 0)]
     keys = ("method", "scale", "layer", "head", "positions", "donor")
@@ -136,7 +136,7 @@ def layer_impact(table: pd.DataFrame, run_id: str, seed: int) -> pd.DataFrame:
     """Mean effect of every intervention on a layer as a whole: LAYER_IMPACT_COLUMNS, long form.
 
     Patched residual streams and MLPs, paths into a layer, and steering; compared with the baseline
-    row of the same example, as in head_impact. Empty where the run has none.
+    row of the same example, as in head_impact. Empty if the run has none.
     """
     rows = table[table["granularity"].isin(("residual", "mlp", "path", "steer"))]
     keys = (
@@ -210,8 +210,8 @@ def provenance(
 ) -> dict[str, Any]:
     """provenance.json: what the figures were computed with, from and when (UTC).
 
-    circumstances: of this attempt; devices: those of all attempts, where there were several (the
-    address holds their kind, not which of a kind). Each is listed once.
+    circumstances: of this attempt; devices: those of all attempts, which may differ (the address
+    only has their kind). Each is listed once.
     """
     return {
         "run": config.name,

@@ -1,8 +1,8 @@
-"""Fills an incomplete run, shard by shard, beside other processes that fill it, too.
+"""Fills an incomplete run, shard by shard, together with other processes that fill it too.
 
-A shard is computed by whoever has its claim. It is durable before the claim goes, and who gets a
-claim looks first whether the shard is there: so none is computed twice by processes that see each
-other, and one whose process died is there for the next.
+The process that holds a shard's claim computes it. The shard is durable before the claim is
+released, and a process that gets a claim first checks whether the shard exists. So cooperating
+processes compute no shard twice, and the shard of a process that died is free for the next one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tinyablation.interventions.batteries import Shard
 
-# How often one who waits looks again, in seconds; a shard takes seconds to minutes.
+# Polling interval of a waiting process, in seconds; a shard takes seconds to minutes.
 POLL_SECONDS = 0.2
 
 
@@ -33,12 +33,13 @@ def fill(
     *,
     progress: bool = False,
 ) -> list[str]:
-    """Have all of `shards`, some of the plan's, computed; the keys of those computed here.
+    """Compute all of `shards`, some of the plan's; return the keys of those computed here.
 
-    What nobody computes is computed here, one shard after another. Once others compute all that is
-    left, `locks.before_waiting` is called and they are waited for; the shard of one that dies is
-    taken over. Returns early where the run is complete meanwhile. Raises RunError when one shard
-    is not had for longer than the locks' timeout, and what `compute` and ShardFolder.add raise.
+    Unclaimed shards are computed here, one after another. Once other processes compute all that
+    are left, `locks.before_waiting` is called, and this process waits for them; it takes over the
+    shard of a process that dies. Returns early if the run becomes complete meanwhile. Raises
+    RunError if a shard stays unavailable for longer than the locks' timeout, and whatever `compute`
+    and ShardFolder.add raise.
     """
     from tqdm import tqdm
 
@@ -54,7 +55,7 @@ def fill(
                 with locks.claim(shard.key) as claimed:
                     if not claimed:
                         continue
-                    # The shard before the manifest: shards go only once that is there.
+                    # Check the shard before the manifest: shards are removed only after it exists.
                     if not work.recover_one(shard) and not work.is_complete:
                         _compute(work, locks, shard, compute, circumstances)
                         own.append(shard.key)

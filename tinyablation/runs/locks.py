@@ -1,11 +1,11 @@
-"""Locks between processes: the system frees one when its holder dies, however it dies.
+"""Locks between processes; the system frees a lock when its holder dies in any way.
 
-<root>/.locks/<run>.lock           who verifies a run and writes its tables, or makes a document
+<root>/.locks/<run>.lock           to verify a run and write its tables, or to make a document
 <root>/.locks/<run>.notes.lock     held for milliseconds, to begin a folder or write its summary
 <root>/.locks/<run>.<shard>.lock   the claim on one shard, held while it is computed
 
-Between machines they hold as far as the store's file system keeps flock between machines (NFS 4,
-Lustre mounted with `flock`).
+They work between machines if the store's file system supports flock between machines (NFS 4, Lustre
+mounted with `flock`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunLocks:
     """The locks of one run in the store at `root`.
 
     timeout: seconds to wait for another process; -1: no limit. before_waiting: called each time
-    before this process begins to wait for another that works on the same run.
+    before this process starts to wait for another one that works on the same run.
     """
 
     root: Path
@@ -40,7 +40,7 @@ class RunLocks:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """Hold the run as a whole, waiting for it if need be; RunError when it is not had."""
+        """Hold the lock of the whole run, waiting if necessary; RunError after the timeout."""
         from filelock import Timeout
 
         lock = self._lock(f"{self.run}.lock")
@@ -59,19 +59,19 @@ class RunLocks:
 
     @contextlib.contextmanager
     def whole_if_free(self) -> Iterator[bool]:
-        """Hold the run as a whole if nobody does; whether it is held."""
+        """Hold the lock of the whole run if it is free; yields whether it is held."""
         with self._attempt(f"{self.run}.lock") as held:
             yield held
 
     @contextlib.contextmanager
     def claim(self, shard: str) -> Iterator[bool]:
-        """Claim a shard if nobody has it; whether it is claimed. Never waits."""
+        """Claim a shard if it is free; yields whether it is claimed. Never waits."""
         with self._attempt(f"{self.run}.{shard}.lock") as held:
             yield held
 
     @contextlib.contextmanager
     def notes(self) -> Iterator[None]:
-        """Hold what processes tell each other about the run; others need milliseconds for it."""
+        """Hold the lock for the notes about the run; other processes hold it for milliseconds."""
         lock = self._lock(f"{self.run}.notes.lock")
         _acquire(lock, -1)
         try:
@@ -80,7 +80,7 @@ class RunLocks:
             lock.release()
 
     def yield_device(self) -> None:
-        """Give up what others may need, before waiting for one of them."""
+        """Release what other processes may need, before waiting for one of them."""
         if self.before_waiting is not None:
             self.before_waiting()
 
@@ -88,14 +88,14 @@ class RunLocks:
         return self.root / LOCKS / f"{self.run}.{shard}.lock"
 
     def refusal(self, path: Path) -> RunError:
-        """What is raised when a lock is not had in time."""
+        """The error to raise if a lock cannot be acquired in time."""
         return RunError(
             f"{path}: held by another process for over {self.timeout} s. Wait for it, or "
-            "end it; the run then continues where it stood."
+            "end it; the run then continues where it stopped."
         )
 
     def forget_claims(self, shards: Iterable[str]) -> None:
-        """Remove the claims' files of a complete run; whoever still looks finds it complete."""
+        """Remove the claim files of a complete run; processes still polling find it complete."""
         for shard in shards:
             with contextlib.suppress(OSError):
                 self.claim_path(shard).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""The finished shards of a run that is not complete yet, and the file that says what is missing.
+"""The finished shards of an incomplete run, and the file that says what is missing.
 
 Each shard is one Parquet file with a sidecar (address, size, sha256, rows), written after it: a
-shard without a valid sidecar was not finished and is computed again. Several processes may fill one
-folder: each shard is written by who has its claim, the summary under the lock for notes (locks.py).
+shard without a valid sidecar is unfinished and is recomputed. Several processes may fill one
+folder: a shard is written by the holder of its claim, the summary under the lock for notes
+(locks.py).
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ PARTIAL_SUMMARY = "partial_summary.json"
 SHARDS = "shards"
 _LOG = logging.getLogger(__name__)
 
-# How far a baseline measured again beside a shard may lie from the run's own baseline, in logits.
-# Exact arithmetic differs by batch shape only: 3.5e-6 in fp32; half precision keeps 11 or 8 bits,
-# so logits of size 10-20 move by .01-.1 (and larger ones by as much more: GPT-2's are around -100).
-# More than this means the model changed between shards.
+# How far a baseline remeasured with a shard may differ from the run's own baseline, in logits.
+# Arithmetic differs only by batch shape: by 3.5e-6 in fp32; half precision keeps 11 or 8 bits, so
+# logits of size 10-20 differ by .01-.1 (and larger ones in proportion: GPT-2's are around -100). A
+# larger difference means that the model changed between shards.
 BASELINE_TOLERANCE = {
     "float64": 1e-6,
     "float32": 1e-4,
     "float16": 0.05,
     "bfloat16": 0.3,
 }
-BASELINE_LOGIT = 20.0  # the size of logits up to which it holds
+BASELINE_LOGIT = 20.0  # the tolerance holds up to this size of logits and scales beyond
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run consists of: shards in order (baseline first) over n examples."""
+    """The content of a run: shards in order (baseline first) over n examples."""
 
     shards: tuple[Shard, ...]
     n_examples: int
@@ -72,7 +73,7 @@ class Plan:
             raise RunError(f"shard keys must differ: {keys}")
         seen: dict[str, str] = {}
         for shard in self.shards:
-            # Anything else would not survive as a file name on every platform.
+            # Other characters are not valid in file names on every platform.
             if not shard.key.replace("-", "").replace("_", "").replace(".", "").isalnum():
                 raise RunError(f"shard key {shard.key!r}: letters, digits, '-', '_', '.' only")
             if shard.key != BASELINE and not shard.interventions:
@@ -80,7 +81,7 @@ class Plan:
             for label in self.labels(shard):
                 if label in seen:
                     raise RunError(
-                        f"{label} stands in shards {seen[label]!r} and {shard.key!r}: equal "
+                        f"{label} is in shards {seen[label]!r} and {shard.key!r}: equal "
                         "interventions are one measurement"
                     )
                 seen[label] = shard.key
@@ -93,14 +94,14 @@ class Plan:
         return [intervention.label for intervention in shard.interventions]
 
     def record(self) -> dict[str, Any]:
-        """What a directory must have been made from to be this plan's."""
+        """The facts recorded in a directory of this plan, which must match to reuse it."""
         return {
             "examples": {"n": self.n_examples, "sha256": self.examples_digest},
             "shards": {shard.key: digest(self.labels(shard)) for shard in self.shards},
         }
 
     def address(self, run: str, shard: Shard) -> str:
-        """What names a shard's rows: its run, its interventions and the examples, as 12 digits."""
+        """12 digits that identify a shard's rows: a hash of run, interventions and examples."""
         covered = {
             "run": run,
             "key": shard.key,
@@ -110,21 +111,21 @@ class Plan:
         return digest(covered)[:HASH_DIGITS]
 
     def require(self, recorded: dict[str, Any], path: Path) -> None:
-        """RunError if the directory was made from other examples or another battery."""
+        """Raise RunError if the directory was made from other examples or another battery."""
         for name, value in self.record().items():
             if recorded.get(name) != value:
                 raise RunError(
-                    f"{path}: field {name!r}: the run was made from other {name} than are asked "
-                    f"for now, under the same address. {remedy(path.parent)}"
+                    f"{path}: field {name!r}: the run was made from other {name} than requested "
+                    f"now, under the same address. {remedy(path.parent)}"
                 )
 
 
 @dataclass
 class ShardFolder:
-    """The shards of one incomplete run in `folder`, as this process knows them.
+    """The shards of one incomplete run in `folder`, as known to this process.
 
-    sidecars: of the shards that it found, or made, and checked. discarded: why a shard that was
-    there could not be trusted, by key.
+    sidecars: of the shards that it found or made, and checked. discarded: by key, why an existing
+    shard could not be trusted.
     """
 
     folder: Path
@@ -141,24 +142,24 @@ class ShardFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether somebody completed the run; its shards are gone then, or are about to go."""
+        """Whether a process completed the run; its shards are then removed."""
         return (self.folder / MANIFEST).exists()
 
     def has(self, shard: Shard) -> bool:
-        """Whether the shard is there and can be trusted; looked at again until it is."""
+        """Whether the shard exists and can be trusted; checked again until it does."""
         if shard.key in self.sidecars:
             return True
-        with contextlib.suppress(RunError):  # somebody may be writing it again just now
+        with contextlib.suppress(RunError):  # another process may be rewriting it now
             sidecar = read_json(self._sidecar(shard.key))
             self._trust(shard, sidecar)
             self.sidecars[shard.key] = sidecar
         return shard.key in self.sidecars
 
     def recover_one(self, shard: Shard) -> bool:
-        """Whether the shard is there and can be trusted. Call only while holding its claim.
+        """Whether the shard exists and can be trusted. Call only while holding its claim.
 
-        One that cannot be trusted (truncated, changed, of another schema) is set aside in
-        `discarded` with the reason and will be computed again: its run was never complete.
+        A shard that cannot be trusted (truncated, changed, of another schema) is listed in
+        `discarded` with the reason and recomputed; this is safe because its run was never complete.
         """
         if self.has(shard):
             return True
@@ -172,11 +173,11 @@ class ShardFolder:
             return False
         self._sidecar(shard.key).unlink(missing_ok=True)
         self.discarded[shard.key] = reason
-        _LOG.warning("%s: shard %s is computed again: %s", self.folder.name, shard.key, reason)
+        _LOG.warning("%s: shard %s is recomputed: %s", self.folder.name, shard.key, reason)
         return False
 
     def recover(self) -> list[str]:
-        """Look at every shard anew; return the keys of those that can be trusted, in plan order."""
+        """Check every shard again; return the keys of those that can be trusted, in plan order."""
         known, self.sidecars = self.sidecars, {}
         for shard in self.plan.shards:
             with contextlib.suppress(RunError):
@@ -212,11 +213,11 @@ class ShardFolder:
         seconds: float,
         devices: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Check the rows of a shard and make them durable, with what devices computed them.
+        """Check the rows of a shard and make them durable, with the devices that computed them.
 
-        Baseline rows beside interventions (an engine always measures its own) must agree with the
-        baseline shard within BASELINE_TOLERANCE and are dropped: there is one baseline in a table.
-        Where another process still computes that, they are compared when the run is merged.
+        Baseline rows in a shard of interventions (the engine always measures its own) must agree
+        with the baseline shard within BASELINE_TOLERANCE and are dropped, because a table has one
+        baseline. If another process is still computing it, they are compared at the merge.
         """
         where = f"{self.folder.name}, shard {shard.key}"
         beside = rows["intervention"] == BASELINE if "intervention" in rows.columns else None
@@ -229,7 +230,7 @@ class ShardFolder:
                 later = {"baseline": own._asdict()}
             rows = rows[~beside]
         check_rows(rows, self.plan.labels(shard), self.plan.n_examples, where)
-        self._sidecar(shard.key).unlink(missing_ok=True)  # of a discarded file
+        self._sidecar(shard.key).unlink(missing_ok=True)  # that of a discarded file
         path = self.path(shard.key)
         write_table(path, rows, ENGINE_COLUMNS)
         sidecar = {
@@ -259,11 +260,11 @@ class ShardFolder:
             )
 
     def say(self, state: str, computing: str = "", **facts: Any) -> None:
-        """Write partial_summary.json: what is done, what is missing, how it stands.
+        """Write partial_summary.json: finished and missing shards, and the state.
 
-        It tells of all processes: done is what is there, and `computing` which process is at which
-        shard, this one at the one named. Call only while holding the lock for notes; nothing is
-        written where the run is complete, which must not be said otherwise.
+        It covers all processes: done lists the existing shards, and `computing` which process
+        computes which shard, this one the one given. Call only while holding the lock for notes.
+        Nothing is written if the run is complete.
         """
         if self.is_complete:
             return
@@ -296,19 +297,20 @@ class ShardFolder:
         write_json(path, {**summary, "plan": self.plan.record()})
 
     def devices(self) -> list[dict[str, Any]]:
-        """What the shards were computed on, whichever attempt did, in plan order."""
+        """The devices that the shards were computed on, in any attempt, in plan order."""
         return distinct(device for key in self.done for device in self.sidecars[key]["devices"])
 
     def distrust(self) -> None:
-        """Take the trust from every shard: the files stay to be looked at, none is used again."""
+        """Make every shard untrusted: the files stay for inspection, but are not used again."""
         for key in self.done:
             self._sidecar(key).unlink(missing_ok=True)
             del self.sidecars[key]
 
     def merged(self) -> pd.DataFrame:
-        """All rows in plan order, read back from disk: who computed them, and when, never matters.
+        """All rows in plan order, read back from disk, independent of who computed them and when.
 
-        RunError where a shard's own baseline, not compared yet, differs from the baseline shard.
+        Raises RunError if a shard's own baseline, not compared yet, differs from the baseline
+        shard.
         """
         import pandas as pd
 
@@ -321,7 +323,7 @@ class ShardFolder:
 
 
 class _Beside(NamedTuple):
-    """The baseline that was measured beside a shard: LD by example, and the largest logit."""
+    """The baseline that was measured with a shard: LD by example, and the largest logit."""
 
     logit_diff: list[float]
     largest: float
@@ -334,19 +336,19 @@ class _Beside(NamedTuple):
 
 
 def _lives(who: dict[str, Any]) -> bool:
-    """Whether a process may still be there: one of another machine may."""
+    """Whether a process may still be alive; always true for one on another machine."""
     import psutil
 
     return who["host"] != socket.gethostname() or bool(psutil.pid_exists(who["process"]))
 
 
 def sidecar_path(folder: Path, key: str) -> Path:
-    """The file that says that a shard of an incomplete run is there."""
+    """The sidecar file that marks a shard of an incomplete run as finished."""
     return folder / SHARDS / f"{key}.json"
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a complete run no longer needs; a file that resists is left for the next time."""
+    """Remove what a complete run no longer needs; undeletable files are left for the next time."""
     shutil.rmtree(folder / SHARDS, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / PARTIAL_SUMMARY).unlink(missing_ok=True)
@@ -358,7 +360,7 @@ def has_partial(folder: Path) -> bool:
 
 
 def require_plan(folder: Path, plan: Plan) -> None:
-    """RunError if an incomplete run in `folder` was begun from other examples or shards."""
+    """Raise RunError if an incomplete run in `folder` was begun with other examples or shards."""
     path = folder / PARTIAL_SUMMARY
     if path.exists():
         plan.require(read_json(path).get("plan", {}), path)

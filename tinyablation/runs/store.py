@@ -1,4 +1,4 @@
-"""Run directories: each measurement at its address, computed once, continued when cut short.
+"""Run directories: each measurement at its address, computed once, continued if interrupted.
 
 <root>/<model>-<battery>-<condition>_<hash>/
     config.json  metrics/{summary.json,{head_impact,layer_impact,per_example}.parquet}
@@ -72,7 +72,7 @@ PROVENANCE = "provenance.json"
 PROFILE = "profile.json"
 VERIFY = "verify.json"
 TABLES = (HEAD_IMPACT, LAYER_IMPACT, PER_EXAMPLE)
-# summary.json comes last: a killed run must not leave a summary beside missing files.
+# summary.json comes last: a killed run must not leave a summary without its files.
 FILES = (
     CONFIG,
     PER_EXAMPLE,
@@ -88,7 +88,7 @@ FILES = (
 
 
 class NotVerified(RunError):
-    """A sample of a run, measured again by what is trusted, came out otherwise: the run fails."""
+    """A sample of a run differs from the trusted remeasurement, so the run fails."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class Run(Kept):
         return read_json(self.path / PROVENANCE)
 
     def noise_floor(self) -> Noise:
-        """The largest numerical noise in a change of LD that was seen, in logits (verify.json).
+        """The largest numerical noise measured in a change of LD, in logits (verify.json).
 
-        It knows that of the other verified columns, each in its unit.
+        It includes that of the other verified columns, each in its unit.
         """
         found = read_json(self.path / VERIFY)
         where = f"{self.config.device} in {self.config.dtype}"
@@ -151,9 +151,9 @@ class RunStore:
     """Runs under one folder.
 
     lock_timeout: seconds to wait for another process; -1: no limit. before_waiting: called each
-    time before this process begins to wait for another that works on the same run. It gives up what
-    that one may need: if one holds the accelerator and waits for the run, and the other holds the
-    run and waits for the accelerator, both wait for ever.
+    time before this process starts to wait for another one that works on the same run. It must
+    release what that process may need: if one holds the accelerator and waits for the run while the
+    other holds the run and waits for the accelerator, both wait forever.
     """
 
     root: Path
@@ -201,17 +201,17 @@ class RunStore:
         exactly one per example and intervention of the shard; baseline rows beside interventions
         are checked against the baseline shard, then dropped. `examples`: tables.EXAMPLE_COLUMNS,
         indexed 0..n-1. `progress`: a bar over shards.
-        `verify(table)` measures a sample of the run's table again and returns verify.json, with
-        "noise_floor" in logits; it raises NotVerified to fail the run. `circumstances` says what
+        `verify(table)` remeasures a sample of the run's table and returns verify.json, with
+        "noise_floor" in logits; it raises NotVerified to fail the run. `circumstances` returns what
         the measurement is computed with, for provenance.json and profile.json.
 
-        Several processes may work on a run, each on shards of its own; who finds all of them done
-        verifies and writes the tables, while the others wait.
+        Several processes may work on a run, each on its own shards; the one that finds all of them
+        done verifies them and writes the tables, while the others wait.
 
-        Raises RunError when a file of the directory was changed, when it belongs to another config,
-        battery or corpus, when rows are not finite or not those asked for, when the sample is not
-        verified (NotVerified: what was computed is then computed again by the next attempt), and
-        when a lock is not had in time. A complete run is never recomputed or overwritten.
+        Raises RunError if a file of the directory was changed, if it belongs to another config,
+        battery or corpus, if rows are not finite or not those requested, if the sample is not
+        verified (NotVerified: the next attempt recomputes everything), and if a lock cannot be
+        acquired in time. A complete run is never recomputed or overwritten.
         """
         finishing = _Finishing(verify, circumstances)
         plan = Plan(tuple(shards), len(examples), check_examples(examples))
@@ -226,7 +226,7 @@ class RunStore:
                     if begun.is_complete or len(begun.recover()) == len(shards):
                         self._finish(begun, config, examples, continued, finishing)
                         return self._reuse(config, plan)
-                # What was there when it was waited for is not any more: it was not verified.
+                # The run waited for was not verified, so its shards are no longer trusted.
 
     def advance(
         self,
@@ -239,10 +239,10 @@ class RunStore:
         verify: Callable[[pd.DataFrame], Mapping[str, Any]],
         circumstances: Callable[[], artefacts.Circumstances] | None = None,
     ) -> dict[str, float]:
-        """Have the shards called `keys` computed, and finish the run if they were the last.
+        """Compute the shards called `keys`, and finish the run if they were the last.
 
         Returns the seconds of each shard that was computed here. Arguments and errors are those of
-        `obtain`; where another process is about to finish the run, it is left to it.
+        `obtain`; if another process is about to finish the run, this one leaves it to that process.
         """
         finishing = _Finishing(verify, circumstances)
         plan = Plan(tuple(shards), len(examples), check_examples(examples))
@@ -262,7 +262,7 @@ class RunStore:
         return seconds
 
     def missing(self, config: RunConfig, shards: Sequence[Shard]) -> list[str]:
-        """Keys of the shards that are not there yet, from the names of files only."""
+        """Keys of the missing shards, from the names of files only."""
         folder = self.path(config)
         if (folder / MANIFEST).exists():
             return []
@@ -285,7 +285,7 @@ class RunStore:
         return Run(folder, config)
 
     def _begin(self, config: RunConfig, plan: Plan) -> ShardFolder | Run:
-        """The folder of shards to fill, begun if need be; the run where it is complete."""
+        """The folder of shards to fill, created if necessary, or the run if it is complete."""
         folder = self.path(config)
         if (folder / MANIFEST).exists() and not has_partial(folder):
             return self._reuse(config, plan)
@@ -299,7 +299,7 @@ class RunStore:
             if (folder / CONFIG).exists():
                 require_config(folder, config)
             else:
-                remove_leftovers(folder)  # nobody writes here before there is a config
+                remove_leftovers(folder)  # no process writes here before there is a config
                 if any(folder.iterdir()):
                     strange = sorted(path.name for path in folder.iterdir())
                     raise RunError(f"{folder}: holds {strange} but no {CONFIG}. {remedy(folder)}")
@@ -315,7 +315,7 @@ class RunStore:
         continued: Sequence[str],
         finishing: _Finishing,
     ) -> None:
-        """Verify and write a run whose shards are all there. Call only while holding it whole."""
+        """Verify and write a run whose shards are all done. Call only while holding its lock."""
         locks = self._locks(config.name)
         if work.is_complete:
             return
@@ -333,7 +333,7 @@ class RunStore:
 
 @dataclass(frozen=True)
 class _Finishing:
-    """How a run whose shards are all there is verified, and what is said of how it was computed."""
+    """How a run is verified after its last shard, and the circumstances of its computation."""
 
     verify: Callable[[pd.DataFrame], Mapping[str, Any]]
     circumstances: Callable[[], artefacts.Circumstances] | None
@@ -344,7 +344,7 @@ class _Finishing:
 
 @contextlib.contextmanager
 def _said(work: ShardFolder, locks: RunLocks) -> Iterator[None]:
-    """Where filling a run ends with an error, its summary says which."""
+    """Write an error that ends the filling of a run into its partial summary."""
     try:
         yield
     except BaseException as reason:
@@ -359,7 +359,7 @@ def _verify(
     verify: Callable[[pd.DataFrame], Mapping[str, Any]],
     table: pd.DataFrame,
 ) -> dict[str, Any]:
-    """verify.json; where the sample is not verified, the shards are wrong and lose their trust."""
+    """verify.json; if verification fails, the shards are wrong and become untrusted."""
     try:
         return dict(verify(table))
     except NotVerified:
@@ -375,11 +375,11 @@ def _write(
     verified: Mapping[str, Any],
     circumstances: artefacts.Circumstances,
 ) -> None:
-    """Write every file of a run whose shards are all there, the manifest last."""
+    """Write every file of a run whose shards are all done, the manifest last."""
     from tinyablation.runs import heatmaps as plots
 
     folder = work.folder
-    remove_leftovers(folder)  # of killed writers: nobody else writes while the run is held whole
+    remove_leftovers(folder)  # of killed writers: no one else writes while we hold the lock
     impact = artefacts.head_impact(table, config.name, config.seed)
     seconds = {key: float(work.sidecars[key]["seconds"]) for key in work.done}
     panels = plots.panels(impact)
@@ -416,13 +416,13 @@ def _read_config(folder: Path) -> RunConfig:
         raise RunError(f"{path}: not a run's config: {error}. {remedy(folder)}") from error
     if config.name != folder.name:
         raise RunError(
-            f"{path}: is the config of {config.name}, but lies in {folder.name}. {remedy(folder)}"
+            f"{path}: is the config of {config.name}, but is in {folder.name}. {remedy(folder)}"
         )
     return config
 
 
 def require_config(folder: Path, config: RunConfig) -> None:
-    """Refuse a directory whose config.json is not this config; RunError names the fields."""
+    """Raise RunError, which names the fields, unless the directory's config.json is this config."""
     found = read_json(folder / CONFIG)
     expected = config.model_dump(mode="json")
     differing = sorted(
@@ -430,6 +430,6 @@ def require_config(folder: Path, config: RunConfig) -> None:
     )
     if differing:
         raise RunError(
-            f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the config asked for, "
+            f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the requested config, "
             f"under the same address. {remedy(folder)}"
         )
