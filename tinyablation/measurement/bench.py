@@ -42,8 +42,8 @@ class Bench(Measures):
     """Measures one model on the corpora of its tokenizer, into a store.
 
     own: the user's conditions from files, by name; threads: for torch on the CPU, None: torch's own
-    choice (a narrow model gets one, see held_model.py); sharing: how this process shares the machine
-    with others; screening: how sweeps choose the heads they measure, None: all heads; elsewhere:
+    choice (a narrow model gets one, see held_model.py); sharing: how this process shares the
+    machine with others; screening: how sweeps choose their heads, None: all heads; elsewhere:
     measures what is missing, so that this process loads no model, None: this process measures.
     """
 
