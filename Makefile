@@ -51,7 +51,8 @@ mutations: $(READY)
 calibrate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fixtures.calibration --workers $(WORKERS)
 
-# Writes snapshots of cells that have none yet; a figure that drifted must be looked at by a person.
+# Writes the snapshots that are missing in claims/__snapshots__/ (a file a model) and touches no other;
+# a figure that drifted must be looked at by a person.
 accept: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS) --snapshot-update-new-only
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tinyablation import plugin
+from tinyablation.records.conditions import ALL_CONDITIONS
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("tiny-gpt2", "tiny-gpt2-plain", "tiny-mistral")
@@ -145,16 +146,25 @@ class Suite:
         content = json.loads((self.root / folder / "records.json").read_text())
         return {record["test"].rsplit("::", 1)[1]: record for record in content["records"]}
 
-    def snapshots(self) -> dict[str, str]:
-        """Snapshot files by name, with their text."""
+    def baselines(self) -> dict[str, str]:
+        """The text of every baseline by its model."""
         folder = self.root / "claims" / "__snapshots__"
-        return {path.name: path.read_text() for path in sorted(folder.rglob("*.json"))}
+        return {path.stem: path.read_text() for path in sorted(folder.glob("*.json"))}
+
+    def snapshots(self) -> dict[str, dict[str, Any]]:
+        """The figures of every snapshot by test name with its parameters."""
+        found = {}
+        for model, text in self.baselines().items():
+            for key, figures in json.loads(text).items():
+                _, test, condition = key.split(" ")
+                found[f"{test}[{model}-{condition}]".replace(f"-{ALL_CONDITIONS}]", "]")] = figures
+        return found
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """A fresh miniature project without claims."""
-    # This process may itself be a worker; its children must not believe they are.
-    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+    # This process may itself be a worker, and run in CI; its children must not believe they do.
+    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS", "CI"):
         monkeypatch.delenv(variable, raising=False)
     return Suite(pytester)

@@ -1,5 +1,6 @@
 """Run: pytest tests/plugin/test_judge.py"""
 
+import json
 import re
 import xml.etree.ElementTree
 
@@ -241,14 +242,15 @@ def test_nothing_is_registered_for_the_published_protocol(suite, workers):
         '"H1.1" = { "*" = "refuted" }\n"H1.2" = { "*" = "supported" }\n'
         '"H1.3" = { "*" = "supported" }\n"H1.9" = { "*" = "refuted" }\n',
     )
-    figures = '{"effect": 1.0, "verdict": "supported"}\n'
-    for name in COLUMNS:
-        suite.write(f"claims/__snapshots__/test_table/test_{name}[tiny-gpt2].json", figures)
-    before = suite.snapshots()
+    figures = {"effect": 1.0, "verdict": "supported"}
+    entries = {f"H1.{n} test_{name} all": figures for n, name in enumerate(COLUMNS, 1)}
+    suite.write("claims/__snapshots__/tiny-gpt2.json", json.dumps(entries))
+    before = suite.baselines()
     result = suite.run("claims", "--protocol", "published", "-n", workers, "--snapshot-update")
     result.assert_outcomes(passed=1, xfailed=1, skipped=2, failed=1)
-    assert suite.snapshots() == before
+    assert suite.baselines() == before
     text = result.stdout.str()
+    assert "without a snapshot" not in text and "of no test case" not in text
     assert not re.search(r"\d snapshots? (unused|failed|passed|updated|generated)", text)
     records = suite.records("reports/published")
     found = {record["name"]: (record["verdict"], record["outcome"]) for record in records.values()}

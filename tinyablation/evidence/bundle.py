@@ -114,7 +114,7 @@ class Rederived(NamedTuple):
     @property
     def differences(self) -> list[str]:
         """One line for each figure that is another: its key, what was recorded, what is derived."""
-        return differences(_derived(self.recorded), _derived(self.derived))
+        return list(map(str, differences(_derived(self.recorded), _derived(self.derived))))
 
 
 class Judgement(NamedTuple):

@@ -4,10 +4,10 @@
 (network, threads), `conditions` (those of the session), `selection` (which cells run), `defects`
 (of own conditions), `subjects` (the heads claims are about), `suggestions` (misspelt requests),
 `scheduling` (whole models to workers), `report_guard` (every selected test reports once),
-`snapshots` (figures unchanged), `predictions` (registered and published figures), `judge` (verdict
-to outcome), `availability` (models that cannot be had), `blocked_cells` (what could not be judged,
-and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
-`derived_fixtures` and `head_fixtures` give what touches weights and text.
+`snapshots` (figures unchanged), `snapshot_summary` (which were not), `predictions` (registered and
+published figures), `judge` (verdict to outcome), `availability` (models that cannot be had),
+`blocked_cells` (what could not be judged, and what to do), `report` (records and pages); `benches`,
+`measurement_fixtures`, `derived_fixtures` and `head_fixtures` give what touches weights and text.
 Nothing heavy is imported at module level: `pytest claims --collect-only` must answer in under
 two seconds. `evidence` is loaded by the commands that judge without weights.
 """
@@ -26,6 +26,7 @@ pytest_plugins = [
     "tinyablation.plugin.scheduling",
     "tinyablation.plugin.report_guard",
     "tinyablation.plugin.snapshots",
+    "tinyablation.plugin.snapshot_summary",
     "tinyablation.plugin.predictions",
     "tinyablation.plugin.boundary",
     "tinyablation.plugin.robustness",

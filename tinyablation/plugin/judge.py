@@ -80,7 +80,7 @@ class PredictionMissed(AssertionError):
 
 
 class FiguresDrifted(AssertionError):
-    """Figures differ from their snapshot, or have none yet."""
+    """Figures differ from their snapshot; in CI also: they have none yet."""
 
 
 class ModelRequired(AssertionError):
@@ -266,12 +266,12 @@ def judge(
         known, measured = session_models(item.config), measured_with(item)
         own = record["condition"] in own_conditions(item.config)
         if not own and protocol(item.config) == "corrected" and known.is_listed(record["model"]):
-            reason = uncompared(item.config, screened=bool(record["screened"]), **measured)
+            reason = uncompared(screened=bool(record["screened"]), **measured)
             if reason is None:
                 figures = _figures(record, given.get("figures"))
                 needed = known.is_embedded(record["model"])
-                record["drift"] = compare(snapshot, figures, needed=needed)
-            else:
+                record["drift"], reason = compare(snapshot, figures, needed=needed)
+            if reason is not None:
                 record["details"]["snapshot"] = f"not compared: {reason}"
         item.stash[_record_key] = record
         item.stash[_judged_key] = True

@@ -1,87 +1,182 @@
-"""Figures unchanged: one reviewable JSON file a cell, compared with a named tolerance.
+"""Figures unchanged: one reviewable JSON file a model, compared with a named tolerance.
 
-A snapshot says "unchanged", never "true": no verdict looks at it. Files are
-claims/__snapshots__/<module>/<test>[<cell>].json. A missing one fails until `make accept` writes it
-(`--snapshot-update-new-only`, which never touches an existing file). `--snapshot-update` rewrites
-figures that left the tolerance, and only those, so a baseline cannot creep. No run of claims
-deletes a file: a cell that crashed, was deselected or blocked before it was judged also leaves its
-file unused. Remove the file of a claim that is gone with `git rm`.
+A snapshot says "unchanged", never "true": no verdict looks at it. A model's snapshots are its
+baseline, claims/__snapshots__/<model>.json; the keys are claim, test and condition, as in
+"H1.1 test_top_suppressor_is_in_layer_zero facts" (tinyablation/sessions/baselines.py has the form
+of a file). A figure that left the tolerance fails its test, and all of them stand in one table at
+the session's end (snapshot_summary.py).
+
+A test case without a snapshot is a notice there. Where the environment says CI it fails, for what
+is pushed should be complete. `--snapshot-update-new-only` (`make accept`) writes what is missing
+and never touches a figure that is there. `--snapshot-update` rewrites figures that left the
+tolerance, and only those, so a baseline cannot creep. No run of claims removes an entry: one that
+no test case has any more is named by a session of every claim, and is removed by hand.
 
 Snapshots are figures of the CPU in float32, of every head. A run on another device, in another
 dtype, or of a screened sweep is not compared with them and writes none; its records say so. Models
-of the hub come without snapshots: there, a missing one is no failure, and one that exists is
+of the hub come without snapshots: there, a missing one is no notice either, and one that exists is
 compared. Whoever has the weights makes theirs as above, for models that fixtures/models.toml lists.
 """
 
 import json
-import math
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
-from syrupy.data import SnapshotCollections
-from syrupy.extensions.json import JSONSnapshotExtension
+from syrupy.data import Snapshot, SnapshotCollection, SnapshotCollections
+from syrupy.extensions.base import AbstractSyrupyExtension
 from syrupy.location import PyTestLocation
+from syrupy.types import SnapshotIndex
 
+from tinyablation.errors import TinyAblationError
 from tinyablation.models.devices import kind_of
-from tinyablation.plugin.options import is_claims_run, protocol, runs_every_claim
-from tinyablation.plugin.session_models import model_in_nodeid, registry
+from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run, protocol
+from tinyablation.plugin.selection import cell_of, claim_id, refuse
+from tinyablation.sessions.baselines import (
+    BaselineError,
+    Case,
+    Figures,
+    add_to_baseline,
+    checked,
+    read_baseline,
+    rounded,
+)
 from tinyablation.sessions.differences import differences
 
 REFERENCE = ("cpu", "float32")  # device and dtype that snapshots are of
-_UNCOMPARED = "tinyablation_uncompared"
-_uncompared_key = pytest.StashKey[bool]()
-DIGITS = 6  # significant digits in a file: a hundredfold finer than RELATIVE, and readable
+FOUND = "snapshot"  # the attribute of a test's report that says what came of the comparison
+_WITHOUT_MODEL = "_without-model"  # a file's name; no id of a model begins so
+_MISSING = "no snapshot of this test case yet"
+_found_key = pytest.StashKey[dict[str, Any]]()
 
 
-def rounded(value: Any) -> Any:
-    """The same data with floats at DIGITS significant digits; NaN and infinity are refused."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"a snapshot holds finite figures only, not {value}")
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(entry) for entry in value]
-    return value
+def case_of(item: pytest.Item) -> Case:
+    """The key of a claim's test case in the baseline of its model."""
+    model, condition = cell_of(item)
+    test, bracket, parameters = item.nodeid.split("::", 1)[1].partition("[")
+    parameters = parameters.removesuffix("]").removeprefix(model).removeprefix("-")
+    further = parameters.removeprefix(condition).removeprefix("-")
+    if bracket and further:  # whatever else a claim is parametrized with
+        test += f"[{further}]"
+    return Case(claim_id(item), test.replace("::", "."), condition)
 
 
-class FiguresExtension(JSONSnapshotExtension):
-    """syrupy's one-file-a-test JSON, with tolerance and a diff by key."""
+def baseline_of(item: pytest.Item) -> Path:
+    """The file of a claim's model."""
+    name = f"{cell_of(item)[0] or _WITHOUT_MODEL}.json"
+    return item.path.parent / item.config.option.snapshot_dirname / name
 
-    def serialize(self, data: Any, **filters: Any) -> str:
-        return str(super().serialize(rounded(data), **filters))
+
+def baselines(config: pytest.Config) -> list[Path]:
+    """All files of the claims."""
+    return sorted(claims_folder(config).rglob(f"{config.option.snapshot_dirname}/*.json"))
+
+
+# --- syrupy's extension --------------------------------------------------------------------------
+
+
+class FiguresExtension(AbstractSyrupyExtension):
+    """Many figures to a file, as syrupy's own format has it; with a tolerance."""
+
+    file_extension = "json"
+    write_immediately = True  # a session that is killed keeps what it had accepted
+    replaces = True  # whether what is written replaces figures that are there
+
+    def __init__(self) -> None:
+        self._read: dict[Path, dict[Case, Figures]] = {}  # one test's: files change meanwhile
+
+    def entries(self, path: Path) -> dict[Case, Figures]:
+        """What a file held when this test first asked; BaselineError where it is broken."""
+        if path not in self._read:
+            self._read[path] = read_baseline(path)
+        return self._read[path]
+
+    def serialize(self, data: Any, **_: Any) -> str:
+        return json.dumps(checked(rounded(data)), sort_keys=True)
 
     def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
         return not differences(json.loads(snapshot_data), json.loads(serialized_data))
 
-    def diff_lines(self, serialized_data: Any, snapshot_data: Any) -> Iterator[str]:
-        if snapshot_data:
-            yield from differences(json.loads(snapshot_data), json.loads(serialized_data))
+    @classmethod
+    def get_location(cls, *, test_location: PyTestLocation, index: SnapshotIndex) -> str:
+        return str(baseline_of(test_location.item))
+
+    @classmethod
+    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: SnapshotIndex = 0) -> str:
+        return _name_of(case_of(test_location.item))
+
+    @classmethod
+    def matches_test_location(
+        cls, *, test_location: PyTestLocation, snapshot_location: str
+    ) -> bool:
+        return Path(snapshot_location) == baseline_of(test_location.item)
+
+    def read_snapshot_data_from_location(
+        self, *, snapshot_location: str, snapshot_name: str, session_id: str
+    ) -> str | None:
+        figures = self.entries(Path(snapshot_location)).get(_case_named(snapshot_name))
+        return None if figures is None else json.dumps(figures)
+
+    @classmethod
+    def write_snapshot_collection(
+        cls, *, snapshot_collection: SnapshotCollection, name_order: dict[str, int] | None = None
+    ) -> None:
+        add_to_baseline(
+            Path(snapshot_collection.location),
+            {_case_named(one.name): json.loads(str(one.data)) for one in snapshot_collection},
+            replace=cls.replaces,
+        )
+
+    def read_snapshot_collection(self, *, snapshot_location: str) -> SnapshotCollection:
+        found = SnapshotCollection(location=snapshot_location)
+        for case in self.entries(Path(snapshot_location)):
+            found.add(Snapshot(name=_name_of(case)))
+        return found
 
     def discover_snapshots(
         self, *, test_location: PyTestLocation, ignore_extensions: list[str] | None = None
     ) -> SnapshotCollections:
-        """All files beside a test, but for those of models that must be named: in most sessions
-        their cells do not exist, which leaves no file unused.
+        """None: what syrupy discovers and no test used, it calls unused, and would delete.
+
+        A test that crashed or was not compared has not used its snapshot either; snapshot_summary
+        asks which test cases there are.
         """
-        kept = SnapshotCollections()
-        found = super().discover_snapshots(
-            test_location=test_location, ignore_extensions=ignore_extensions
-        )
-        models = registry(test_location.item.config)
-        for collection in found:
-            model = model_in_nodeid(Path(collection.location).stem, models.ids)
-            if model is None or not models[model].is_named_only:
-                kept.add(collection)
-        return kept
+        return SnapshotCollections()
+
+    def delete_snapshots(self, *, snapshot_location: str, snapshot_names: set[str]) -> None:
+        raise BaselineError(f"{snapshot_location}: no run removes entries of a baseline")
+
+
+class NewFiguresExtension(FiguresExtension):
+    """For --snapshot-update-new-only: what another process wrote meanwhile stays as well."""
+
+    replaces = False
+
+
+def _name_of(case: Case) -> str:
+    # syrupy wants the name of a snapshot to begin with that of its test.
+    return f"{case.test} {case.condition} {case.claim}"
+
+
+def _case_named(snapshot_name: str) -> Case:
+    test, condition, claim = snapshot_name.rsplit(" ", 2)
+    return Case(claim, test, condition)
+
+
+# --- one test case -------------------------------------------------------------------------------
+
+
+class Comparison(NamedTuple):
+    """drift: what differs, a line a figure, and fails the test; uncompared: why nothing was."""
+
+    drift: str | None = None
+    uncompared: str | None = None
 
 
 def uncompared(
-    config: pytest.Config,
     *,
     device: str | None = "cpu",
     dtype: str | None = "float32",
@@ -92,68 +187,93 @@ def uncompared(
     kind = kind_of(device or "cpu")
     if (kind, dtype) == REFERENCE and not screened:
         return None
-    config.stash[_uncompared_key] = True
     if screened:
         return "the sweep was screened; snapshots are of sweeps of every head"
     return f"measured on {kind} in {dtype}; snapshots are of {' in '.join(REFERENCE)}"
 
 
-def compare(snapshot: SnapshotAssertion, figures: dict[str, Any], *, needed: bool) -> str | None:
-    """Compare one cell's figures with its file, writing it where the options say so.
+def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> Comparison:
+    """Compare a test case's figures with its snapshot, writing it where the options say so.
 
-    needed: whether a missing file is a fault. Returns None when unchanged or accepted, else what
-    drifted, one line per figure.
+    needed: whether a missing one is worth a notice, and a fault in CI.
     """
-    figures_snapshot = snapshot.use_extension(FiguresExtension)
-    if not needed and not _writes(snapshot) and not _file(figures_snapshot).exists():
-        return None
-    if figures_snapshot == figures:
-        return None
-    result = figures_snapshot.executions[0]
+    item = snapshot.test_location.item
+    option = item.config.option
+    new_only = option.update_new_snapshots_only and not option.update_snapshots
+    kept = snapshot.use_extension(NewFiguresExtension if new_only else FiguresExtension)
+    path = baseline_of(item)
+    try:
+        known = case_of(item) in kept.extension.entries(path)  # type: ignore[attr-defined]
+    except BaselineError as error:
+        return Comparison(str(error))
+    if not (known or option.update_snapshots or option.update_new_snapshots_only):
+        return _missing(item) if needed else Comparison()
+    unchanged = kept == figures
+    result = kept.executions[0]
     if result.exception is not None:
-        return f"its snapshot {result.snapshot_location} cannot be compared: {result.exception}"
-    if result.recalled_data is None:
-        return "no snapshot of this cell yet: review its figures, then run `make accept`"
-    old, new = json.loads(str(result.recalled_data)), json.loads(str(result.asserted_data))
-    return "\n".join(differences(old, new))
-
-
-def _writes(snapshot: SnapshotAssertion) -> bool:
-    option = snapshot.session.pytest_session.config.option
-    return bool(option.update_snapshots or option.update_new_snapshots_only)
-
-
-def _file(snapshot: SnapshotAssertion) -> Path:
-    return Path(
-        FiguresExtension.get_location(test_location=snapshot.test_location, index=snapshot.index)
+        return Comparison(f"its snapshot in {path} cannot be kept: {result.exception}")
+    if not known or (unchanged and not result.updated):
+        return Comparison()
+    found = differences(
+        json.loads(str(result.recalled_data)), json.loads(str(result.asserted_data))
     )
+    item.stash[_found_key] = {
+        "case": f"{claim_id(item)} {item.name}",
+        "rewritten" if result.updated else "drifted": [list(each) for each in found],
+    }
+    return Comparison() if unchanged else Comparison("\n".join(map(str, found)))
 
 
-@pytest.hookimpl(wrapper=True)  # before syrupy looks for unused files
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Where cells were not compared, their files are not unused: none is looked for."""
-    config = session.config
-    if config.stash.get(_uncompared_key, False):
-        config.option.disable_unused_snapshots = True
-        getattr(config, "workeroutput", {})[_UNCOMPARED] = True
-    return (yield)
+def _missing(item: pytest.Item) -> Comparison:
+    item.stash[_found_key] = {"case": f"{claim_id(item)} {item.name}", "missing": True}
+    if os.environ.get("CI"):  # as pytest itself asks
+        return Comparison(drift=f"{_MISSING}: review its figures, then run `make accept`")
+    return Comparison(uncompared=_MISSING)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    if getattr(node, "workeroutput", {}).get(_UNCOMPARED):
-        node.config.option.disable_unused_snapshots = True
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was found travels on the report, which says it even if the worker is lost later."""
+    report = yield
+    if call.when == "call" and _found_key in item.stash:
+        setattr(report, FOUND, item.stash[_found_key])
+    return report
+
+
+# --- before anything runs ------------------------------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if is_claims_run(config):
-        # See the module docstring: unused files are reported, not deleted.
-        config.option.no_cleanup = True
-        # A selection cannot tell which files are unused, and syrupy compares each with each test
-        # that ran: 7 % of a warm session of 64 cells.
-        if not runs_every_claim(config):
-            config.option.disable_unused_snapshots = True
-    if config.option.collectonly or protocol(config) == "published":
-        # Nothing is compared, so every file would be called unused, and the exit status be 1.
-        config.option.disable_unused_snapshots = True
+    if not is_claims_run(config):
+        return
+    config.option.no_cleanup = True  # see the module docstring
+    # syrupy's default takes any file in the folder that is not of its format for a leftover.
+    if config.option.default_extension is None:
+        config.option.default_extension = f"{__name__}.{FiguresExtension.__name__}"
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if protocol(config) == "corrected":
+        try:
+            for path in baselines(config):
+                read_baseline(path)
+        except TinyAblationError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(tryfirst=True)  # before any test is deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seen: dict[tuple[Path, Case], pytest.Item] = {}
+    for item in items:
+        if is_claim(item):
+            other = seen.setdefault((baseline_of(item), case_of(item)), item)
+            if other is not item:
+                refuse(
+                    config,
+                    items,
+                    f"{item.nodeid} and {other.nodeid} have the same claim and name, so that their "
+                    "figures would share a snapshot; rename one of them",
+                )
+                return

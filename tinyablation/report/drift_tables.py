@@ -96,7 +96,7 @@ def tables(drift: Drift) -> list[Table]:
         ),
     ]
     return [
-        table._replace(rows=[tuple(map(_shortened, row)) for row in table.rows])
+        table._replace(rows=[tuple(map(shortened, row)) for row in table.rows])
         for table in found
         if table.rows
     ]
@@ -157,7 +157,8 @@ def _grouped(records: Iterable[Record]) -> list[tuple[str, ...]]:
     ]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """At most MOST_CHARACTERS of a text."""
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
@@ -201,7 +202,9 @@ def as_text(drift: Drift) -> str:
     """A sentence, then tables in columns, every row of them."""
     blocks = [one_line(summary(drift))]
     blocks += [f"note: {one_line(note)}" for note in notes(drift)]
-    blocks += [f"{table.title}\n{_columns([table.header, *table.rows])}" for table in tables(drift)]
+    blocks += [
+        f"{table.title}\n{as_columns([table.header, *table.rows])}" for table in tables(drift)
+    ]
     blocks.append(
         "\n".join(
             f"{name + ':':8}{one_line(f'{session.started}  {session.command}')}"
@@ -211,7 +214,8 @@ def as_text(drift: Drift) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def as_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows for a terminal, each cell as wide as the widest of its column."""
     shown = [[one_line(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
