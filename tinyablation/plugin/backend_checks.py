@@ -1,8 +1,7 @@
-"""Whether plain hooks say what the engine says, of the runs that a claim rests on.
+"""Whether plain hooks agree with the engine for the runs that a claim rests on.
 
-What was checked stands in the runs' verify.json (tinyablation/measurement/agreement.py); here it is
-only read. Readings, which are no runs of interventions, have none, and neither has the published
-protocol.
+The checks are in the runs' verify.json (tinyablation/measurement/agreement.py) and only read here.
+Readings, which are not runs of interventions, and the published protocol have none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def verifications(config: pytest.Config, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The verify.json of those of these run directories that have one.
+    """The contents of verify.json of those run directories that have one.
 
-    RunError for one that cannot be read.
+    Raises RunError if one cannot be read.
     """
     from tinyablation.files.manifests import read_json
 
@@ -41,7 +40,7 @@ def _places(config: pytest.Config, runs: Iterable[str]) -> Iterator[Path]:
 
 
 def _checks(path: Path) -> list[BackendCheck]:
-    """What one verify.json says of backends; RunError where that is not to be understood."""
+    """The backend checks in one verify.json; RunError if they cannot be read."""
     from tinyablation.errors import RunError
     from tinyablation.files.manifests import read_json
 
@@ -58,9 +57,9 @@ def _checks(path: Path) -> list[BackendCheck]:
 def confirmed(
     item: pytest.Item, verdict: "Verdict", runs: Iterable[str]
 ) -> tuple["Verdict", dict[str, Any]]:
-    """The verdict, blocked where a backend disagrees; and the record's field `backends`.
+    """The verdict, blocked if a backend disagrees, and the record's field `backends`.
 
-    The field has one check a backend: of the runs, the one that came nearest to its tolerance.
+    The field has one check per backend: that of the run that came closest to its tolerance.
     """
     if protocol(item.config) != "corrected" or verdict.status == "blocked":
         return verdict, {}

@@ -1,7 +1,7 @@
 """The fixture `model`: one model of the session on its bench, loaded only if it must measure.
 
 It is session-scoped and parametrized, so that pytest holds one model at a time and drops it before
-the next; under xdist a worker keeps to an embedded model (scheduling.py).
+the next; under xdist a worker stays with an embedded model (scheduling.py).
 """
 
 import sys
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What other plugins may add (evidence.py)."""
+    """Hooks for other plugins (evidence.py)."""
 
     @pytest.hookspec
     def pytest_bench_made(self, bench: "Bench", config: pytest.Config) -> None:
-        """A bench was made for a model of the session, and nothing was asked of it yet."""
+        """Called when a bench was made for a model of the session, before it is used."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -43,7 +43,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.fixture(scope="session")
 def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
-    """Who measures what is missing (--executor); None: this process does."""
+    """Measures what is missing on other machines (--executor); None: this process measures."""
     address = executor(request.config)
     if address.is_local:
         yield None
@@ -66,9 +66,9 @@ def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest, elsewhere: "Dispatch | None") -> str:
-    """The device of this process (--device): several GPUs are shared out among the workers.
+    """The device of this process (--device): several GPUs are distributed among the workers.
 
-    Where another process measures, that one's kind of device.
+    If other processes measure, their kind of device.
     """
     from tinyablation.errors import TinyAblationError
     from tinyablation.models.devices import choose_device
@@ -97,7 +97,7 @@ def sharing(request: pytest.FixtureRequest, device: str) -> "Sharing":
         from tinyablation.models.device_queue import Turns
 
         turns = Turns(say=say)
-    # One that names its GPU by number wants that one; else a model may go where there is room.
+    # A GPU requested by number must be used; otherwise a model may go to any GPU where it fits.
     spread = ":" not in config.option.device
     return Sharing(turns, worker_count(config), _owner(config), spread, say)
 
@@ -131,7 +131,7 @@ def model(
         per_relation=config.option.per_relation,
     )
     config.hook.pytest_bench_made(bench=bench, config=config)
-    # Asks for the files, downloading those of a hub model, so that what is missing is said at once.
+    # Looks for the files, downloading those of a hub model, so that missing ones raise at once.
     bench.facts  # noqa: B018
     _require_accepted(request, bench)
     lacking = beyond(config, bench.entry.id, bench.facts)
@@ -145,7 +145,7 @@ def model(
 
 
 def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
-    """End the session where the model's tokenizer shows defects that are not accepted."""
+    """End the session if the model's tokenizer reveals defects that were not accepted."""
     from tinyablation.corpora.examples import CorpusError
 
     config = request.config
@@ -159,9 +159,9 @@ def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
 
 
 def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
-    """Have what the session's conditions of this model stand behind measured at the same time.
+    """Start measuring the gates of this model's conditions in parallel.
 
-    Workers of xdist do so condition by condition: each would ask for all of them otherwise.
+    xdist workers do so condition by condition, because otherwise each would request all of them.
     """
     from tinyablation.errors import TinyAblationError
 
@@ -169,7 +169,7 @@ def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
     own = {condition for model, condition in cells if model == bench.entry.id}
     for name in conditions(request.config):
         if own & {name, ALL_CONDITIONS}:
-            with suppress(TinyAblationError):  # said when the condition is asked for
+            with suppress(TinyAblationError):  # raised again when the condition is requested
                 bench.ahead(name, *bench.gate.batteries(name))
 
 
@@ -178,7 +178,7 @@ def _owner(config: pytest.Config) -> str:
 
 
 def _teller(config: pytest.Config) -> "Callable[[str], None]":
-    """Says a line on the terminal, whatever is captured: a wait of minutes must show."""
+    """A function that prints a line on the terminal despite capturing, to make waits visible."""
     manager: Any = config.pluginmanager.get_plugin("capturemanager")
 
     def say(line: str) -> None:
@@ -191,6 +191,6 @@ def _teller(config: pytest.Config) -> "Callable[[str], None]":
 
 @pytest.fixture(scope="session")
 def condition(request: pytest.FixtureRequest) -> str:
-    """One of the conditions of the session: those claims are asked about, and --condition's."""
+    """One of the session's conditions: the named ones, and those of --condition."""
     name: str = request.param
     return name

@@ -1,8 +1,8 @@
 """The boundary of a cell: prompts of its condition's grammar on which a supported claim fails.
 
-Searched for the claim that the model knows the answers, and for claims that ablating one head, or
-one set of heads, raises the logit difference. Claims about shares, ranks or several effects say
-nothing about a single prompt.
+The search covers the claim that the model knows the answers, and claims that ablating one head, or
+one set of heads, raises the logit difference. Claims about shares, ranks or several effects do not
+apply to a single prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,20 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-# The record's subject is what these claims are about: a head, or the heads of a set. On a prompt,
-# the first fail where ablating it lowers LD; the second where that does less than ablating the best
-# other head does.
+# The record's subject is a head, or the heads of a set. On a prompt the first kind fails if
+# ablating it lowers LD; the second if it has less effect than ablating the best other head.
 SUPPRESSES = ("H1.1", "H1.4", "H1.5", "H1.6", "H1.7", "H5.1")
 LEADS = ("H1.8",)
-# On a prompt it fails where the model prefers the wrong answer.
+# On a prompt it fails if the model prefers the wrong answer.
 KNOWS = ("V.1",)
 
-NOT_SEARCHED = "not searched: "  # how the rule of a boundary begins that could not be looked for
+NOT_SEARCHED = "not searched: "  # begins the rule of a boundary that could not be searched for
 
 
 class _Condition(NamedTuple):
     """What the claims about one model under one condition share.
 
-    Up to eight are about four head sets; measuring a sample is half of what a search takes.
+    Up to eight claims are about four head sets; measuring a sample is half of a search's cost.
     """
 
     grammar: "Grammar"
@@ -46,10 +45,10 @@ _conditions_key = pytest.StashKey["WeakKeyDictionary[Bench, dict[str, _Condition
 def boundary_of(
     item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]
 ) -> Boundary | None:
-    """What a search found for this cell; None where there is nothing to search for.
+    """The result of a search for this cell; None if the claim is not supported, or not searched.
 
-    record: the cell's, with its verdict and subject. That is where the claim is not supported, or
-    not one of those above. Where no prompt can be made, the boundary's rule says why.
+    record: the cell's, with its verdict and subject. If no prompt can be made, the boundary's rule
+    says why.
     """
     claim = record["claim"]
     if verdict.status != "supported" or claim not in (*SUPPRESSES, *LEADS, *KNOWS):
@@ -89,7 +88,7 @@ def boundary_of(
 
 
 def _ablation(claim: str, subject: str, effects: Any) -> "Ablation":
-    """What is done to the heads that a record names ("0:7", "0:0 0:5 0:7")."""
+    """The ablation of the heads that a record names ("0:7", "0:0 0:5 0:7")."""
     from tinyablation.analysis.counterexamples import Ablation
     from tinyablation.heads import Head
 
@@ -102,7 +101,7 @@ def _ablation(claim: str, subject: str, effects: Any) -> "Ablation":
 
 
 def _shared(config: pytest.Config, bench: "Bench", condition: str) -> _Condition:
-    """The grammar of a condition for the bench's model, and the samples measured of it so far."""
+    """The grammar of a condition for the bench's model, and its samples measured so far."""
     from tinyablation.corpora.grammar import grammar_of
     from tinyablation.corpora.knowledge import load_knowledge
 

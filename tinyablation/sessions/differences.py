@@ -1,4 +1,4 @@
-"""Which figures of two nested documents differ, by more than other machines' rounding."""
+"""The figures of two nested documents that differ by more than rounding between machines."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def same(old: Any, new: Any) -> bool:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """One line per figure that moved: its key, old value, new value."""
+    """One line per figure that changed: its key, old value, new value."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     lines = []
     for key in sorted(before.keys() | after.keys()):
