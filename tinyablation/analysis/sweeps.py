@@ -145,7 +145,7 @@ class Sweep(Effects):
         self._require(head)
         values = self.deltas(split, method, column)[:, self.heads.index(head)]
         purpose = f"effect {head_name(head)} {method or self.method}"
-        return self.interval(values, split, purpose + _besides(column))
+        return self.interval(values, split, purpose + _column_suffix(column))
 
     def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
@@ -167,7 +167,7 @@ class Sweep(Effects):
         key = ("p", split, column, alternative)
         if key not in self._cache:
             purpose = f"max-T {self.model} {self.condition} {split}"
-            rng = generator(self.seed, purpose + _besides(column))
+            rng = generator(self.seed, purpose + _column_suffix(column))
             self._cache[key] = max_t_sign_flip(
                 self.deltas(split, column=column),
                 self.clusters(split),
@@ -275,7 +275,7 @@ class Sweep(Effects):
             )
 
 
-def _besides(column: str) -> str:
+def _column_suffix(column: str) -> str:
     """The suffix that gives a figure of a column other than LD its own random draws."""
     return "" if column == "logit_diff" else f" {column}"
 

@@ -104,7 +104,7 @@ def _verdict(options: argparse.Namespace) -> None:
             ]
         count = sum(not cell.differences for cell in found.cells)
         print("\n".join(printable(each) for each in said))
-        print(f"{count} of {len(found.cells)} cell(s) come to what is recorded")
+        print(f"{count} of {len(found.cells)} cell(s) agree with the record")
     if not found.same:
         sys.exit(1)  # 2 means that it could not be judged
 

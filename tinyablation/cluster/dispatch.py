@@ -35,7 +35,7 @@ class JobLost(JobError):
 
 
 @dataclass
-class _Sent:
+class _Submitted:
     """A submitted job, and why earlier attempts were lost."""
 
     job: Job
@@ -49,7 +49,7 @@ class _Pending:
 
     whole: Job
     total: int
-    sent: list[_Sent]
+    sent: list[_Submitted]
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Dispatch:
         starts = range(0, len(missing), self.shards)
         parted = [tuple(missing[start : start + self.shards]) for start in starts] or [()]
         jobs = [whole.model_copy(update={"shards": keys}) for keys in parted]
-        sent = [_Sent(job, self._submit(job)) for job in jobs]
+        sent = [_Submitted(job, self._submit(job)) for job in jobs]
         self._pending[config.name] = _Pending(whole, len(missing) or 1, sent)
         return True
 
@@ -114,7 +114,7 @@ class Dispatch:
             done = self._collect(pending)
             if not done and bench.store.status(config) != "complete":
                 # A shard was lost after the others ended, or came from an interrupted run.
-                pending.sent = [_Sent(pending.whole, self._submit(pending.whole))]
+                pending.sent = [_Submitted(pending.whole, self._submit(pending.whole))]
                 self._collect(pending)
         finally:
             for one in pending.sent:
@@ -154,7 +154,7 @@ class Dispatch:
                     bar.update(min(len(one.job.shards) or 1, pending.total - bar.n))
         return complete
 
-    def _receipt(self, one: _Sent) -> Receipt | None:
+    def _receipt(self, one: _Submitted) -> Receipt | None:
         """The receipt of a finished job; None if it was lost and is submitted again."""
         try:
             return Receipt.model_validate_json(one.future.result())

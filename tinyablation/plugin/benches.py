@@ -56,7 +56,7 @@ def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
     with ExitStack() as stack:
         try:
             made = stack.enter_context(
-                dispatching(address, runs_folder(config), progress=progress, say=_teller(config))
+                dispatching(address, runs_folder(config), progress=progress, say=_printer(config))
             )
         except ExecutorError as error:
             end(request.session, str(error))
@@ -91,7 +91,7 @@ def sharing(request: pytest.FixtureRequest, device: str) -> "Sharing":
     from tinyablation.models.residency import Sharing
 
     config = request.config
-    say = _teller(config)
+    say = _printer(config)
     turns = None
     if device != "cpu" and executor(config).is_local:
         from tinyablation.models.device_queue import Turns
@@ -155,7 +155,7 @@ def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
             raise CorpusError(said)
         for kind, count in listed(defects).items():
             if kind not in listed(own_conditions(config)[name].defects):
-                _teller(config)(f"condition {name}, {bench.entry.id}, accepted: {kind}: {count}")
+                _printer(config)(f"condition {name}, {bench.entry.id}, accepted: {kind}: {count}")
 
 
 def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
@@ -177,7 +177,7 @@ def _owner(config: pytest.Config) -> str:
     return str(getattr(config, "workerinput", {}).get("workerid", "main"))
 
 
-def _teller(config: pytest.Config) -> "Callable[[str], None]":
+def _printer(config: pytest.Config) -> "Callable[[str], None]":
     """A function that prints a line on the terminal despite capturing, to make waits visible."""
     manager: Any = config.pluginmanager.get_plugin("capturemanager")
 

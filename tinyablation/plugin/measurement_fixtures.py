@@ -137,7 +137,7 @@ def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "
 def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
     """Activations patched both ways between the prompts of aligned pairs."""
     corrected_only(findings.bench, judge)
-    return _with_a_gap(findings.patches(valid), judge)
+    return _require_gap(findings.patches(valid), judge)
 
 
 @pytest.fixture(scope="session")
@@ -172,10 +172,10 @@ def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> 
     reason = twin.gate.hindrance(valid)
     if reason is not None:
         judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
-    return _with_a_gap(twin_findings.patches(valid), judge)
+    return _require_gap(twin_findings.patches(valid), judge)
 
 
-def _with_a_gap(patches: "Patches", judge: Judge) -> "Patches":
+def _require_gap(patches: "Patches", judge: Judge) -> "Patches":
     """The patches; the claim is blocked if LD does not differ between the aligned pairs' sides."""
     from tinyablation.corpora.examples import SPLITS
     from tinyablation.statistics.ratios import RatioUndefined

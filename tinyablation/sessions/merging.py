@@ -64,7 +64,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     parts = _named(files)
     if len(parts) == 1:
         return parts[0].file
-    parts = _models_apart(parts)
+    parts = _with_unique_models(parts)
     kept: dict[CellKey, list[Record]] = {}
     counts = dict.fromkeys((part.name for part in parts), 0)
     for part in parts:
@@ -76,7 +76,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
                 counts[part.name] += 1
     records = _adjusted([record for cells in kept.values() for record in cells])
     sessions = [part.file.session for part in parts]
-    together, _ = multiplicity(_told_apart(records))
+    together, _ = multiplicity(_with_unique_tests(records))
     file = RecordFile(
         schema_version=SCHEMA_VERSION,
         session=Session(
@@ -133,7 +133,7 @@ def _named(files: Iterable[RecordFile]) -> list[_Sorted]:
     ]
 
 
-def _told_apart(records: Sequence[Record]) -> list[Record]:
+def _with_unique_tests(records: Sequence[Record]) -> list[Record]:
     """Records with unique test ids, because two sessions use the same id for one test."""
     return [
         record.model_copy(update={"test": f"{number} {record.test}"})
@@ -142,7 +142,7 @@ def _told_apart(records: Sequence[Record]) -> list[Record]:
 
 
 def _adjusted(records: Sequence[Record]) -> list[Record]:
-    named = _told_apart(records)
+    named = _with_unique_tests(records)
     _, adjusted = multiplicity(named)
     return [
         record.model_copy(update={"p_adjusted": adjusted.get(name.test)})
@@ -167,7 +167,7 @@ def _versions(sessions: Sequence[Session]) -> dict[str, str]:
     }
 
 
-def _models_apart(parts: Sequence[_Sorted]) -> list[_Sorted]:
+def _with_unique_models(parts: Sequence[_Sorted]) -> list[_Sorted]:
     """The sessions, with different ids for models that share an id but differ in weights.
 
     A model whose weights a session does not know keeps its id.
