@@ -209,7 +209,7 @@ def test_a_bare_run_asks_no_server_for_anything(hub, machine, tmp_path):
     session = machine.run(hub, "-p", "ends_early", "claims", *CLAIM, PYTHONPATH=paths)
     assert session.outcomes("tiny-gpt2") == SUPPORTED[:1], session.out + session.error
     assert not hub.requests
-    assert "models that are fetched, each runs when named" in session.out
+    assert "models to download, each runs only if named" in session.out
     assert "\nnamed: " not in session.out
 
 
@@ -263,7 +263,7 @@ def test_models_without_an_entry(hub, machine, tmp_path):
     session = machine.run(hub, *one, *at, "step2000")
     # A model that the command names by its id, or place, is never silently left out.
     assert (session.code, session.outcomes("name-step2000")) == (1, BLOCKED[:1])
-    assert "ERROR: name-step2000 was named, and cannot be had: " in session.out
+    assert "ERROR: name-step2000 was named but is not available: " in session.out
     (reason,) = session.reasons("name-step2000")
     assert "owner/Name has no revision 'step2000'; its branches and tags are at" in reason
     session = machine.run(hub, *one, *at, "step2000", "--require-models")

@@ -53,7 +53,7 @@ def test_a_url_says_where_jobs_run(url, expected):
         ("dsk://host:8786", "'dsk' is unknown; did you mean 'dask'?"),
         ("loca", "did you mean 'local'?"),
         ("k8s://there", "'k8s' is unknown; give local"),
-        ("local://", "local takes nothing more"),
+        ("local://", "local takes no options"),
         ("dask://host", "host and port"),
         ("dask://user@host:8786", "no more"),
         ("dask://host:8786/path", "no more"),
@@ -64,7 +64,7 @@ def test_a_url_says_where_jobs_run(url, expected):
         ("slurm://gpu?shards=0", "from 1"),
         ("slurm://gpu?account=a%20--wrap", "is not a name"),
         ("dask://host:8786?mem_gb=2", "dask:// takes shards"),
-        ("submitit-local://there", "it is of this machine"),
+        ("submitit-local://there", "it runs on this machine"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_nearest_known(url, said):

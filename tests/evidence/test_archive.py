@@ -136,13 +136,13 @@ def test_no_name_leads_elsewhere(archive, name):
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR])
 def test_nothing_but_files(archive, kind):
     said = refused(rewritten(archive, adding("evil", kind | 0o777, b"/etc/passwd")))
-    assert "is a link, or no file" in said
+    assert "is a link, or not a file" in said
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["records.json", "RECORDS.json", MANIFEST])
 def test_no_name_stands_in_it_twice(archive, name):
-    assert "stands in it twice" in refused(rewritten(archive, adding(name)))
+    assert "occurs twice" in refused(rewritten(archive, adding(name)))
 
 
 def test_encrypted_files_are_refused(archive):
@@ -158,7 +158,7 @@ def test_other_compressions_are_refused(archive):
         for info, _ in entries:
             info.compress_type = zipfile.ZIP_LZMA
 
-    assert "compressed in a way" in refused(rewritten(archive, change))
+    assert "unsupported compression" in refused(rewritten(archive, change))
 
 
 def test_a_bomb_is_not_unpacked(archive):

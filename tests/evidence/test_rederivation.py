@@ -182,7 +182,7 @@ def test_runs_say_more_than_the_command(tmp_path):
     found = conduct_of(session("pytest"), [one_record(runs=[run.name])], tmp_path)
     assert (found.seed, found.device, found.screen) == (7, "cuda", None)
     other = obtain(tmp_path, make_config(seed=7, device="cpu"))
-    with pytest.raises(EvidenceError, match="measured on cpu and cuda; bundle them apart"):
+    with pytest.raises(EvidenceError, match="measured on cpu and cuda; bundle them separately"):
         conduct_of(session("pytest"), [one_record(runs=[run.name, other.name])], tmp_path)
 
 

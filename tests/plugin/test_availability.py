@@ -58,7 +58,7 @@ def test_a_model_that_cannot_be_had_blocks_its_cells_with_one_line(models, worke
     assert result.ret == pytest.ExitCode.TESTS_FAILED  # it was named by its id
     result.assert_outcomes(skipped=4)
     assert f"blocked: {LINE}" in result.stdout.str()
-    said = f"ERROR: mistral-7b was named, and cannot be had: {LINE}"
+    said = f"ERROR: mistral-7b was named but is not available: {LINE}"
     assert result.stdout.str().count(said) == 1
     for record in models.records().values():
         assert (record["verdict"], record["outcome"]) == ("blocked", "skipped")

@@ -213,7 +213,7 @@ def test_a_model_that_was_named_and_cannot_be_had_is_never_exit_0(models, argume
     given = arguments if "::" in arguments[0] else ["claims", *arguments]
     result = models.run(*given)
     name = "gone" if "owner/gone" in arguments else "mistral-7b"
-    said = f"ERROR: {name} was named, and cannot be had: model '{name}': put it there"
+    said = f"ERROR: {name} was named but is not available: model '{name}': put it there"
     assert (result.ret, result.stdout.str().count(said)) == (code, code), result.stdout.str()
     for each in models.records().values():
         if each["model"] == name:

@@ -56,7 +56,7 @@ def test_a_prediction_that_was_edited_is_refused(suite):
     write(suite, verdict="refuted", predicted="refuted")
     result = suite.run(*SELECTED)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "a prediction is never edited" in result.stderr.str()
+    assert "predictions must not be edited" in result.stderr.str()
 
 
 def test_a_line_that_matches_no_cell_is_refused(suite):

@@ -205,7 +205,7 @@ def test_an_interruption_before_the_first_verdict_says_how_to_go_on(suite):
     result = suite.run("claims")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     kept = suite.root / "reports" / "runs"
-    said = f"interrupted: what was measured is kept in {kept}; the same command continues there"
+    said = f"interrupted: measurements so far are kept in {kept}; the same command continues there"
     assert result.stdout.str().count(said) == 1
     assert not (suite.root / "reports" / "records.json").exists()
 

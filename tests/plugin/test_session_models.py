@@ -169,11 +169,11 @@ def test_models_of_one_name_are_told_apart_by_their_weights(models):
             ["--model", "no model at all"],
             "'no model at all' is neither a model id, a folder nor a repository",
         ),
-        (["--revision", "v1"], "--revision says which state of a --model; give --model too"),
+        (["--revision", "v1"], "--revision is the revision of a --model; give --model too"),
         (["--model", "tiny-gpt2", "--revision", "v1"], "is a folder, which has no revision 'v1'"),
         (["--model", "gpt2", "--revision", "../x"], "revision '../x'"),
-        (["--name", "mine"], "--name says what a --model is called; give --model too"),
-        (["--model", "gpt2", "--name", "a", "--name", "b"], "--name b: says what a --model is"),
+        (["--name", "mine"], "--name is the name of a --model; give --model too"),
+        (["--model", "gpt2", "--name", "a", "--name", "b"], "--name b: names a --model"),
         (["--model", "empty"], "config.json"),
         (["--device", "gpu"], "no device is called 'gpu'"),
         (["--device", "cuda:97"], "device 'cuda:97' is not there"),
@@ -218,7 +218,7 @@ def test_an_unsupported_folder_is_refused_with_the_list_of_what_is_supported(mod
 
 
 def test_the_header_says_what_there_is_and_what_is_named(models, monkeypatch):
-    line = "models that are fetched, each runs when named (-k, --model, -m hub): " + ", ".join(HUB)
+    line = "models to download, each runs only if named (-k, --model, -m hub): " + ", ".join(HUB)
     text = models.run("claims", "--collect-only").stdout.str()
     assert line in text and "named: " not in text
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

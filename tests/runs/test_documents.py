@@ -163,7 +163,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
     folder = tmp_path / make_config(battery="ov").name
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"notes\.txt.*no unfinished reading.*[Mm]ove"):
+    with pytest.raises(RunError, match=r"notes\.txt.*not an unfinished reading.*[Mm]ove"):
         obtain(tmp_path, never)
     assert files_under(folder) == {"notes.txt": b"mine"}
 

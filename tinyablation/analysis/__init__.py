@@ -1,1 +1,1 @@
-"""What claims read of tables: sweeps, coalitions, patching, paths and the rest."""
+"""What claims read from tables: sweeps, coalitions, patching, paths and more."""

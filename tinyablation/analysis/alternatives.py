@@ -1,16 +1,16 @@
-"""The tables of a model and condition as one analysis of them sees them.
+"""The tables of a model and condition under alternative analyses.
 
-An analysis is one choice of each of four factors: how heads are ablated (method), what is read off
-the output (metric), which wordings of the prompts count (template), and which fact clusters choose
-heads and which confirm (split). The choices are made in the table itself, so that whatever asks a
-sweep or coalitions can ask of any analysis: only rows of the method and of the wordings are left,
-the splits are the drawn ones, and the metric's column stands in the place of `logit_diff`, so that
-"Delta > 0" keeps its meaning: the target gains.
+An analysis is one choice for each of four factors: how heads are ablated (method), what is read
+from the output (metric), which wordings of the prompts count (template), and which fact clusters
+select heads and which confirm (split). The choices are applied to the table itself, so that code
+for a sweep or coalitions works for any analysis: only rows of the method and wordings remain, the
+splits are the drawn ones, and the metric's column replaces `logit_diff`, so that "Delta > 0" keeps
+its meaning: the target gains.
 
-Under KL it has another meaning, because KL has no sign: "the head changes the output by more than
-the floor", "it changes it more than its rival does", whichever way. A head whose ablation lowers LD
-can then count as a suppressor. That is what an agreement under KL, or its lack, tells: whether a
-verdict rests on the direction of the change or on its size.
+Under KL the meaning differs, because KL has no sign: "the head changes the output by more than the
+floor", "it changes it more than its rival does", in either direction. A head whose ablation lowers
+LD can then count as a suppressor. So agreement under KL shows whether a verdict rests on the
+direction of the change or on its size.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.examples import Example
 
-# Fewest clusters in either split. The coverage of cluster_interval is measured from 8 on (.89 to
-# .96, see there); with 3 it falls to .84. And 2^8 sign flips can still give a p of 1/256.
+# Fewest clusters in either split. The coverage of cluster_interval was measured from 8 clusters on
+# (.89 to .96, see there); with 3 it falls to .84. And 2^8 sign flips can still give a p of 1/256.
 LEAST_CLUSTERS = 8
-REDRAWN = 2  # splits drawn anew, beside the registered one: the least that can disagree among them
+REDRAWN = 2  # new splits besides the registered one: the fewest that can disagree with each other
 
 ALL, REGISTERED = "all", "registered"
-PATCHED = "patched"  # the method of what is no ablation: patches of activations, and paths
-# What tells an example. Not its number: runs of other splits number their examples otherwise.
+PATCHED = "patched"  # the method of patches and paths, which are not ablations
+# Columns that identify an example. Not its number, which depends on the splits of the run.
 EXAMPLE = ("clean", "target", "foil")
 FACTORS = ("method", "metric", "template", "split")
 
 
 class MultiverseError(TinyAblationError):
-    """What was redone is not the claim that was judged, so that nothing follows for it."""
+    """The analysis redone is not that of the judged claim, so it says nothing about its verdict."""
 
 
 class TooFewClusters(EffectsError):
@@ -54,12 +54,12 @@ class TooFewClusters(EffectsError):
 
 
 class Metric(NamedTuple):
-    """What takes the place of the logit difference, and which change of it counts.
+    """A replacement of the logit difference, and the change of it that counts.
 
-    sign * column is the figure, so that a larger one is better for the target (KL: farther from the
-    clean output). Where a claim asks for more than a share of the clean LD, it asks for more than
+    sign * column is the figure, so that larger is better for the target (KL: farther from the clean
+    output). Where a claim requires more than a share of the clean LD, it now requires more than
     that share of the clean mean of `whole`, plus `least`, in the metric's unit. verified: whether a
-    run's verification tells how far arithmetic moves the column.
+    run's verification measures the numerical noise of the column.
     """
 
     column: str
@@ -76,14 +76,14 @@ METRICS: Mapping[str, Metric] = {
     # Places counted from 1: 5 % of the mean place. A target that is mostly on top, whose mean rank
     # is near 0, must then move by a place on one prompt in twenty.
     "rank": Metric("target_rank", -1, "target_rank", 1.0, verified=False),
-    # The clean KL is 0. KL is in nats and so is the entropy of the output that it is taken from:
-    # 5 % of the clean entropy, as claims about the entropy itself ask for (G.1).
+    # The clean KL is 0. KL is in nats like the entropy of the clean output, so it must exceed 5 %
+    # of the clean entropy, as in claims about the entropy itself (G.1).
     "KL": Metric("kl", 1, "entropy"),
 }
 
 
 class Analysis(NamedTuple):
-    """One choice of each factor."""
+    """One choice for each factor."""
 
     method: str
     metric: str
@@ -100,7 +100,7 @@ class Analysis(NamedTuple):
 
 @dataclass(frozen=True)
 class _ByMetric(Effects):
-    """Effects of a table that has a metric in the place of LD, asked by several claims."""
+    """Effects of a table in which a metric replaces LD, shared by several claims."""
 
     metric: str = LD
 
@@ -111,7 +111,7 @@ class _ByMetric(Effects):
         column: str = "logit_diff",
         share: float = EFFECT_SHARE,
     ) -> Floor:
-        """As Effects.floor; of the metric, the share of its whole (see Metric), in its unit."""
+        """As Effects.floor; for the metric, the share of its whole (see Metric), in its unit."""
         if column != "logit_diff":
             return super().floor(split, column=column, share=share)
         metric = METRICS[self.metric]
@@ -119,7 +119,7 @@ class _ByMetric(Effects):
         return effect_floor(whole, self.noise(), share)
 
     def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
-        """As Effects.interval, once per purpose: the same draws would come again."""
+        """As Effects.interval, but cached by purpose, because the draws would be the same."""
         key = ("interval", split, purpose)
         if key not in self._cache:
             self._cache[key] = super().interval(values, split, purpose)
@@ -129,28 +129,28 @@ class _ByMetric(Effects):
 
 @dataclass(frozen=True)
 class AnalysedSweep(_ByMetric, Sweep):
-    """A sweep as one analysis sees it."""
+    """A sweep under one analysis."""
 
     @property
     def single(self) -> "pandas.DataFrame":
-        # Not kept: 144 copies of a table of 384 heads (36 MB) would be 5 GB.
+        # Not cached: 144 copies of a table of 384 heads (36 MB) would take 5 GB.
         return self.table[self.table["head"] >= 0]
 
 
 @dataclass(frozen=True)
 class AnalysedCoalitions(_ByMetric, Coalitions):
-    """Head sets as one analysis sees them."""
+    """Head sets under one analysis."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one measurement that a claim rests on is made from anew.
+    """The tables from which a measurement that a claim rests on is redone.
 
-    own: as the claim was given it. by_method: by ablation method, the same interventions measured
-    on both splits (one table may hold several methods). tolerance: how far two measurements of one
-    LD may lie apart, as a share of the largest and of 1 at least (measurement.TOLERANCES). fixed:
-    the table is taken as it is, so that no method is chosen in it: it shows methods beside one
-    another, or what is no ablation.
+    own: the measurement as given to the claim. by_method: by ablation method, the same
+    interventions measured on both splits (one table may hold several methods). tolerance: how far
+    two measurements of one LD may differ, as a share of the largest, or of 1 if that is larger
+    (precision.TOLERANCES). fixed: the table is used as it is and no method is chosen in it, because
+    it compares methods, or contains no ablations.
     """
 
     own: Effects
@@ -160,16 +160,16 @@ class Source:
 
     @classmethod
     def patched(cls, own: Effects, tolerance: float) -> "Source":
-        """Of what no ablation method can be chosen for."""
+        """The source of a measurement for which no ablation method can be chosen."""
         return cls(own, {PATCHED: own}, tolerance, fixed=True)
 
     @property
     def method(self) -> str:
-        """The ablation method as registered."""
+        """The registered ablation method."""
         return self.own.method if isinstance(self.own, Sweep | Coalitions) else PATCHED
 
     def rows(self, method: str) -> "pandas.DataFrame":
-        """The rows of one ablation method on both splits, and the unhooked model's beside them."""
+        """The rows of one ablation method and of the unhooked model, on both splits."""
         table = self.by_method[method].table
         return table if self.fixed else table[table["method"].isin((method, "none"))]
 
@@ -177,7 +177,7 @@ class Source:
     def doubles(self) -> dict[str, str]:
         """Method -> the earlier one that it equals: zero_folded is zero in a model without biases.
 
-        Compared head set by head set and example by example, within the tolerance.
+        Compared by head set and example, within the tolerance.
         """
         found: dict[str, str] = {}
         for method in self.by_method:
@@ -190,7 +190,7 @@ class Source:
         return found
 
     def require_same(self, what: str) -> None:
-        """MultiverseError if what was measured for this differs from what the claim was given."""
+        """Raise MultiverseError if the remeasurement differs from what the claim was given."""
         again = self.by_method[self.method]
         if again is self.own:
             return
@@ -209,7 +209,7 @@ class Source:
         return table[table["method"] == (method or of)]
 
     def _agree(self, first: "pandas.DataFrame", second: "pandas.DataFrame") -> bool:
-        """Whether LD is the same wherever both have it; MultiverseError where they never do."""
+        """Whether LD agrees on all common rows; MultiverseError if there are none."""
         key = ["heads", *EXAMPLE]
         one, other = (
             rows.drop_duplicates(key).set_index(key)["logit_diff"] for rows in (first, second)
@@ -225,7 +225,7 @@ class Source:
 
 
 def of_examples(effects: Effects, wanted: Effects) -> Effects:
-    """The first measurement, of the examples that the second has."""
+    """The first measurement, restricted to the examples of the second."""
     from pandas import MultiIndex
 
     own, kept = (MultiIndex.from_frame(e.table[[*EXAMPLE]]) for e in (effects, wanted))
@@ -233,9 +233,9 @@ def of_examples(effects: Effects, wanted: Effects) -> Effects:
 
 
 def family(template_id: str) -> str:
-    """The family of a wording "prefix.frame": its frame, how it asks.
+    """The family of a wording "prefix.frame": its frame, which is how it asks.
 
-    A prefix only opens the sentence ("In short,"), and the corpora use neutral ones.
+    A prefix only opens the sentence ("In short,"), and those of the corpora are neutral.
     """
     return template_id.partition(".")[2] or template_id
 
@@ -243,11 +243,10 @@ def family(template_id: str) -> str:
 def redrawn_splits(
     examples: Sequence["Example"], seed: int, condition: str
 ) -> dict[str, dict[str, str]]:
-    """REDRAWN splits drawn anew: option -> cluster_id -> discovery or confirmation.
+    """REDRAWN new splits: option -> cluster_id -> discovery or confirmation.
 
-    As the corpora draw theirs (pairing.assign): half and half, within each relation, which a
-    cluster's id begins with, and each wording. Clusters that share a fact or a prompt stay
-    together.
+    Drawn like those of the corpora (pairs.assign): half and half within each relation (the first
+    part of a cluster's id) and each wording. Clusters that share a fact or a prompt stay together.
     """
     import networkx
 
@@ -272,7 +271,7 @@ def redrawn_splits(
     def stratum(unit: tuple[str, ...]) -> str:
         return f"{wording(unit)} / {unit[0].partition('/')[0]}"
 
-    # Strata of one wording stand together: `assign` takes the splits in turn from one to the next.
+    # Strata of one wording are neighbours: `assign` continues its alternation across strata.
     ordered = sorted(units, key=lambda unit: (stratum(unit), unit))
     return {
         f"redrawn {number}": {
@@ -287,10 +286,10 @@ def redrawn_splits(
 
 
 class Analyses:
-    """The tables of one model as each analysis sees them, shared by its claims.
+    """The tables of one model under each analysis, shared by its claims.
 
-    splits: by condition, what redrawn_splits gives. Made when asked for, and kept: they hold what
-    claims ask again, such as intervals and corrected p.
+    splits: by condition, the result of redrawn_splits. Tables are made on demand and cached,
+    together with intervals and corrected p that several claims use.
     """
 
     def __init__(self, splits: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
@@ -300,11 +299,11 @@ class Analyses:
 
     @property
     def redrawn(self) -> tuple[str, ...]:
-        """The names of the splits that were drawn anew."""
+        """The names of the redrawn splits."""
         return tuple(next(iter(self.splits.values()), {}))
 
     def of(self, name: str, source: Source, analysis: Analysis) -> Effects:
-        """What the measurement of that name holds under one analysis; TooFewClusters."""
+        """The measurement of that name under one analysis; may raise TooFewClusters."""
         analysis = analysis._replace(method=source.method if source.fixed else analysis.method)
         key = (name, source.own.runs, analysis)
         if key not in self._made:
@@ -348,9 +347,9 @@ def _method(analysis: Analysis) -> Any:
 
 
 def _noise_of(effects: Effects, metric: Metric) -> Noise:
-    """The noise of a table that has the metric in the place of LD, in the metric's unit."""
+    """The noise of a table in which the metric replaces LD, in the metric's unit."""
     noise = effects.noise(metric.column)
-    # A rank is a whole number: in float32 two logits must lie within 1e-5 of one another for
-    # arithmetic to move it, and in other dtypes the analysis is not made (see fixtures/).
+    # A rank is an integer: in float32 rounding moves it only if two logits are within 1e-5 of each
+    # other, and in other dtypes the analysis is not made (see plugin/multiverse.py).
     own = float(noise) if metric.verified else 0.0
     return Noise(own, noise.where, {**noise.columns, "logit_diff": own})

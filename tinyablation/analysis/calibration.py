@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say, before and after an ablation. Pure: tables in.
+"""Calibration of probabilities before and after an ablation. Pure functions of tables.
 
 An example asks which of two answers is right. Its forecast is p(first) = sigmoid(+-LD), the
-probability of whichever answer sorts first, and its label says whether that one is right: so the
+probability of the answer that sorts first, and its label says whether that one is right, so the
 label comes from the corpus and never from the score. All functions take the forecast as a logit,
 [n_examples], which does not saturate.
 """
@@ -32,30 +32,30 @@ if TYPE_CHECKING:
 Labels = NDArray[np.bool_]
 Stage = Literal["raw", "recalibrated"]
 
-# Labels may be this share off one half. A forecast that knows only a share of 55 % has a Brier
-# score of .2475 where .25 is that of knowing nothing: half of BRIER_FLOOR. The corpora are built
-# with exactly one half.
+# The share of labels may differ from one half by this much. A forecast that knows only a base rate
+# of 55 % has a Brier score of .2475 instead of .25: half of BRIER_FLOOR. The corpora are built with
+# exactly one half.
 BALANCE_TOLERANCE = 0.05
 # Bins of equal width over [0, 1], as in Guo et al. 2017, sec. 2.
 BINS = 15
 _EDGES = np.linspace(0.0, 1.0, BINS + 1)[1:-1]
 # The Brier improvement that counts: 2 % of the .25 of a coin, and about half of the .009 of the
-# published claim (.033 -> .024). It is also as much as the fit of a temperature to 100 examples
-# costs at the 95th percentile of 200 simulated fits (.0042 to .0049; median .0005 to .0028), and
-# half of that with 200 examples (.0015 to .0026).
+# published claim (.033 -> .024). Fitting a temperature to 100 examples costs about as much at the
+# 95th percentile of 200 simulated fits (.0042 to .0049; median .0005 to .0028), and half as much
+# with 200 examples (.0015 to .0026).
 BRIER_FLOOR = 0.005
 
 
 class CalibrationError(StatisticsError):
-    """These forecasts and labels carry no figure of calibration."""
+    """Calibration cannot be computed from these forecasts and labels."""
 
 
 class Unbalanced(CalibrationError):
-    """One label is commoner than the other, so that a forecast may score without knowing."""
+    """One label is more common than the other, so a forecast may score without knowledge."""
 
 
 class TemperatureUndefined(CalibrationError):
-    """No positive temperature fits: the answers are no better than a coin's, or worse."""
+    """No positive temperature fits, because the answers are no better than chance."""
 
 
 class Oriented(NamedTuple):
@@ -71,7 +71,7 @@ class Oriented(NamedTuple):
 
 
 def oriented(table: "pandas.DataFrame") -> Oriented:
-    """Forecasts and labels of rows with logit_diff, target, foil and cluster_id (one a example)."""
+    """Forecasts and labels of rows with logit_diff, target, foil, cluster_id, one per example."""
     twice = (table["target"] == table["foil"]).to_numpy()
     if twice.any():
         raise CalibrationError(f"row {int(np.flatnonzero(twice)[0])}: target and foil are the same")
@@ -81,7 +81,7 @@ def oriented(table: "pandas.DataFrame") -> Oriented:
 
 
 def orient(ld: ArrayLike, targets_first: ArrayLike) -> Floats:
-    """Logit of p(first): LD where the target sorts first, -LD where the foil does. [n_examples]"""
+    """Logit of p(first), [n_examples]: LD if the target sorts first, -LD if the foil does."""
     differences, labels = _pair(ld, targets_first, "LD")
     return np.where(labels, differences, -differences)
 
@@ -93,9 +93,9 @@ def probabilities(logits: ArrayLike) -> Floats:
 
 
 def balanced(labels: ArrayLike, *, tolerance: float = BALANCE_TOLERANCE, what: str = "") -> None:
-    """Raises Unbalanced, with the counts, when the labels are further than tolerance from 50/50.
+    """Raise Unbalanced, with the counts, if the labels differ from 50/50 by more than tolerance.
 
-    Half an example off is as near as an odd number comes, and always allowed.
+    A difference of half an example is always allowed, because n may be odd.
     """
     given = np.asarray(labels, dtype=bool)
     if not given.size:
@@ -123,9 +123,9 @@ def nll(logits: ArrayLike, labels: ArrayLike) -> Floats:
 def ece(logits: ArrayLike, labels: ArrayLike) -> float:
     """Expected calibration error of p(first): mean |share of labels - mean forecast| over bins.
 
-    15 bins of equal width, weighted by their counts (Guo et al. 2017, eq. 3), but of the forecast
-    of one fixed answer, not of the confidence in the likelier one. Biased upwards: a perfect
-    forecast of 100 simulated examples has .09 to .13 (median), of 200 .07 to .09.
+    15 bins of equal width, weighted by their counts (Guo et al. 2017, eq. 3), but for the forecast
+    of one fixed answer, not for the confidence in the likelier one. Biased upwards: a perfect
+    forecast has .09 to .13 (median) for 100 simulated examples, .07 to .09 for 200.
     """
     scores, right = _pair(logits, labels, "logits")
     forecast = probabilities(scores)
@@ -134,7 +134,7 @@ def ece(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def reliability(logits: ArrayLike, labels: ArrayLike) -> list[dict[str, float]]:
-    """The reliability curve, a point for each bin that is not empty, in order of the forecast.
+    """The reliability curve: one point per non-empty bin, in order of the forecast.
 
     forecast: mean p(first); share: share of examples whose target sorts first; n: examples.
     """
@@ -153,20 +153,20 @@ def reliability(logits: ArrayLike, labels: ArrayLike) -> list[dict[str, float]]:
 
 
 def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """T > 0 for which logits / T have the least NLL (temperature scaling, Guo et al. 2017).
+    """The T > 0 that minimises the NLL of logits / T (temperature scaling, Guo et al. 2017).
 
     The labels are Platt's (1999, sec. 2.2): (n1 + 1) / (n1 + 2) for the n1 true ones and
-    1 / (n0 + 2) for the others. Where every answer is right the NLL has no least value otherwise.
-    Multiplying the logits by c multiplies T by c, to rounding.
+    1 / (n0 + 2) for the others. Otherwise the NLL has no minimum if every answer is right.
+    Multiplying the logits by c multiplies T by c, up to rounding.
 
-    Raises TemperatureUndefined where no positive T is best.
+    Raises TemperatureUndefined if no positive T minimises it.
     """
     from scipy.optimize import minimize_scalar
 
     scores, right = _pair(logits, labels, "logits")
     n_right = int(right.sum())
     smooth = np.where(right, (n_right + 1) / (n_right + 2), 1 / (len(right) - n_right + 2))
-    # The NLL is convex in 1 / T, so its slope at 1 / T = 0 says on which side the least value is.
+    # The NLL is convex in 1 / T, so its slope at 1 / T = 0 tells on which side the minimum is.
     if not (gain := float(((smooth - 0.5) * scores).mean())) > 0:
         raise TemperatureUndefined(
             f"forecasts of {len(right)} examples are no better than a coin (mean of label x logit "
@@ -178,7 +178,7 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         scaled = np.exp(log_sharpness) * unit
         return float((np.logaddexp(0.0, scaled) - smooth * scaled).mean())
 
-    # A mean logit of e^-14 to e^7 in units of T: beyond, every forecast is .5, or 0 or 1.
+    # A mean logit of e^-14 to e^7 in units of T: beyond that every forecast is .5, or 0 or 1.
     found = minimize_scalar(loss, bounds=(-14.0, 7.0), method="bounded", options={"xatol": 1e-10})
     return float(np.sqrt((scores**2).mean()) * np.exp(-found.x))
 
@@ -243,13 +243,13 @@ def compare(
 ) -> Comparison:
     """Calibration of the ablated model minus that of the clean one, paired by example.
 
-    All [n_examples], both splits. Each side has a temperature of its own, fitted on the discovery
-    split; everything else is of the confirmation split, where the temperatures are held fixed.
+    All arrays [n_examples], both splits. Each side has its own temperature, fitted on the discovery
+    split; everything else uses the confirmation split, where the temperatures are fixed.
     Multiplying all LD of a side by a constant changes no recalibrated figure. Brier score and NLL
-    have cluster_interval, the ECE has cluster_statistic_interval.
+    use cluster_interval, the ECE uses cluster_statistic_interval.
 
     Raises Unbalanced for either split, TemperatureUndefined for either side, StatisticsError for
-    figures that carry no interval. Where the ablation changes nothing, intervals are [0, 0].
+    figures without an interval. If the ablation changes nothing, intervals are [0, 0].
     """
     clean, labels = _pair(clean_ld, targets_first, "clean LD")
     ablated, _ = _pair(ablated_ld, targets_first, "ablated LD")
@@ -303,11 +303,11 @@ def compare(
 
 
 def judge_calibration(comparison: Comparison, *, what: str, floor: float = BRIER_FLOOR) -> Verdict:
-    """Does the ablation improve calibration, by more than a change of scale?
+    """The verdict on "the ablation improves calibration, by more than a change of scale".
 
-    Needs all three (judge_all_of), an improvement being clean - ablated: the recalibrated Brier
-    score by more than the floor, the recalibrated NLL and the raw NLL by more than 0. The figures
-    are those of the recalibrated Brier score. `what` begins the reason ("zeroing 0:2").
+    Requires all of three improvements (clean - ablated; judge_all_of): the recalibrated Brier score
+    by more than the floor, the recalibrated NLL and the raw NLL by more than 0. The figures are
+    those of the recalibrated Brier score. `what` begins the reason ("zeroing 0:2").
     """
     details = comparison.details()
     needed: tuple[tuple[Stage, str, str, float, str], ...] = (
@@ -344,7 +344,7 @@ def calibration_verdict(
 ) -> Verdict:
     """judge_calibration of two tables of the same examples in the same order, both splits.
 
-    Both need the columns of `oriented` and split. Blocked where no temperature can be fitted.
+    Both need the columns of `oriented` and split. Blocked if no temperature can be fitted.
     """
     for column in ("target", "foil", "split", "cluster_id"):
         if clean[column].tolist() != ablated[column].tolist():
@@ -372,7 +372,7 @@ def _bins(forecast: Floats) -> NDArray[np.intp]:
 
 
 def _nothing(same: DegenerateInterval, clusters: Sequence[str]) -> Estimate:
-    """An ablation that changes nothing at all; any other constant is raised again."""
+    """The estimate of an ablation that changes nothing; any other constant is raised again."""
     if same.value != 0:
         raise same
     return Estimate(0.0, 0.0, 0.0, len(clusters), len(set(clusters)))

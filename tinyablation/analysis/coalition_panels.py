@@ -1,4 +1,4 @@
-"""Panels of heads zeroed together: what they do alone and joined, and what one gives back."""
+"""Panels of heads zeroed together: effects alone and jointly, cooperation and recovery."""
 
 from tinyablation.analysis.coalitions import Coalitions, Heads, set_name
 from tinyablation.heads import head_name
@@ -20,7 +20,7 @@ def heads_together(subsets: Coalitions, trio: Heads) -> ForestPanel:
 
 
 def cooperation(subsets: Coalitions, trio: Heads) -> ForestPanel:
-    """What each pair and the trio do beyond the sum of their heads alone."""
+    """The effect of each pair and of the trio beyond the sum of their heads' own effects."""
     sets: list[Heads] = [*subsets.pairs_of(trio), trio]
     return ForestPanel.of(
         "Cooperation: together minus the sum of each alone",
@@ -31,7 +31,7 @@ def cooperation(subsets: Coalitions, trio: Heads) -> ForestPanel:
 
 
 def pair_gains(coalitions: Coalitions) -> GridPanel:
-    """The same of every pair of the layer, without intervals, head by head."""
+    """The same for every pair of the layer, head by head, without intervals."""
     heads, gains = coalitions.gains()
     names = [head_name(head) for head in heads]
     return GridPanel(
@@ -45,13 +45,13 @@ def pair_gains(coalitions: Coalitions) -> GridPanel:
 
 
 def recoveries(subsets: Coalitions, trio: Heads, bound: float) -> list[ForestPanel]:
-    """What restoring each head of the zeroed trio takes back; nothing where there is no effect.
+    """The recovery by restoring each head of the zeroed trio; empty if the trio has no effect.
 
-    bound: what the claim holds a share against.
+    bound: the share that the claim compares with.
     """
     try:
         shares = {head_name(head): subsets.recovery(trio, head)[:3] for head in trio}
     except RatioUndefined:
-        return []  # of no effect there are no shares; the verdict says so
+        return []  # without an effect there are no shares; the verdict says so
     title = "Recovery: what restoring one head of the zeroed trio takes back"
     return [ForestPanel.of(title, "share of the trio's effect", shares, bound)]

@@ -1,7 +1,7 @@
 """Heads ablated together: pairs and triples of a layer, and what each head adds to a coalition.
 
 Restoring one head of an ablated trio is the same intervention as ablating the other two (bit for
-bit, within a layer), so a partial patch is read from the pairs: nothing is measured twice.
+bit, within a layer), so recoveries are read from the pairs without another measurement.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +41,7 @@ Heads = tuple[Head, ...]
 
 
 def set_name(heads: Iterable[Head]) -> str:
-    """Heads as a reader writes them: "0:2 0:4 0:7"."""
+    """Heads as text: "0:2 0:4 0:7"."""
     return " ".join(head_name(head) for head in heads)
 
 
@@ -64,7 +64,7 @@ class Coalitions(Effects):
     def deltas(
         self, heads: Iterable[Head], split: str = CONFIRMATION, column: str = "logit_diff"
     ) -> Floats:
-        """[n_examples] ablated - clean with these heads ablated together; none: zeros."""
+        """[n_examples] ablated - clean with these heads ablated together; zeros for no heads."""
         wanted = tuple(sorted(heads))
         if not wanted:
             return np.zeros(len(self.baseline(split)))
@@ -90,22 +90,22 @@ class Coalitions(Effects):
         return self.interval(values, split, f"lead {set_name(heads)} {set_name(over)}")
 
     def cooperation(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
-        """Delta of the set minus the sum of its heads' own, paired by example, in logits.
+        """Delta of the set minus the sum of its heads' own Deltas, paired by example, in logits.
 
-        Above 0: the heads do more together than alone (super-additive); below: less.
+        Above 0: the heads are super-additive; below 0: sub-additive.
         """
         values = self.cooperations(heads, split)
         return self.interval(values, split, f"cooperation {set_name(heads)}")
 
     def cooperations(self, heads: Heads, split: str = CONFIRMATION) -> Floats:
-        """[n_examples] Delta of the set minus the sum of its heads' own, in logits."""
+        """[n_examples] Delta of the set minus the sum of its heads' own Deltas, in logits."""
         alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
         return self.deltas(heads, split) - alone
 
     def against_sum(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
-        """Delta of the set as a multiple of the sum of its heads' own; 1 is additive.
+        """Delta of the set as a multiple of the sum of its heads' own Deltas; 1 is additive.
 
-        Raises ratios.RatioUndefined when that sum is not above 0 with its whole interval.
+        Raises ratios.RatioUndefined if the interval of that sum is not wholly above 0.
         """
         alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
         purpose = f"{self.model} {self.condition} {split} against sum {set_name(heads)}"
@@ -113,18 +113,18 @@ class Coalitions(Effects):
         return self._ratio(self.deltas(heads, split), alone, split, rng)
 
     def restored(self, trio: Heads, head: Head, split: str = CONFIRMATION) -> Floats:
-        """[n_examples] what restoring one head takes away of the set's Delta, in logits."""
+        """[n_examples] the part of the set's Delta removed by restoring one head, in logits."""
         if head not in trio:
             raise EffectsError(f"{head_name(head)} is not among {set_name(trio)}")
         rest = [other for other in trio if other != head]
         return self.deltas(trio, split) - self.deltas(rest, split)
 
     def recovery(self, trio: Heads, head: Head, *, split: str = CONFIRMATION) -> Estimate:
-        """The share of the set's Delta that restoring one head takes away again.
+        """The share of the set's Delta that is removed by restoring one head.
 
         (Delta(set) - Delta(set without the head)) / Delta(set), numerator and denominator
-        bootstrapped together. Raises ratios.RatioUndefined when Delta(set) is not above 0 with its
-        whole interval: a share of nothing has no meaning.
+        bootstrapped together. Raises ratios.RatioUndefined if the interval of Delta(set) is not
+        wholly above 0.
         """
         restored = self.restored(trio, head, split)
         rng = generator(
@@ -134,7 +134,7 @@ class Coalitions(Effects):
         return self._ratio(restored, self.deltas(trio, split), split, rng)
 
     def share(self, bound: float, heads: Heads, *, split: str = CONFIRMATION) -> Floor:
-        """A share of the set's Delta, as what a recovery is held against, with its noise."""
+        """A share of the set's Delta with its noise, as the bound for a recovery."""
         return self.share_of(bound, self.mean(heads, split))
 
     def _ratio(
@@ -143,7 +143,7 @@ class Coalitions(Effects):
         clusters = self.clusters(split)
         try:
             return ratio_interval(above, below, clusters, rng, noise=self.noise())
-        except DegenerateInterval as same:  # one is the same multiple of the other everywhere
+        except DegenerateInterval as same:  # the ratio is the same in every cluster
             return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 
     def mean(
@@ -152,10 +152,10 @@ class Coalitions(Effects):
         return float(self.deltas(heads, split, column).mean())
 
     def rival(self, heads: Heads, alone: Mapping[Head, float]) -> Heads:
-        """The other set of that size whose heads' own Deltas sum highest.
+        """The other set of that size with the largest sum of its heads' own Deltas.
 
         alone: each head's mean Delta on the discovery split, so that the rival is chosen on other
-        facts than it is judged by.
+        facts than those it is judged by.
         """
         own = tuple(sorted(heads))
         others = [each for each in self.of_size(len(own)) if each != own]
@@ -164,9 +164,9 @@ class Coalitions(Effects):
     def exceedance(
         self, heads: Heads, *, split: str = CONFIRMATION, column: str = "logit_diff", sign: int = 1
     ) -> float:
-        """(k + 1) / (n + 1): how many of the n other sets of that size do as well as this one.
+        """(k + 1) / (n + 1), where k of the n other sets of that size have as large an effect.
 
-        sign -1 asks for changes as far below 0.
+        sign -1: effects as far below 0.
         """
         own = tuple(sorted(heads))
         null = [
@@ -188,7 +188,7 @@ class Coalitions(Effects):
         return float(self._cache[key][sets.index(own)])
 
     def accomplices(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, float]:
-        """By other head: mean Delta of the pair minus both heads' own, largest first, in logits."""
+        """Other head -> mean Delta of the pair minus both own Deltas, largest first, in logits."""
         gains = {}
         for pair in self.of_size(2):
             if head in pair:
@@ -198,7 +198,7 @@ class Coalitions(Effects):
         return dict(sorted(gains.items(), key=lambda item: -item[1]))
 
     def gains(self, split: str = CONFIRMATION) -> tuple[tuple[Head, ...], list[list[float | None]]]:
-        """Heads, and by pair of them the mean Delta of the pair minus both heads' own, in logits.
+        """Heads, and for each pair its mean Delta minus both heads' own Deltas, in logits.
 
         None for a head with itself, and for a pair that was not measured.
         """

@@ -1,9 +1,9 @@
-"""Where a supported claim stops holding: a search of its condition's grammar for counterexamples.
+"""The boundary of a supported claim: a search of its condition's grammar for counterexamples.
 
-A sample of the grammar is measured in one batch, which says how often the claim fails, and with
-which prefix, frame or relation. From the failures in it, or from anywhere in the grammar where it
-has none, Hypothesis searches for a prompt on which the claim fails and shrinks it; then the next,
-about something else and worded otherwise.
+A sample of the grammar is measured in one batch, which shows how often the claim fails, and with
+which prefix, frame or relation. Starting from these failures, or anywhere in the grammar if there
+are none, Hypothesis searches for a prompt on which the claim fails and shrinks it; then for the
+next one, with another theme and wording.
 """
 
 import math
@@ -29,13 +29,14 @@ from tinyablation.statistics.intervals import generator
 if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
 
-# Sentences in the sample. 1,000 tell a share of 15 % to within 2.2 % (two standard errors), and
-# each of ten prefixes' own to within 7 %. Two rows each make 2,000: .8 to 2 s in an embedded model
-# on one core, and under 1 % of what the sweep of a model of 1,024 heads takes.
+# Sentences in the sample. 1,000 determine a share of 15 % to within 2.2 % (two standard errors),
+# and the share of each of ten prefixes to within 7 %. With two rows each they make 2,000 rows: .8
+# to 2 s in an embedded model on one core, under 1 % of the sweep of a model of 1,024 heads.
 N_GRAMMAR = 1000
 MOST_FOUND = 5
-# What Hypothesis draws from the whole grammar where the sample shows no failure; each alone, so 10
-# to 17 ms in an embedded model. It also bounds the draws around a failure: one in three will do.
+# Hypothesis's draws from the whole grammar if the sample shows no failure; each is measured alone,
+# in 10 to 17 ms in an embedded model. It also bounds the draws around a failure, where about one in
+# three succeeds.
 DRAWS = 100
 # Choices with more options than this (subjects, foils) have no `parts`: a share of some ten prompts
 # says little, and a hundred of them are no summary.
@@ -45,8 +46,8 @@ MOST_OPTIONS = 16
 _KEPT = st.sampled_from((False, *[True] * 9))
 
 
-# Nothing is kept between searches, and nothing depends on a person's profile; a big model's batch
-# may take any time. Explaining a failure would measure hundreds of prompts more.
+# No state between searches, and no dependence on the user's Hypothesis profile; a large model's
+# batch may take any time. The phase "explain" would measure hundreds of prompts more.
 SEARCH = settings(
     max_examples=DRAWS,
     derandomize=True,
@@ -59,14 +60,14 @@ SEARCH = settings(
 
 
 class BoundaryError(TinyAblationError):
-    """What was measured cannot be searched: a reading is missing, or is no number."""
+    """The measurements cannot be searched: a reading is missing or not finite."""
 
 
 class Reading(NamedTuple):
-    """What was measured on one sentence, in logits.
+    """The measurement of one sentence, in logits.
 
-    delta: what the claim says is above 0: the change of LD, a lead of one change over another, or
-    the clean LD itself.
+    delta: the quantity that the claim says is above 0: the change of LD, the lead of one change
+    over another, or the clean LD itself.
     """
 
     clean_ld: float
@@ -91,7 +92,7 @@ class Ablation:
 
     @property
     def rule(self) -> str:
-        """When the claim counts as failing on one prompt, for a reader."""
+        """When the claim counts as failing on one prompt, as text."""
         known = "the model knows the answer (clean LD above the noise), but zeroing"
         heads = _listed(self.heads)
         if self.over:
@@ -132,7 +133,7 @@ def _listed(heads: Sequence[Head]) -> str:
 
 
 def survey(grammar: Grammar, measure: Measure, *, seed: int = 0, n: int = N_GRAMMAR) -> Surveyed:
-    """A sample of at most n sentences, drawn by the seed, and what was measured on it."""
+    """A sample of at most n sentences, drawn by the seed, with their readings."""
     sample = grammar.sample(n, generator(seed, f"grammar {grammar.condition}"))
     return list(zip(sample, measure(sample), strict=True)) if sample else []
 
@@ -149,11 +150,11 @@ def search(
 ) -> Boundary:
     """The boundary of a claim, which fails where clean LD > noise and delta < -noise, in logits.
 
-    only_known: False where the clean LD need not be above the noise. surveyed: what `survey` gave
+    only_known: False if the clean LD need not be above the noise. surveyed: the result of `survey`
     with the same `measure`. Of the counterexamples, at most MOST_FOUND, no two share their wording
-    (prefix and frame) or what they are about (the grammar's theme). Each is shrunk until, among
-    what keeps it apart from those before it, no sentence with a single choice made plainer fails.
-    BoundaryError where a reading is no finite number.
+    (prefix and frame) or their theme (Grammar.theme). Each is shrunk until no sentence with a
+    single plainer choice fails, among those that stay apart from the earlier counterexamples.
+    Raises BoundaryError if a reading is not finite.
     """
     looking = _Search(grammar, measure, noise, surveyed, seed, only_known)
     found: list[Sentence] = []
@@ -177,10 +178,10 @@ def search(
 
 
 class _Search:
-    """What is known of a claim's sentences, and the looking for more.
+    """The measured sentences of a claim, and the search for more.
 
-    searched: the sample, and where it had no failure what Hypothesis drew until it met one; what is
-    measured while shrinking is not part of it, since it lies near failures.
+    searched: the sample and, if it had no failure, what Hypothesis drew until it found one;
+    sentences measured while shrinking are not part of it, because they lie near failures.
     """
 
     def __init__(
@@ -202,7 +203,7 @@ class _Search:
         self._keep(surveyed)
 
     def read(self, sentences: Iterable[Sentence]) -> None:
-        """Measure those of the sentences that are not known yet, in one call."""
+        """Measure those of the sentences that have not been measured yet, in one call."""
         lacking = list({s.indices: s for s in sentences if s.indices not in self.readings}.values())
         if lacking:
             readings = self.measure(lacking)
@@ -217,20 +218,20 @@ class _Search:
             self.readings[sentence.indices] = reading
 
     def fails(self, sentence: Sentence) -> bool:
-        """Whether the claim fails on it, as the rule says; measured now if it was not yet."""
+        """Whether the claim fails on it by the rule; it is measured if it was not yet."""
         self.read([sentence])
         reading = self.readings[sentence.indices]
         known = reading.clean_ld > self.noise or not self.only_known
         return known and reading.delta < -self.noise
 
     def failing(self) -> list[Sentence]:
-        """Those of the searched sentences on which the claim fails."""
+        """The searched sentences on which the claim fails."""
         return [sentence for sentence in self.searched.values() if self.fails(sentence)]
 
     def find(self, start: Sentence | None, found: Sequence[Sentence]) -> Sentence | None:
-        """A failure apart from those found, shrunk by Hypothesis; None where it meets none.
+        """A failure apart from those found, shrunk by Hypothesis; None if it finds none.
 
-        start: a known failure that it starts from. Without one it draws from the whole grammar.
+        start: a known failure to start from. Without one it draws from the whole grammar.
         """
         met = False
 
@@ -244,7 +245,7 @@ class _Search:
             return self.fails(sentence)
 
         if start is not None:
-            # Most of what shrinking will ask about, in one call: alone each would take 10 ms.
+            # Measure most of what shrinking will need in one call: alone each would take 10 ms.
             self.read(self.grammar.corners(start.indices))
         purpose = f"boundary {self.grammar.condition} {len(found)}"
         drawn = Random(int(generator(self.seed, purpose).integers(2**63)))
@@ -254,9 +255,9 @@ class _Search:
             return None
 
     def settled(self, sentence: Sentence, found: Sequence[Sentence]) -> Sentence:
-        """The failure, with no single choice left that could be plainer.
+        """The failure shrunk until no single plainer choice still fails.
 
-        Hypothesis tries only some of the lower indices of each choice; here all are.
+        Hypothesis tries only some of the lower indices of each choice; here all are tried.
         """
         while True:
             simpler = [s for s in self.grammar.simpler(sentence) if _apart(self.grammar, s, found)]
@@ -298,8 +299,8 @@ class _Search:
 def sentences(draw: st.DrawFn, grammar: Grammar, start: Sentence | None = None) -> Sentence | None:
     """Sentences of the grammar for Hypothesis, which shrinks them towards the plainest.
 
-    With `start`, mostly its neighbours: each choice is kept, or made anew. None for what cannot be
-    measured.
+    With `start`, mostly its neighbours: each choice is kept or redrawn. None for a sentence that
+    cannot be measured.
     """
     kept = () if start is None else start.indices
     place = iter(range(len(kept)))
@@ -309,14 +310,14 @@ def sentences(draw: st.DrawFn, grammar: Grammar, start: Sentence | None = None) 
         if not kept:
             return anew
         own = kept[next(place)]
-        # Another relation may have fewer subjects than the one that was kept.
+        # Another relation may have fewer subjects than the index that was kept.
         return own if draw(_KEPT) and own < len(labels) else anew
 
     return grammar.derive(choose)
 
 
 def _apart(grammar: Grammar, sentence: Sentence, found: Sequence[Sentence]) -> bool:
-    """Whether it differs from each in the wording and in what it is about."""
+    """Whether it differs from each in both wording and theme."""
 
     def of(one: Sentence, names: Iterable[str]) -> list[str]:
         return [one.choices[name] for name in names]
@@ -333,7 +334,7 @@ def _indices(sentence: Sentence) -> Indices:
 
 
 def _summed(options: dict[tuple[int, str], list[int]]) -> dict[str, tuple[int, int]]:
-    """The counts by option: one may have several indices, such as a second statement's relation."""
+    """The counts by option, summed over the indices that have the same label."""
     summed: dict[str, tuple[int, int]] = {}
     for (_, option), (failed, searched) in sorted(options.items()):
         before = summed.get(option, (0, 0))

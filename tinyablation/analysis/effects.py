@@ -1,4 +1,4 @@
-"""What every measurement of effects has: paired changes by example, with intervals over clusters.
+"""Effects: paired changes by example, with intervals over clusters.
 
 Delta = changed - unhooked, of any column of the table, paired by example.
 """
@@ -27,14 +27,14 @@ Floats = NDArray[np.float64]
 
 
 class EffectsError(TinyAblationError):
-    """Something was asked of a measurement that its table does not hold."""
+    """A measurement's table does not contain what was requested."""
 
 
 @dataclass(frozen=True)
 class Effects:
     """A run's per-example table (tables.PER_EXAMPLE_COLUMNS), for one model and condition.
 
-    noise_floor: in logits, a Noise where it was measured; runs: the names of the directories it
+    noise_floor: in logits, a Noise if it was measured; runs: the names of the run directories it
     comes from.
     """
 
@@ -61,7 +61,7 @@ class Effects:
         return [str(name) for name in self.baseline(split)["cluster_id"]]
 
     def values(self, label: str, split: str, column: str = "logit_diff") -> Floats:
-        """[n_examples] one column under one intervention (its label), examples in order."""
+        """[n_examples] one column under one intervention, given by its label, in example order."""
         key = ("wide", split, column)
         if key not in self._cache:
             rows = self.table[self.table["split"] == split]
@@ -90,9 +90,9 @@ class Effects:
         column: str = "logit_diff",
         share: float = EFFECT_SHARE,
     ) -> Floor:
-        """The effect that counts: 5 % of the clean LD, and at least the numerical noise.
+        """The smallest effect that counts: 5 % of the clean LD, but at least the numerical noise.
 
-        Of another column likewise, in its unit.
+        For another column likewise, in its unit.
         """
         clean = float(self.baseline(split)[column].mean())
         return effect_floor(clean, self.noise(column), share)
@@ -103,18 +103,18 @@ class Effects:
         return (own if isinstance(own, Noise) else Noise(own)).of(column)
 
     def zero(self, column: str = "logit_diff") -> Floor:
-        """Nothing at all, as what a change or a lead is held against: the noise cannot pass."""
+        """A bound of 0 for a change or a lead, with the column's noise."""
         return Floor(0.0, self.noise(column))
 
     def share_of(self, bound: float, whole: float) -> Floor:
-        """A share of a whole (in logits), as what a ratio is held against, with its noise."""
+        """A share of a whole (in logits) with its noise, as the bound for a ratio."""
         noise = self.noise()
         return Floor(bound, Noise(noise / abs(whole), noise.where) if whole else Noise(0.0))
 
     def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
-        """The mean of a figure by example, with its interval over clusters.
+        """The mean of values [n_examples] with its interval over clusters.
 
-        What changes nothing at all has the interval [0, 0].
+        If nothing changes at all, the interval is [0, 0].
         """
         clusters = self.clusters(split)
         rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose}")
@@ -126,7 +126,7 @@ class Effects:
             return Estimate(0.0, 0.0, 0.0, len(values), len(set(clusters)))
 
     def largest(self, deltas: Floats, split: str, n: int) -> list[dict[str, object]]:
-        """The n prompts with the largest Delta LD each way (records.Extreme)."""
+        """The n prompts with the largest Delta LD in each direction (records.Extreme)."""
         clean = self.baseline(split)
         order = np.argsort(-deltas, kind="stable")
         n = min(n, len(order) // 2)
@@ -144,7 +144,7 @@ class Effects:
 
 
 def same_examples(first: Effects, second: Effects, split: str) -> Sequence[str]:
-    """The clusters of two measurements of the same examples; EffectsError if they are not."""
+    """The clusters of two measurements; EffectsError if their examples differ."""
     one, other = first.baseline(split), second.baseline(split)
     columns = ["fact_id", "cluster_id", "template_id", "target", "foil"]
     if not one[columns].equals(other[columns]):

@@ -1,7 +1,7 @@
 """A training trajectory: what a head does at each checkpoint of a model, and whether it emerges.
 
-A head emerges as a suppressor if it is none at the first checkpoint and one at the last. Delta =
-ablated - clean of the logit difference, as everywhere.
+A head emerges as a suppressor if it is not one at the first checkpoint but is one at the last.
+Delta = ablated - clean of the logit difference, as everywhere.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ FEWEST_FOR_TREND = 3  # two points always lie on a line
 
 
 class TrajectoryError(TinyAblationError):
-    """These measurements are no trajectory: too few, unordered, or not of one head and corpus."""
+    """The measurements do not form a trajectory: too few, unordered, or of different heads."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class TrainingTrajectory:
         return [sweep.effect(self.head, split=split) for sweep in self.sweeps]
 
     def knows(self) -> list[bool]:
-        """By step: whether the model prefers the target in nine of ten examples of every cell.
+        """By step: whether the model prefers the target in 90 % of the examples of every cell.
 
         Over both splits, as for any condition (validity.is_competent).
         """
@@ -111,10 +111,10 @@ class TrainingTrajectory:
         ]
 
     def floors(self, split: str = CONFIRMATION) -> list[Floor]:
-        """By step: the effect that counts, 5 % of that step's clean LD, in logits.
+        """By step: the smallest effect that counts, 5 % of that step's clean LD, in logits.
 
-        While the model does not know the answers, it is no less than the last step's: a clean LD
-        near 0 has a floor near 0, and above that lies any shift of an untrained model's logits.
+        While the model does not know the answers, it is at least that of the last step: a clean LD
+        near 0 gives a floor near 0, which any shift of an untrained model's logits exceeds.
         """
         own = [sweep.floor(split) for sweep in self.sweeps]
         return [
@@ -123,7 +123,7 @@ class TrainingTrajectory:
         ]
 
     def panel(self, split: str = CONFIRMATION) -> dict[str, object]:
-        """What a figure of the trajectory draws, as lists; clean and delta: estimate, low, high.
+        """The data of a plot of the trajectory, as lists; clean and delta: estimate, low, high.
 
         Keys: steps, clean, delta, floor, knows, split.
         """
@@ -142,9 +142,9 @@ class Emergence:
     """Whether a head becomes a suppressor over training.
 
     change: mean of Delta(last step) - Delta(first step), paired by example, in logits. first_above:
-    the first step at which the whole interval of Delta lies above that step's floor, if any.
+    the first step at which the whole interval of Delta lies above that step's floor, or None.
     trend: Spearman's rho of mean Delta with step and its p (greater; exact up to 8 steps); None
-    with fewer than three steps or the same Delta at all. verdict: as `emergence` says.
+    with fewer than three steps or equal Deltas. verdict: see `emergence`.
     """
 
     change: Estimate
@@ -154,14 +154,14 @@ class Emergence:
 
 
 def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> Emergence:
-    """Whether the head becomes a suppressor: it is not one at the first step, and is at the last.
+    """Whether the head becomes a suppressor: it is not one at the first step but is at the last.
 
     supported: Delta is below the floor at the first step and above it at the last, and the paired
     change is above 0, each with its whole interval; refuted: one of the three fails with its whole
-    interval, so also when the head was a suppressor from the start; blocked: the model does not
-    know the answers at the last step either; else inconclusive. The verdict's effect is the change,
-    which is asked for because floors follow the clean LD: a constant Delta would come to lie above
-    a floor that falls.
+    interval, for instance if the head was a suppressor from the start; blocked: the model does not
+    know the answers even at the last step; else inconclusive. The verdict's effect is the change.
+    It is required because floors follow the clean LD: a constant Delta could end up above a
+    falling floor.
     """
     deltas = trajectory.deltas(split)
     last = trajectory.sweeps[-1]
@@ -219,9 +219,9 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
 def training_trajectory(bench: "Bench", head: Head, condition: str) -> TrainingTrajectory:
     """Measure one head at every checkpoint of the bench's model, into the bench's store.
 
-    Each checkpoint is a run of its own (model <id>-step<0000>, battery one_head), reused where it
-    is complete; each model is loaded only if it must be, and released before the next. Raises
-    TrajectoryError when the registry lists no checkpoints, WeightsMissing where one is not there.
+    Each checkpoint is a separate run (model <id>-step<0000>, battery one_head), reused if it is
+    complete; each model is loaded only if necessary, and released before the next. Raises
+    TrajectoryError if the registry lists no checkpoints, WeightsMissing if one is missing.
     """
     from tinyablation.interventions.batteries import one_head
 
@@ -244,7 +244,7 @@ def training_trajectory(bench: "Bench", head: Head, condition: str) -> TrainingT
 
 
 def _below(effect: Estimate, floor: float, *, what: str) -> Verdict:
-    """judge_above_floor, turned: supported where the whole interval lies below the floor."""
+    """judge_above_floor reversed: supported if the whole interval lies below the floor."""
     turned: dict[Status, Status] = {"supported": "refuted", "refuted": "supported"}
     above = judge_above_floor(effect, floor=floor, what=what)
     return replace(above, status=turned.get(above.status, above.status))

@@ -1,4 +1,4 @@
-"""What claims read of one model: its runs as sweeps, coalitions, patches, paths and effects."""
+"""What claims read about one model: its runs as sweeps, coalitions, patches, paths and effects."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class Findings:
-    """Asks a bench for runs, and keeps what they are read as."""
+    """Requests runs from a bench and caches the objects that claims read."""
 
     def __init__(self, bench: "Bench") -> None:
         self.bench = bench
         self._memo = Memo()
 
     def clear(self) -> None:
-        """Forget the tables."""
+        """Clear the cache."""
         self._memo.clear()
 
     def sweep(self, condition: str) -> "Sweep":
@@ -57,7 +57,7 @@ class Findings:
         return replace(made, runs=(*made.runs, plan.reading))
 
     def methods(self, condition: str) -> "Sweep":
-        """The heads of layer 0 under every ablation method, on a part of the examples."""
+        """The heads of layer 0 under every ablation method, on a subset of the examples."""
         from tinyablation.analysis.sweeps import Sweep
 
         def make() -> Sweep:
@@ -117,7 +117,7 @@ class Findings:
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None
     ) -> "Effects":
-        """Any battery's run, as effects by intervention label."""
+        """The run of any battery, as effects by intervention label."""
         from tinyablation.analysis.effects import Effects
 
         name = wanted if isinstance(wanted, str) else wanted.name
@@ -140,7 +140,7 @@ class Findings:
     def measured(
         self, condition: str, run: "Run"
     ) -> tuple[str, str, "pandas.DataFrame", float, int, tuple[str, ...]]:
-        """What Effects of a run are made of."""
+        """The arguments of Effects for a run."""
         table = run.table()
         if self.bench.protocol == PUBLISHED:
             table = baseline_of_heads(table)

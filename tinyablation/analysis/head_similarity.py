@@ -1,7 +1,7 @@
-"""What heads of several models write, compared: by logit vectors, or by the texts of tokens.
+"""Comparison of what heads of several models write: by logit vectors, or by the texts of tokens.
 
-Logit vectors can be compared only over one vocabulary. Between tokenizers there are the texts of
-the tokens at the two ends, which are always compared.
+Logit vectors can be compared only over the same vocabulary. The texts of the top and bottom tokens
+are always compared, also between tokenizers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tinyablation.runs.documents import Reading
 if TYPE_CHECKING:
     import pandas as pd
 
-    # A reading, one just computed, or the document of an OV report without logit vectors.
+    # A stored reading, a computed one, or the document of an OV report without logit vectors.
     Source = Reading | Computed | Mapping[str, Any]
 
 ENDS = ("top", "bottom")
@@ -31,7 +31,7 @@ class ComparisonError(TinyAblationError):
 
 
 class _Written(NamedTuple):
-    """What one head writes."""
+    """What one head writes: token lists and, if available, logits."""
 
     model: str
     condition: str
@@ -47,11 +47,11 @@ def compare(
 ) -> pd.DataFrame:
     """One row per pair of (model, condition, head) over all reports, each pair once.
 
-    heads: which ones, by model; all when None. Columns: model_a, condition_a, layer_a, head_a, the
-    same for b; comparison, "cosine" or "tokens"; cosine of the two logit vectors, each minus its
-    mean over the vocabulary (a softmax does not see it), where both are there over one vocabulary,
+    heads: which ones, by model; None: all. Columns: model_a, condition_a, layer_a, head_a, the same
+    for b; comparison, "cosine" or "tokens"; cosine of the two logit vectors, each minus its mean
+    over the vocabulary (to which a softmax is invariant), if both exist over the same vocabulary,
     else <NA> (a nullable Float64); shared_top and shared_bottom, the Jaccard index of the sets of
-    token texts, of lists cut to the length of the shortest.
+    token texts, from lists cut to the length of the shortest.
 
     Raises ComparisonError for a (model, condition) given twice, and for fewer than two heads.
     """
@@ -82,11 +82,11 @@ def cluster_tokens(
     top_n: int = 50,
     heads: Mapping[str, Collection[Head]] | None = None,
 ) -> dict[str, Any]:
-    """How often each token text stands in the lists of all heads, and in whose. Plain JSON.
+    """How often each token text occurs in the lists of all heads, and in which, as plain JSON.
 
-    top_n: how far each head's lists are read; limit: how many texts are kept at either end, the
-    most frequent first, equally frequent ones by text. Every entry of `top` and `bottom`: token,
-    count, and heads as (model, condition, layer, head).
+    top_n: number of tokens read from each head's lists; limit: number of texts kept at either end,
+    the most frequent first, ties by text. Every entry of `top` and `bottom`: token, count, and
+    heads as (model, condition, layer, head).
     """
     for name, value in (("limit", limit), ("top_n", top_n)):
         if value < 1:
@@ -124,7 +124,7 @@ def _parts(source: Source) -> tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
 
 
 def check_report(source: Source) -> None:
-    """ComparisonError where this is no OV report."""
+    """Raise ComparisonError if this is not an OV report."""
     _heads_of(source)
 
 
@@ -176,7 +176,7 @@ def _name(each: _Written) -> str:
 
 
 def _cosines(written: Sequence[_Written]) -> np.ndarray:
-    """[n, n]; NaN, for this module only, where two heads have no logits over one vocabulary."""
+    """[n, n]; NaN, within this module only, if two heads have no logits over one vocabulary."""
     cosines = np.full((len(written), len(written)), np.nan)
     groups: dict[str, list[int]] = {}
     for index, each in enumerate(written):
@@ -195,7 +195,7 @@ def _cosines(written: Sequence[_Written]) -> np.ndarray:
 
 
 def _jaccard(lists: Sequence[Sequence[str]]) -> np.ndarray:
-    """[n, n]: of the sets of texts, how many are common to both, of all that are in either."""
+    """[n, n] Jaccard index: size of the intersection over size of the union of the texts."""
     length = min(map(len, lists))
     if length == 0:
         raise ComparisonError("a head's list of tokens is empty")

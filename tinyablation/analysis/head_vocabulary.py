@@ -1,8 +1,8 @@
 """What the heads of one model write under one condition, with intervals over fact clusters.
 
-Made from what ov.measure_ov found with clusters; no model and no torch. Whatever is resampled is
-the clusters of the prompts, for all heads at once: a head's mean output is that of the clusters
-drawn, and its logits are linear in it.
+Made from the result of head_outputs.measure_ov with clusters; needs no model and no torch. The
+clusters of the prompts are resampled, for all heads at once: a head's mean output is that of the
+drawn clusters, and its logits are linear in it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _ROW = ("model", "layer", "head")
 
 
 class HeadVocabularyError(TinyAblationError):
-    """Something was asked of an OV reading that it does not hold."""
+    """An OV reading does not contain what was requested."""
 
 
 class Likeness(NamedTuple):
-    """Cosine of what two heads write, p among n other heads, and `raw`: with the common axis."""
+    """Cosine of two heads' logits, its p among n other heads, and `raw`: with the common axis."""
 
     estimate: Estimate
     p: float
@@ -46,7 +46,7 @@ class Likeness(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """Share of the top tokens that two heads have in common, and p among n other heads."""
+    """Share of the top tokens that two heads have in common, and its p among n other heads."""
 
     jaccard: float
     p: float
@@ -55,9 +55,9 @@ class Shared(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadVocabulary:
-    """An OV reading with clusters (ov.measure_ov), as claims ask for it.
+    """An OV reading with clusters (head_outputs.measure_ov), as used by claims.
 
-    runs: the names of the directories it comes from.
+    runs: the names of the run directories it comes from.
     """
 
     source: Reading | Computed
@@ -87,18 +87,18 @@ class HeadVocabulary:
         return tuple(Head(row["layer"], row["head"]) for row in self.document["heads"])
 
     def place(self, head: Head) -> int:
-        """Where a head stands in `heads`."""
+        """The index of a head in `heads`."""
         if tuple(head) not in self.heads:
             raise HeadVocabularyError(f"{self.model} has no head {head[0]}:{head[1]}")
         return self.heads.index((head[0], head[1]))
 
     def row(self, head: Head) -> Mapping[str, Any]:
-        """What the document says of one head."""
+        """The entry of one head in the document."""
         found: Mapping[str, Any] = self.document["heads"][self.place(head)]
         return found
 
     def blocked(self, lexicon: str) -> str | None:
-        """Why a lexicon says nothing about this model; None where it does."""
+        """Why a lexicon cannot be used for this model; None if it can."""
         if lexicon not in self.document["lexicons"]:
             raise HeadVocabularyError(
                 f"{self.model}, {self.condition}: no lexicon {lexicon!r} was read"
@@ -115,7 +115,7 @@ class HeadVocabulary:
         return found
 
     def excess(self, head: Head, lexicon: str) -> Estimate:
-        """How far the head leans to the words beyond the mean of all other heads.
+        """The head's enrichment in the words beyond the mean of all other heads.
 
         In standard deviations of a head's logits over the candidates, with an interval over
         clusters; the estimate is the document's.
@@ -124,7 +124,7 @@ class HeadVocabulary:
         return self._interval(lambda rows: self._excess(lexicon, rows)[:, place], lexicon, head)
 
     def lead(self, head: Head, lexicon: str) -> Estimate:
-        """Its excess minus the largest of the other heads of its layer, of each resample."""
+        """Its excess minus the largest excess of the layer's other heads, per resample."""
         place = self.place(head)
         others = [n for n, other in enumerate(self.heads) if other[0] == head[0] and n != place]
         if not others:
@@ -139,7 +139,7 @@ class HeadVocabulary:
         return self._interval(ahead, f"{lexicon} lead", head)
 
     def layer_rank(self, head: Head, lexicon: str) -> int:
-        """1 for the head of its layer that leans to the words most."""
+        """The head's rank in its layer; 1: the most enriched in the words."""
         own = self.figures(head, lexicon)["excess"]
         rest = [other for other in self.heads if other[0] == head[0] and other != head]
         return 1 + sum(self.figures(other, lexicon)["excess"] >= own for other in rest)
@@ -191,7 +191,7 @@ class HeadVocabulary:
         """[n, n_heads] excess by draw of clusters [n, drawn] (lexicons.Enrichment)."""
         weights = self.weights(rows)
         words = weights @ self.tensors[f"clusters.{lexicon}"].T
-        # Head by head: all at once would be heads x draws x clusters, 300 MB for GPT-2 medium.
+        # Head by head: all at once would need heads x draws x clusters, 300 MB for GPT-2 medium.
         variances = [_forms(weights, spread) for spread in self.tensors["clusters.spread"]]
         score = words / np.sqrt(np.stack(variances, axis=1))
         n_heads = score.shape[1]
@@ -210,7 +210,7 @@ class HeadVocabulary:
 
 
 def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
-    """row @ form @ other of each row [n, k] and its other, the row itself if none is given; [n]."""
+    """[n] row @ form @ other for each row [n, k] and its other, by default the row itself."""
     return np.asarray(((rows @ form) * (rows if others is None else others)).sum(axis=1))
 
 
@@ -218,21 +218,22 @@ def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
 
 
 def one_vocabulary(one: HeadVocabulary, other: HeadVocabulary) -> bool:
-    """Whether logit vectors of the two can be compared."""
+    """Whether the two have the same vocabulary, so that logit vectors can be compared."""
     return bool(one.document["tokenizer_hash"] == other.document["tokenizer_hash"])
 
 
 def likeness(one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head) -> Likeness:
-    """How alike two heads' logits over one vocabulary are, beyond the axis that all heads share.
+    """The similarity of two heads' logits over one vocabulary, without the axis all heads share.
 
-    Each logit vector has its mean over the vocabulary taken off (a softmax does not see it), then
-    its part along the leading singular vector of all heads of both models, each of length 1. Most
-    of what any head writes lies on that one axis, that of frequent and rare tokens (Mu and
-    Viswanath 2018, "All-but-the-Top"): between heads of two embedded models the median |cosine| was
-    .8 to .9 with it and .1 to .3 without (discovery split), so that with it everything is alike.
+    From each logit vector its mean over the vocabulary is subtracted (a softmax is invariant to
+    it), then its component along the leading singular vector of all heads of both models, each
+    normalised. Most of what any head writes lies on that one axis, which separates frequent from
+    rare tokens (Mu and Viswanath 2018, "All-but-the-Top"): between heads of two embedded models the
+    median |cosine| was .8 to .9 with it and .1 to .3 without (discovery split), so with it all
+    heads look alike.
 
-    Clusters of the same corpus are drawn together for both models, with the axis held fixed. The
-    null: every other head of each model against the named head of the other one, one-sided.
+    Clusters of the same corpus are drawn together for both models, with the axis fixed. The null:
+    every other head of each model against the named head of the other one, one-sided.
     """
     ours, theirs = _vectors(one), _vectors(other)
     if ours.shape[1] != theirs.shape[1]:
@@ -296,7 +297,7 @@ def _without(rows: Floats, axis: Floats) -> Floats:
 def shared_tokens(
     one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head
 ) -> Shared:
-    """The Jaccard index of the top tokens' texts, whatever the vocabularies.
+    """The Jaccard index of the top tokens' texts, for any two vocabularies.
 
     p: (k + 1) / (n + 1) over every other head of each model against the other's named head.
     """

@@ -1,9 +1,8 @@
 """A verdict's multiverse: the claim judged again by every defensible analysis of its tables.
 
-Steegen, Tuerlinckx, Gelman and Vanpaemel (2016) call all defensible analyses together the
-multiverse: a verdict that holds in most of them does not hang on one choice that could as well have
-been another. tinyablation/analysis/alternatives.py makes the tables; here the claim's own function
-judges each.
+Steegen, Tuerlinckx, Gelman and Vanpaemel (2016) call the set of all defensible analyses the
+multiverse: a verdict that holds in most of them does not depend on one arbitrary choice.
+alternatives.py makes the tables; here the claim's own function judges each.
 """
 
 from collections import Counter
@@ -34,13 +33,12 @@ from tinyablation.statistics.intervals import DegenerateInterval, StatisticUndef
 from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.verdicts import Verdict
 
-# Below this share of agreeing analyses a verdict is fragile: most of the defensible analyses then
-# say something else, so that the verdict tells of the one that was registered. Set before any
-# multiverse was computed.
+# Below this share of agreeing analyses a verdict is fragile: most of the defensible analyses
+# disagree, so the verdict depends on the registered one. Set before any multiverse was computed.
 LEAST_SHARE = 0.5
 Claim = Callable[[Mapping[str, Effects]], Verdict]
 
-# What is not hidden but counted, by what it means for an analysis; the most special first.
+# Errors that are counted, with what they mean for an analysis; subclasses first.
 _REFUSALS: tuple[tuple[type[TinyAblationError], str], ...] = (
     (TooFewClusters, "too few clusters"),
     (RatioUndefined, "no effect to take a share of"),
@@ -52,7 +50,7 @@ _BLOCKED = "blocked"
 
 
 class Choices(NamedTuple):
-    """The options of each factor, and why others are not among them."""
+    """The options of each factor, and why other options are left out."""
 
     options: dict[str, tuple[str, ...]]
     not_made: dict[str, str]
@@ -65,10 +63,9 @@ def choices(
     uses_metric: bool = True,
     unmade: Mapping[str, str] | None = None,
 ) -> Choices:
-    """The options that exist for a claim made of these sources.
+    """The options for a claim that rests on these sources.
 
-    redrawn: the names of the splits drawn anew. unmade: option ("metric rank") -> why it is left
-    out here.
+    redrawn: the names of the redrawn splits. unmade: option ("metric rank") -> why it is left out.
     """
     not_made: dict[str, str] = {}
     varied = [source for source in sources.values() if not source.fixed] or [*sources.values()]
@@ -122,14 +119,14 @@ def multiverse(
     *,
     unmade: Mapping[str, str] | None = None,
 ) -> Multiverse:
-    """The claim judged by every analysis, and how many come to `verdict`'s status.
+    """The claim judged by every analysis, and how many reach the status of `verdict`.
 
-    claim: judges measurements by name; sources: what each is made from; verdict: as registered. An
-    analysis that cannot be made is counted in `not_made`, by its reason: where the claim refuses,
-    or is blocked, which says neither yes nor no.
+    claim: judges measurements by name; sources: what each is made from; verdict: that of the
+    registered analysis. An analysis that cannot be made is counted in `not_made` by its reason:
+    the claim raises an error or is blocked, which is neither agreement nor disagreement.
 
-    MultiverseError where the claim, judged again on the fixtures it was given, comes to another
-    verdict, or where a source holds other measurements than those.
+    Raises MultiverseError if the claim, judged again on its own fixtures, reaches another verdict,
+    or if a source holds other measurements than those fixtures.
     """
     registered = _registered(sources)
     own = {name: source.own for name, source in sources.items()}
@@ -169,7 +166,7 @@ def multiverse(
 def summarised(
     statuses: Mapping[Analysis, str], registered: str, not_made: Mapping[str, str]
 ) -> Multiverse:
-    """How many of the analyses come to the registered status, in all and by each option."""
+    """How many of the analyses reach the registered status, in total and by option."""
     by_choice: dict[str, dict[str, tuple[int, int]]] = {factor: {} for factor in FACTORS}
     for analysis, status in statuses.items():
         for factor, option in zip(FACTORS, analysis, strict=True):
@@ -209,12 +206,12 @@ def _require_same_verdict(again: Verdict, verdict: Verdict, registered: Analysis
 
 
 def _uses_metric(claim: Claim, own: Mapping[str, Effects], verdict: Verdict) -> bool:
-    """Whether LD is what the claim is judged by: its figures change when LD is taken away."""
+    """Whether the claim is judged by LD: its figures change if LD is removed."""
     blank = {name: _without_ld(effects) for name, effects in own.items()}
     try:
         return _figures(claim(blank)) != _figures(verdict)
     except TinyAblationError:
-        return True  # it cannot do without
+        return True  # it cannot be judged without LD
 
 
 def _without_ld(effects: Effects) -> Effects:

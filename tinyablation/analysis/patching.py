@@ -1,4 +1,4 @@
-"""Activation patching in both directions, and what can be asked of it.
+"""Activation patching in both directions, and the figures read from it.
 
 Forward puts activations of the clean prompt into the run on the corrupt one; reverse puts those of
 the corrupt prompt into the run on the clean one. Both are normalised by the same fixed baselines,
@@ -7,7 +7,7 @@ the unhooked LD of the two prompts of each pair:
     forward recovery = (LD patched - LD corrupt) / (LD clean - LD corrupt)
     reverse recovery = (LD clean - LD patched)   / (LD clean - LD corrupt)
 
-so that 0 is no effect and 1 the whole of it, either way, and the two can be compared.
+so that in both directions 0 is no effect and 1 the full effect, and the two can be compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,16 +32,16 @@ from tinyablation.verdicts.verdicts import Floor, Noise
 Direction = Literal["forward", "reverse"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
 
-# Two recoveries this close are the same figure. Streams replaced as a whole give the donor's own
-# logits at every layer, to 1e-5; real profiles over layers move by tenths.
+# Two recoveries this close count as equal. Streams replaced as a whole give the donor's own logits
+# at every layer, up to 1e-5; real profiles vary over layers by tenths.
 FLAT = 1e-3
 # What counts as an asymmetry, as a share of LD clean - LD corrupt: as for effects.
 ASYMMETRY_FLOOR = 0.05
-# How far putting a prompt's own activations back may move LD, in logits: fp32 sums in another order
-# move it by some 1e-6, a patch at a wrong place by tenths.
+# How far patching a prompt with its own activations may move LD, in logits: fp32 sums in another
+# order move it by some 1e-6, a patch in a wrong place by tenths.
 SHAM_TOLERANCE = 1e-4
-# And in coarser arithmetic, as a multiple of the run's numerical noise: at most 1.05 of it was seen
-# on the embedded models in bfloat16 and float16 (most shams there are exactly nothing).
+# The same in coarser arithmetic, as a multiple of the run's numerical noise: at most 1.05 was
+# measured on the embedded models in bfloat16 and float16 (most shams there change exactly nothing).
 SHAM_NOISES = 4
 
 
@@ -49,7 +49,7 @@ SHAM_NOISES = 4
 class Patches:
     """Both directions of patching for one model and condition, on the same aligned pairs.
 
-    Raises EffectsError where they are not, and where the sham patch is not nothing.
+    Raises EffectsError if the pairs differ, and if the sham patch has an effect.
     """
 
     forward: Effects  # its baseline rows are the corrupt prompts
@@ -82,7 +82,7 @@ class Patches:
         return (*self.forward.runs, *self.reverse.runs)
 
     def gap(self, split: str) -> Floats:
-        """[n_examples] LD clean - LD corrupt, unhooked: what both directions are measured by."""
+        """[n_examples] LD clean - LD corrupt, unhooked, which normalises both directions."""
         clean = self.reverse.baseline(split)["logit_diff"].to_numpy(dtype=float)
         corrupt = self.forward.baseline(split)["logit_diff"].to_numpy(dtype=float)
         difference: Floats = clean - corrupt
@@ -91,7 +91,7 @@ class Patches:
     def whole(self, split: str) -> float:
         """The sum over examples of LD clean - LD corrupt, which every recovery is a share of.
 
-        Raises ratios.RatioUndefined where its mean is not told from 0 and the noise.
+        Raises ratios.RatioUndefined if its mean is not distinguishable from 0 and the noise.
         """
         key = ("whole", split)
         if key not in self._cache:
@@ -102,15 +102,15 @@ class Patches:
         return float(self._cache[key])
 
     def noise(self) -> Noise:
-        """The numerical noise in a change of LD, that of the noisier direction, in logits."""
+        """The numerical noise of a change of LD in the noisier direction, in logits."""
         return max(self.forward.noise(), self.reverse.noise())
 
     def resolution(self) -> float:
-        """What a patch that does nothing may move LD by in this arithmetic, in logits."""
+        """How far a patch without effect may move LD in this arithmetic, in logits."""
         return max(SHAM_TOLERANCE, SHAM_NOISES * self.noise())
 
     def bound(self, share: float, *, split: str = CONFIRMATION) -> Floor:
-        """A share of LD clean - LD corrupt, as what a recovery is held against, with its noise."""
+        """A share of LD clean - LD corrupt with its noise, as the bound for a recovery."""
         noisier = max(self.forward, self.reverse, key=Effects.noise)
         return noisier.share_of(share, float(self.gap(split).mean()))
 
@@ -127,15 +127,15 @@ class Patches:
     def recovery(
         self, direction: Direction, patch: Intervention, *, split: str = CONFIRMATION
     ) -> Estimate:
-        """The normalised recovery with its interval over clusters, a share.
+        """The normalised recovery, a share, with its interval over clusters.
 
-        Raises ratios.RatioUndefined where LD clean - LD corrupt is not above 0.
+        Raises ratios.RatioUndefined if LD clean - LD corrupt is not above 0.
         """
         moved = self.moved(direction, patch, split)
         return self._ratio(moved, split, f"{direction} recovery {patch.label}")
 
     def asymmetry(self, patch: Intervention, *, split: str = CONFIRMATION) -> Estimate:
-        """Forward minus reverse recovery, with its interval over clusters, a share."""
+        """Forward minus reverse recovery, a share, with its interval over clusters."""
         return self._ratio(self.difference(patch, split), split, f"asymmetry {patch.label}")
 
     def mean_asymmetry(self, patch: Intervention, split: str = CONFIRMATION) -> float:
@@ -159,8 +159,8 @@ class Patches:
     ) -> float:
         """p of an asymmetry of that sign under exchange of the two directions, by cluster.
 
-        Permutation null: where the directions do the same, each cluster's forward - reverse may as
-        well have the other sign. Corrected over the candidates (max-T), on confirmation.
+        Permutation null: if both directions have the same effect, the sign of each cluster's
+        forward - reverse is arbitrary. Corrected over the candidates (max-T), on confirmation.
         """
         key = ("p", sign, tuple(candidate.label for candidate in candidates))
         if key not in self._cache:
@@ -174,9 +174,9 @@ class Patches:
     def asymmetry_beyond(
         self, twin: "Patches", patch: Intervention, sign: int, *, split: str = CONFIRMATION
     ) -> Estimate:
-        """sign * (asymmetry here - asymmetry of the twin), the same examples drawn for both.
+        """sign * (own asymmetry - asymmetry of the twin), resampling the same examples for both.
 
-        Raises ratios.RatioUndefined as `whole`, here or of the twin.
+        Raises ratios.RatioUndefined as `whole` does, for either model.
         """
         for patches in (self, twin):
             patches.whole(split)
@@ -200,7 +200,7 @@ class Patches:
             return Estimate(value, value, value, len(own), len(set(clusters)))
 
     def sham(self) -> float:
-        """The largest |change of LD| when a prompt's own activations are put back, in logits."""
+        """The largest |change of LD| by patches of a prompt's own activations, in logits."""
         largest = 0.0
         for effects in (self.forward, self.reverse):
             rows = effects.table[effects.table["donor"] == "self"]
@@ -215,9 +215,9 @@ class Patches:
         """[n_examples] how much farther the patch moves LD forward than in reverse, in logits."""
         forward, reverse = (self.moved(direction, patch, split) for direction in DIRECTIONS)
         difference: Floats = forward - reverse
-        # Where both directions must do the same (the last stream at the last token) only the order
-        # of the sums differs, by machine and thread. max-T divides each patch by its own spread:
-        # it would make of that rounding an effect as large as any.
+        # If both directions must be equal (the last stream at the last token), they differ only by
+        # the order of sums. max-T divides each patch by its own spread and would turn this rounding
+        # into an effect as large as any other.
         difference[np.abs(difference) <= self.resolution()] = 0.0
         return difference
 
@@ -227,7 +227,7 @@ class Patches:
         try:
             return ratio_interval(values, self.gap(split), clusters, rng, noise=self.noise())
         except DegenerateInterval as same:
-            # The last stream, replaced at the last token, gives the donor's logits: 1 everywhere.
+            # The last stream, replaced at the last token, gives the donor's logits: always 1.
             return Estimate(same.value, same.value, same.value, len(values), len(set(clusters)))
 
 
@@ -243,10 +243,10 @@ def residual_patches(
 
 
 def is_flat(profile: Sequence[float]) -> bool:
-    """Whether an effect is the same at every layer, as an artefact of the instrument is.
+    """Whether an effect is the same at every layer, which indicates an artefact.
 
-    Where the figure cannot depend on the layer (whole streams replaced, or another position read
-    than the one patched) it is no evidence about any layer (pitfall P3).
+    If the figure cannot depend on the layer (whole streams replaced, or another position read than
+    the one patched), it is not evidence about any layer (pitfall P3).
     """
     if len(profile) < 2:
         raise EffectsError("a profile over fewer than two layers is neither flat nor not")

@@ -1,10 +1,10 @@
-"""Path patching: how much of a head's effect goes straight into a later layer's residual stream.
+"""Path patching: how much of a head's effect goes directly into a later layer's residual stream.
 
-The head's direct contribution alone is taken away from the stream that enters the receiver layer;
-everything between is frozen at what it was, everything after runs freely (Wang et al. 2022,
-"Interpretability in the Wild", section 3.1). The rest of the head's effect is carried by what lies
-between. Every figure depends on the receiver, and at the layer after the head's own it leaves out
-its own layer's MLP only.
+Only the head's direct contribution is removed from the stream that enters the receiver layer;
+everything between is frozen at its clean values, and everything after is recomputed (Wang et al.
+2022, "Interpretability in the Wild", section 3.1). The layers between carry the rest of the head's
+effect. Every figure depends on the receiver; for the layer after the head's own, only the MLP of
+the head's layer lies between.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class PathEffects(Effects):
 
     @property
     def receivers(self) -> range:
-        """The layers a path can lead to; the last number is the stream before the final norm."""
+        """The layers a path can lead to; the last one is the stream before the final norm."""
         return range(self.head[0] + 1, self.n_layers + 1)
 
     def total(self, split: str = CONFIRMATION) -> Floats:
@@ -43,14 +43,14 @@ class PathEffects(Effects):
         return self.change(AblateHeads((self.head,)).label, split)
 
     def through(self, layer: int, split: str = CONFIRMATION) -> Floats:
-        """[n_examples] Delta LD when only the direct path into `layer` is cut."""
+        """[n_examples] Delta LD if only the direct path into `layer` is removed."""
         return self.change(PatchPath((self.head,), layer).label, split)
 
     def mediated(self, layer: int, *, split: str = CONFIRMATION) -> Estimate:
         """The share of the head's Delta that the direct path into `layer` carries.
 
-        Raises ratios.RatioUndefined when the head's Delta is not above 0, and the
-        numerical noise, with its whole interval.
+        Raises ratios.RatioUndefined if the interval of the head's Delta is not wholly above 0 and
+        the numerical noise.
         """
         rng = generator(
             self.seed,
@@ -61,7 +61,7 @@ class PathEffects(Effects):
         return ratio_interval(part, whole, clusters, rng, noise=self.noise())
 
     def share(self, bound: float, *, split: str = CONFIRMATION) -> Floor:
-        """A share of the head's Delta, as what `mediated` is held against, with its noise."""
+        """A share of the head's Delta with its noise, as the bound for `mediated`."""
         return self.share_of(bound, float(self.total(split).mean()))
 
     def profile(self, split: str = CONFIRMATION) -> dict[int, float]:

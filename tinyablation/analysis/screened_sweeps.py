@@ -1,18 +1,18 @@
-"""A sweep over the heads that a screening chose (screening.py), and what it must not say.
+"""A sweep over the heads chosen by a screening (screening.py), and the limits of its verdicts.
 
-What is said of measured heads is exact, as in any sweep: effects, leads, ranks. A p is corrected
-over the measured heads, which the confirmation split had no say in choosing. What is said of ALL
-heads is another matter, and depends on the claim:
+Figures of measured heads are exact, as in any sweep: effects, leads, ranks. A p is corrected over
+the measured heads, which were chosen without the confirmation split. Statements about ALL heads
+depend on the claim:
 
-    "some head does"     supported stands: it was measured. Refuted holds only if no head that was
-                         not measured can have the effect.
-    "no other head does" refuted stands: the other head was measured. Supported holds only if no
-                         head that was not measured can do as well.
+    "some head does"     supported is valid: the head was measured. Refuted is valid only if no
+                         unmeasured head can have the effect.
+    "no other head does" refuted is valid: the other head was measured. Supported is valid only if
+                         no unmeasured head can do as well.
 
-"Can" is the exact bound by the random sample. Where it allows one head, the verdict is inconclusive
-and says so: with M heads drawn and none found the bound is some 3 / M of the rest, so a claim that
-no head does is supported by a full sweep, or by a sample of nearly all. Claims about one layer that
-was measured whole, and about named heads, are as in a full sweep.
+"Can" refers to the exact bound from the random sample. If the bound allows one such head, the
+verdict is inconclusive and says so. With M heads drawn and none found the bound is some 3 / M of
+the rest, so a claim that no head does needs a full sweep, or a sample of nearly all heads. Claims
+about a fully measured layer, and about named heads, are as in a full sweep.
 """
 
 from collections.abc import Collection
@@ -46,7 +46,7 @@ class ScreenedSweep(Sweep):
 
     @cached_property
     def screened(self) -> Screened:
-        """What a record says of the screening."""
+        """The screening as recorded."""
         plan, floor = self._plan, self.floor()
         by_layer = sum(head[0] in plan.whole for head in plan.measured)
         return Screened(
@@ -73,10 +73,10 @@ class ScreenedSweep(Sweep):
         split: str = CONFIRMATION,
         column: str = "logit_diff",
     ) -> Unmeasured:
-        """How many heads that were not measured may have a mean Delta beyond the bound.
+        """How many unmeasured heads may have a mean Delta at or beyond the bound.
 
-        At it counts as beyond it. layers: among these only; a random sample of the rest is one of
-        any part of the rest that was named beforehand.
+        layers: only among these; a random sample of the rest is also a random sample of any part of
+        it that was named beforehand.
         """
         plan = self._plan
 
@@ -118,9 +118,9 @@ class ScreenedSweep(Sweep):
         return _allowing_for(verdict, hidden, f"do what is asked, beyond {figure(float(bound))}")
 
     def exceedance(self, head: Head, *, split: str = CONFIRMATION) -> float:
-        """(k + 1) / (n + 1) over all other heads of the model, those not measured counted at worst.
+        """(k + 1) / (n + 1) over all other heads of the model, at worst for the unmeasured ones.
 
-        k: the measured heads that do as well, and as many of the others as the bound allows.
+        k: the measured heads that do as well, plus as many of the others as the bound allows.
         """
         means = self.mean_deltas(split)
         measured = sum(means[other] >= means[head] for other in self.heads if other != head)
@@ -138,9 +138,9 @@ class ScreenedSweep(Sweep):
         return {"values": values, "title": title}
 
     def _agreement(self) -> float | None:
-        """Spearman's correlation of score and exact effect over the heads drawn by chance.
+        """Spearman's correlation of score and exact effect over the randomly drawn heads.
 
-        Those chosen by score would overstate it. None where either is the same for all.
+        Heads chosen by score would overstate it. None if either is constant.
         """
         from scipy.stats import spearmanr
 
@@ -162,7 +162,7 @@ class ScreenedSweep(Sweep):
 
 
 def _allowing_for(verdict: Verdict, hidden: Unmeasured, what: str) -> Verdict:
-    """The verdict, inconclusive where a head that was not measured may decide otherwise."""
+    """The verdict, made inconclusive if an unmeasured head could change it."""
     if not hidden.most:
         return verdict
     return replace(

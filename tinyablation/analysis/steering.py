@@ -1,7 +1,7 @@
-"""Steering along a direction: how the logit difference responds to the dose. Tables only.
+"""Steering along a direction: the dose response of the logit difference. Tables only.
 
-The response of an example is its slope: least squares of LD over the scales, the unhooked run among
-them as scale 0. In logits per unit, a unit being the direction added once, at its own length.
+The response of an example is its slope: the least-squares slope of LD over the scales, including
+the unhooked run as scale 0. In logits per unit, where one unit adds the direction once.
 """
 
 from dataclasses import dataclass, field
@@ -44,11 +44,11 @@ class DoseResponse:
         return tuple(sorted({*self.doses, 0.0}))
 
     def floor(self) -> Floor:
-        """The slope that counts, in logits per unit: 5 % of the clean LD, at least the noise."""
+        """The smallest slope that counts, logits per unit: 5 % of clean LD, at least the noise."""
         return self.effects.floor()
 
     def zero(self) -> Floor:
-        """No slope at all, in logits per unit, as what a lead is held against."""
+        """A bound of 0 for a lead, in logits per unit, with its noise."""
         return self.effects.zero()
 
     def by_scale(self, direction: str, split: str) -> NDArray[np.float64]:
@@ -63,29 +63,29 @@ class DoseResponse:
         return np.stack(rows)
 
     def slopes(self, direction: str, split: str) -> Floats:
-        """[n_examples] least squares of LD over the scales."""
+        """[n_examples] least-squares slopes of LD over the scales."""
         centred = np.asarray(self.scales) - np.mean(self.scales)
         return np.asarray(centred @ self.by_scale(direction, split) / (centred @ centred))
 
     def sign(self, direction: str) -> float:
-        """Which way the direction moves LD on the discovery split: 1.0 or -1.0."""
+        """The sign of the direction's effect on LD on the discovery split: 1.0 or -1.0."""
         return -1.0 if self.slopes(direction, DISCOVERY).mean() < 0 else 1.0
 
     def slope(self, direction: str = OV, *, signed: bool = True) -> Estimate:
-        """The mean slope on the confirmation split; signed: times the sign of discovery."""
+        """The mean slope on the confirmation split; signed: times the sign on discovery."""
         sign = self.sign(direction) if signed else 1.0
         values = sign * self.slopes(direction, CONFIRMATION)
         return self.effects.interval(values, CONFIRMATION, f"slope {direction}")
 
     def strongest_control(self) -> str:
-        """The control that moves LD most on the discovery split, either way."""
+        """The control with the largest |slope| on the discovery split."""
         if not self.controls:
             raise SteeringError(f"{self.condition}: no control direction was measured")
         means = [abs(float(self.slopes(name, DISCOVERY).mean())) for name in self.controls]
         return self.controls[int(np.argmax(means))]
 
     def lead(self, control: str) -> Estimate:
-        """Slope minus that of a control, each with its own sign of discovery, paired by example."""
+        """Slope minus a control's, each times its own sign on discovery, paired by example."""
         own, other = (
             self.sign(name) * self.slopes(name, CONFIRMATION) for name in (self.direction, control)
         )
@@ -94,7 +94,7 @@ class DoseResponse:
     def monotony(self) -> float:
         """Spearman's correlation of dose and mean LD on the confirmation split, times the sign.
 
-        1: the more, the further, at every step. 0 where no dose moves LD at all.
+        1: strictly monotonic. 0 if no dose moves LD at all.
         """
         means = self.by_scale(self.direction, CONFIRMATION).mean(axis=1)
         if np.ptp(means) == 0:
@@ -120,10 +120,10 @@ class DoseResponse:
 
 
 def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
-    """Is a slope nothing to speak of? For conditions that steering is to spare; an equivalence.
+    """The verdict on "the slope is negligible", an equivalence test for conditions not to affect.
 
     supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive,
-    so also within a floor that is the numerical noise: there nothing is shown to be small.
+    also if the floor is only the numerical noise, within which nothing is shown to be small.
     """
     found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
     found += f"{figure(slope.high)}]"

@@ -1,7 +1,7 @@
-"""Step norms at a layer's output with heads of it zeroed, for one model and condition, kept.
+"""Step norms at a layer's output with heads of it zeroed, for one model and condition.
 
-What geometry.measure_geometry finds is a reading: measured once, and read without torch. As a table
-by example it answers the questions of any coalition: effect, exceedance, clusters.
+The result of residual_steps.measure_geometry is a reading: measured once and read without torch. As
+a table by example it supports the methods of any coalition: effect, exceedance, clusters.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ EARLY_STEPS, ALL_STEPS = "step_norm_early", "step_norm"
 class StepNorms(Coalitions):
     """Triples of one layer's heads, zeroed; columns EARLY_STEPS and ALL_STEPS instead of an LD.
 
-    In the residual stream's own unit; ask for a column by its name. spread: activation_spread of
-    the clean and the ablated last-token vectors, their difference with its interval (nats), and of
-    how many examples and dimensions: its sign says nothing with few examples a dimension.
+    In the residual stream's own unit; pass the name of a column. spread: activation_spread of the
+    clean and the ablated last-token vectors, their difference with its interval (nats), and the
+    numbers of examples and dimensions: its sign is meaningless with few examples per dimension.
     """
 
     spread: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class StepNorms(Coalitions):
 
 @dataclass(frozen=True)
 class TripleNorms:
-    """The reading: step norms with each triple of the trio's layer zeroed, the trio among them."""
+    """The reading: step norms with each triple of the trio's layer zeroed, including the trio."""
 
     trio: tuple[Head, ...]
 
@@ -69,7 +69,7 @@ class TripleNorms:
         triples = tuple(heads for heads in sets.sets() if len(heads) == 3)
         rows, examples = _measured(bench, condition, self.sample)
         before = () if model.bos_id is None else (model.bos_id,)
-        # The residual stream knows nothing of the answers, which may be of several tokens.
+        # The residual stream does not depend on the answers, which may have several tokens.
         prompts = [
             Prompt((*before, *encode(model.tokenizer, example.clean)), 0, 1) for example in examples
         ]
@@ -79,7 +79,7 @@ class TripleNorms:
         document = {
             "layer": sets.layer,
             "sets": list(wide[EARLY_STEPS].index),  # the rows of both tensors; "": the clean model
-            "rows": list(rows),  # of the corpus: their columns
+            "rows": list(rows),  # rows of the corpus, the columns of both tensors
             "spread": _spread(found, own, [example.cluster_id for example in examples]),
         }
         return Computed(document, {name: table.to_numpy() for name, table in wide.items()})
@@ -88,8 +88,8 @@ class TripleNorms:
 def stepnorms(bench: "Measures", condition: str, trio: tuple[Head, ...]) -> StepNorms:
     """The triples of the trio's layer, on the examples that its coalitions are measured on.
 
-    Reused where the reading is complete. Raises BatteryError for a trio that is not of one layer,
-    and what measure_geometry raises.
+    Reused if the reading is complete. Raises BatteryError for a trio that is not in one layer, and
+    whatever measure_geometry raises.
     """
     wanted = TripleNorms(trio)
     reading = bench.reading(condition, wanted)
@@ -114,7 +114,7 @@ def stepnorms(bench: "Measures", condition: str, trio: tuple[Head, ...]) -> Step
         named = {"intervention": name, "method": method, "heads": label}
         parts.append(pandas.DataFrame({**common, **named, **figures}))
     table = pandas.concat(parts, ignore_index=True)
-    # Sums in float64: what floating point leaves of a norm is far below any share of it.
+    # Sums in float64: the rounding error of a norm is far below any share of it.
     return StepNorms(
         bench.entry.id,
         condition,

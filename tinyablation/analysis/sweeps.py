@@ -1,7 +1,7 @@
-"""A sweep over all heads of a model under one condition, and what can be asked of it.
+"""A sweep over all heads of a model under one condition, and the figures read from it.
 
-Heads are chosen on the discovery split and judged on the confirmation split: `top_suppressor` looks
-at one, `effect` and `p_corrected` at the other. Delta = ablated - clean of the logit difference,
+Heads are chosen on the discovery split and judged on the confirmation split: `top_suppressor` uses
+the former, `effect` and `p_corrected` the latter. Delta = ablated - clean of the logit difference,
 paired by example; a suppressor has Delta > 0.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from tinyablation.records.trust import Screened
 
-EXTREMES = 5  # prompts shown with the largest effects, each way
+EXTREMES = 5  # prompts shown with the largest effects, in each direction
 
 __all__ = ["Head", "Sweep", "head_name", "rank_agreement_interval"]
 
@@ -50,14 +50,14 @@ __all__ = ["Head", "Sweep", "head_name", "rank_agreement_interval"]
 class Sweep(Effects):
     """All single heads of a model, ablated on the examples of one condition.
 
-    method: how heads were ablated, where a question does not name another.
+    method: the ablation method used by methods that are not given another.
     """
 
     method: AblationMethod = "zero"
 
     @cached_property
     def single(self) -> "pandas.DataFrame":
-        """The rows of single heads, ablated in whatever way."""
+        """The rows of single heads, ablated by any method."""
         return self.table[(self.table["head"] >= 0) & self.table["method"].isin(METHODS)]
 
     @cached_property
@@ -73,7 +73,7 @@ class Sweep(Effects):
 
     @property
     def screened(self) -> "Screened | None":
-        """How the heads were chosen; None where all were measured (see screened_sweeps)."""
+        """How the heads were chosen; None if all were measured (see screened_sweeps.py)."""
         return None
 
     def layer(self, number: int) -> tuple[Head, ...]:
@@ -112,20 +112,20 @@ class Sweep(Effects):
         split: str = DISCOVERY,
         method: str | None = None,
     ) -> Head:
-        """The head with the largest mean Delta; chosen on discovery unless told otherwise."""
+        """The head with the largest mean Delta, by default on the discovery split."""
         means = self.mean_deltas(split, method)
         return max(among or self.heads, key=lambda head: means[head])
 
     def rank(
         self, head: Head, *, among: Sequence[Head] | None = None, split: str = CONFIRMATION
     ) -> int:
-        """1 for the head with the largest mean Delta."""
+        """The head's rank by mean Delta; 1: the largest."""
         means = self.mean_deltas(split)
         self._require(head)
         return 1 + sum(means[other] > means[head] for other in among or self.heads)
 
     def percentile(self, head: Head, *, among: Sequence[Head], split: str = CONFIRMATION) -> float:
-        """The share of the other heads that do less, times 100; the head itself is not counted."""
+        """The percentage of the other heads with a smaller effect."""
         means = self.mean_deltas(split)
         others = [means[other] for other in among if other != head]
         return 100 * sum(value < means[head] for value in others) / len(others)
@@ -145,7 +145,7 @@ class Sweep(Effects):
         self._require(head)
         values = self.deltas(split, method, column)[:, self.heads.index(head)]
         purpose = f"effect {head_name(head)} {method or self.method}"
-        return self.interval(values, split, purpose + _besides(column))
+        return self.interval(values, split, purpose + _column_suffix(column))
 
     def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
@@ -167,7 +167,7 @@ class Sweep(Effects):
         key = ("p", split, column, alternative)
         if key not in self._cache:
             purpose = f"max-T {self.model} {self.condition} {split}"
-            rng = generator(self.seed, purpose + _besides(column))
+            rng = generator(self.seed, purpose + _column_suffix(column))
             self._cache[key] = max_t_sign_flip(
                 self.deltas(split, column=column),
                 self.clusters(split),
@@ -177,7 +177,7 @@ class Sweep(Effects):
         return float(self._cache[key][self.heads.index(head)])
 
     def above_floor(self, split: str = CONFIRMATION) -> tuple[Head, ...]:
-        """The heads anywhere whose whole interval lies above the floor, with corrected p <= .05."""
+        """All heads whose whole interval lies above the floor, with corrected p <= .05."""
         floor = self.floor(split)
         return tuple(
             head
@@ -187,7 +187,7 @@ class Sweep(Effects):
         )
 
     def exceedance(self, head: Head, *, split: str = CONFIRMATION) -> float:
-        """(k + 1) / (n + 1): how many of the n other heads do as well as this one."""
+        """(k + 1) / (n + 1), where k of the n other heads have as large an effect as this one."""
         means = self.mean_deltas(split)
         return exceedance(means[head], [means[other] for other in self.heads if other != head])
 
@@ -197,7 +197,7 @@ class Sweep(Effects):
         return float(np.quantile([means[other] for other in self.heads if other != head], q))
 
     def methods(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, list[float]]:
-        """Effect by ablation method, [estimate, low, high]: how far they agree."""
+        """Ablation method -> effect as [estimate, low, high], to show how far they agree."""
         found = {}
         own = (self.single["layer"] == head[0]) & (self.single["head"] == head[1])
         measured = set(self.single[own]["method"])
@@ -208,9 +208,9 @@ class Sweep(Effects):
         return found
 
     def behaviour(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, float]:
-        """What the ablation does to behaviour: P(target), rank, argmax flips, KL, entropy.
+        """The ablation's effects on behaviour: P(target), rank, argmax flips, KL, entropy.
 
-        Flips are against the clean argmax of the same example, so doing nothing flips nothing.
+        Flips are relative to the clean argmax of the same example, so doing nothing flips nothing.
         """
         layer, number = head
         rows = self.single[
@@ -236,7 +236,7 @@ class Sweep(Effects):
     ) -> Verdict:
         """The verdict on a claim that no other head (of these layers) does as well as this one.
 
-        Here as it is: every head was measured.
+        Unchanged here, because every head was measured.
         """
         return verdict
 
@@ -251,19 +251,19 @@ class Sweep(Effects):
     ) -> Verdict:
         """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
 
-        Here as it is: every head was measured.
+        Unchanged here, because every head was measured.
         """
         return verdict
 
     def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
-        """Mean Delta by layer and head, as records.Heatmap wants it."""
+        """Mean Delta by layer and head, as the fields of records.Heatmap."""
         means = self.mean_deltas(split)
         layers = sorted({layer for layer, _ in self.heads})
         values = [[means[head] for head in self.layer(layer)] for layer in layers]
         return {"values": values, "title": f"mean change of LD, {split} split, logits"}
 
     def extremes(self, head: Head, split: str = CONFIRMATION) -> list[dict[str, object]]:
-        """The prompts on which the ablation moves LD most, up and down (records.Extreme)."""
+        """The prompts on which the ablation raises and lowers LD most (records.Extreme)."""
         deltas = self.deltas(split)[:, self.heads.index(head)]
         return self.largest(deltas, split, EXTREMES)
 
@@ -275,8 +275,8 @@ class Sweep(Effects):
             )
 
 
-def _besides(column: str) -> str:
-    """What a figure of another column than LD draws its randomness by."""
+def _column_suffix(column: str) -> str:
+    """The suffix that gives a figure of a column other than LD its own random draws."""
     return "" if column == "logit_diff" else f" {column}"
 
 
@@ -285,7 +285,8 @@ def rank_agreement_interval(
 ) -> tuple[Estimate, dict[str, float]]:
     """Mean Spearman correlation of the heads' mean Delta over all pairs of sweeps.
 
-    Returns it with its interval (clusters of every sweep resampled) and each pair's own figure.
+    Returns it with its interval (resampling the clusters of every sweep) and the figure of each
+    pair.
     """
     columns = [sweeps[0].heads.index(head) for head in heads]
     deltas = [sweep.deltas(split)[:, columns] for sweep in sweeps]
@@ -311,7 +312,7 @@ def rank_agreement_interval(
             resamples=1000,
         )
     except DegenerateInterval as same:
-        # A rank correlation saturates: clear rankings are the same on every resample.
+        # A rank correlation saturates: distinct rankings are the same on every resample.
         fewest = min(len(set(labels)) for labels in clusters)
         estimate = Estimate(same.value, same.value, same.value, sum(map(len, clusters)), fewest)
     return estimate, own

@@ -1,4 +1,4 @@
-"""The commands `bundle` and `verdict`: evidence for a third party, and what it comes to there."""
+"""The commands `bundle` and `verdict`: export evidence, and rederive verdicts from it."""
 
 import argparse
 import json
@@ -14,16 +14,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Register both commands."""
     bundle = commands.add_parser(
         "bundle",
-        help="the evidence of recorded claims as one archive",
-        description="Judges recorded cells again on their measurements and writes all that it took "
-        "as a zip: runs, corpora, facts of the models, records and page, sources of the claims, "
-        "with the sha256 of every file. No weights. Nothing is measured.",
+        help="write the evidence of recorded claims as one archive",
+        description="Judges recorded cells again on their measurements and writes everything that "
+        "was used as a zip: runs, corpora, facts about the models, records and page, sources of "
+        "the claims, with the sha256 of every file. No weights. Nothing is measured.",
     )
     for name, what in (
         ("claim", "ids or families, such as H1.1 or H1"),
         ("model", "model ids"),
         ("condition", f"{', '.join(CONDITIONS)} or {ALL_CONDITIONS} (claims that span them)"),
-        ("test", "node ids, as the records have them"),
+        ("test", "node ids, as in the records"),
     ):
         bundle.add_argument(
             f"--{name}", nargs="+", default=[], metavar=name.upper(), help=f"{what} (default: any)"
@@ -41,10 +41,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     verdict = commands.add_parser(
         "verdict",
-        help="derive the verdicts of a bundle again",
+        help="rederive the verdicts of a bundle",
         description="Checks every file of a bundle, judges its cells from its tables with the "
-        "claims of this checkout, and compares verdicts and figures with those recorded. Exit "
-        "status 0 if they are the same, 1 if not, 2 if the bundle is broken or lacks something.",
+        "claims of this checkout, and compares verdicts and figures with the recorded ones. Exit "
+        "status 0 if they are the same, 1 if not, 2 if the bundle is broken or incomplete.",
     )
     verdict.add_argument("bundle", type=Path, metavar="BUNDLE")
     verdict.add_argument("--json", action="store_true", help="print JSON")
@@ -79,7 +79,7 @@ def _bundle(options: argparse.Namespace) -> None:
 
 
 def _store_folder(reports: Path) -> Path:
-    """Where the measurements of a folder of reports lie: those of both protocols are in one."""
+    """The folder of the measurements of a reports folder, shared by both protocols."""
     return reports if (reports / "runs").is_dir() else reports.parent
 
 
@@ -101,9 +101,9 @@ def _verdict(options: argparse.Namespace) -> None:
             ]
         count = sum(not cell.differences for cell in found.cells)
         print("\n".join(printable(each) for each in said))
-        print(f"{count} of {len(found.cells)} cell(s) come to what is recorded")
+        print(f"{count} of {len(found.cells)} cell(s) agree with the record")
     if not found.same:
-        sys.exit(1)  # 2 is for what could not be judged
+        sys.exit(1)  # 2 means that it could not be judged
 
 
 def _document(path: Path, found: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""`check`: what a model knows, what would be judged of it, and how long it takes; without a sweep.
+"""`check`: what a model knows, which claims can be judged, and how long it takes; without a sweep.
 
     python -m tinyablation check MODEL...
 
-It measures the unhooked model only (gate.py), and a few heads on a few prompts to time a sweep.
-What it measures of the unhooked model a later session finds in the store.
+It measures only the unhooked model (gate.py), and a few heads on a few prompts to time a sweep. A
+later session reuses the measurements of the unhooked model from the store.
 """
 
 import argparse
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-# The timed sample: so many prompts, and layers, of which every head is zeroed.
+# The timed sample: the number of prompts, and of layers in which every head is zeroed.
 PROMPTS, LAYERS = 6, 3
-# How a family's verdict is called in the table: see "How a claim is judged" in docs/claims.md.
+# The names of a family's verdicts in the table: see "How a claim is judged" in docs/claims.md.
 WORDS = {"supported": "valid", "inconclusive": "perhaps", "refuted": "left out", "blocked": "none"}
 _CELL = re.compile(r"^claims/(?P<module>\w+)\.py::\w+\[(?P<cell>.*)\]$")
 SUBJECTS = Path("claims/subjects.toml")
@@ -39,10 +39,10 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     """Register `check`."""
     check = commands.add_parser(
         "check",
-        help="what a model knows, and which claims would be judged of it",
-        description="Asks the unhooked model what it knows, condition by condition, and says which "
-        "claims would be judged of it, which are blocked and why, and how long the sweep of every "
-        "head takes. Nothing is ablated but a timed sample of heads.",
+        help="show what a model knows, and which claims can be judged",
+        description="Measures what the unhooked model knows, condition by condition, and shows "
+        "which claims can be judged, which are blocked and why, and how long the sweep of all "
+        "heads takes. Only a timed sample of heads is ablated.",
     )
     check.add_argument(
         "models", nargs="+", metavar="MODEL", help="ids, folders, GGUF files or repositories"
@@ -51,13 +51,13 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     check.add_argument(
         "--known",
         action="store_true",
-        help="ask for the known facts of every condition, not of facts alone (some minutes)",
+        help="show the known facts of every condition, not only of facts (takes some minutes)",
     )
     check.set_defaults(run=check_models)
 
 
 def check_models(options: argparse.Namespace) -> None:
-    """Print the report of every model; the errors of one do not keep the others from theirs."""
+    """Print the report of every model; an error of one model does not stop the others."""
     failed: TinyAblationError | None = None
     for number, name in enumerate(options.models):
         if number:
@@ -77,7 +77,7 @@ def check_models(options: argparse.Namespace) -> None:
 
 
 def report(bench: "Bench", name: str, *, known_of: Sequence[str]) -> Iterator[str]:
-    """The lines of one model's report, as they are found. name: the model as --model takes it."""
+    """Yield the lines of one model's report as they are found. name: as given to --model."""
     facts, entry = bench.facts, bench.entry
     yield (
         f"{entry.title} ({entry.id}): {facts.architecture}, {facts.n_layers} layers of "
@@ -125,7 +125,7 @@ def _family_line(family: str, verdict: "Verdict") -> str:
 
 
 def _known(bench: "Bench", condition: str) -> Iterator[str]:
-    """Known facts by relation; of a corpus whose facts are not crossed with wordings, nothing."""
+    """Known facts by relation; nothing for a corpus that is not crossed."""
     selection = bench.gate.selection(condition)
     if selection is None or not selection.known:
         return
@@ -149,7 +149,7 @@ def _heads(bench: "Bench") -> str:
 
 
 def _cells(name: str, hindrances: dict[str, str]) -> Iterator[str]:
-    """The cells that a session would ask, as far as what was found says which would be judged."""
+    """Lines on the cells of a session: how many would be judged, and how many are blocked."""
     asked = _asked(name)
     blocked = Counter(condition for condition in asked if condition in hindrances)
     whole = len(asked)
@@ -162,7 +162,7 @@ def _cells(name: str, hindrances: dict[str, str]) -> Iterator[str]:
 
 
 def _asked(name: str) -> list[str]:
-    """The condition of every cell that is neither about validity nor deselected for the model."""
+    """The conditions of all cells that are neither about validity nor deselected for the model."""
     given = [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--model", name]
     found = subprocess.run(given, capture_output=True, text=True, check=False)
     cells = [cell for line in found.stdout.splitlines() if (cell := _CELL.match(line.strip()))]
@@ -192,7 +192,7 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
     prompts = every[::step][:PROMPTS]
     layers = sorted({(facts.n_layers - 1) * part // (LAYERS - 1) for part in range(LAYERS)})
     seconds = []
-    bench.engine.measure(prompts, [AblateHeads((Head(0, 0),))])  # what is done once, untimed
+    bench.engine.measure(prompts, [AblateHeads((Head(0, 0),))])  # untimed warm-up
     for layer in layers:
         heads = [AblateHeads((Head(layer, head),)) for head in range(facts.n_heads)]
         started = time.perf_counter()
@@ -205,5 +205,5 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
         "prompts); as long again for patches, sets and the rest"
     )
     peak = peak_resident_bytes()
-    if peak is not None:  # not every system tells
+    if peak is not None:  # not available on every system
         yield f"memory: {peak / 1e9:.1f} GB at most so far, as much for each worker"

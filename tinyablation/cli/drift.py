@@ -1,4 +1,4 @@
-"""The command `drift`: what changed between two sessions, as terminal tables or as Markdown."""
+"""The command `drift`: changes between two sessions, as terminal tables or as Markdown."""
 
 import argparse
 import sys
@@ -16,10 +16,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Register the command."""
     drift = commands.add_parser(
         "drift",
-        help="what changed between two sessions of claims",
+        help="show what changed between two sessions of claims",
         description="Compares the records of two sessions cell by cell: verdicts, effects beyond "
-        "the tolerance of snapshots, predictions, cells that came or went, and what was measured "
-        "with: weights, versions, device. Exit status 0, or 1 where --fail-on says so.",
+        "the tolerance of snapshots, predictions, added and removed cells, and circumstances: "
+        "weights, versions, device. Exit status 0, or 1 under the condition of --fail-on.",
     )
     for name, when in (("before", "earlier"), ("after", "later")):
         drift.add_argument(
@@ -30,12 +30,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "claims.html",
         )
     drift.add_argument(
-        "--markdown", action="store_true", help="Markdown, such as for $GITHUB_STEP_SUMMARY"
+        "--markdown",
+        action="store_true",
+        help="print Markdown, for instance for $GITHUB_STEP_SUMMARY",
     )
     drift.add_argument(
         "--fail-on",
         choices=("verdict", "any"),
-        help="exit with status 1 where a verdict changed, or anything at all",
+        help="exit with status 1 if a verdict changed, or if anything changed",
     )
     add_output_options(drift)
     drift.set_defaults(run=_drift)
@@ -47,10 +49,10 @@ def _drift(options: argparse.Namespace) -> None:
     try:
         drift = compare_sessions(read_session(options.before), read_session(options.after))
     except TinyAblationError as error:
-        # A step summary shows what was written only: there, nothing would look like no drift.
+        # In a step summary an empty output would look like "no drift".
         if options.markdown:
             put_text(f"Not compared: {escaped(str(error))}\n", options)
         raise
     put_text(render(drift), options)
     if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
-        sys.exit(1)  # as diff does; 2 is for what could not be compared
+        sys.exit(1)  # like diff; 2 means that the sessions could not be compared

@@ -13,10 +13,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Register the command."""
     report = commands.add_parser(
         "report",
-        help="the page of one session of claims, or of several merged",
+        help="write the page of one session of claims, or of several merged",
         description="Writes the page of recorded sessions; nothing is measured. Several sessions "
-        "(of other machines, or shards of one) become one: what they have alike is shown once, "
-        "what they disagree on is shown from each. Sessions of both protocols are shown compared.",
+        "(from other machines, or shards of one) are merged: cells on which they agree are shown "
+        "once, others from each session. Sessions of both protocols are compared.",
     )
     report.add_argument(
         "sessions",
@@ -53,7 +53,7 @@ def _report(options: argparse.Namespace) -> None:
     baseline = None
     if options.baseline is not None:
         baseline, _ = together([read_session(options.baseline)])
-        # Refused before anything is written, if they are of different protocols.
+        # An error before anything is written, if they have different protocols.
         drift = compare_sessions(baseline, file)
     runs = [folder for path in options.sessions for folder in _runs_beside(path)]
     print(write_report(file, options.output, other, baseline=baseline, runs=runs))
@@ -68,7 +68,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def together(files: Sequence[RecordFile]) -> tuple[RecordFile, RecordFile | None]:
-    """The sessions merged, those of each protocol by themselves: the page's, and the other's."""
+    """The sessions merged by protocol: those for the page, and those of the other protocol."""
     from tinyablation.sessions.merging import merge
 
     corrected = [file for file in files if file.session.protocol == "corrected"]
@@ -79,7 +79,7 @@ def together(files: Sequence[RecordFile]) -> tuple[RecordFile, RecordFile | None
 
 
 def said_of_merging(file: RecordFile) -> list[str]:
-    """What a terminal says of a merged session: how many, and how many cells are in conflict."""
+    """The terminal line on a merged session: how many sessions and conflicting cells."""
     from tinyablation.sessions.protocol_comparison import disputed
 
     if not file.session.sources:
@@ -90,7 +90,7 @@ def said_of_merging(file: RecordFile) -> list[str]:
 
 
 def _runs_beside(session: Path) -> list[Path]:
-    """The folders of run directories that may belong to a session that was given."""
+    """The folders of run directories that may belong to a given session."""
     folder = session if session.is_dir() else session.parent
     around = [folder, folder / "runs", folder.parent / "runs"]
     return [each for each in around if each.name == "runs" and each.is_dir()]

@@ -1,9 +1,8 @@
-"""What a sweep over all heads of a large model costs, before it is begun: shards, memory, hours.
+"""The cost of a sweep over all heads of a large model, in advance: shards, memory, hours.
 
-FLOPs are those of matrix products, 2 for each multiplication and addition, with what the engine
-saves exactly: a row starts at the layer of its head, whose attention is not run again, and in the
-last layer nothing but the last position is read. Prefixes that prompts share are counted as if they
-shared none, so templated corpora cost less.
+FLOPs count matrix products, 2 per multiply-add, minus what the engine saves: a row starts at the
+layer of its head, whose attention is not run again, and in the last layer only the last position is
+computed. Shared prefixes are not taken into account, so templated corpora cost less.
 """
 
 import argparse
@@ -16,20 +15,20 @@ from tinyablation.interventions.batteries import BASELINE, battery
 from tinyablation.models.devices import gigabytes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-REFERENCE_BYTES = 4  # a parameter, of main memory: what is not float32 is verified in it on the CPU
-SPARE = 0.1  # of a device's memory, for the activations of the batches
+REFERENCE_BYTES = 4  # main memory per parameter: other dtypes are verified in float32 on the CPU
+SPARE = 0.1  # share of a device's memory for the activations of batches
 
 
 class PlanError(TinyAblationError):
-    """A model or a cluster that there cannot be; the message says what to give."""
+    """The figures of a model or cluster are impossible; the message says what to give."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder as far as its costs go.
+    """The shape of a decoder, as far as it affects cost.
 
-    parameters: all of them; kv_heads: heads of keys and values (fewer than heads where these are
-    grouped); head_size: numbers a head; embeddings: matrices of vocabulary x width (1: tied).
+    parameters: total number; kv_heads: heads of keys and values (fewer than heads in grouped-query
+    attention); head_size: d_head; embeddings: number of matrices of vocabulary x width (1: tied).
     """
 
     parameters: float
@@ -56,22 +55,22 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Numbers of the residual stream at a position, d_model."""
+        """The width of the residual stream, d_model."""
         return self.heads * self.head_size
 
     @property
     def key_value(self) -> int:
-        """Parameters that make keys and values, of a layer."""
+        """Parameters of the key and value projections of a layer."""
         return 2 * self.width * self.kv_heads * self.head_size
 
     @property
     def query_output(self) -> int:
-        """Parameters that make queries, and that write the heads' outputs, of a layer."""
+        """Parameters of the query and output projections of a layer."""
         return 2 * self.width**2
 
     @property
     def mlp(self) -> float:
-        """Parameters of a layer's MLP: what is left of all."""
+        """Parameters of a layer's MLP: the remaining parameters divided by the layers."""
         embedded = self.embeddings * self.vocabulary * self.width
         return (self.parameters - embedded) / self.layers - self.key_value - self.query_output
 
@@ -86,7 +85,7 @@ class Shape:
         return weights + 4.0 * tokens**2 * self.width
 
     def last_layer(self, tokens: int) -> float:
-        """FLOPs of the last layer, of which only the last position is read."""
+        """FLOPs of the last layer, in which only the last position is computed."""
         everywhere = 2.0 * self.key_value * tokens
         return everywhere + 2.0 * (self.query_output + self.mlp) + 4.0 * tokens * self.width
 
@@ -95,7 +94,7 @@ class Shape:
         return self.layers * self.layer(tokens) + self.unembedding
 
     def naive(self, tokens: int) -> float:
-        """FLOPs of the same with logits at every position: what a plain hooked loop runs a row."""
+        """FLOPs with logits at every position: what a plain loop with hooks runs per row."""
         return self.layers * self.layer(tokens) + tokens * self.unembedding
 
     def row(self, layer: int, tokens: int) -> float:
@@ -113,13 +112,13 @@ class Sweep(NamedTuple):
     """One sweep: every head of every layer, zeroed on every prompt, under one condition."""
 
     interventions: int
-    shards: int  # the baseline among them
+    shards: int  # including the baseline
     flops: float
     naive: float  # of one full forward pass a row
 
 
 def sweep(shape: Shape, prompts: int, tokens: int) -> Sweep:
-    """What battery "zero" costs, shard by shard as it is cut: each has a clean pass of its own."""
+    """The cost of battery "zero", summed over its shards, each of which has its own clean pass."""
     shards = battery("zero").shards(shape.layers, shape.heads)
     layers = [each.columns.layer for shard in shards for each in shard.interventions]
     clean = len(shards) * shape.clean(tokens)
@@ -139,10 +138,10 @@ class Cluster(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A study on a cluster: whole sweeps (some of them on a share of the prompts), and hours.
+    """A study on a cluster: sweeps (in units of whole ones) and hours.
 
-    spread: devices that hold the model together. Its layers lie one after another on them, so that
-    one computes at a time: they have its memory, and the rate of one.
+    spread: the number of devices that hold the model together. They hold its layers one after
+    another, so only one computes at a time: they have the memory of all and the rate of one.
     """
 
     weights: float
@@ -154,9 +153,10 @@ class Plan(NamedTuple):
 
 
 def plan(shape: Shape, one: Sweep, conditions: int, drawn: float, cluster: Cluster) -> Plan:
-    """drawn: how many whole sweeps' worth of prompts is measured under each condition.
+    """The plan of a study on a cluster.
 
-    Raises PlanError where the cluster cannot hold the model.
+    drawn: measured prompts per condition, in units of whole sweeps. Raises PlanError if the cluster
+    cannot hold the model.
     """
     weights = shape.parameters * BYTES[cluster.dtype]
     spread = math.ceil(weights / (cluster.memory * (1 - SPARE)))
@@ -180,13 +180,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = commands.add_parser(
         "plan",
         help="what a sweep over all heads of a large model costs",
-        description="Counts shards, memory and hours of battery zero on a cluster. Nothing is "
-        "loaded or measured. The rate is yours to give: what one device reaches on matrix products "
-        "of this dtype, not what its maker says.",
+        description="Computes shards, memory and hours of battery zero on a cluster. Nothing is "
+        "loaded or measured. Give the rate that one device actually reaches on matrix products of "
+        "this dtype, not the vendor's figure.",
     )
-    parser.add_argument("--parameters", type=float, required=True, help="of the model, as 70e9")
+    parser.add_argument(
+        "--parameters", type=float, required=True, help="parameters of the model, such as 70e9"
+    )
     parser.add_argument("--layers", type=int, required=True)
-    parser.add_argument("--heads", type=int, required=True, help="of a layer")
+    parser.add_argument("--heads", type=int, required=True, help="heads per layer")
     parser.add_argument("--kv-heads", type=int, help="heads of keys and values (default: --heads)")
     parser.add_argument("--head-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--vocabulary", type=int, default=32_000, help="default: %(default)s")
@@ -202,10 +204,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of the fact clusters that each seed draws (default: %(default)s, and a seed draws "
         "nothing)",
     )
-    parser.add_argument("--prompts", type=int, required=True, help="of a condition")
-    parser.add_argument("--tokens", type=int, required=True, help="of a prompt")
+    parser.add_argument("--prompts", type=int, required=True, help="prompts per condition")
+    parser.add_argument("--tokens", type=int, required=True, help="tokens per prompt")
     parser.add_argument(
-        "--rate", type=float, required=True, metavar="TFLOP/S", help="that one device reaches"
+        "--rate", type=float, required=True, metavar="TFLOP/S", help="reached by one device"
     )
     parser.add_argument("--devices", type=int, required=True)
     parser.add_argument(
@@ -220,7 +222,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def lines(options: argparse.Namespace) -> list[str]:
-    """What the command prints."""
+    """The lines that the command prints."""
     for name in ("conditions", "seeds", "prompts", "tokens", "rate", "devices", "device_memory"):
         if getattr(options, name) <= 0:
             raise PlanError(

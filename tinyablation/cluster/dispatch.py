@@ -1,6 +1,6 @@
-"""Sends what is missing to an executor, and waits until the store has it.
+"""Sends missing measurements to an executor, and waits until they are in the store.
 
-The session that asks holds no model: it sends descriptions, gets receipts, and reads the store.
+The session itself holds no model: it sends descriptions, gets receipts, and reads the store.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from tinyablation.runs.address import RunConfig
 if TYPE_CHECKING:
     from tinyablation.measurement.interface import Measures
 
-# How often a job that died with its worker is run again, beside what a scheduler does itself.
+# How often a job that died with its worker is rerun, in addition to the scheduler's own retries.
 RETRIES = 2
-# How long a file that a worker has written may take to be seen here: NFS keeps what it knows of a
-# folder for up to 60 s.
+# How long a file written by a worker may take to become visible here: NFS caches folders for up to
+# 60 s.
 VISIBLE_SECONDS = 90.0
-LOGS = ".jobs"  # in the store: what submitit and its jobs write
+LOGS = ".jobs"  # folder in the store for the files of submitit and its jobs
 
 
 class JobLost(JobError):
-    """A job died with its worker as often as is allowed."""
+    """A job died with its worker on every allowed attempt."""
 
 
 @dataclass
-class _Sent:
-    """A job on its way, and why earlier attempts were lost."""
+class _Submitted:
+    """A submitted job, and why earlier attempts were lost."""
 
     job: Job
     future: Future[str]
@@ -45,19 +45,19 @@ class _Sent:
 
 @dataclass
 class _Pending:
-    """What is under way for one run or reading."""
+    """The submitted jobs of one run or reading."""
 
     whole: Job
     total: int
-    sent: list[_Sent]
+    sent: list[_Submitted]
 
 
 @dataclass
 class Dispatch:
     """Jobs of one session on one executor.
 
-    shards: how many of them a job computes. call: what a worker does with a job. say: is told, a
-    line at a time, what was lost and is run again.
+    shards: how many of them a job computes. call: the function that a worker applies to a job. say:
+    called with a line of text on each job that was lost and is rerun.
     """
 
     executor: Executor
@@ -68,23 +68,23 @@ class Dispatch:
     _pending: dict[str, _Pending] = field(default_factory=dict)
 
     def device(self, wanted: str) -> str:
-        """What a device name comes to on a worker, which is asked."""
+        """The device that a device name resolves to on a worker."""
         try:
             return str(self.executor.submit(kind_of_device, wanted).result())
         except Lost as lost:
             raise ExecutorError(f"no worker said which device it has: {lost.reason}") from lost
 
     def is_under_way(self, config: RunConfig) -> bool:
-        """Whether it was begun, and not waited for yet."""
+        """Whether it was begun and has not been waited for yet."""
         return config.name in self._pending
 
     def begin(
         self, bench: Measures, kind: Literal["run", "reading"], config: RunConfig, **parts: Any
     ) -> bool:
-        """Send what is missing of a run or a reading, if it is not under way; waits for nothing.
+        """Submit the missing parts of a run or reading, unless it is under way; does not wait.
 
         parts: what and directions, and for a run the keys of its `missing` shards. Returns False,
-        and sends nothing, where they cannot be described: it is then to be measured here.
+        and submits nothing, if they cannot be described: it must then be measured here.
         """
         if self.is_under_way(config):
             return True
@@ -98,23 +98,23 @@ class Dispatch:
         starts = range(0, len(missing), self.shards)
         parted = [tuple(missing[start : start + self.shards]) for start in starts] or [()]
         jobs = [whole.model_copy(update={"shards": keys}) for keys in parted]
-        sent = [_Sent(job, self._submit(job)) for job in jobs]
+        sent = [_Submitted(job, self._submit(job)) for job in jobs]
         self._pending[config.name] = _Pending(whole, len(missing) or 1, sent)
         return True
 
     def complete(self, bench: Measures, config: RunConfig) -> None:
-        """Wait until what was begun is complete in the store.
+        """Wait until the run or reading is complete in the store.
 
-        A job that died with its worker is run again, RETRIES times at most: then JobLost names the
-        shard, the worker and the reason. An error inside a job is raised as it was, and what else
-        waits for a worker is called off. ExecutorError where the workers' store is not this one.
+        A job that died with its worker is rerun at most RETRIES times; then JobLost names the
+        shard, the worker and the reason. An error inside a job is raised unchanged, and jobs still
+        waiting for a worker are cancelled. Raises ExecutorError if the workers use another store.
         """
         pending = self._pending[config.name]
         try:
             done = self._collect(pending)
             if not done and bench.store.status(config) != "complete":
-                # A shard was lost after the others ended, or came from a run that was cut short.
-                pending.sent = [_Sent(pending.whole, self._submit(pending.whole))]
+                # A shard was lost after the others ended, or came from an interrupted run.
+                pending.sent = [_Submitted(pending.whole, self._submit(pending.whole))]
                 self._collect(pending)
         finally:
             for one in pending.sent:
@@ -133,7 +133,7 @@ class Dispatch:
         return self.executor.submit(self.call, job.model_dump_json())
 
     def _collect(self, pending: _Pending) -> bool:
-        """Wait for all jobs sent; whether one of them found all complete at its end."""
+        """Wait for all submitted jobs; returns whether one of them found everything complete."""
         from tqdm import tqdm
 
         complete = False
@@ -154,8 +154,8 @@ class Dispatch:
                     bar.update(min(len(one.job.shards) or 1, pending.total - bar.n))
         return complete
 
-    def _receipt(self, one: _Sent) -> Receipt | None:
-        """The receipt of a job that is done; None where it was lost and is sent again."""
+    def _receipt(self, one: _Submitted) -> Receipt | None:
+        """The receipt of a finished job; None if it was lost and is submitted again."""
         try:
             return Receipt.model_validate_json(one.future.result())
         except Lost as lost:
@@ -167,7 +167,7 @@ class Dispatch:
                     f"{'; '.join(one.lost)}. What other jobs measured is kept; give workers more "
                     "memory or time, and run this again"
                 ) from lost
-            self.say(f"{one.job.about}: lost with {worker} ({lost.reason[:200]}); it is run again")
+            self.say(f"{one.job.about}: lost with {worker} ({lost.reason[:200]}); it is rerun")
         one.future = self._submit(one.job)
         return None
 
@@ -190,10 +190,10 @@ def dispatching(
 
 
 def device_of(address: Address, dispatch: Dispatch, wanted: str) -> str:
-    """The kind of device that the jobs compute on: a GPU's on Slurm if they book one.
+    """The kind of device that the jobs compute on; on Slurm a GPU if the jobs book one.
 
-    The address of a run has it, so it must be known before anything is sent; a session whose
-    measurements are all there waits in no queue for it.
+    The address of a run contains it, so it must be known before anything is submitted; a session
+    whose measurements all exist must not wait in a queue for it.
     """
     if wanted != "auto":
         return wanted.split(":", 1)[0]

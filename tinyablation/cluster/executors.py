@@ -1,11 +1,11 @@
-"""Executors by URL: where jobs run. Each is a concurrent.futures.Executor, whatever is behind it.
+"""Executors by URL: where jobs run. Each one is a concurrent.futures.Executor.
 
     local                                   in this process: no executor at all
     dask://host:8786                        a dask.distributed scheduler, and its workers
     slurm://partition?time=60&gpus=1        Slurm, through submitit; options below
     submitit-local://?jobs=2                processes of this machine, through submitit: a rehearsal
 
-What they raise for a job that died with its worker is Lost, with who and why.
+For a job that died with its worker they raise Lost, with worker and reason.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.spelling import nearest
 
 LOCAL = "local"
-# Seconds: what a scheduler of the own network answers in; how often submitted jobs are looked at;
-# and how often Slurm is asked for them: submitit by itself asks ever less often, each ten minutes
-# in the end, and so long a node that died would not be missed.
+# Seconds: within which a scheduler on the local network answers; between polls of submitted jobs;
+# and between queries of Slurm. By itself submitit asks less and less often, finally every ten
+# minutes, so the loss of a node would go unnoticed for that long.
 CONNECT_SECONDS = 10
 POLL_SECONDS = 0.5
 ASK_SECONDS = 60
-CANCEL_SECONDS = 10  # until jobs that were called off are given up: local ones take a second
+CANCEL_SECONDS = 10  # to wait for cancelled jobs to end; local ones take a second
 
 
 class ExecutorError(TinyAblationError):
@@ -38,7 +38,7 @@ class ExecutorError(TinyAblationError):
 
 
 class UnknownExecutor(ExecutorError):
-    """A URL that names no executor, or an option that it has not."""
+    """A URL names no executor, or has an unknown option."""
 
 
 class NotInstalled(ExecutorError):
@@ -50,7 +50,7 @@ class Unreachable(ExecutorError):
 
 
 class Lost(Exception):
-    """A job died with its worker. final: it was tried often enough already."""
+    """A job died with its worker. final: it must not be retried."""
 
     def __init__(self, worker: str, reason: str, *, final: bool = False) -> None:
         super().__init__(reason)
@@ -63,8 +63,8 @@ class Lost(Exception):
 class Options:
     """How many shards one job computes, and how many jobs are submitted at a time (0: all).
 
-    The rest is what submitit is told: minutes, GB of memory, GPUs and cores of a job, and how Slurm
-    books it.
+    The other options are passed to submitit: minutes, GB of memory, GPUs and cores per job, and
+    Slurm's accounting.
     """
 
     shards: int = 1
@@ -78,7 +78,7 @@ class Options:
     constraint: str = ""
 
 
-# A job of submitit loads the model anew, so a few shards each; one of dask finds it loaded.
+# A submitit job loads the model each time, so it gets a few shards; a dask worker keeps it loaded.
 _KNOWN: Mapping[str, Mapping[str, int | str]] = {
     LOCAL: {},
     "dask": {"shards": 1},
@@ -92,7 +92,7 @@ _KNOWN: Mapping[str, Mapping[str, int | str]] = {
 
 @dataclass(frozen=True)
 class Address:
-    """An executor's URL, taken apart. place: host:port of a scheduler, or a partition."""
+    """A parsed executor URL. place: host:port of a scheduler, or a partition."""
 
     scheme: str
     place: str = ""
@@ -104,7 +104,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """The address that a URL gives; UnknownExecutor names what is wrong, and the nearest known."""
+    """Parse a URL; UnknownExecutor says what is wrong and suggests the nearest known word."""
     scheme = url.split("://", 1)[0]
     if scheme not in _KNOWN:
         raise UnknownExecutor(
@@ -113,7 +113,7 @@ def parse(url: str) -> Address:
         )
     if scheme == LOCAL:
         if url != LOCAL:
-            raise UnknownExecutor(f"executor {url!r}: local takes nothing more; give local")
+            raise UnknownExecutor(f"executor {url!r}: local takes no options; give local")
         return Address(LOCAL)
     parts = urlsplit(url)
     place = parts.netloc
@@ -128,7 +128,9 @@ def parse(url: str) -> Address:
     if scheme == "slurm" and not re.fullmatch(r"[\w.,-]+", place):
         raise UnknownExecutor(f"executor {url!r}: give the partition, slurm://PARTITION")
     if scheme == "submitit-local" and place:
-        raise UnknownExecutor(f"executor {url!r}: it is of this machine; give submitit-local://")
+        raise UnknownExecutor(
+            f"executor {url!r}: it runs on this machine and takes no host; give submitit-local://"
+        )
     known = _KNOWN[scheme]
     given = dict(known)
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -154,16 +156,16 @@ def _value(url: str, key: str, value: str, default: int | str) -> int | str:
 
 
 def _unknown(word: str, known: Mapping[str, Any]) -> str:
-    close = nearest(word, known)  # all that are known stand behind it in any case
+    close = nearest(word, known)  # callers append the list of known words
     return f"{word!r} is unknown" + (f"; did you mean {close!r}?" if close else "")
 
 
 @contextlib.contextmanager
 def opened(address: Address, logs: Path) -> Iterator[Executor]:
-    """The executor at an address that is not local, until the block ends; its jobs end with it.
+    """Open the executor at an address that is not local; its jobs end with the block.
 
-    logs: a folder that all machines see, for what submitit and its jobs write. Raises NotInstalled
-    where the package is not, and Unreachable where nothing answers.
+    logs: a folder visible to all machines, for the files of submitit and its jobs. Raises
+    NotInstalled if the package is missing, and Unreachable if no scheduler answers.
     """
     if address.scheme == "dask":
         with _dask(address) as executor:
@@ -209,9 +211,9 @@ def _dask(address: Address) -> Iterator[Executor]:
 
 
 class DaskJobs(Executor):
-    """Jobs of a dask scheduler, which runs one again itself when its worker dies.
+    """Jobs of a dask scheduler, which itself reruns a job whose worker died.
 
-    It gives a job up after its own `distributed.scheduler.allowed-failures` (3) workers more.
+    It gives up after `distributed.scheduler.allowed-failures` (default 3) more workers died.
     """
 
     def __init__(self, executor: Executor, client: Any) -> None:
@@ -291,7 +293,7 @@ def _submitit(address: Address, logs: Path) -> Any:
 
 @dataclass
 class _Waiting:
-    """A call that is not submitted yet."""
+    """A call that has not been submitted yet."""
 
     future: Future[Any]
     call: tuple[Callable[..., Any], tuple[Any, ...]]
@@ -299,9 +301,9 @@ class _Waiting:
 
 @dataclass
 class SubmittedJobs(Executor):
-    """Jobs of a submitit executor as futures: a thread looks for their results.
+    """Jobs of a submitit executor as futures; a thread polls for their results.
 
-    most: how many may be submitted at a time; 0: all.
+    most: the largest number submitted at a time; 0: all.
     """
 
     inner: Any
@@ -314,7 +316,7 @@ class SubmittedJobs(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if kwargs or self._closed:
-            raise ExecutorError("a job takes positional arguments, of an executor that is open")
+            raise ExecutorError("jobs need an open executor and positional arguments only")
         waiting = _Waiting(Future(), (fn, args))
         with self._lock:
             self._waiting.append(waiting)
@@ -324,7 +326,7 @@ class SubmittedJobs(Executor):
         return waiting.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End what waits, and with cancel_futures what runs; wait for the rest, if asked to."""
+        """Cancel waiting jobs, with cancel_futures also running ones; then wait, if asked to."""
         self._closed = self._closed or cancel_futures
         if cancel_futures:
             with self._lock:
@@ -339,9 +341,9 @@ class SubmittedJobs(Executor):
 
     @staticmethod
     def _cancel(jobs: Sequence[Any]) -> None:
-        """Call jobs off, and see that those of this machine are gone."""
+        """Cancel jobs, and make sure that those on this machine end."""
         for job in jobs:
-            with contextlib.suppress(Exception):  # it may be gone by now
+            with contextlib.suppress(Exception):  # it may have ended by now
                 job.cancel(check=False)
         deadline = time.monotonic() + CANCEL_SECONDS
         for job in jobs:

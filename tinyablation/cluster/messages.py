@@ -1,8 +1,8 @@
-"""What travels to another machine and back: jobs and receipts, as plain JSON.
+"""Messages to other machines and back: jobs and receipts, as plain JSON.
 
-A job says which model, which corpora, which store, and what is measured. Its result is a receipt;
-what was measured lies in the store, which all machines see. The address that the run has here goes
-with it, so that a machine with other weights, corpora or another version refuses instead of
+A job names the model, the corpora, the store and what to measure. Its result is a receipt; the
+measurements are in the store, which all machines see. The job contains the run's address on this
+machine, so that a machine with other weights, corpora or another version raises an error instead of
 measuring something else.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class JobError(TinyAblationError):
-    """A job that cannot be done where it was sent, or that came back with an unexpected error."""
+    """A job cannot be done where it was sent, or failed with an unexpected error."""
 
 
 class BenchFacts(BaseModel):
@@ -49,11 +49,11 @@ class BenchFacts(BaseModel):
 
 
 class Job(BaseModel):
-    """What one worker is to do.
+    """The task of one worker.
 
-    config: the address where the job was made. what: the battery or the reading, and directions
-    what makes a battery's vectors, as described.describe has them. shards: the keys of the shards
-    to compute; none: all that are missing, to the finished run.
+    config: the run's address on the sending machine. what: the battery or reading, and directions:
+    the source of a battery's vectors, both from serialization.describe. shards: the keys of the
+    shards to compute; empty: all that are missing, and finish the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,15 +67,16 @@ class Job(BaseModel):
 
     @property
     def about(self) -> str:
-        """Which part of what, for messages."""
+        """The run and its shards, for messages."""
         run = self.config.name
         return f"{run}, shard {', '.join(self.shards)}" if self.shards else run
 
 
 class Receipt(BaseModel):
-    """What a worker did: the seconds of each shard that it computed, in how many seconds in all,
-    who it is, on what device. complete: whether the run or reading was, at its end; error: why
-    nothing came of it."""
+    """What a worker did: seconds per computed shard and in total, worker name and device.
+
+    complete: whether the run or reading was complete at the end; error: why the job failed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +90,7 @@ class Receipt(BaseModel):
 
 
 class Failure(BaseModel):
-    """An error inside a job. kind: the error's class, if it is one of this package's."""
+    """An error inside a job. kind: the error's class, if it belongs to this package."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,7 +106,7 @@ class Failure(BaseModel):
         return cls(message=f"{kind.__name__}: {error}", trace=traceback.format_exc())
 
     def rebuilt(self, about: str, worker: str) -> TinyAblationError:
-        """The error as it was raised, with a note of where; JobError for one of another kind."""
+        """The error as raised in the job, with a note of where; JobError for a foreign class."""
         kind = _error_class(self.kind)
         line = self.message if not self.trace else f"{self.message}\n{self.trace}"
         found = JobError(f"{about}: {line}") if kind is None else kind(self.message)
@@ -114,7 +115,7 @@ class Failure(BaseModel):
 
 
 def _error_class(name: str) -> type[TinyAblationError] | None:
-    """The error class of this package that is called so; None where there is none."""
+    """The error class of this package with that name; None if there is none."""
     module, _, attribute = name.partition(":")
     if module.split(".")[0] != "tinyablation":
         return None

@@ -1,10 +1,10 @@
-"""Frozen dataclasses of this package as plain JSON values, and back: what travels between machines.
+"""Frozen dataclasses of this package as plain JSON values and back, to send them to other machines.
 
 {"is": "tinyablation.interventions.head_sets:Subsets", "heads": [[0, 7], [0, 0]], "method": "zero",
 ...}
 
-A description names a dataclass of this package and gives its fields; nothing else can be made from
-one, whoever wrote it.
+A description names a dataclass of this package and gives its fields; nothing else can be built from
+one, even if it is malicious.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ _KIND = re.compile(r"^(tinyablation(?:\.[a-z_]\w*)+):([A-Za-z]\w*)$")
 
 
 class DescriptionError(TinyAblationError):
-    """Something that cannot be described in plain values, or a description of nothing known."""
+    """A value cannot be described in plain values, or a description is of an unknown class."""
 
 
 def describe(value: Any) -> Any:
-    """Plain JSON values that `rebuild` makes an equal object from; sequences become tuples.
+    """Plain JSON values from which `rebuild` makes an equal object; sequences become tuples.
 
-    Raises DescriptionError for what is not made of this package's frozen dataclasses, of sequences,
-    and of plain values.
+    Raises DescriptionError for anything but this package's frozen dataclasses, sequences and plain
+    values.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -44,7 +44,7 @@ def describe(value: Any) -> Any:
 
 
 def rebuild(description: Any) -> Any:
-    """The object that `describe` described; DescriptionError where this version knows none such."""
+    """The object that `describe` described; DescriptionError if this version has no such class."""
     if isinstance(description, list):
         return tuple(rebuild(each) for each in description)
     if not isinstance(description, dict):

@@ -1,4 +1,4 @@
-"""What is done on another machine: shards of a run, or a reading, as a job asks for them."""
+"""The worker's side: computes shards of a run, or a reading, as a job requests."""
 
 import os
 import socket
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def worker_name() -> str:
-    """Who does a job: host and process."""
+    """The name of this worker: host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass
 class Desk:
-    """The one bench that a worker process keeps from job to job, with its model in memory."""
+    """Holds the one bench that a worker process keeps between jobs, with its model in memory."""
 
     facts: BenchFacts | None = None
     bench: "Bench | None" = None
-    # One job after another: a model in memory serves one at a time, whatever threads there are.
+    # One job at a time: threads must not share the model in memory.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, facts: BenchFacts) -> "Bench":
-        """The bench of these facts; another one's model is dropped first."""
+        """The bench for these facts; the model of a different bench is dropped first."""
         if self.bench is None or self.facts != facts:
             self.clear()
             self.bench, self.facts = make_bench(facts), facts
@@ -48,8 +48,8 @@ DESK = Desk()
 def make_bench(facts: BenchFacts) -> "Bench":
     """A bench on this machine.
 
-    It takes no turns on an accelerator: between two jobs it keeps its model there, and another
-    worker would wait for a turn that nobody gives up.
+    It takes no turns on an accelerator: it keeps its model there between jobs, so another worker
+    would wait forever for its turn.
     """
     from tinyablation.corpora.own_conditions import read_own
     from tinyablation.measurement.bench import Bench
@@ -78,7 +78,7 @@ def make_bench(facts: BenchFacts) -> "Bench":
 
 
 def run_job(text: str) -> str:
-    """Do a job, given and answered as JSON: Job -> Receipt. What a worker is asked to call."""
+    """Run a job: JSON of a Job in, JSON of a Receipt out. The function that workers call."""
     began = time.perf_counter()
     worker, run = worker_name(), "?"
     try:
@@ -98,13 +98,13 @@ def run_job(text: str) -> str:
         )
     except Exception as error:
         if type(error).__module__.split(".")[0] == "submitit":
-            raise  # its signals, raised wherever the job stands: the time is up
+            raise  # submitit's signals at the time limit, raised anywhere in the job
         receipt = Receipt(run=run, worker=worker, error=Failure.of(error))
     return receipt.model_dump_json()
 
 
 def kind_of_device(wanted: str) -> str:
-    """What a device name comes to on the worker that is asked: cpu, cuda or mps."""
+    """The kind of device that a device name resolves to on this worker: cpu, cuda or mps."""
     from tinyablation.models.devices import choose_device
 
     return choose_device(wanted).split(":", 1)[0]

@@ -51,7 +51,7 @@ def encode_spans(
 def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answer: str) -> Ids:
     ids = ids_after(tokenizer, before, prompt, answer)
     if not ids:
-        raise TokenisationError(f"{answer!r} is not a single token after {prompt!r}")
+        raise TokenisationError(f"{answer!r} adds no token after {prompt!r}")
     if tokenizer.unk_token_id in ids:
         raise TokenisationError(f"{answer!r} is unknown to the tokenizer, after {prompt!r}")
     return ids

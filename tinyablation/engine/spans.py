@@ -77,14 +77,14 @@ def measure_spans(
     the last position or from another cluster's pair (they would differ from token to token); and
     for a later token less probable than LEAST_PROBABILITY, whose logarithm is lost.
     """
-    prompts = _firsts(engine, spans, "span")
+    prompts = _first_tokens(engine, spans, "span")
     _check(engine, spans)
     if seed < 0:
         raise EngineError(f"seed must not be negative, got {seed}")
     for name, given in (("clusters", clusters), ("subjects", subjects), ("pairs", pairs)):
         if given is not None and len(given) != len(spans):
             raise EngineError(f"{name} has {len(given)} entries for {len(spans)} spans")
-    lending = None if reference is None else _firsts(engine, reference, "reference span")
+    lending = None if reference is None else _first_tokens(engine, reference, "reference span")
     if all(len(answer) == 1 for span in spans for answer in (span.target, span.foil)):
         return engine.measure(
             prompts,
@@ -92,7 +92,7 @@ def measure_spans(
             reference=lending,
             clusters=clusters,
             reference_clusters=reference_clusters,
-            pairs=None if pairs is None else _firsts(engine, pairs, "pair span"),
+            pairs=None if pairs is None else _first_tokens(engine, pairs, "pair span"),
             subjects=subjects,
             directions=directions,
             seed=seed,
@@ -108,7 +108,7 @@ def measure_spans(
     resampled = any(intervention.source.donor == "resample" for intervention in interventions)
     lenders: list[Span] = []
     if resampled and reference is not None:
-        lenders = _lenders(spans, reference, clusters, reference_clusters, seed)
+        lenders = _donors_of(spans, reference, clusters, reference_clusters, seed)
 
     places: dict[_Row, int] = {}
     owners: list[int] = []
@@ -134,7 +134,7 @@ def measure_spans(
     ]
     rows = [*firsts, *places]
     table = engine.measure(
-        [*prompts, *(Prompt(row.ids, row.token, _another(row.token)) for row in places)],
+        [*prompts, *(Prompt(row.ids, row.token, _other_token(row.token)) for row in places)],
         interventions,
         reference=lending,
         pairs=None if pairs is None else [Prompt(row.pair, 0, 1) for row in rows],
@@ -197,12 +197,12 @@ def _frame(
     return frame
 
 
-def _another(token: int) -> int:
+def _other_token(token: int) -> int:
     """A token other than this one: the engine requires a foil that differs from the target."""
     return 1 if token == 0 else 0
 
 
-def _firsts(engine: "Engine", spans: Sequence[Span], what: str) -> list[Prompt]:
+def _first_tokens(engine: "Engine", spans: Sequence[Span], what: str) -> list[Prompt]:
     """The prompts with the first token of each answer; an arbitrary foil if both are the same."""
     found = []
     for index, span in enumerate(spans):
@@ -212,7 +212,7 @@ def _firsts(engine: "Engine", spans: Sequence[Span], what: str) -> list[Prompt]:
                 "more and not the same"
             )
         target, foil = span.target[0], span.foil[0]
-        found.append(Prompt(span.ids, target, _another(target) if target == foil else foil))
+        found.append(Prompt(span.ids, target, _other_token(target) if target == foil else foil))
     return found
 
 
@@ -241,13 +241,13 @@ def _check(engine: "Engine", spans: Sequence[Span]) -> None:
     """Raise EngineError for spans that are too long for the model."""
     for answers in ([span.target for span in spans], [span.foil for span in spans]):
         longest = [
-            Prompt(span.ids + answer[:-1], answer[-1], _another(answer[-1]))
+            Prompt(span.ids + answer[:-1], answer[-1], _other_token(answer[-1]))
             for span, answer in zip(spans, answers, strict=True)
         ]
         check_prompts(engine.loaded, longest, "span")
 
 
-def _lenders(
+def _donors_of(
     spans: Sequence[Span],
     reference: Sequence[Span],
     clusters: Sequence[str] | None,

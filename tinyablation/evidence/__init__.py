@@ -1,1 +1,1 @@
-"""Bundles that can be judged again without weights."""
+"""Evidence bundles, from which verdicts can be rederived without weights."""

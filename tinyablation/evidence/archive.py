@@ -1,8 +1,8 @@
-"""Archives of evidence: written to the same bytes for the same files, read as if from an enemy.
+"""Evidence archives: reproducible when written, untrusted when read.
 
-A zip with a manifest of its own: name, size and sha256 of every other file in it. Reading believes
-nothing that the archive says: no name leads out of the folder it is unpacked into, no more is
-written than was declared, and no file is used before all of them are what the manifest names.
+A zip with its own manifest: name, size and sha256 of every other file in it. The same files give
+the same bytes. Reading trusts nothing in the archive: no name may lead out of the target folder, no
+more is written than declared, and no file is used before all of them match the manifest.
 """
 
 import hashlib
@@ -24,21 +24,20 @@ from tinyablation.files.manifests import (
     write_atomic,
 )
 
-LAYOUT = 1  # raised when files of an archive change their meaning
-# What one archive may hold. The largest evidence foreseen, the vectors of every head of a model of
-# the hub in four conditions and its sweeps, is under 2 GB; tables do not compress, and JSON does so
-# some tenfold.
+LAYOUT = 1  # incremented when files of an archive change their meaning
+# Limits of one archive. The largest expected evidence, the vectors of every head of a hub model in
+# four conditions and its sweeps, is under 2 GB; tables do not compress, JSON some tenfold.
 MOST_FILES = 20_000
 MOST_BYTES = 2**33
 MOST_EXPANSION = 200
-SMALL = 2**26  # bytes that may be unpacked however small the archive is
+SMALL = 2**26  # bytes that may always be unpacked, even from a tiny archive
 MOST_MANIFEST_BYTES = 2**24
 _PIECE = 2**20
-_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip knows
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip
 _UNIX = 3
 _MODE = stat.S_IFREG | 0o644
 _ENCRYPTED = 0x1
-# What zipfile raises of files that are no zip, or were damaged.
+# Errors that zipfile raises for files that are not zips, or damaged.
 _BROKEN = (
     OSError,
     EOFError,
@@ -53,13 +52,13 @@ _BROKEN = (
 
 
 class BundleError(TinyAblationError):
-    """An archive of evidence is broken, unsafe or of another version; the message names what."""
+    """An evidence archive is broken, unsafe or of another version; the message says which."""
 
 
 def write_archive(path: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write everything in `folder` to a zip, with a manifest of it that also holds `facts`.
 
-    The same files and facts give the same bytes: names are sorted, times are not kept.
+    The same files and facts give the same bytes: names are sorted, times are not stored.
     """
     names = sorted(
         each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()
@@ -99,8 +98,8 @@ def _entry(name: str) -> zipfile.ZipInfo:
 def unpack(path: Path, folder: Path) -> dict[str, Any]:
     """Unpack an archive into an empty folder and return its manifest; every file is checked first.
 
-    Raises BundleError, naming the file, with what was expected and what was found; what is in the
-    folder then is not to be used.
+    Raises BundleError, which names the file, what was expected and what was found; the folder must
+    then not be used.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -123,9 +122,9 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     for entry in entries:
         name = entry.orig_filename
         fault = _fault(entry)
-        # Where case does not count, one of two such names would take the other's place.
+        # On a case-insensitive file system one of two such names would overwrite the other.
         if fault is None and name.casefold() in seen:
-            fault = "stands in it twice"
+            fault = "occurs twice"
         if fault is not None:
             raise BundleError(f"{path}: {name!r} {fault}; nothing was unpacked")
         seen.add(name.casefold())
@@ -140,15 +139,15 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 
 
 def _fault(entry: zipfile.ZipInfo) -> str | None:
-    """Why an entry is not unpacked, if it is not."""
+    """Why an entry must not be unpacked; None if it may be."""
     name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
     fault = path_fault(name)
     if fault is not None or name != entry.filename:
         return fault or "has two names"
     if kind not in (0, stat.S_IFREG):
-        return "is a link, or no file"
+        return "is a link, or not a file"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed in a way that is not read"
+        return "uses an unsupported compression"
     return "is encrypted" if entry.flag_bits & _ENCRYPTED else None
 
 
@@ -199,7 +198,7 @@ def _extract(
     target: Path,
     named: Mapping[str, Any],
 ) -> None:
-    """Unpack one file, no more than the manifest names, and check it."""
+    """Unpack one file, at most as many bytes as the manifest gives, and check it."""
     name, size = entry.filename, named["size"]
     found, digest = 0, hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Bundles: the evidence of some cells as one archive, and the verdict derived from it again.
+"""Bundles: the evidence of some cells as one archive, and the verdicts rederived from it.
 
     README.txt  manifest.json  records.json  claims.html  models.json
     runs/<name>/...  corpora/<name>/<condition>.{jsonl,split.json}  corpora/knowledge/lexicons.toml
     sources/claims/<module>.py, {predictions,subjects,published}.toml
-There are no weights in it, and nothing in it is ever run: `sources/` is there to be compared with
-what is installed.
+It contains no weights, and nothing in it is ever run: `sources/` is only compared with the
+installed version.
 """
 
 import json
@@ -45,7 +45,8 @@ from tinyablation.sessions.differences import differences
 
 RECORDS, PAGE, README, SOURCES = "records.json", "claims.html", "README.txt", "sources"
 TABLES_OF_CLAIMS = ("predictions.toml", "subjects.toml", "published.toml")
-# What is derived from tables; words, which round figures, and what a session adds are not compared.
+# Fields derived from tables; texts, which round figures, and fields added by a session are not
+# compared.
 DERIVED = (
     "verdict",
     "subject",
@@ -64,7 +65,7 @@ DERIVED = (
     "panels",
     "runs",
 )
-# A node id is an argument of pytest, which must not read it as an option or as another file.
+# A node id becomes an argument of pytest and must not look like an option or another file.
 _TEST = re.compile(r"claims/(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
 _README = """\
 Evidence of {n} cell(s) of the Tiny Ablation Lab.
@@ -94,9 +95,9 @@ class _Strict(BaseModel):
 
 
 class Facts(_Strict):
-    """What a bundle's manifest says beside its files.
+    """The facts in a bundle's manifest besides its files.
 
-    instruments: sha256 of all modules that measured and judged.
+    instruments: sha256 of all modules that measure and judge.
     """
 
     tests: Annotated[list[str], Field(min_length=1, max_length=10_000)]
@@ -106,19 +107,19 @@ class Facts(_Strict):
 
 
 class Rederived(NamedTuple):
-    """One cell, as recorded and as derived from the tables."""
+    """One cell, as recorded and as rederived from the tables."""
 
     recorded: Record
     derived: Record
 
     @property
     def differences(self) -> list[str]:
-        """One line for each figure that is another: its key, what was recorded, what is derived."""
+        """One line for each figure that differs: its key, the recorded and the rederived value."""
         return list(map(str, differences(_derived(self.recorded), _derived(self.derived))))
 
 
 class Judgement(NamedTuple):
-    """What a bundle came to; notes: how the installed version differs from the one that judged."""
+    """The result for a bundle; notes: how the installed version differs from the recording one."""
 
     cells: list[Rederived]
     notes: list[str]
@@ -144,9 +145,9 @@ def choose(
     conditions: Sequence[str] = (),
     tests: Sequence[str] = (),
 ) -> list[Record]:
-    """The records asked for, in canonical order; what matches none is an EvidenceError.
+    """The selected records, in canonical order; EvidenceError for a value that matches none.
 
-    claims: ids, or families ("H1"); an empty list asks for all.
+    claims: ids, or families ("H1"); an empty list selects all.
     """
     found = file.records
     for what, wanted, of in (
@@ -177,10 +178,10 @@ def _matches(what: str, wanted: str, value: str) -> bool:
 def write_bundle(
     path: Path, project: Path, reports: Path, records: Sequence[Record], file: RecordFile
 ) -> None:
-    """Judge the cells again on the store under `reports`, and write all that it took.
+    """Judge the cells again on the store under `reports`, and write everything that was used.
 
-    project: the checkout whose claims judged them. Raises EvidenceError where a cell did not end in
-    a verdict, cannot be judged without measuring, or comes to something else than was recorded.
+    project: the checkout whose claims judged them. Raises EvidenceError if a cell has no verdict,
+    cannot be judged without measuring, or gives a result that differs from the record.
     """
     require_project(project)
     for record in records:
@@ -223,7 +224,7 @@ def write_bundle(
 
 
 def require_project(project: Path) -> None:
-    """EvidenceError for a folder that is no checkout: its claims and fixtures are what judges."""
+    """Raise EvidenceError if the folder is not a checkout with the claims and fixtures to judge."""
     for name in ("pytest.ini", "conftest.py", "claims", "fixtures"):
         if not (project / name).exists():
             raise EvidenceError(
@@ -254,7 +255,7 @@ def _require_described(judged: Path, records: Sequence[Record]) -> None:
 
 
 def _collect(judged: Path, folder: Path, project: Path) -> None:
-    """What was gathered: runs, corpora and models; not what the session wrote beside them."""
+    """Copy what was gathered (runs, corpora, models), without the session's other files."""
     shutil.move(judged / MODELS, folder / MODELS)
     shutil.move(judged / CORPORA, folder / CORPORA)
     lexicons = folder / CORPORA / LEXICONS
@@ -262,7 +263,7 @@ def _collect(judged: Path, folder: Path, project: Path) -> None:
     shutil.copyfile(project / CORPORA / LEXICONS, lexicons)
     (folder / RUNS).mkdir()
     for run in sorted((judged / RUNS).iterdir()):
-        with suppress(OSError, ValidationError):  # a matrix over runs, which judges nothing, a lock
+        with suppress(OSError, ValidationError):  # a parent run, which is not evidence, or a lock
             RunConfig.model_validate_json((run / "config.json").read_bytes())
             shutil.move(run, folder / RUNS / run.name)
 
@@ -275,7 +276,7 @@ def _write_records(path: Path, file: RecordFile) -> None:
 def _write_page(folder: Path, file: RecordFile) -> None:
     from tinyablation.report.page import write_report
 
-    with suppress(TinyAblationError):  # evidence is evidence without its page
+    with suppress(TinyAblationError):  # the page is not essential
         write_report(file, folder / PAGE)
 
 
@@ -287,13 +288,13 @@ def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
 
 
 def _sources(tests: Sequence[str]) -> list[str]:
-    """What says how these cells are judged, and what was said of them beforehand."""
+    """The files with the claims that judge these cells and what was registered beforehand."""
     modules = sorted({test.partition("::")[0] for test in tests})
     return [*modules, *(f"claims/{table}" for table in TABLES_OF_CLAIMS)]
 
 
 def instruments(project: Path) -> str:
-    """sha256 over the modules that measure and judge, line ends aside."""
+    """sha256 of the modules that measure and judge, ignoring line ends."""
     return files_hash(sorted((project / "tinyablation").rglob("*.py")), text=True)
 
 
@@ -307,10 +308,10 @@ def _test(name: str) -> str:
 
 
 def judge_bundle(path: Path, project: Path) -> Judgement:
-    """Check every file of a bundle, and derive its verdicts again.
+    """Check every file of a bundle, and rederive its verdicts.
 
-    Raises BundleError for one that is broken, and EvidenceError where it does not hold what the
-    installed claims ask for.
+    Raises BundleError if it is broken, and EvidenceError if it lacks something that the installed
+    claims need.
     """
     require_project(project)
     with _unpacked(path) as (folder, manifest):
@@ -354,7 +355,7 @@ def _facts(path: Path, manifest: Mapping[str, Any]) -> Facts:
 
 
 def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
-    """How what is installed differs from what judged the cells when they were recorded."""
+    """How the installed version differs from the one that judged the recorded cells."""
     pairs = {name: folder / SOURCES / name for name in _sources(facts.tests)}
     corpora = sorted(path for path in (folder / CORPORA).rglob("*") if path.is_file())
     pairs |= {path.relative_to(folder).as_posix(): path for path in corpora}
@@ -371,7 +372,7 @@ def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
 
 
 def line(record: Record) -> str:
-    """One cell for a reader: claim, model, condition, verdict, and its figures if there are any."""
+    """One cell as text: claim, model, condition, verdict, and its figures if there are any."""
     from tinyablation.verdicts.verdicts import figure
 
     name = " ".join(filter(None, (record.claim, record.model, record.condition)))

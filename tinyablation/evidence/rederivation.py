@@ -1,9 +1,9 @@
-"""The evidence of claims: what a session reads while it judges them, taken down and given back.
+"""The evidence of claims: what a session reads while it judges them, collected and replayed.
 
-`gather` judges cells again on a store that has their measurements, and keeps all that this took:
-runs and readings, corpora, and what models were described as. `rederive` judges them with nothing
-but that. Both are ordinary sessions of pytest with one more plugin (plugin/evidence.py), so that
-the function which judges is the claim's own, and a measurement that is not there is refused.
+`gather` judges cells again on a store that has their measurements, and collects everything that is
+read: runs and readings, corpora, and descriptions of models. `rederive` judges them from that
+alone. Both are ordinary pytest sessions with one more plugin (plugin/evidence.py), so the claim's
+own function judges, and a missing measurement is an error.
 """
 
 import os
@@ -30,7 +30,7 @@ from tinyablation.records.records import ProtocolName, Record, RecordFile, read_
 from tinyablation.runs.address import Name, RunConfig
 from tinyablation.runs.store import RunStore
 
-# In this order: what a package loads, pytest rewrites as it loads the package itself.
+# In this order, because pytest rewrites a module's assertions only if it loads the module itself.
 PLUGINS = ("tinyablation.plugin", "tinyablation.plugin.evidence")
 RUNS, CORPORA, MODELS = "runs", "corpora", "models.json"
 LEXICONS = Path("knowledge", "lexicons.toml")
@@ -38,7 +38,7 @@ _SAID = 1500  # characters of a failed session's output that an error repeats
 
 
 class EvidenceError(TinyAblationError):
-    """Evidence cannot be gathered, or no verdict derived from it; the message says what lacks."""
+    """Evidence cannot be gathered, or no verdict rederived from it; the message says why."""
 
 
 class _Strict(BaseModel):
@@ -46,10 +46,10 @@ class _Strict(BaseModel):
 
 
 class Described(_Strict):
-    """A model without its weights: its entry, what its files said, and its folder of corpora.
+    """A model without its weights: its entry, the facts from its files, and its corpus folder.
 
     standing: whether the registry lists it, the session named it, or neither (a checkpoint).
-    missing: why there are no facts. Paths lead nowhere.
+    missing: why there are no facts. Paths are only names.
     """
 
     entry: ModelEntry
@@ -64,7 +64,7 @@ class Models(_Strict):
 
 
 class Conduct(_Strict):
-    """How the cells were judged: what a command line has to repeat, and the kind of device."""
+    """How the cells were judged: the options to repeat, and the kind of device."""
 
     protocol: ProtocolName = "corrected"
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -73,16 +73,16 @@ class Conduct(_Strict):
     device: Name = "cpu"
 
     def options(self) -> list[str]:
-        """As options of pytest. The device is not asked for: nothing is computed on it."""
+        """The options of pytest, without the device, because nothing is computed on it."""
         chosen = ["--device=cpu", f"--seed={self.seed}", f"--dtype={self.dtype}"]
         chosen.append(f"--protocol={self.protocol}")
         return chosen + ([f"--screen={self.screen}"] if self.screen else [])
 
 
 class Task(_Strict):
-    """What the plugin is to do. store: where to gather from; None: judge by what is in `folder`.
+    """The task of the plugin. store: where to gather from; None: judge from `folder`.
 
-    folder has, or is to have: runs/, corpora/, models.json.
+    folder contains, or will contain, runs/, corpora/ and models.json.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ class Task(_Strict):
 
 
 def printable(text: str) -> str:
-    """Text that others wrote, without what a terminal would obey; lines are kept."""
+    """Foreign text without terminal control sequences; line breaks are kept."""
     return "".join(
         sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
     )
@@ -101,7 +101,7 @@ def printable(text: str) -> str:
 
 
 class Nobody:
-    """Stands where another process would measure what is missing: that is refused."""
+    """Takes the place of remote measurement and raises EvidenceError for anything missing."""
 
     def is_under_way(self, config: RunConfig) -> bool:
         return False
@@ -115,7 +115,7 @@ class Nobody:
 
 @dataclass(frozen=True)
 class GatheringStore(RunStore):
-    """A store that copies each run from another as it is asked for, if it is complete there."""
+    """A store that copies each requested run from another store, if it is complete there."""
 
     source: Path = Path()
 
@@ -129,7 +129,7 @@ class GatheringStore(RunStore):
 
 
 class GatheringLibrary(Library):
-    """A library that copies each corpus it gives, with the manifest of its folder."""
+    """A library that copies each requested corpus, with the manifest of its folder."""
 
     def __init__(self, library: Library, folder: Path, notes: "Notes") -> None:
         super().__init__(
@@ -167,7 +167,7 @@ class GatheringLibrary(Library):
 
 @dataclass
 class Notes:
-    """What was asked about models while evidence was gathered."""
+    """Records the model descriptions used while evidence is gathered."""
 
     described: dict[str, tuple[ModelEntry, ModelFacts | None, str | None]] = field(
         default_factory=dict
@@ -184,7 +184,7 @@ class Notes:
         return facts
 
     def models(self, standing: Any) -> Models:
-        """What is kept of them. standing(id): as in Described."""
+        """The models to store. standing(id): as in Described."""
         return Models(
             models={
                 name: Described(
@@ -200,7 +200,7 @@ class Notes:
 
 
 def _placeless(entry: ModelEntry) -> ModelEntry:
-    """The entry with names in place of this machine's folders."""
+    """The entry with names instead of this machine's folders."""
 
     def at(checkpoint: Checkpoint) -> Checkpoint:
         if checkpoint.source is None:
@@ -220,7 +220,7 @@ def _facts(facts: ModelFacts, name: str) -> ModelFacts:
 
 
 class KeptLibrary(Library):
-    """The corpora of a bundle: a model's by its id, since its tokenizer is not there."""
+    """The corpora of a bundle, found by model id, because there are no tokenizers."""
 
     def __init__(self, root: Path, models: Models) -> None:
         super().__init__(root)
@@ -231,7 +231,7 @@ class KeptLibrary(Library):
         if kept is None or kept.shelf is None:
             raise CorpusError(f"the evidence holds no corpora for {name}")
         named = Shelf.at(self.root / kept.shelf)
-        for shelf in self.standing():  # it may hold those of two folders
+        for shelf in self.standing():  # the evidence may contain two folders of corpora
             same = shelf.manifest.fingerprint == named.manifest.fingerprint
             if same and condition in shelf.manifest.built:
                 return shelf
@@ -239,7 +239,7 @@ class KeptLibrary(Library):
 
 
 def kept_facts(models: Models, entry: ModelEntry) -> ModelFacts:
-    """What a bundle says of a model; what could not be had when it was gathered cannot now."""
+    """The facts a bundle has about a model; WeightsMissing if it was missing when gathered."""
     kept = models.models.get(entry.id)
     if kept is not None and kept.missing is not None:
         raise WeightsMissing(kept.missing)
@@ -249,7 +249,7 @@ def kept_facts(models: Models, entry: ModelEntry) -> ModelFacts:
 
 
 def read_models(path: Path) -> Models:
-    """models.json; EvidenceError where it is not what Models says."""
+    """Read models.json; EvidenceError if it is invalid."""
     return _read(path, Models)
 
 
@@ -272,7 +272,7 @@ def _read(path: Path, kind: type[Any]) -> Any:
 
 
 def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Conduct:
-    """How cells of one session were judged: by its command, and by the addresses of their runs."""
+    """How cells of one session were judged, from its command and the addresses of their runs."""
     asked = _command(file.session.command)
     if asked.heads is not None:
         raise EvidenceError(
@@ -287,7 +287,7 @@ def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Cond
     ]
     devices = {config.device for config in configs}
     if len(devices) > 1:
-        raise EvidenceError(f"measured on {' and '.join(sorted(devices))}; bundle them apart")
+        raise EvidenceError(f"measured on {' and '.join(sorted(devices))}; bundle them separately")
     screens = {each.asked for record in records for each in record.screened}
     return Conduct(
         protocol=file.session.protocol,
@@ -330,9 +330,9 @@ def gather(
     store: Path,
     models: Sequence[str] = (),
 ) -> dict[str, Record]:
-    """Judge cells again, and fill `folder` with all that it took; their records, by test.
+    """Judge cells again, and fill `folder` with everything that was used; the records by test.
 
-    models: options that name models which the registry does not list.
+    models: options for models that the registry does not list.
     """
     task = Task(folder=folder.resolve(), device=conduct.device, store=store.resolve())
     return _judged(project, task, tests, [*conduct.options(), *models])
@@ -341,7 +341,7 @@ def gather(
 def rederive(
     project: Path, folder: Path, tests: Sequence[str], conduct: Conduct
 ) -> dict[str, Record]:
-    """Judge cells by what is in `folder` alone; their records, by test."""
+    """Judge cells from `folder` alone; the records by test."""
     task = Task(folder=folder.resolve(), device=conduct.device)
     return _judged(project, task, tests, conduct.options())
 
@@ -349,10 +349,10 @@ def rederive(
 def _judged(
     project: Path, task: Task, tests: Sequence[str], options: Sequence[str]
 ) -> dict[str, Record]:
-    """Run a session in a process of its own and read its records; EvidenceError with what it said
-    where it left none.
+    """Run a session in a separate process and read its records.
 
-    The folder of evidence is its folder of reports, too, since claims look for verify.json there.
+    The folder of evidence is also its reports folder, because claims look for verify.json there.
+    Raises EvidenceError, with the session's output, if it left no records.
     """
     path = task.folder / ".task.json"
     write_json(path, task.model_dump(mode="json"))

@@ -165,7 +165,7 @@ class PatchHeads(_HeadChange):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_loan(self.positions, self.donor)
+        _check_donor(self.positions, self.donor)
 
     @property
     def label(self) -> str:
@@ -212,7 +212,7 @@ class _PatchLayers(_Change):
     def __post_init__(self) -> None:
         _check_count("layer", self.layer)
         _check_count("window", self.window)
-        _check_loan(self.positions, self.donor)
+        _check_donor(self.positions, self.donor)
 
     @property
     def label(self) -> str:
@@ -392,7 +392,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InterventionError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
 
 
-def _check_loan(positions: object, donor: object) -> None:
+def _check_donor(positions: object, donor: object) -> None:
     _check_choice("positions", positions, get_args(Positions))
     _check_choice("donor", donor, get_args(Donor))
 

@@ -63,7 +63,7 @@ class Sampling:
                 kept_rows = subsample(chosen, most, self.bench.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
         if corpus.is_crossed and sample.relations:
-            found = self._of_some(corpus, found, sample.relations)
+            found = self._draw_relations(corpus, found, sample.relations)
         if self.bench.share == 1.0:
             return found
         from tinyablation.runs.across_seeds import draw_clusters
@@ -77,7 +77,7 @@ class Sampling:
             kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
         return dict(sorted(kept.items()))
 
-    def _of_some(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
+    def _draw_relations(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
         """The rows of at most `most` relations of each split, drawn."""
         from tinyablation.statistics.intervals import generator
 
@@ -103,9 +103,9 @@ class Sampling:
             and (selection is None or row in selection.rows)
             and (not families or corpus.examples[row].family in families)
         }
-        return self._with_lenders(condition, found) if sample.lent and corpus.is_crossed else found
+        return self._with_donors(condition, found) if sample.lent and corpus.is_crossed else found
 
-    def _with_lenders(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
+    def _with_donors(self, condition: str, rows: dict[int, str]) -> dict[int, str]:
         """The rows for which a prompt of another relation has the same length, on either side."""
         lengths = self.prompt_lengths(condition)
         corpus, _ = self.bench.corpus(condition)

@@ -1,18 +1,18 @@
-"""The pytest plugin: what turns functions with a claim mark into judged test cases.
+"""The pytest plugin, which turns functions with a claim mark into judged test cases.
 
-`options` (what a session asks for), `session_models` (the models it has), `environment`
-(network, threads), `conditions` (those of the session), `selection` (which cells run), `defects`
-(of own conditions), `subjects` (the heads claims are about), `suggestions` (misspelt requests),
-`scheduling` (whole models to workers), `report_guard` (every selected test reports once),
-`snapshots` (figures unchanged), `snapshot_summary` (which were not), `predictions` (registered and
-published figures), `judge` (verdict to outcome), `availability` (models that cannot be had),
-`blocked_cells` (what could not be judged, and what to do), `report` (records and pages); `benches`,
-`measurement_fixtures`, `derived_fixtures` and `head_fixtures` give what touches weights and text.
-Nothing heavy is imported at module level: `pytest claims --collect-only` must answer in under
-two seconds. `evidence` is loaded by the commands that judge without weights.
+`options` (the command line), `session_models` (models of the session), `environment` (network,
+threads), `conditions` (of the session), `selection` (which cells run), `defects` (of the user's
+conditions), `subjects` (the heads claims are about), `suggestions` (misspelt names), `scheduling`
+(assigns models to workers), `report_guard` (every selected test reports once), `snapshots`
+(figures unchanged), `snapshot_summary` (which changed), `predictions` (registered and published figures), `judge` (verdict to outcome),
+`availability` (missing models), `blocked_cells` (what could not be judged, and what to do),
+`report` (records and pages); `benches`, `measurement_fixtures`, `derived_fixtures` and
+`head_fixtures` provide everything that uses weights and text.
+Nothing heavy is imported at module level: `pytest claims --collect-only` must finish within two
+seconds. `evidence` is loaded by the commands that judge without weights.
 """
 
-# A module comes after those it imports: pytest rewrites its assertions as it loads it.
+# A module comes after those it imports, because pytest rewrites assertions of modules it loads.
 pytest_plugins = [
     "tinyablation.plugin.options",
     "tinyablation.plugin.session_models",

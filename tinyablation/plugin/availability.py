@@ -1,16 +1,16 @@
-"""What happens to a claim whose model this machine cannot provide: blocked, or failed on demand.
+"""Claims whose model this machine cannot provide: blocked, or failed on demand.
 
-In one place, whichever fixture or measurement found it out, in set-up or in the claim's body:
+Handled in one place, for all fixtures and measurements, in set-up or in the claim's body:
 
-    Unavailable    no weights, no access, no room: skipped as blocked, with the line that says what
-                   to do; under --require-models the claim fails with the same line
+    Unavailable    no weights, no access, not enough memory: skipped as blocked, with a line that
+                   says what to do; with --require-models the claim fails with the same line
     TooFewPrompts  the tokenizer leaves too few examples of a condition: skipped as blocked with the
-                   counts, whatever is required, since no machine could provide more
-    RatioUndefined a share is asked for, and there is nothing to take one of: skipped as blocked
+                   counts, even with --require-models, because no machine could provide more
+    RatioUndefined there is no effect to take a share of: skipped as blocked
 
 A session that named such a model by its id does not exit 0 (blocked_cells.py).
-The record's verdict is "blocked" in every case. Any other error is one. Where its message says all
-that the reader can act on, it is shown without the way through our code (--full-trace shows it).
+The record's verdict is "blocked" in every case. All other errors remain errors. If the message
+contains all that the user needs, it is shown without a traceback (--full-trace shows it).
 """
 
 from collections.abc import Generator
@@ -43,7 +43,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
             raise reason from error
         if reason is None:
             raise
-        # What set-up raises is an error; a model that is missing shall be a failure of the claim.
+        # An exception in set-up is an error; a missing model must be a failure of the claim.
         item.stash[_missing_key] = str(reason)
         return None
 
@@ -85,7 +85,7 @@ def pytest_runtest_makereport(
 
 
 def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None:
-    """What to raise in place of an error; None where it is to stand."""
+    """The exception to raise instead of an error; None to keep the error."""
     line = str(error)
     if isinstance(error, Unavailable):
         item.user_properties.append((UNAVAILABLE, line))
@@ -101,11 +101,11 @@ def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None
 
 
 def _uncaptured(item: pytest.Item) -> AbstractContextManager[None]:
-    """What fixtures of a model that is not embedded print is not captured.
+    """Context that disables capturing for the fixtures of a model that is not embedded.
 
-    They may download 15 GB, load them, or wait for their turn on a GPU, and without a sign of life
-    that looks like a hang. Bars and notices go to stderr, which is the terminal in a worker of
-    xdist too (its stdout is not).
+    They may download 15 GB, load them, or wait for a turn on a GPU, which looks like a hang without
+    any output. Progress bars and notices go to stderr, which is the terminal also in an xdist
+    worker (its stdout is not).
     """
     manager: Any = item.config.pluginmanager.get_plugin("capturemanager")
     if manager is None or session_models(item.config).is_embedded(cell_of(item)[0]):

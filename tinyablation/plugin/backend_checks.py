@@ -1,8 +1,7 @@
-"""Whether plain hooks say what the engine says, of the runs that a claim rests on.
+"""Whether plain hooks agree with the engine for the runs that a claim rests on.
 
-What was checked stands in the runs' verify.json (tinyablation/measurement/agreement.py); here it is
-only read. Readings, which are no runs of interventions, have none, and neither has the published
-protocol.
+The checks are in the runs' verify.json (tinyablation/measurement/agreement.py) and only read here.
+Readings, which are not runs of interventions, and the published protocol have none.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +28,9 @@ _read_key = pytest.StashKey[Memo]()
 def verifications(
     config: pytest.Config, runs: Iterable[str]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The verify.json of those of these run directories that have one, and where it lies.
+    """The contents of verify.json of those run directories that have one, with its path.
 
-    RunError for one that cannot be read.
+    Raises RunError if one cannot be read.
     """
     from tinyablation.files.manifests import read_json
     from tinyablation.runs.store import VERIFY
@@ -44,7 +43,7 @@ def verifications(
 
 
 def _checks(path: Path, document: Mapping[str, Any]) -> list[BackendCheck]:
-    """What one verify.json says of backends; RunError where that is not to be understood."""
+    """The backend checks in one verify.json; RunError if they cannot be read."""
     from tinyablation.errors import RunError
 
     try:
@@ -60,9 +59,9 @@ def _checks(path: Path, document: Mapping[str, Any]) -> list[BackendCheck]:
 def confirmed(
     item: pytest.Item, verdict: "Verdict", runs: Iterable[str]
 ) -> tuple["Verdict", dict[str, Any]]:
-    """The verdict, blocked where a backend disagrees; and the record's field `backends`.
+    """The verdict, blocked if a backend disagrees, and the record's field `backends`.
 
-    The field has one check a backend: of the runs, the one that came nearest to its tolerance.
+    The field has one check per backend: that of the run that came closest to its tolerance.
     """
     if protocol(item.config) != "corrected" or verdict.status == "blocked":
         return verdict, {}

@@ -1,7 +1,7 @@
 """The fixture `model`: one model of the session on its bench, loaded only if it must measure.
 
 It is session-scoped and parametrized, so that pytest holds one model at a time and drops it before
-the next; under xdist a worker keeps to an embedded model (scheduling.py).
+the next; under xdist a worker stays with an embedded model (scheduling.py).
 """
 
 import sys
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What other plugins may add (evidence.py)."""
+    """Hooks for other plugins (evidence.py)."""
 
     @pytest.hookspec
     def pytest_bench_made(self, bench: "Bench", config: pytest.Config) -> None:
-        """A bench was made for a model of the session, and nothing was asked of it yet."""
+        """Called when a bench was made for a model of the session, before it is used."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -43,7 +43,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.fixture(scope="session")
 def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
-    """Who measures what is missing (--executor); None: this process does."""
+    """Measures what is missing on other machines (--executor); None: this process measures."""
     address = executor(request.config)
     if address.is_local:
         yield None
@@ -56,7 +56,7 @@ def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
     with ExitStack() as stack:
         try:
             made = stack.enter_context(
-                dispatching(address, runs_folder(config), progress=progress, say=_teller(config))
+                dispatching(address, runs_folder(config), progress=progress, say=_printer(config))
             )
         except ExecutorError as error:
             end(request.session, str(error))
@@ -66,9 +66,9 @@ def elsewhere(request: pytest.FixtureRequest) -> "Iterator[Dispatch | None]":
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest, elsewhere: "Dispatch | None") -> str:
-    """The device of this process (--device): several GPUs are shared out among the workers.
+    """The device of this process (--device): several GPUs are distributed among the workers.
 
-    Where another process measures, that one's kind of device.
+    If other processes measure, their kind of device.
     """
     from tinyablation.errors import TinyAblationError
     from tinyablation.models.devices import choose_device
@@ -91,13 +91,13 @@ def sharing(request: pytest.FixtureRequest, device: str) -> "Sharing":
     from tinyablation.models.residency import Sharing
 
     config = request.config
-    say = _teller(config)
+    say = _printer(config)
     turns = None
     if device != "cpu" and executor(config).is_local:
         from tinyablation.models.device_queue import Turns
 
         turns = Turns(say=say)
-    # One that names its GPU by number wants that one; else a model may go where there is room.
+    # A GPU requested by number must be used; otherwise a model may go to any GPU where it fits.
     spread = ":" not in config.option.device
     return Sharing(turns, worker_count(config), _owner(config), spread, say)
 
@@ -135,7 +135,7 @@ def model(
         elsewhere=elsewhere,
     )
     config.hook.pytest_bench_made(bench=bench, config=config)
-    # Asks for the files, downloading those of a hub model, so that what is missing is said at once.
+    # Looks for the files, downloading those of a hub model, so that missing ones raise at once.
     bench.facts  # noqa: B018
     _require_accepted(request, bench)
     lacking = beyond(config, bench.entry.id, bench.facts)
@@ -149,7 +149,7 @@ def model(
 
 
 def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
-    """End the session where the model's tokenizer shows defects that are not accepted."""
+    """End the session if the model's tokenizer reveals defects that were not accepted."""
     from tinyablation.corpora.examples import CorpusError
 
     config = request.config
@@ -159,13 +159,13 @@ def _require_accepted(request: pytest.FixtureRequest, bench: "Bench") -> None:
             raise CorpusError(said)
         for kind, count in listed(defects).items():
             if kind not in listed(own_conditions(config)[name].defects):
-                _teller(config)(f"condition {name}, {bench.entry.id}, accepted: {kind}: {count}")
+                _printer(config)(f"condition {name}, {bench.entry.id}, accepted: {kind}: {count}")
 
 
 def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
-    """Have what the session's conditions of this model stand behind measured at the same time.
+    """Start measuring the gates of this model's conditions in parallel.
 
-    Workers of xdist do so condition by condition: each would ask for all of them otherwise.
+    xdist workers do so condition by condition, because otherwise each would request all of them.
     """
     from tinyablation.errors import TinyAblationError
 
@@ -173,7 +173,7 @@ def _ask_ahead(request: pytest.FixtureRequest, bench: "Bench") -> None:
     own = {condition for model, condition in cells if model == bench.entry.id}
     for name in conditions(request.config):
         if own & {name, ALL_CONDITIONS}:
-            with suppress(TinyAblationError):  # said when the condition is asked for
+            with suppress(TinyAblationError):  # raised again when the condition is requested
                 bench.ahead(name, *bench.gate.batteries(name))
 
 
@@ -181,8 +181,8 @@ def _owner(config: pytest.Config) -> str:
     return str(getattr(config, "workerinput", {}).get("workerid", "main"))
 
 
-def _teller(config: pytest.Config) -> "Callable[[str], None]":
-    """Says a line on the terminal, whatever is captured: a wait of minutes must show."""
+def _printer(config: pytest.Config) -> "Callable[[str], None]":
+    """A function that prints a line on the terminal despite capturing, to make waits visible."""
     manager: Any = config.pluginmanager.get_plugin("capturemanager")
 
     def say(line: str) -> None:
@@ -195,6 +195,6 @@ def _teller(config: pytest.Config) -> "Callable[[str], None]":
 
 @pytest.fixture(scope="session")
 def condition(request: pytest.FixtureRequest) -> str:
-    """One of the conditions of the session: those claims are asked about, and --condition's."""
+    """One of the session's conditions: the named ones, and those of --condition."""
     name: str = request.param
     return name

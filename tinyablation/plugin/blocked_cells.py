@@ -1,11 +1,11 @@
-"""What could not be judged, at the end of a session: grouped by reason, each with its remedy.
+"""Blocked cells at the end of a session: grouped by reason, each with a remedy.
 
-Two things make a session that is all skips a failure (exit 1), each with one line that says so: a
-model that the command names by its id and that this machine cannot provide, and, with
---require-valid, a model of which no cell was judged but those of V (validity itself).
+Two causes make a session of skips fail (exit 1), each with a line that says so: a model that the
+command names by its id but this machine cannot provide, and, with --require-valid, a model of which
+no cell was judged except those of V (validity itself).
 
-On the controller, from the records that reports carry, so that workers make no difference. Not
-shown with -qq; what fails the session always is.
+Runs on the controller, from the records in test reports, so it does not depend on workers. The
+groups are not shown with -qq; causes of failure always are.
 """
 
 import json
@@ -22,23 +22,23 @@ from tinyablation.plugin.judge import PROPERTY
 from tinyablation.plugin.options import is_claims_run
 from tinyablation.plugin.session_models import named_by_id, session_models
 
-VALIDITY = "V"  # the family of claims that say whether a condition is valid
-_SHOWN = 6  # reasons of one kind that are listed one by one
-_QUIETEST = -1  # verbosity from which on groups are shown: -q, not -qq
+VALIDITY = "V"  # the family of claims on whether a condition is valid
+_SHOWN = 6  # reasons of one kind that are listed individually
+_QUIETEST = -1  # the lowest verbosity at which groups are shown: -q, not -qq
 
 _CHECK = "`python -m tinyablation check {model}` shows what it knows, without a sweep"
 _FINDING = "nothing to do: this is a finding about the model"
 
 
 class Kind(NamedTuple):
-    """Reasons that are alike: how they read, what they have in common, what to do."""
+    """A kind of reasons: their pattern, a common headline, and what to do."""
 
     pattern: str
     what: str
     remedy: str
 
 
-# The first that matches a reason counts. A remedy may name {model}, as --model takes it.
+# The first kind that matches a reason is used. A remedy may contain {model}, as given to --model.
 KINDS = (
     Kind(
         r"\S+ is not valid for the (twin|reference) ",
@@ -54,7 +54,7 @@ KINDS = (
     Kind(
         r"\S+ does not bind: ",
         "the model does not bind",
-        "nothing to do: claims about binders are about models that can",
+        "nothing to do: these claims are about models that can bind",
     ),
     Kind(
         r"no trio is named|no two or three heads of one layer are named",
@@ -64,7 +64,7 @@ KINDS = (
     Kind(
         r"layer 0 of \S+ has \d+ heads",
         "layer 0 has too few heads",
-        "--heads L0H0,L0H1 names those that there are",
+        "name the existing heads: --heads L0H0,L0H1",
     ),
     Kind(
         r"\S+ is compared with no other model|subjects.toml names no head for the reference",
@@ -123,9 +123,9 @@ class Group(NamedTuple):
 
 
 def groups(records: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """The blocked ones among records, by kind of reason, else by reason; the largest group first.
+    """The blocked records grouped by kind of reason, else by reason; the largest group first.
 
-    Where nothing but model, condition, heads and figures differs, reasons are the same.
+    Reasons that differ only in model, condition, heads and figures count as equal.
     """
     found: dict[str, Group] = {}
     for record in records:
@@ -137,12 +137,12 @@ def groups(records: Iterable[Mapping[str, Any]]) -> list[Group]:
 
 
 def kind_of(reason: str) -> Kind | None:
-    """The kind of a reason; None for one that says itself what to do."""
+    """The kind of a reason; None for a reason that itself says what to do."""
     return next((kind for kind in KINDS if re.match(kind.pattern, reason)), None)
 
 
 def lines_of(group: Group, asked: Mapping[str, str]) -> Iterator[str]:
-    """What the terminal shows of a group. asked: models by id as --model takes them."""
+    """The terminal lines of a group. asked: model id -> the text given to --model."""
     models = list(dict.fromkeys(record["model"] for record in group.records))
     reasons = Counter(record["reason"] for record in group.records)
     common = next(iter(reasons)) if len(reasons) == 1 else _headline(group)
@@ -162,7 +162,7 @@ def _headline(group: Group) -> str:
 
 
 def _folded(record: Mapping[str, Any]) -> str:
-    """A reason without what makes it one of its cell: model, condition, heads, figures."""
+    """A reason with the cell's own model, condition, heads and figures replaced."""
     text = str(record["reason"])
     for name, instead in ((record["model"], "the model"), (record["condition"], "the condition")):
         if name:
@@ -176,9 +176,9 @@ def _few(names: Sequence[str]) -> str:
 
 
 def unjudged(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Models of which every cell is blocked, with how many; cells of V, and without a model, aside.
+    """Models of which every cell is blocked -> number of cells, without cells of V or no model.
 
-    A model of which nothing but V was selected is none of these.
+    A model of which only cells of V were selected is not included.
     """
     cells: dict[str, list[bool]] = {}
     for record in records:
@@ -195,14 +195,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Unjudged:
-    """Controller side: hears which cells are blocked, and says it at the end."""
+    """Controller side: collects the blocked cells and reports them at the end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.payloads: dict[str, str] = {}
-        self.missing: dict[str, str] = {}  # by node id: why its model cannot be had
+        self.missing: dict[str, str] = {}  # by node id: why its model is unavailable
         self.failures: list[str] = []
-        self.said: set[str] = set()  # cells that a failure speaks for
+        self.said: set[str] = set()  # cells whose failure already shows the reason
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, value in report.user_properties:
@@ -212,7 +212,7 @@ class Unjudged:
                 self.missing[report.nodeid] = str(value)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """By node id."""
+        """The blocked records by node id."""
         return {nodeid: json.loads(payload) for nodeid, payload in self.payloads.items()}
 
     @pytest.hookimpl(trylast=True)
@@ -242,7 +242,7 @@ class Unjudged:
             if model in named:
                 reasons[model] = reason
                 self.said.add(nodeid)
-        return [f"{model} was named, and cannot be had: {why}" for model, why in reasons.items()]
+        return [f"{model} was named but is not available: {why}" for model, why in reasons.items()]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.config.get_verbosity() >= _QUIETEST:

@@ -25,13 +25,13 @@ KINDS = {
     "knowledge": "the model prefers the wrong answer",
 }
 MARKER = "counterexample"
-NOT_SEARCHED = "not searched: "  # how the rule of a boundary begins that could not be looked for
+NOT_SEARCHED = "not searched: "  # begins the rule of a boundary that could not be searched for
 
 
 class _Condition(NamedTuple):
     """What the claims about one model under one condition share.
 
-    Up to eight are about four head sets; measuring a sample is half of what a search takes.
+    Up to eight claims are about four head sets; measuring a sample is half of a search's cost.
     """
 
     grammar: "Grammar"
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def boundary_of(
     item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]
 ) -> Boundary | None:
-    """What a search found for this cell; None where there is nothing to search for.
+    """The result of a search for this cell; None if the claim is not supported, or not searched.
 
     record: the cell's, with its verdict and subject. That is where the claim is not supported, or
     has no marker. Where no prompt can be made, the boundary's rule says why.
@@ -101,7 +101,7 @@ def boundary_of(
 
 
 def _ablation(kind: str, subject: str, effects: Any) -> "Ablation":
-    """What is done to the heads that a record names ("0:7", "0:0 0:5 0:7")."""
+    """The ablation of the heads that a record names ("0:7", "0:0 0:5 0:7")."""
     from tinyablation.analysis.counterexamples import Ablation
     from tinyablation.heads import Head
 
@@ -114,7 +114,7 @@ def _ablation(kind: str, subject: str, effects: Any) -> "Ablation":
 
 
 def _shared(config: pytest.Config, bench: "Bench", condition: str) -> _Condition:
-    """The grammar of a condition for the bench's model, and the samples measured of it so far."""
+    """The grammar of a condition for the bench's model, and its samples measured so far."""
     from tinyablation.corpora.grammar import grammar_of
     from tinyablation.corpora.knowledge import load_knowledge
 

@@ -1,7 +1,7 @@
-"""The conditions of a session: those that claims are asked about, and one's own (--condition).
+"""The conditions of a session: the named ones, and the user's own (--condition).
 
-Own ones are collected for every claim about a condition, after the others; `-k NAME` selects them.
-Nothing is registered, published or kept as a snapshot for them.
+The user's are collected for every claim about a condition, after the others; `-k NAME` selects
+them. They have no predictions, published figures or snapshots.
 """
 
 import pytest
@@ -16,7 +16,7 @@ _own_key = pytest.StashKey[dict[str, OwnCondition]]()
 
 
 def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
-    """Those of --condition, by name, each file read once; UsageError for what is of no use."""
+    """The conditions of --condition, by name, each file read once; UsageError if unusable."""
     if _own_key not in config.stash:
         found: dict[str, OwnCondition] = {}
         for given in config.option.condition:
@@ -36,12 +36,12 @@ def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
 
 
 def conditions(config: pytest.Config) -> tuple[str, ...]:
-    """All that a claim about a condition is asked about in this session, in order."""
+    """All conditions on which claims are judged in this session, in order."""
     return (*CONDITIONS, *own_conditions(config))
 
 
 def condition_options(config: pytest.Config, condition: str) -> list[str]:
-    """The options that a command needs besides which names cells of the condition by node id."""
+    """The options that a command needs besides the node ids of cells of the condition."""
     if condition not in own_conditions(config):
         return []
     given = next(one for one in config.option.condition if one.startswith(f"{condition}="))
@@ -60,11 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _require_readable_ids(config: pytest.Config, name: str) -> None:
-    """UsageError where a cell's id, model and condition, would read as another model's."""
+    """Raise UsageError if a cell id, model plus condition, would look like another model's."""
     try:
         models = registry(config).ids
     except TinyAblationError:
-        return  # said at collection
+        return  # reported at collection
     for model in models:
         for other in models:
             if f"{other}-".startswith(f"{model}-{name}-"):

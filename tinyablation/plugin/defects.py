@@ -1,8 +1,8 @@
-"""Defects of own conditions: listed before anything is measured, and to be accepted.
+"""Defects of the user's conditions: listed before anything is measured, to be accepted.
 
-Without --accept-defects a session whose files have any ends with a usage error that lists them, by
-kind. What the texts show is known at once; what a model's tokenizer makes of them when cells are
-collected, for models in folders, and for others once their files are there.
+Without --accept-defects a session whose files have defects ends with a usage error that lists them
+by kind. Defects in the texts are found at once; those for a model's tokenizer at collection if the
+model is in a folder, otherwise once its files are available.
 """
 
 from collections.abc import Generator, Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def complaint(
     config: pytest.Config, condition: str, defects: Iterable[Defect], of: str = ""
 ) -> str:
-    """What a session is refused with for these defects; "" where it is not."""
+    """The usage error for these defects; "" if there is none."""
     found = listed(defects)
     if not found or config.option.accept_defects:
         return ""
@@ -35,14 +35,14 @@ def complaint(
         (
             f"--condition {condition}: {path.name}{where} has defects:",
             *lines,
-            "Correct them, or give --accept-defects: it is then measured as it is, and every "
+            "Correct them, or give --accept-defects: the file is then used as it is, and every "
             "record says so.",
         )
     )
 
 
 def own_details(item: pytest.Item) -> dict[str, Any]:
-    """What a record of an own condition says of its corpus; {} for any other."""
+    """The record's details on the corpus of a user's condition; {} for a named condition."""
     own = own_conditions(item.config).get(cell_of(item)[1])
     if own is None:
         return {}
@@ -54,7 +54,7 @@ def own_details(item: pytest.Item) -> dict[str, Any]:
 
 
 def defects_of(session: pytest.Session, bench: "Bench") -> dict[str, tuple[Defect, ...]]:
-    """By own condition that the session has cells of for this model, its defects."""
+    """Defects by user's condition, for those with cells of this model in the session."""
     cells = {cell_of(item) for item in session.items}
     return {
         name: bench.library.defects(bench.facts.folder, name, bench.entry.id)
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
-    """Look at what is selected, once it is, with the tokenizers that are in folders."""
+    """Check the selected cells with the tokenizers of models in folders."""
     result = yield
     own = own_conditions(config) if is_claims_run(config) else {}
     if own and not config.option.collectonly and not config.option.accept_defects:
@@ -117,10 +117,10 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
 
 
 def _doubled(config: pytest.Config) -> list[str]:
-    """Which corpora are used where two folders have the same."""
+    """Lines on which corpora are used if two folders have the same."""
     from tinyablation.corpora.library import Library
 
     try:
         return list(Library(config.rootpath / "corpora").doubled())
     except TinyAblationError:
-        return []  # said when a condition is asked for
+        return []  # reported when a condition is requested

@@ -1,7 +1,7 @@
-"""What some claims need besides sweeps: step norms, a zeroed trio, the corpus "binding", courses.
+"""Fixtures besides sweeps: step norms, a zeroed trio, the corpus "binding", trajectories.
 
-All stand behind a gate, as in measurement_fixtures.py, and are measured under the corrected
-protocol only; `trio` serves either protocol.
+All are behind a gate, as in measurement_fixtures.py, and are measured only under the corrected
+protocol; `trio` works under both.
 """
 
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ def stepnorms(corrected: None, model: "Bench", valid: str, trio: "tuple[Head, ..
 def zeroed_trio(
     corrected: None, findings: "Findings", valid: str, trio: "tuple[Head, ...]"
 ) -> "Coalitions":
-    """Some examples of both splits, with and without the trio: the only set that it holds."""
+    """Some examples of both splits, with and without the trio, which is the only set."""
     from tinyablation.analysis.coalitions import Coalitions
     from tinyablation.interventions.head_sets import TrioZeroed
 
@@ -78,9 +78,9 @@ def zeroed_trio(
 @pytest.fixture
 @remade(heads_again)
 def binding(findings: "Findings", judge: Judge) -> "Sweep":
-    """Every head zeroed on the corpus "binding", if the model can do what it asks for.
+    """Every head zeroed on the corpus "binding", if the model can do the task.
 
-    The gate needs the unhooked model only, so that one that cannot costs little.
+    The gate needs only the unhooked model, so a model that cannot costs little.
     """
     from tinyablation.corpora.examples import BINDING
     from tinyablation.measurement.validity import Tables, blocks, condition_validity
@@ -106,7 +106,7 @@ def binding(findings: "Findings", judge: Judge) -> "Sweep":
 
 @pytest.fixture
 def checkpoints(model: "Bench", judge: Judge) -> None:
-    """Nothing; the claim is blocked where no checkpoints of the model's training are registered."""
+    """Block the claim if no checkpoints of the model's training are registered."""
     from tinyablation.verdicts.verdicts import blocked
 
     if not model.entry.checkpoints:
@@ -117,7 +117,7 @@ def checkpoints(model: "Bench", judge: Judge) -> None:
 def training(
     corrected: None, checkpoints: None, model: "Bench", valid: str, subject: "Subject"
 ) -> "TrainingTrajectory":
-    """The leading head over the checkpoints of the model's training, where there are any."""
+    """The leading head over the checkpoints of the model's training."""
     from tinyablation.analysis.emergence import training_trajectory
 
     head = subject.suppressor

@@ -1,4 +1,4 @@
-"""The surroundings of a run: network only if asked for, a share of cores, a Hypothesis profile."""
+"""The environment of a run: network only on request, a share of cores, a Hypothesis profile."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def worker_count(config: pytest.Config) -> int:
 
 
 def cores() -> int:
-    """Cores this process may run on (a container's share, where the system tells)."""
+    """The number of cores this process may use (a container's share, if the system reports it)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -28,14 +28,14 @@ def cores() -> int:
 def threads_per_worker(config: pytest.Config) -> int:
     """Threads for torch in this process: cores / workers, at least 1.
 
-    torch takes every core in each process if it is not told: four workers on two cores would
-    run eight threads, and each of them slower than one.
+    By default torch uses all cores in each process: four workers on two cores would run eight
+    threads, each slower than a single one.
     """
     return max(1, cores() // worker_count(config))
 
 
 def worker_index(config: pytest.Config) -> int:
-    """Which of the processes this is, from 0."""
+    """The index of this process, from 0."""
     workerinput = getattr(config, "workerinput", None)
     return int(str(workerinput["workerid"]).removeprefix("gw")) if workerinput else 0
 
@@ -45,30 +45,30 @@ def pytest_configure(config: pytest.Config) -> None:
     _settle_network(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers warn otherwise
     if hasattr(config, "workerinput"):
-        # torch reads these once, when it is first imported, which no plugin does.
+        # torch reads these once, at its first import, and no plugin imports it.
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(variable, str(threads_per_worker(config)))
 
 
 def _settle_network(config: pytest.Config) -> None:
-    """No server is asked for anything, unless a hub model is named: then the user's settings hold.
+    """Disable network access unless a hub model is named; then the user's settings apply.
 
-    huggingface_hub reads these when it is first imported, which nothing does before (0.6 s, and
-    tests see to it); workers inherit them.
+    huggingface_hub reads these variables at its first import, which happens later (it takes 0.6 s,
+    and tests ensure it); workers inherit them.
     """
     if named_hub_models(config):
         return
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if is_claims_run(config):
-            os.environ[variable] = "1"  # also where the user's setting is 0
+            os.environ[variable] = "1"  # even if the user's setting is 0
         else:
             os.environ.setdefault(variable, "1")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # Its terminal summary imports Hypothesis, .5 s, also where no test used it. What tests of
-    # workers used, their controller cannot tell.
+    # Its terminal summary imports Hypothesis, which takes .5 s, even if no test used it. The
+    # controller cannot know what the workers' tests used.
     config = session.config
     alone = config.getoption("dist", "no") == "no"
     if alone and is_claims_run(config) and "hypothesis" not in sys.modules:
@@ -77,8 +77,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collectstart(collector: pytest.Collector) -> None:
-    # Hypothesis takes half a second to import, so it waits for a module that uses it; the profile
-    # must be there before that module's @settings are read.
+    # Hypothesis takes half a second to import, so the profile is registered only for a module that
+    # uses it, before that module's @settings are read.
     config = collector.config
     if not isinstance(collector, pytest.Module) or _loaded_key in config.stash:
         return
@@ -90,8 +90,8 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 def register_profile(chosen: str | None) -> None:
     """Register our Hypothesis profile, and load it unless `--hypothesis-profile` chose another.
 
-    Hypothesis picks its `ci` profile when a CI variable exists, even an empty one, and has a
-    200 ms deadline elsewhere: the same test would differ between two machines.
+    Hypothesis picks its `ci` profile if a CI variable exists, even an empty one, and otherwise has
+    a 200 ms deadline, so the same test would behave differently on two machines.
     """
     from hypothesis import settings
 

@@ -1,6 +1,6 @@
-"""Judges cells on evidence that travels: gathers it from a store, or has nothing else to read.
+"""Judges cells for evidence bundles: gathers evidence from a store, or judges from it alone.
 
-No part of ordinary sessions: `python -m tinyablation bundle` and `verdict` load it with -p
+Not part of ordinary sessions: `python -m tinyablation bundle` and `verdict` load it with -p
 (tinyablation/evidence/rederivation.py).
 """
 
@@ -20,13 +20,13 @@ _models_key = pytest.StashKey[Any]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("evidence").addoption(
-        "--evidence", type=Path, required=True, metavar="FILE", help="what is to be done, as JSON"
+        "--evidence", type=Path, required=True, metavar="FILE", help="the task, as JSON"
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Before anything asks which models there are."""
+    """Provide the models of the task before anything else needs them."""
     from tinyablation.errors import TinyAblationError
     from tinyablation.evidence.rederivation import MODELS, Notes, read_models, read_task
 
@@ -50,8 +50,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # specified by a plugin that is loaded later
 def pytest_bench_made(bench: Any, config: pytest.Config) -> None:
-    """Whatever the bench, and those made from it, would read comes from the evidence, or goes
-    there; nobody measures what is missing.
+    """Make the bench, and those made from it, read from the evidence or copy to it.
+
+    Missing measurements are an error.
     """
     from tinyablation.evidence.rederivation import CORPORA, RUNS, Nobody
     from tinyablation.runs.store import RunStore
@@ -83,7 +84,7 @@ def _read_kept(bench: "Bench", corpora: Path, models: "Models") -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write models.json, where evidence was gathered."""
+    """Write models.json if evidence was gathered."""
     notes = session.config.stash.get(_notes_key, None)
     if notes is None:
         return

@@ -1,9 +1,9 @@
 """Whether a cell's prediction was changed after its measurement existed.
 
-Two ways to know. The prediction says so itself: its reason begins with "changed after". Or the cell
-was judged on the same runs before, with another prediction: what was registered when runs were
-first judged is kept under <reports>/predictions/, and never written again. Run names are addresses
-of all that a measurement depends on, so a new measurement may be predicted anew.
+This is detected in two ways. The prediction itself says so: its reason begins with "changed after".
+Or the cell was judged on the same runs before, with another prediction: the prediction at the first
+judging of runs is stored under <reports>/predictions/ and never overwritten. Run names are
+addresses of everything a measurement depends on, so a new measurement may get a new prediction.
 """
 
 import json
@@ -25,11 +25,11 @@ from tinyablation.report.text import slug
 
 
 class LedgerError(TinyAblationError):
-    """What was registered first cannot be read; the message says where it was kept."""
+    """The stored first prediction cannot be read; the message names the file."""
 
 
 class Registered(Plain):
-    """What was registered for a cell when its runs were first judged; None where nothing was."""
+    """The prediction for a cell when its runs were first judged; None if there was none."""
 
     prediction: str | None
     date: str
@@ -37,13 +37,13 @@ class Registered(Plain):
 
 
 def prediction_changed(item: pytest.Item, record: Mapping[str, Any]) -> str | None:
-    """How the prediction of a judged cell was changed after its measurement; None where it was not.
+    """How the prediction of a judged cell was changed after its measurement; None if it was not.
 
-    Of the first judging of these runs it is written down what is registered. Nothing is for cells
-    that rest on no runs, nor for the published protocol, nor for heads that --heads names.
-    LedgerError for a file that cannot be read: without it a change would go unseen.
+    The first judging of these runs stores the prediction. Cells without runs, the published
+    protocol and heads named by --heads are not checked. Raises LedgerError for an unreadable file,
+    because a change would otherwise go unnoticed.
     """
-    by_hand = item.config.option.heads is not None  # what is registered is about other heads
+    by_hand = item.config.option.heads is not None  # predictions are about the declared heads
     if protocol(item.config) != "corrected" or not record["runs"] or by_hand:
         return None
     now = record["prediction"]

@@ -1,7 +1,7 @@
-"""What claims read of a head's output: its tokens and words, and what steering along it does.
+"""Fixtures on a head's output: its tokens and words, and steering along it.
 
-Behind the validity gate, as measurements are; only the corrected protocol has them. Readings are
-documents at an address of their own (tinyablation/runs/documents.py): a warm one needs no torch.
+Behind the validity gate, like measurements, and only under the corrected protocol. Readings are
+documents at their own addresses (tinyablation/runs/documents.py): an existing one needs no torch.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from tinyablation.runs.documents import Reading
     from tinyablation.verdicts.registered import Subject
 
-TARGET = "facts"  # the condition that the direction is made from, and that steering is to move
+TARGET = "facts"  # the condition that the direction is made from and that steering should affect
 
 
 class Reference(NamedTuple):
-    """What another model's named head writes under the same condition."""
+    """What the named head of another model writes under the same condition."""
 
     vocabulary: "HeadVocabulary"
     head: "Head"
 
 
 class Steered(NamedTuple):
-    """Steering along one head's mean output: by condition, those valid for the model only.
+    """Steering along one head's mean output, by condition, for valid conditions only.
 
-    norm: the direction's length, in units of the stream; invalid: reasons by condition.
+    norm: of the direction, in units of the stream; invalid: reasons by condition.
     """
 
     responses: "dict[str, DoseResponse]"
@@ -49,7 +49,7 @@ class Steered(NamedTuple):
 def read_head_vocabulary(
     bench: "Bench", condition: str, head: "Head", split: str
 ) -> "HeadVocabulary":
-    """What every head of the model writes under a condition, with the named one's by cluster."""
+    """What every head of the model writes under a condition, for the named one also by cluster."""
     from tinyablation.analysis.head_vocabulary import HeadVocabulary
     from tinyablation.measurement.head_readings import Written
 
@@ -65,7 +65,7 @@ def read_direction(bench: "Bench", head: "Head") -> "Reading":
 
 
 def steer(bench: "Bench", condition: str, head: "Head") -> "DoseResponse":
-    """The response of a condition to the head's direction, and to controls of the same length."""
+    """The response of a condition to the head's direction, and to controls of the same norm."""
     from tinyablation.analysis.findings import Findings
     from tinyablation.analysis.steering import DoseResponse
     from tinyablation.files.hashes import digest
@@ -74,7 +74,7 @@ def steer(bench: "Bench", condition: str, head: "Head") -> "DoseResponse":
     from tinyablation.measurement.head_readings import SteeringDirections
 
     source = read_direction(bench, head)
-    # The source's address covers facts, split, weights and seed; the controls depend on the seed.
+    # The source's address covers facts, split, weights and seed; controls depend on the seed alone.
     made_from = digest([source.config.hash, *CONTROLS])[:8]
     battery = Steering(head[0], f"{head[0]}.{head[1]}-{made_from}", (OV, *CONTROLS))
     directions = SteeringDirections(head, TARGET)
@@ -91,7 +91,7 @@ def ov(corrected: None, model: "Bench", valid: str, subject: "Subject") -> "Head
 
 @pytest.fixture(scope="session")
 def reference_bench(request: pytest.FixtureRequest, model: "Bench") -> "Iterator[Bench | None]":
-    """The bench of the model that this one's head is compared with; None where none is declared."""
+    """The bench of the model that this one's head is compared with; None if none is declared."""
     declared = subjects(request.config).for_model(model.entry.id)
     if declared is None or declared.reference is None:
         yield None
@@ -120,7 +120,7 @@ def reference(
     assert reference_bench is not None
     name = reference_bench.entry.id
     if reference_bench.entry.is_named_only and name not in session_models(request.config).named:
-        # A model that nobody named is never downloaded, not even to compare with.
+        # A model that was not named is never downloaded, not even for a comparison.
         judge(blocked(f"it is compared with {name}, which this session does not name: name both"))
     declared = subjects(request.config).for_model(name)
     if declared is None:
@@ -138,9 +138,9 @@ def reference(
 
 @pytest.fixture
 def steerable(model: "Bench", judge: Judge) -> dict[str, str]:
-    """Why conditions are not valid for the model, by condition: those that steering leaves out.
+    """Condition -> why it is not valid for the model; steering leaves these out.
 
-    The claim is blocked where the one to be moved is among them, or all that could be spared.
+    The claim is blocked if TARGET is among them, or all other conditions are.
     """
     from tinyablation.corpora.examples import CONDITIONS
     from tinyablation.verdicts.verdicts import blocked

@@ -1,8 +1,8 @@
-"""What claims measure with: sweeps, coalitions, patches, paths, the unhooked model.
+"""Fixtures for measurements: sweeps, coalitions, patches, paths, the unhooked model.
 
-All but `unhooked` stand behind the validity gate: where a condition is invalid for a model they
-record the verdict "blocked" with the reason, and the claim's body is not reached. The published
-protocol has no gate, as the study had none.
+All but `unhooked` are behind the validity gate: if a condition is invalid for a model, they record
+the verdict "blocked" with the reason, and the claim's body does not run. The published protocol has
+no gate, because the study had none.
 """
 
 from typing import TYPE_CHECKING
@@ -44,12 +44,12 @@ NOT_OF_PATCHES = {
         " corrupt one do not differ in it"
     )
 }
-LEAST_CONDITIONS = 2  # that an agreement between conditions can be about
+LEAST_CONDITIONS = 2  # needed for agreement between conditions
 
 
 @pytest.fixture(scope="session")
 def findings(model: "Bench") -> "Findings":
-    """What was measured of the model, as claims read it."""
+    """The measurements of the model, as claims read them."""
     from tinyablation.analysis.findings import Findings
 
     return Findings(model)
@@ -57,34 +57,34 @@ def findings(model: "Bench") -> "Findings":
 
 @pytest.fixture(scope="session")
 def unhooked(model: "Bench", condition: str) -> "Tables":
-    """The model without interventions: its rows on clean, corrupt and null prompts."""
+    """The rows of the unhooked model on clean, corrupt and null prompts."""
     return model.gate.unhooked(condition)
 
 
 @pytest.fixture(scope="session")
 def counting(model: "Bench", condition: str) -> "Tables":
-    """Those of its rows whose family of prompts counts for the model; all where none does."""
+    """Its rows in the families of prompts that count for the model; all rows if none does."""
     return model.gate.counting(condition)
 
 
 @pytest.fixture(scope="session")
 def validity(model: "Bench", condition: str) -> "Verdict":
-    """Whether the condition says anything about the model."""
+    """The verdict on whether the condition is valid for the model."""
     return model.gate.judged(condition)
 
 
 @pytest.fixture
 def corrected(model: "Bench", judge: Judge) -> None:
-    """Nothing; the claim is blocked under the published protocol.
+    """Block the claim under the published protocol.
 
-    Asked for before what would measure: heads that are found take a sweep.
+    Request it before fixtures that measure, because finding heads takes a sweep.
     """
     corrected_only(model, judge)
 
 
 @pytest.fixture
 def valid(model: "Bench", condition: str, judge: Judge) -> str:
-    """The condition, if it is valid for the model; else the claim is blocked."""
+    """The condition, if it is valid for the model; otherwise the claim is blocked."""
     _require_valid(model, condition, judge)
     return condition
 
@@ -92,10 +92,9 @@ def valid(model: "Bench", condition: str, judge: Judge) -> str:
 @pytest.fixture
 @remade(heads_again)
 def sweep(findings: "Findings", valid: str) -> "Sweep":
-    """Every head of the model ablated under the condition, if that is valid for the model.
+    """Every head of the model ablated under the condition, if it is valid for the model.
 
-    With --screen: some of them, and `screened` says which
-    (tinyablation/analysis/screened_sweeps.py).
+    With --screen only some heads, given by `screened` (tinyablation/analysis/screened_sweeps.py).
     """
     return findings.sweep(valid)
 
@@ -103,7 +102,7 @@ def sweep(findings: "Findings", valid: str) -> "Sweep":
 @pytest.fixture
 @remade(methods_again)
 def methods(findings: "Findings", valid: str) -> "Sweep":
-    """The heads of layer 0, ablated in every way, on a part of the examples."""
+    """The heads of layer 0, ablated by every method, on a subset of the examples."""
     return findings.methods(valid)
 
 
@@ -112,7 +111,7 @@ def methods(findings: "Findings", valid: str) -> "Sweep":
 def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
     """The sweeps of all conditions that are valid for the model; also written as one matrix.
 
-    Not with --screen, which chooses other heads for each condition.
+    The matrix is not written with --screen, which chooses different heads for each condition.
     """
     from tinyablation.corpora.examples import CONDITIONS
     from tinyablation.runs.across_conditions import write_cross_condition
@@ -162,12 +161,12 @@ def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "
 def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
     """Activations patched both ways between the prompts of aligned pairs."""
     corrected_only(findings.bench, judge)
-    return _with_a_gap(findings.patches(valid), judge)
+    return _require_gap(findings.patches(valid), judge)
 
 
 @pytest.fixture(scope="session")
 def twin(request: pytest.FixtureRequest, model: "Bench") -> "Iterator[Bench | None]":
-    """The unplanted twin of a planted model, on a bench of its own; None for all others."""
+    """The unplanted twin of a planted model, on its own bench; None for all other models."""
     entries = registry(request.config)
     name = model.entry.twin
     if name is None or model.entry.variant != "hedged" or entries[name].variant != "plain":
@@ -180,7 +179,7 @@ def twin(request: pytest.FixtureRequest, model: "Bench") -> "Iterator[Bench | No
 
 @pytest.fixture(scope="session")
 def twin_findings(twin: "Bench | None") -> "Findings | None":
-    """What was measured of the unplanted twin."""
+    """The measurements of the unplanted twin."""
     from tinyablation.analysis.findings import Findings
 
     return None if twin is None else Findings(twin)
@@ -189,7 +188,7 @@ def twin_findings(twin: "Bench | None") -> "Findings | None":
 @pytest.fixture
 @remade(patches_again, NOT_OF_PATCHES)
 def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> "Patches | None":
-    """The same patches in the unplanted twin, where the condition is valid for it too."""
+    """The same patches in the unplanted twin; the claim is blocked if it is not valid there."""
     from tinyablation.verdicts.verdicts import blocked
 
     if twin_findings is None:
@@ -198,11 +197,11 @@ def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> 
     reason = twin.gate.hindrance(valid)
     if reason is not None:
         judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
-    return _with_a_gap(twin_findings.patches(valid), judge)
+    return _require_gap(twin_findings.patches(valid), judge)
 
 
-def _with_a_gap(patches: "Patches", judge: Judge) -> "Patches":
-    """The patches; the claim is blocked where the aligned pairs do not tell clean from corrupt."""
+def _require_gap(patches: "Patches", judge: Judge) -> "Patches":
+    """The patches; the claim is blocked if LD does not differ between the aligned pairs' sides."""
     from tinyablation.corpora.examples import SPLITS
     from tinyablation.statistics.ratios import RatioUndefined
     from tinyablation.verdicts.verdicts import blocked
@@ -223,7 +222,7 @@ def _with_a_gap(patches: "Patches", judge: Judge) -> "Patches":
 @pytest.fixture
 @remade(path_again)
 def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject") -> "PathEffects":
-    """The leading head's direct paths into the streams of later layers."""
+    """The leading head's direct paths into the residual streams of later layers."""
     return findings.paths(valid, subject.suppressor)
 
 

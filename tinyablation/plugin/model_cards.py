@@ -1,4 +1,4 @@
-"""What a report says of each model: from the registry, the model's card, and its measurements."""
+"""The report's entry on each model, from the registry, its card and its measurements."""
 
 import json
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def model_cards(
     config: pytest.Config, measured: Mapping[str, Mapping[str, str]]
 ) -> list[dict[str, Any]]:
-    """What the page says of each model, from the registry and the model's card.
+    """The page's entries on the models, from the registry and the models' cards.
 
-    All embedded models stand on it, any other, and with --model any, only if it has records.
-    measured: by model that has records, what its tests said they were measured with
-    (judging.measured_with). A card is <source>/card.json. One that cannot be read is said in the
-    model's note, for a report must not be lost to it.
+    All embedded models are listed; others, and all models with --model, only if they have records.
+    measured: by model with records, what its tests were measured with (judge.measured_with). A card
+    is <source>/card.json. If one cannot be read, the model's note says so, because that must not
+    prevent the report.
     """
     known = session_models(config)
     return [
@@ -47,7 +47,7 @@ def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
             found = json.loads(path.read_text(encoding="utf-8"))
             known = {name: found[name] for name in SessionModel.model_fields if name in found}
             known["note"] = " ".join(filter(None, (entry.note, known.get("note", ""))))
-            # The registry decides what a model is called; the card what it can do.
+            # The registry determines a model's name; the card its competence.
             known |= {name: card[name] for name in ("id", "title", "family", "variant")}
             known["weight_hash"] = card["weight_hash"] or known.get("weight_hash")
             card = SessionModel.model_validate(known).model_dump()
@@ -58,7 +58,7 @@ def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _origin(entry: "ModelEntry", measured: Mapping[str, str]) -> str:
-    """Where a model of the hub or a package is from, and how large; nothing of folders."""
+    """The origin and size of a model from the hub or a package, without folders."""
     if not entry.is_named_only:
         return ""
     place = entry.place
@@ -69,7 +69,7 @@ def _origin(entry: "ModelEntry", measured: Mapping[str, str]) -> str:
 
 
 def _made(measured: Mapping[str, str]) -> str:
-    """What its weights were made of, as a sentence: "Dequantised from ..."."""
+    """The origin of its weights as a sentence: "Dequantised from ..."."""
     derived = measured.get("derived", "")
     return derived[:1].upper() + derived[1:]
 

@@ -1,4 +1,4 @@
-"""What is expected of the cells of a session: predictions and published figures, from claims/."""
+"""Predictions and published figures for the cells of a session, from claims/."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ _published_key = pytest.StashKey[Published]()
 
 
 def predictions(config: pytest.Config) -> Predictions:
-    """Verdicts registered beforehand (claims/predictions.toml), read once; no file, no verdicts."""
+    """Registered verdicts (claims/predictions.toml), read once; empty if there is no file."""
     if _predictions_key not in config.stash:
         path = claims_folder(config) / "predictions.toml"
         config.stash[_predictions_key] = (
@@ -36,11 +36,11 @@ def predictions(config: pytest.Config) -> Predictions:
 
 
 def predicted(item: pytest.Item) -> Prediction | None:
-    """What is registered for this cell, or None.
+    """The prediction for this cell, or None.
 
-    Nothing is for the published protocol, nor for a model that the registry does not list: a folder
-    that happens to be called tiny-something is not what "tiny-*" was written about. Nor is anything
-    for a condition of one's own.
+    There is none for the published protocol, for a user's condition, or for a model that the
+    registry does not list: a folder that happens to be called tiny-something is not what "tiny-*"
+    was written about.
     """
     if cell_of(item)[1] in own_conditions(item.config):
         return None
@@ -52,14 +52,14 @@ def predicted(item: pytest.Item) -> Prediction | None:
 
 
 def misses(config: pytest.Config) -> Misses:
-    """The predictions that are known to have been missed (claims/misses.toml), read once."""
+    """The known missed predictions (claims/misses.toml), read once."""
     if _misses_key not in config.stash:
         config.stash[_misses_key] = load_misses(claims_folder(config) / MISSES)
     return config.stash[_misses_key]
 
 
 def missed(item: pytest.Item) -> Miss | None:
-    """The known miss of this cell, or None; ExpectationError where its prediction is another."""
+    """The known miss of this cell, or None; ExpectationError if its prediction has changed."""
     if predicted(item) is None:
         return None
     known = misses(item.config)
@@ -67,8 +67,8 @@ def missed(item: pytest.Item) -> Miss | None:
     prediction = predicted(item)
     if found is not None and prediction is not None and prediction.verdict != found.predicted:
         raise ExpectationError(
-            f"{known.path}: {' '.join(found.cell)}: says that {found.predicted} was predicted, and "
-            f"{prediction.verdict} is; a prediction is never edited: put it back"
+            f"{known.path}: {' '.join(found.cell)}: says that {found.predicted} was predicted, but "
+            f"the prediction is {prediction.verdict}; predictions must not be edited: restore it"
         )
     return found
 
@@ -79,9 +79,9 @@ def _key(item: pytest.Item) -> tuple[str, str, str, str]:
 
 
 def published(item: pytest.Item) -> list[dict[str, Any]]:
-    """Figures of the literature for this claim and condition, whatever model they are of.
+    """Published figures for this claim and condition, of any model.
 
-    None stand beside a condition of one's own: they are about others, those of "all" too.
+    A user's condition has none, because they are about other conditions, also those for "all".
     """
     if _published_key not in item.config.stash:
         path = claims_folder(item.config) / "published.toml"
@@ -99,10 +99,10 @@ def published(item: pytest.Item) -> list[dict[str, Any]]:
 
 
 def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | None:
-    """What is wrong with predictions that decide no cell, among all cells, selected or not.
+    """The complaint about predictions that decide no cell, among all cells, selected or not.
 
-    When only some modules were collected, a claim that was not collected is not held against them;
-    when single cells were, by their node ids, nothing is.
+    If only some modules were collected, predictions for claims outside them are not reported; if
+    single cells were collected by node id, nothing is.
     """
     if any(asked_cells(config)):
         return None
@@ -113,7 +113,7 @@ def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | Non
     cells = {(claim_id(item), *cell_of(item)) for item in claims if cell_of(item)[1] not in own}
     unused = registered.unused(cell for cell in cells if cell[1] == "" or cell[1] in known)
     if unused:
-        # Cells of some models exist only when they are named; a prediction for one is no mistake.
+        # Cells of some models exist only if they are named; a prediction for one is not a mistake.
         shapes = {(claim, condition) for claim, model, condition in cells if model}
         cells |= {
             (claim, name, condition) for claim, condition in shapes for name in known.named_only_ids

@@ -1,17 +1,16 @@
-"""What a run of claims leaves behind: records.json, records.parquet, claims.html, pytest.html.
+"""The reports of a run of claims: records.json, records.parquet, claims.html, pytest.html.
 
-Only runs of claims write reports, and not with --collect-only. The controller gathers the one
-"claim" property of every report, so it does not matter which worker judged a cell, and writes at
-the end of the session, after Ctrl-C too (then the session is marked incomplete).
+Only runs of claims write reports, and not with --collect-only. The controller gathers the "claim"
+property of every test report, so it does not matter which worker judged a cell, and writes at the
+end of the session, also after Ctrl-C (the session is then marked incomplete).
 
-A page shows one session and nothing of any other: mixing cells measured with different weights or
-code would show a state that never was. So `pytest claims -k mistral` writes a page of the Mistral
-cells (its command line stands on it). The one exception is said on the page: where the records of
-the other protocol lie beside, both are compared, as far as their weights are the same. What a
-selection must not do is destroy the last full result: a session that ran everything also leaves
-its files under <reports>/full/, and a session that ran a selection does not touch that folder.
-Reports of `--protocol published` go to <reports>/published/; measurements are shared, in
-<reports>/runs/.
+A page shows one session only: mixing cells measured with different weights or code would show a
+state that never existed. So `pytest claims -k mistral` writes a page of the Mistral cells, with its
+command line. The page states the one exception: if the records of the other protocol are present,
+both are compared, for models with the same weights. A selection must not destroy the last full
+result: a session that ran everything also copies its files to <reports>/full/, and a session that
+ran a selection does not touch that folder. Reports of `--protocol published` go to
+<reports>/published/; measurements are shared, in <reports>/runs/.
 """
 
 import html
@@ -71,7 +70,7 @@ _FIRST_COLUMN = 2  # after pytest-html's own Result and Test
 
 
 def committed(path: Path) -> str | None:
-    """The git commit that last changed a file; None where it was changed since, or no git knows."""
+    """The git commit that last changed a file; None if it has uncommitted changes or no git."""
     git = ["git", "-C", str(path.parent)]
     try:
         changed = subprocess.run(
@@ -88,8 +87,9 @@ def committed(path: Path) -> str | None:
 
 
 def reports_folder(config: pytest.Config) -> Path:
-    """Where this session's reports go (--reports, else reports/ beside pytest.ini); those of the
-    published protocol to published/ in it.
+    """The folder of this session's reports (--reports, else reports/ beside pytest.ini).
+
+    For the published protocol it is the subfolder published/.
     """
     return (
         reports_base(config) / PUBLISHED
@@ -99,12 +99,12 @@ def reports_folder(config: pytest.Config) -> Path:
 
 
 def runs_folder(config: pytest.Config) -> Path:
-    """Where measurements go, of either protocol."""
+    """The folder of the measurements of both protocols."""
     return reports_base(config) / "runs"
 
 
 def other_folder(config: pytest.Config) -> Path:
-    """Where the reports of the other protocol lie, if it was measured too."""
+    """The folder of the reports of the other protocol, if there are any."""
     return (
         reports_base(config)
         if protocol(config) == "published"
@@ -120,8 +120,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.htmlpath is None:
         config.option.htmlpath = str(reports_folder(config) / "pytest.html")
         config.option.self_contained_html = True
-    # Read before anything is measured: it may be what this session will write over, and a baseline
-    # that cannot be compared is better said now than after an hour.
+    # Read before anything is measured: this session may overwrite it, and an incomparable baseline
+    # should be reported now, not after an hour.
     config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
 
 
@@ -139,21 +139,21 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
         raise pytest.UsageError(f"--baseline: {error}") from error
     if baseline.session.protocol != protocol(config):
         raise pytest.UsageError(
-            f"--baseline: {path} is of the {baseline.session.protocol} protocol, this session of "
-            f"the {protocol(config)} one: their figures are different quantities"
+            f"--baseline: {path} has the {baseline.session.protocol} protocol, this session the "
+            f"{protocol(config)} one: their figures are different quantities"
         )
     return baseline
 
 
 def _require_writable(folder: Path) -> None:
-    """Say at once that nothing can be written, before anything is measured in vain."""
+    """Raise UsageError before anything is measured if reports cannot be written."""
     there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise pytest.UsageError(
             f"--reports {folder}: cannot be written ({there} is "
-            f"{'read-only' if there.is_dir() else 'no folder'}); name another folder"
+            f"{'read-only' if there.is_dir() else 'not a folder'}); name another folder"
         )
-    try:  # what permissions do not tell: file systems that take no files, a full disk
+    try:  # permissions do not reveal file systems that accept no files, or a full disk
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -164,7 +164,7 @@ def _require_writable(folder: Path) -> None:
 
 
 class _Cell:
-    """What has been heard of one test: its record, and its phases."""
+    """The reports of one test so far: its record and its phases."""
 
     def __init__(self) -> None:
         self.payload: str | None = None
@@ -180,7 +180,7 @@ class _Cell:
             elif name in MEASURED:
                 self.properties[name] = str(value)
         if report.when == "setup":
-            # Until its call has reported, a test is in error: its worker may be gone.
+            # Until its call has reported, a test counts as an error: its worker may have crashed.
             self.outcome = "skipped" if report.skipped else "error"
         elif report.when == "call":
             if hasattr(report, "wasxfail") and report.skipped:
@@ -203,7 +203,7 @@ class Reporter:
 
     def pytest_keyboard_interrupt(self) -> None:
         self.lines.append(
-            f"interrupted: what was measured is kept in {runs_folder(self.config)}; the same "
+            f"interrupted: measurements so far are kept in {runs_folder(self.config)}; the same "
             "command continues there"
         )
 
@@ -221,7 +221,7 @@ class Reporter:
         return found
 
     def devices(self) -> str:
-        """What was measured on, as "cpu (float32)", each once; --device where nothing was."""
+        """The devices used, such as "cpu (float32)"; --device if nothing was measured."""
         found = {
             f"{cell.properties['device']} ({cell.properties['dtype']})"
             for cell in self.cells.values()
@@ -231,7 +231,7 @@ class Reporter:
         return ", ".join(sorted(found)) or ("cpu" if asked == AUTO else asked)
 
     def measured(self, records: list[Record]) -> dict[str, dict[str, str]]:
-        """By model with records, what its tests said they were measured with."""
+        """By model with records, what its tests were measured with."""
         found: dict[str, dict[str, str]] = {}
         for record in records:
             found.setdefault(record.model, {}).update(self.cells[record.test].properties)
@@ -241,7 +241,7 @@ class Reporter:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         records = self.records()
         if not records:
-            return  # nothing was judged: an earlier report stays as it is
+            return  # nothing was judged: keep an earlier report
 
         together, adjusted = multiplicity(records)
         records = [
@@ -249,7 +249,7 @@ class Reporter:
             for record in records
         ]
         ledger: Any = self.config.pluginmanager.get_plugin(LEDGER)
-        # A test whose worker was lost before it got past set-up has reported, and has no record.
+        # A test whose worker was lost during set-up has reported but has no record.
         heard = {nodeid for nodeid, cell in self.cells.items() if cell.payload is not None}
         complete = ledger is None or (ledger.complete and ledger.crashed <= heard)
         file = RecordFile(
@@ -291,7 +291,7 @@ class Reporter:
             self.lines.append(f"protocols compared, here and in: {beside}")
 
     def error_rates(self) -> ErrorRates | None:
-        """The table that ships with the project; None where there is none, or it is broken."""
+        """The table that ships with the project; None if it is missing or broken."""
         path = self.config.rootpath / ERROR_RATES
         if not path.exists():
             return None
@@ -302,7 +302,7 @@ class Reporter:
             return None
 
     def noise(self, records: list[Record]) -> list[NoiseRow]:
-        """How far arithmetic moved the session's runs, by device and dtype."""
+        """The numerical noise of the session's runs, by device and dtype."""
         try:
             names = (name for record in records for name in record.runs)
             return noise_rows(document for _, document in verifications(self.config, names))
@@ -313,7 +313,7 @@ class Reporter:
     def baseline_of(self, file: RecordFile) -> RecordFile | None:
         """The baseline of a page of this session's protocol.
 
-        Where a selection was run, what it left out is not gone: only its own cells are compared.
+        If a selection was run, only its own cells are compared: the others were not removed.
         """
         if self.baseline is None or file.session.protocol != self.baseline.session.protocol:
             return None
@@ -338,7 +338,7 @@ class Reporter:
 
     def _write(self, file: RecordFile, page: Path, other: RecordFile | None) -> None:
         from tinyablation.report.page import (
-            write_report,  # jinja2: only once there is a page to make
+            write_report,  # imports jinja2, needed only if there is a page to write
         )
 
         write_report(
@@ -369,8 +369,8 @@ class Reporter:
         screened = sum(bool(record.screened) for record in file.records)
         if screened:
             self.lines.append(
-                f"{screened} cells rest on screened sweeps (--screen): heads that were not "
-                "measured may have effects, and each cell has the bound"
+                f"{screened} cells rest on screened sweeps (--screen): unmeasured heads may have "
+                "effects, and each cell gives the bound"
             )
         self.lines += [
             f"{len(file.records)} cells: {_counts(verdicts)}{against}",

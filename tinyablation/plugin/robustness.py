@@ -1,7 +1,7 @@
-"""What is asked of a verdict beyond its test: other analyses of it, and prompts on which it fails.
+"""Robustness of a verdict: alternative analyses, and prompts on which the claim fails.
 
-Both take minutes over all cells, so they are made with --robustness only, and kept under
-<reports>/robustness/ by what they rest on: a later session whose figures are the same shows them.
+Both take minutes over all cells, so they are made only with --robustness, and stored under
+<reports>/robustness/ by what they rest on: a later session with the same figures shows them.
 """
 
 import json
@@ -24,14 +24,14 @@ from tinyablation.report.text import slug
 if TYPE_CHECKING:
     from tinyablation.verdicts.verdicts import Verdict
 
-# Part of the address of what is kept: to be raised when either examination changes.
+# Part of the address of stored results: increment it when either examination changes.
 EXAMINATION_VERSION = 2
 JUDGED = ("supported", "refuted", "inconclusive")
 _RESTS_ON = ("test", "verdict", "subject", "effect", "low", "high", "floor", "p_corrected", "runs")
 
 
 class Examination(Plain):
-    """What was found about one cell; None where a claim of its kind has no such examination."""
+    """The results for one cell; None if a claim of its kind has no such examination."""
 
     multiverse: Multiverse | None = None
     boundary: Boundary | None = None
@@ -40,8 +40,8 @@ class Examination(Plain):
 def examine(item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields `multiverse` and `boundary` of a record that has its verdict.
 
-    With --robustness they are made, unless an earlier session made them for the same figures;
-    without it only found. Nothing for cells that are blocked, or of the published protocol.
+    With --robustness they are computed, unless an earlier session did so for the same figures;
+    without it they are only looked up. Empty for blocked cells and the published protocol.
     """
     if protocol(item.config) != "corrected" or record["verdict"] not in JUDGED:
         return {}
@@ -66,7 +66,7 @@ def _place(config: pytest.Config, record: Mapping[str, Any]) -> Path:
 
 
 def _read(path: Path) -> Examination | None:
-    """What is kept there; None where nothing is, or what is there cannot be used."""
+    """The stored results; None if there are none, or they cannot be used."""
     try:
         return Examination.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, RecordError):

@@ -1,17 +1,17 @@
-"""Conditions of models to workers: a scheduler for `pytest claims -n N`.
+"""A scheduler for `pytest claims -n N` that assigns models and conditions to workers.
 
-The unit of work is a model under one condition; what spans conditions is a unit that comes last. An
-embedded model stays with its worker, which goes on to its twin (each measures patches in the other)
-and then to a model that nobody has begun. Only a worker that would idle helps out with a model of
-another's: so each worker loads an embedded model at most once, whatever N is, and no worker waits
-at the end for longer than a condition takes. Any other model is large, and there are few of them in
-a session: workers take its conditions, the longest first, and measure it at the same time, off one
-copy of the weights on the CPU, or in turns on a GPU (tinyablation/models/device_queue.py). With
-more workers than units these are split by module: workers that are at one condition share the
-shards of its runs (tinyablation/runs/filling.py). `--dist loadgroup` should do this and silently
-does not with this pytest (pytest-xdist #1386), hence a scheduler of our own. `LoadScopeScheduling`
-is private API of pytest-xdist: pytest and xdist are pinned together, and tests count the loads.
-`--dist` is ignored for claims; every other run keeps xdist's own choice.
+The unit of work is a model under one condition; tests that span conditions form a unit that comes
+last. An embedded model stays with its worker, which continues with its twin (each measures patches
+in the other) and then with a model that no worker has begun. Only an idle worker helps with the
+model of another one. So each worker loads an embedded model at most once, for any N, and at the end
+no worker waits longer than one condition takes. Other models are large, and a session has few of
+them: workers take their conditions, the longest first, and measure in parallel, from one copy of
+the weights on the CPU, or in turns on a GPU (tinyablation/models/device_queue.py). With more
+workers than units these are split by module: workers on the same condition share the shards of its
+runs (tinyablation/runs/filling.py). `--dist loadgroup` should do this but silently does not with
+this pytest (pytest-xdist #1386), hence our own scheduler. `LoadScopeScheduling` is private API of
+pytest-xdist: pytest and xdist are pinned together, and tests count the loads. `--dist` is ignored
+for claims; every other run uses xdist's own scheduling.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Unit(NamedTuple):
-    """What one worker does in one go: the tests of a model under a condition, of one module or all.
+    """The tests a worker gets at once: those of a model under a condition, of one module or all.
 
-    model: "" for tests without one, which stay together by module; condition: "all" where a test
-    spans them; module: "" for all modules.
+    model: "" for tests without one, which stay together by module; condition: "all" for tests that
+    span conditions; module: "" for all modules.
     """
 
     model: str
@@ -51,8 +51,10 @@ def unit_of(
     split: Container[str] = (),
     conditions: Container[str] = CONDITIONS,
 ) -> Unit:
-    """The unit of a test. split: models whose units are of one module each; conditions: those of
-    the session."""
+    """The unit of a test.
+
+    split: models whose units are split by module; conditions: those of the session.
+    """
     module = nodeid.split("::", 1)[0]
     model = model_in_nodeid(nodeid, models)
     if model is None:
@@ -70,9 +72,9 @@ def choose(
     embedded: Container[str],
     twins: Mapping[str, str],
 ) -> Unit:
-    """The next unit for a worker, of those waiting, in order.
+    """The next unit for a worker, from the waiting ones, in order.
 
-    own: the model it was at, "" for none; others: the models that other workers are at.
+    own: the worker's last model, "" for none; others: the models of other workers.
     """
     first = waiting[0]
     if first.model not in embedded:
@@ -83,7 +85,7 @@ def choose(
             by_model.setdefault(unit.model, []).append(unit)
     if own in by_model:
         return by_model[own][0]
-    # What waits, and is nobody's, was not begun: a worker leaves a model when nothing of it waits.
+    # A waiting model without a worker was not begun: a worker leaves a model only when it is done.
     new = [model for model in by_model if model not in others]
     twin = twins.get(own, "")
     if twin in new:
@@ -95,17 +97,17 @@ def choose(
         if unit.model not in embedded:
             return unit
     longest = max(by_model.values(), key=len)
-    # Its worker comes to the first ones next; what spans conditions waits for them all.
+    # Its own worker takes the first ones next; units that span conditions wait for all of them.
     single = [unit for unit in longest if unit.condition != ALL_CONDITIONS]
     return (single or longest)[-1]
 
 
 def _longest(waiting: Sequence[Unit], first: Unit) -> Unit:
-    """Of the first unit's model, the first unit of the last condition.
+    """The first unit of the last condition of the first unit's model.
 
-    Conditions are ordered from facts, whose prompts are the shortest, to logic: what takes longest
-    begins first, so that no worker is left with it at the end. What spans conditions reads their
-    runs, and what has no model needs none: they keep their places.
+    Conditions are ordered from facts, with the shortest prompts, to logic: the longest starts
+    first, so that no worker is left with it at the end. Units that span conditions read their runs,
+    and units without a model need none: they keep their places.
     """
     if first.condition in ("", ALL_CONDITIONS):
         return first
@@ -116,7 +118,7 @@ def _longest(waiting: Sequence[Unit], first: Unit) -> Unit:
 def _split(
     models: Iterable[str], workers: int, conditions: Sequence[str] = CONDITIONS
 ) -> frozenset[str]:
-    """The models whose units are split by module: all, where workers would find none."""
+    """The models whose units are split by module: all, if there are more workers than units."""
     return frozenset(models) if workers > len(conditions) + 1 else frozenset()
 
 
@@ -132,7 +134,7 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
     from xdist.scheduler import LoadScopeScheduling
 
     class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-        """Gives each worker the unit that `choose` chooses; a crashed test is not tried again."""
+        """Gives each worker the unit that `choose` selects; a crashed test is not retried."""
 
         def __init__(self, config: pytest.Config, log: Any) -> None:
             super().__init__(config, log)
@@ -144,7 +146,7 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
             self.conditions = conditions(config)
             self.split = _split(others, self.numnodes, self.conditions)
             self.units: dict[str, Unit] = {}
-            self.at: dict[Any, str] = {}  # by worker, the model of its last unit
+            self.at: dict[Any, str] = {}  # worker -> the model of its last unit
 
         def _split_scope(self, nodeid: str) -> str:
             unit = unit_of(nodeid, self.models, self.split, self.conditions)
@@ -156,14 +158,13 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
             if node not in self.registered_collections:
                 raise RuntimeError(
                     f"worker {node.gateway.id}, which replaces one that was lost, collected other"
-                    " tests than the session began with, so that it cannot go on with them. What"
-                    " was judged is kept. Run it again when claims, models and options stay as"
-                    " they are."
+                    " tests than the session began with and cannot continue. Verdicts so far are"
+                    " kept. Run it again without changing claims, models or options."
                 )
 
         def _reschedule(self, node: Any) -> None:
-            # One that replaces a lost worker may still collect: the parent would give it work that
-            # it cannot name yet. `schedule` comes back to it.
+            # A worker that replaces a lost one may still be collecting and cannot be given work
+            # yet; `schedule` will handle it later.
             if node in self.registered_collections:
                 super()._reschedule(node)
 
@@ -171,13 +172,13 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
             waiting = [self.units[scope] for scope in self.workqueue]
             others = {model for other, model in self.at.items() if other is not node}
             unit = choose(waiting, self.at.get(node, ""), others, self.embedded, self.twins)
-            self.workqueue.move_to_end(unit.scope, last=False)  # the parent takes the first
+            self.workqueue.move_to_end(unit.scope, last=False)  # the base class takes the first
             self.at[node] = unit.model
             super()._assign_work_unit(node)
 
         def remove_node(self, node: Any) -> str | None:
-            # The parent puts the crashed test back in the queue, where it would take down the
-            # next worker as well, and report twice; its crash is its report.
+            # The base class requeues the crashed test, which would crash the next worker too and
+            # report twice; the crash is its report.
             workload = self.assigned_work.pop(node)
             self.at.pop(node, None)
             crashed = None

@@ -1,8 +1,8 @@
 """What a verdict generalises over, and which examples it rests on.
 
-Of a crossed corpus: the relations and wordings that were judged, the caveats of its families, the
-share of facts that the model knows, by relation, and the effect on all facts beside the judged one,
-known or not. Any other corpus has few relations and wordings, each with many facts, so that its
+For a crossed corpus: the judged relations and wordings, the caveats of its families, the share of
+facts that the model knows, by relation, and the effect on all facts, known or not, in addition to
+the judged one. Any other corpus has few relations and wordings, each with many facts, so its
 verdicts are conditional on these.
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-# Fixtures whose effects are of heads zeroed on the condition's prompts: of these there can be an
-# effect on all facts to stand beside.
+# Fixtures with effects of heads zeroed on the condition's prompts: for these the effect on all
+# facts can be added.
 _ZEROED = frozenset({"sweep", "corrected_sweep", "subsets", "coalitions"})
 _LOGITS = "logits"
 
@@ -36,7 +36,7 @@ class Scope(NamedTuple):
 
 
 def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scope:
-    """The scope of one cell's verdict; nothing of claims that have no model or no condition."""
+    """The scope of one cell's verdict; empty for claims without a model or condition."""
     bench: Any = getattr(item, "funcargs", {}).get("model")
     _, condition = cell_of(item)
     if not hasattr(bench, "gate") or condition == ALL_CONDITIONS or verdict.status == "blocked":
@@ -60,7 +60,7 @@ def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scop
 
 
 def _judged(bench: "Bench", condition: str, among: str) -> "Sequence[Example]":
-    """The examples of the confirmation split that a sweep measures; of all, those of the gate."""
+    """The confirmation examples that a sweep measures; for "all", those that the gate measures."""
     from tinyablation.corpora.examples import CONFIRMATION
     from tinyablation.interventions.batteries import Sample
 
@@ -98,7 +98,7 @@ def _details(bench: "Bench", condition: str) -> dict[str, Any]:
 
 
 def _heads(subject: str | None) -> "tuple[Head, ...]":
-    """The heads that a record's subject names, of one layer, three at most; () for any other."""
+    """The heads of a record's subject, if they are at most three of one layer; otherwise ()."""
     from tinyablation.heads import Head
 
     try:

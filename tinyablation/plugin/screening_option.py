@@ -1,8 +1,8 @@
-"""`--screen`: which heads sweeps measure, and which cells rest on such sweeps.
+"""`--screen`: which heads sweeps measure, and which cells rest on screened sweeps.
 
-A prediction is about a sweep of every head. Of a screened one a cell may be inconclusive for that
-reason alone (tinyablation/analysis/screened_sweeps.py): that is a skip, never a missed prediction;
-and its figures are not compared with snapshots.
+A prediction is about a sweep of every head. A cell may be inconclusive only because its sweep was
+screened (tinyablation/analysis/screened_sweeps.py): that is a skip, not a missed prediction. The
+figures of such cells are not compared with snapshots.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def screening(config: pytest.Config) -> "Screening | None":
     """How this session's sweeps choose their heads; None: they measure all.
 
-    The layers of the heads that are named for a model, for any claim, stay whole.
+    The layers of heads named for a model, by any claim, are measured whole.
     """
     if config.option.screen is None:
         return None
@@ -35,7 +35,7 @@ def screening(config: pytest.Config) -> "Screening | None":
 
 
 def screened(item: pytest.Item) -> "list[Screened]":
-    """The screened sweeps among what a claim was given."""
+    """The screened sweeps among a claim's fixtures."""
     given: list[Any] = []
     for value in getattr(item, "funcargs", {}).values():
         given += value if isinstance(value, list) else [value]
@@ -43,7 +43,7 @@ def screened(item: pytest.Item) -> "list[Screened]":
     return [each for each in found if each is not None]
 
 
-@pytest.hookimpl(tryfirst=True)  # before workers, and whatever else would be measured in vain
+@pytest.hookimpl(tryfirst=True)  # before workers start and anything is measured
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.screen is None or hasattr(config, "workerinput") or not is_claims_run(config):
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.robustness:
         raise pytest.UsageError(
             "--screen with --robustness: the other analyses need every head by every method; give "
-            "one of them"
+            "only one of the two options"
         )
     try:
         screening(config)
@@ -67,4 +67,4 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     if config.option.screen is None or not is_claims_run(config):
         return None
-    return f"screened sweeps ({config.option.screen}): heads that are not measured may have effects"
+    return f"screened sweeps ({config.option.screen}): unmeasured heads may have effects"

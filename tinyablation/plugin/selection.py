@@ -1,14 +1,14 @@
 """Which cells run: a claim is parametrized over models and conditions, then deselected.
 
-Every cell of an embedded model is always generated and `--claim`, `--model`, `-k` and `-m` only
+Every cell of an embedded model is always generated; `--claim`, `--model`, `-k` and `-m` only
 deselect. If an option narrowed the parameters instead, the snapshots of the other models would look
-abandoned and an update would delete them. Which other models there are is for session_models.py to
-say. Ids are `[model-condition]`, model first: the scheduler reads the model there, and
-`-k "gpt2 and facts"` selects by them.
+abandoned, and an update would delete them. session_models.py determines the other models. Ids are
+`[model-condition]`, model first: the scheduler reads the model there, and `-k "gpt2 and facts"`
+selects by them.
 
-A test under claims/ carries one marker `claim("H1.1")` and a docstring of four parts (its first
-paragraph is the statement; then lines that begin "Estimator:", "Threshold:", "Refuted if:"). One
-that does not is a collection error, so that no page ever shows a claim without its sentence.
+A test under claims/ has one marker `claim("H1.1")` and a docstring of four parts (its first
+paragraph is the statement; then lines that begin "Estimator:", "Threshold:", "Refuted if:").
+Otherwise it is a collection error, so that no page shows a claim without its statement.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ class ClaimText(NamedTuple):
 
 
 def read_docstring(docstring: str | None) -> ClaimText:
-    """Split a claim's docstring into its parts; ValueError names what is missing."""
+    """The parts of a claim's docstring; ValueError names what is missing."""
     parts: dict[str, list[str]] = {"statement": []}
     current = "statement"
     for line in (docstring or "").strip().splitlines():
@@ -74,13 +74,13 @@ def claim_id(item: pytest.Item) -> str:
 
 
 def cell_of(item: pytest.Item) -> tuple[str, str]:
-    """(model id, condition) of a claim; "" and "all" where the claim asks for none."""
+    """(model id, condition) of a claim; "" and "all" if the claim uses none."""
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     return str(parameters.get("model", "")), str(parameters.get("condition", ALL_CONDITIONS))
 
 
 def matches_claim(wanted: str, identifier: str) -> bool:
-    """Exact, or a prefix that ends at a dot: H1 and H1.1 match H1.1, H1.1 not H1.10."""
+    """Whether an id is wanted, exactly or by a prefix: H1 and H1.1 match H1.1; H1.1 not H1.10."""
     return identifier == wanted or identifier.startswith(wanted.rstrip(".") + ".")
 
 
@@ -99,7 +99,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     definition = metafunc.definition
     if not is_claim(definition):
-        return  # tests of the instruments have models and conditions of their own making
+        return  # the tests of the library make their own models and conditions
     complaint = _complaint(definition, metafunc.function.__doc__)
     if complaint:
         where = definition.path.relative_to(definition.config.rootpath)
@@ -141,7 +141,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = wanted_ids(config.option.claim)
     known = {claim_id(item) for item in items if is_claim(item)} if wanted else set()
     option = config.option
-    # What -k and -m deselected may exist; whether it does was looked up (suggestions.py).
+    # -k and -m may have deselected it; suggestions.py has checked whether it exists.
     for name in () if option.keyword or option.markexpr or option.deselect else wanted:
         if not any(matches_claim(name, identifier) for identifier in known):
             refuse(config, items, no_such_claim(name, known))
@@ -158,7 +158,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _keep(
     config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]
 ) -> None:
-    """Deselect what is not a claim, or not a wanted one."""
+    """Deselect everything that is not a wanted claim."""
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
     for item in items:
@@ -169,7 +169,7 @@ def _keep(
 
 
 def no_such_claim(name: str, known: Iterable[str]) -> str:
-    """What to say of a --claim that is none of these."""
+    """The message for a --claim that is not among the known ones."""
     ids = sorted(known, key=claim_order)
     close = nearest(name, ids)
     hint = "" if close is None else f"Did you mean {close}? "
@@ -177,7 +177,7 @@ def no_such_claim(name: str, known: Iterable[str]) -> str:
 
 
 def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order by model, then condition, then as written; tests without a model come first.
+    """Order by model, then condition, then as in the file; tests without a model come first.
 
     pytest groups by the LAST session-scoped parameter, the condition, and would load each model
     once per condition.
@@ -196,21 +196,21 @@ def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def refuse(config: pytest.Config, items: list[pytest.Item], message: str) -> None:
-    """End the session with a usage error (exit 4), from a worker too.
+    """End the session with a usage error (exit 4), also from a worker.
 
-    A UsageError raised inside an xdist worker kills it, and xdist starts another, which dies
-    the same way; so a worker hands the message to the controller and runs nothing.
+    A UsageError raised inside an xdist worker kills it, and xdist starts another, which dies the
+    same way; so a worker sends the message to the controller and runs nothing.
     """
     if not hasattr(config, "workerinput"):
-        items.clear()  # nothing was promised, so that no report is missed
+        items.clear()  # without selected tests no report is missing
         raise pytest.UsageError(message)
     output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
-    output.setdefault(_REFUSAL, message)  # the first is what the second follows from
+    output.setdefault(_REFUSAL, message)  # the first message is the cause of later ones
     items.clear()
 
 
 def end(session: pytest.Session, message: str) -> None:
-    """End a session that runs already with a usage error (exit 4): no further test is begun."""
+    """End a running session with a usage error (exit 4); no further test starts."""
     session.shouldstop = message
     output = getattr(session.config, "workeroutput", None)  # a worker's
     if output is not None:
@@ -221,7 +221,7 @@ def end(session: pytest.Session, message: str) -> None:
 
 
 class Refusals:
-    """Controller side of `refuse` and `end`: prints what was refused and exits 4."""
+    """Controller side of `refuse` and `end`: prints the messages and exits 4."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

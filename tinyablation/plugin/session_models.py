@@ -1,19 +1,19 @@
 """The models of a session: those of fixtures/models.toml and of --model, and which of them run.
 
-Models whose folders the file lists are embedded: all their cells are always collected, so that
-snapshots and predictions see every one, and options only deselect. Models of the hub and of
-packages are many and large, and a bare run must neither list nor download them: their cells exist
-only in a session that names them, by
+Models listed with a folder are embedded: all their cells are always collected, so that snapshots
+and predictions see every one, and options only deselect. Models of the hub and of packages are many
+and large, and a plain run must neither list nor download them: their cells exist only in a session
+that names them, by
 
     -k         a word that is not negated and is part of an id: "mistral" names mistral-7b
     -m         the word hub, not negated: names all those of the hub
     --model    an id, a folder, a GGUF file, a repository: these models, and no other
     a node id  as the rerun commands of a report give it
 
-Unless one of the hub is named, nothing may be asked of it (environment.py).
+Unless a hub model is named, there is no network access (environment.py).
 
-What --model names and the file does not list is called by its --name, else as its files say
-(tinyablation/models/naming.py). Two that would be called alike get some digits of their hashes.
+A --model that the file does not list is named by --name, else by its files
+(tinyablation/models/naming.py). Two models with the same name get some digits of their hashes.
 """
 
 import os
@@ -38,10 +38,10 @@ _roster_key = pytest.StashKey["SessionModels"]()
 class SessionModels:
     """The models of a session.
 
-    listed: those of the file; registry: those and the ones that only --model names; chosen: what
-    --model was given, by the id of what it means; named: models of the hub and of packages that
-    may run, in order; by_hand: the model whose heads --heads names, "" for none. What is registered
-    is about other heads, so that it counts as one that the file does not list.
+    listed: those of the file; registry: those plus the ones that only --model names; chosen: model
+    id -> the text given to --model; named: models of the hub and of packages that may run, in
+    order; by_hand: the model whose heads --heads names, "" for none. Predictions are about other
+    heads, so that model counts as not listed.
     """
 
     listed: "Registry"
@@ -58,14 +58,14 @@ class SessionModels:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The models whose cells --model leaves: those that it names, else all that are collected.
+        """The models that --model selects: those it names, else all that are collected.
 
-        What -k leaves of them nobody knows before collection.
+        Which of them -k selects is not known before collection.
         """
         return tuple(self.chosen) or self.collected
 
     def is_embedded(self, model: str) -> bool:
-        """Whether the file lists the model with a folder ("", no model at all, counts as such)."""
+        """Whether the file lists the model with a folder; also true for "", no model at all."""
         return model == "" or (model in self.listed.local_ids and model != self.by_hand)
 
     def is_listed(self, model: str) -> bool:
@@ -74,21 +74,21 @@ class SessionModels:
 
 
 def session_models(config: pytest.Config) -> SessionModels:
-    """The models of this session, made once; RegistryError for a wrong file or --model."""
+    """The models of this session, made once; RegistryError for an invalid file or --model."""
     if _roster_key not in config.stash:
         config.stash[_roster_key] = _make(config)
     return config.stash[_roster_key]
 
 
 def registry(config: pytest.Config) -> "Registry":
-    """All models of this session, by id; RegistryError for a wrong file or --model."""
+    """All models of this session, by id; RegistryError for an invalid file or --model."""
     return session_models(config).registry
 
 
 def model_in_nodeid(nodeid: str, models: Sequence[str]) -> str | None:
-    """The model a node id names first in its bracket, or None.
+    """The model at the start of a node id's brackets, or None.
 
-    Longest id first: "tiny-gpt2" also begins "tiny-gpt2-plain-facts".
+    Longest id first, because "tiny-gpt2-plain-facts" also begins with "tiny-gpt2".
     """
     _, bracket, parameters = nodeid.rsplit("::", 1)[-1].partition("[")
     if not bracket:
@@ -101,8 +101,10 @@ def model_in_nodeid(nodeid: str, models: Sequence[str]) -> str | None:
 
 
 def named_by_id(config: pytest.Config) -> tuple[str, ...]:
-    """The models that the command names, each by its whole id: by --model, as a word of -k that is
-    not negated, or in a node id. "mistral" names none of these, but whatever has it in its id.
+    """The models that the command names by their whole id.
+
+    By --model, as a word of -k that is not negated, or in a node id. "mistral" is not a whole id
+    and names no model here.
     """
     known = session_models(config)
     words = {word.lower() for word in asked_words(config.option.keyword)}
@@ -113,18 +115,18 @@ def named_by_id(config: pytest.Config) -> tuple[str, ...]:
 
 
 def named_hub_models(config: pytest.Config) -> tuple[str, ...]:
-    """The hub models that this session may run; none where the registry cannot be read."""
+    """The hub models that this session may run; none if the registry cannot be read."""
     if not is_claims_run(config):
         return ()
     try:
         known = session_models(config)
         return tuple(name for name in known.named if known.registry[name].is_hub)
     except TinyAblationError:
-        return ()  # said at collection, or by pytest_configure if --model is at fault
+        return ()  # reported at collection, or by pytest_configure if --model is wrong
 
 
 def model_options(config: pytest.Config, model: str) -> list[str]:
-    """The options that a command which names cells of the model by node id needs besides."""
+    """The options that a command needs besides the node ids of cells of the model."""
     option, known = config.option, session_models(config)
     given: list[str] = []
     if not known.is_listed(model):
@@ -148,8 +150,9 @@ def model_options(config: pytest.Config, model: str) -> list[str]:
 def provide(
     config: pytest.Config, listed: Sequence["ModelEntry"], unlisted: Sequence["ModelEntry"]
 ) -> None:
-    """Make this session's models those of the file and these, as if the file listed some of them
-    and --model named the others. Call it before anything asks which models there are.
+    """Set this session's models, as if the file listed some of them and --model named the others.
+
+    Call it before anything else uses the session's models.
     """
     from tinyablation.models.registry import load_registry
 
@@ -179,14 +182,14 @@ def _make(config: pytest.Config) -> SessionModels:
 
 
 def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, ModelEntry]]":
-    """What each --model means, in order, no two of one id."""
+    """Each --model with its entry, in order and with unique ids."""
     from tinyablation.models.registry import RegistryError
 
     option = config.option
     if len(option.name) > len(option.model):
         raise RegistryError(
-            f"--name {option.name[len(option.model)]}: says what a --model is called; give as many "
-            "--model, in the same order"
+            f"--name {option.name[len(option.model)]}: names a --model; give as many --model, in "
+            "the same order"
         )
     found: list[tuple[str, ModelEntry]] = []
     revised = False
@@ -197,7 +200,7 @@ def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, Model
             revised = True
         found.append((name, entry))
     if option.model and option.revision is not None and not revised:
-        listed.named(option.model[0], option.revision)  # says that a folder has none
+        listed.named(option.model[0], option.revision)  # raises if it is a folder
     pairs = combinations((entry for _, entry in found), 2)
     alike = {entry.id for entry, other in pairs if entry.id == other.id and entry != other}
     found = [(name, entry.told_apart() if entry.id in alike else entry) for name, entry in found]
@@ -226,7 +229,7 @@ def _named(config: pytest.Config, listed: "Registry") -> tuple[str, ...]:
 # --- at start ----------------------------------------------------------------------------------
 
 
-@pytest.hookimpl(tryfirst=True)  # before workers, and whatever else a wrong name would cost
+@pytest.hookimpl(tryfirst=True)  # report a wrong name before workers start
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{HUB}: a cell of a model of the hub; it is collected when the model is named"
@@ -235,9 +238,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     option = config.option
     if option.name and not option.model:
-        raise pytest.UsageError("--name says what a --model is called; give --model too")
+        raise pytest.UsageError("--name is the name of a --model; give --model too")
     if option.revision is not None and not option.model:
-        raise pytest.UsageError("--revision says which state of a --model; give --model too")
+        raise pytest.UsageError("--revision is the revision of a --model; give --model too")
     try:
         if option.model:
             session_models(config)
@@ -252,8 +255,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _check_folders(config: pytest.Config) -> None:
     """Raise LoadingError for a path of --model whose architecture is not supported.
 
-    Models of the hub are looked at when they are there. One of the four tested architectures needs
-    no import of TransformerLens, which takes 4 s, to be told.
+    Models of the hub are checked once they are downloaded. The four tested architectures are
+    recognised without importing TransformerLens, which takes 4 s.
     """
     for model in session_models(config).chosen if config.option.model else ():
         entry = registry(config)[model]
@@ -270,9 +273,9 @@ def _check_folders(config: pytest.Config) -> None:
 
 
 def _check_device(config: pytest.Config) -> None:
-    """Raise DeviceError for a device that is none, or that this machine lacks.
+    """Raise DeviceError for an unknown device, or one that this machine does not have.
 
-    What auto comes to is left to the workers: torch takes 2 s to import.
+    auto is left to the workers, because torch takes 2 s to import.
     """
     if config.option.device != AUTO:
         from tinyablation.models.devices import choose_device
@@ -288,7 +291,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     except TinyAblationError:
         return None
     lines = [
-        "models that are fetched, each runs when named (-k, --model, -m hub): "
+        "models to download, each runs only if named (-k, --model, -m hub): "
         + (", ".join(known.listed.named_only_ids) or "none")
     ]
     if known.named:

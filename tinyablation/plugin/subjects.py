@@ -1,23 +1,23 @@
 """The heads that claims are about: declared, named by hand, or found on the discovery split.
 
     declared   claims/subjects.toml has a table for the model
-    by hand    --heads names them, for the one model of the session, in place of what is declared
-    found      the model has neither: its suppressor is the head of layer 0 with the largest mean
-               Delta on the discovery split, its trio the three largest, its pair the first two, by
-               condition; they are judged on the confirmation split, as ever
+    by hand    --heads names them, for the one model of the session, instead of the declared ones
+    found      the model has neither: for each condition its suppressor is the head of layer 0 with
+               the largest mean Delta on the discovery split, its trio the top three, its pair the
+               top two; they are judged on the confirmation split, as always
 
-Heads are found in the sweep of a condition that is valid for the model, never in another. A claim
-that spans conditions takes those of the first condition that is valid: of facts, if it can. How a
-record's heads came about stands in its details, unless they are declared.
+Heads are found only in the sweep of a condition that is valid for the model. A claim that spans
+conditions uses those of the first valid condition, facts if possible. Unless they are declared, the
+record's details say how its heads were identified.
 
-A claim may need of a model what no split can tell (@pytest.mark.needs):
+A claim may need something of a model that no split provides (@pytest.mark.needs):
 
     named heads   heads that the literature or the model's card names
     reference     another model that the head is compared with
     checkpoints   states of the model's training
 
-Of a model without declared heads a claim that needs what it does not have is not asked: its cells
-are deselected, and the session says so. Models with declared heads are asked all, and are blocked.
+If a model without declared heads lacks what a claim needs, the claim's cells are deselected, and
+the session says so. For models with declared heads such cells are blocked instead.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -48,11 +48,11 @@ _subjects_key = pytest.StashKey[Subjects]()
 
 
 class HeadsError(TinyAblationError):
-    """--heads names heads that claims cannot be about; the message says which."""
+    """--heads names heads that cannot be used; the message says which."""
 
 
 def parse_heads(text: str) -> Subject:
-    """The subject that --heads names: "L0H7,L0H2,L0H5". HeadsError where it names none."""
+    """The subject that --heads names, such as "L0H7,L0H2,L0H5"; HeadsError if it is invalid."""
     words = [word for word in (part.strip() for part in text.split(",")) if word]
     try:
         heads = [Head.parse(word) for word in words]
@@ -82,7 +82,7 @@ def parse_heads(text: str) -> Subject:
 
 
 def subjects(config: pytest.Config) -> Subjects:
-    """Declared heads by model, with those that --heads names in place of its model's."""
+    """Declared heads by model; --heads replaces those of its model."""
     if _subjects_key not in config.stash:
         path = claims_folder(config) / "subjects.toml"
         declared = load_subjects(path) if path.exists() else Subjects(path, {})
@@ -95,7 +95,7 @@ def subjects(config: pytest.Config) -> Subjects:
 
 
 def beyond(config: pytest.Config, model: str, facts: "ModelFacts") -> str | None:
-    """What is wrong with --heads for a model of this shape; None where nothing is."""
+    """What is wrong with --heads for a model of this shape; None if it fits."""
     if model != session_models(config).by_hand:
         return None
     for head in subjects(config).subjects[model].heads:
@@ -109,7 +109,7 @@ def beyond(config: pytest.Config, model: str, facts: "ModelFacts") -> str | None
 
 
 def how_found(item: pytest.Item) -> dict[str, str]:
-    """What a record's details say of heads that are not declared; nothing of those that are."""
+    """The record's details on heads that are not declared; {} for declared ones."""
     subject: Any = getattr(item, "funcargs", {}).get("subject")
     source = getattr(subject, "source", None)
     return {"heads": source} if source in (FOUND, BY_HAND) else {}
@@ -129,12 +129,12 @@ def subject(request: pytest.FixtureRequest, model: "Bench", judge: Callable[...,
     if condition == ALL_CONDITIONS:
         condition = _first_valid(model, judge)
     else:
-        request.getfixturevalue("valid")  # a condition that says nothing is not swept for heads
+        request.getfixturevalue("valid")  # never sweep an invalid condition to find heads
     return found(request.getfixturevalue("findings").sweep(condition), judge)
 
 
 def found(sweep: "Sweep", judge: Callable[..., None]) -> Subject:
-    """The heads of layer 0 that lead on the discovery split of a sweep."""
+    """The heads of layer 0 with the largest effects on the discovery split of a sweep."""
     from tinyablation.corpora.examples import DISCOVERY
     from tinyablation.verdicts.verdicts import blocked
 
@@ -178,7 +178,7 @@ def _first_valid(model: "Bench", judge: Callable[..., None]) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"needs(what): what a claim asks of a model besides weights: {', '.join(NEEDS)}",
+        f"needs(what): what a claim needs of a model besides weights: {', '.join(NEEDS)}",
     )
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_NotAsked(), "tinyablation-not-asked")
@@ -191,15 +191,15 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if len(models) != 1:
         raise pytest.UsageError(
-            f"--heads names heads of one model, and this session has {len(models)}: give one "
+            f"--heads names heads of one model, but this session has {len(models)}: give one "
             "--model"
         )
 
 
-# --- collection: what is not asked of a model ----------------------------------------------------
+# --- collection: claims that do not apply to a model ---------------------------------------------
 
 
-@pytest.hookimpl(trylast=True)  # after options have deselected: of the rest, what is not asked
+@pytest.hookimpl(trylast=True)  # after options have deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not any(is_claim(item) for item in items):
         return
@@ -221,7 +221,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _lacks(item: pytest.Item) -> bool:
-    """Whether a claim needs of its model what only a model with declared heads has."""
+    """Whether a claim needs something that its model does not have."""
     needs = [str(need) for marker in item.iter_markers("needs") for need in marker.args]
     for need in needs:
         if need not in NEEDS:
@@ -239,7 +239,7 @@ def _lacks(item: pytest.Item) -> bool:
 
 
 class _NotAsked:
-    """Controller side: says at the end which claims were not asked of which models."""
+    """Controller side: reports at the end which claims do not apply to which models."""
 
     def __init__(self) -> None:
         self.cells: set[tuple[str, str]] = set()
@@ -255,7 +255,7 @@ class _NotAsked:
 
 
 def not_asked_lines(cells: Iterable[tuple[str, str]]) -> list[str]:
-    """A line for the models that are not asked the same claims."""
+    """One line per set of models to which the same claims do not apply."""
     by_model: dict[str, set[str]] = {}
     for model, claim in cells:
         by_model.setdefault(model, set()).add(claim)

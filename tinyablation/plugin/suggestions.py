@@ -1,11 +1,11 @@
-"""Slips of the pen on the command line: said first and alone, with what was probably meant.
+"""Misspelt names on the command line: reported before anything else, with a suggestion.
 
     --claim H1.11      no claim has this id
     --model tiny-gtp2  close to the id of a model, and neither a folder nor owner/name
-    -k facst           close to a name of a model, a condition or a claim, and written nowhere
+    -k facst           close to the name of a model, a condition or a claim, and found nowhere
 
-Before anything is collected, from the text of claims/ and the registry. A name that is put together
-while tests are collected cannot be seen there, so that what is not close to anything passes, and
+Checked before collection, against the text of claims/ and the registry. Names that are composed
+during collection are not visible there, so a word that is not close to any name passes, and
 collection decides (selection.py).
 """
 
@@ -30,13 +30,13 @@ from tinyablation.plugin.selection import matches_claim, no_such_claim, refuse
 from tinyablation.plugin.session_models import session_models
 from tinyablation.spelling import SLIP, nearest
 
-LIKE = 0.6  # where nothing matches anyway: difflib's own
-_LEAST = 4  # letters of a word that can be close to another
+LIKE = 0.6  # difflib's default, for a -k that matches nothing anyway
+_LEAST = 4  # shortest word for which suggestions are made, in letters
 _CLAIM_ID = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?", re.IGNORECASE)
 
 
 class Written(NamedTuple):
-    """What the files of claims/ hold: text, claim ids (None: not all are literal), tests."""
+    """The content of claims/: text, claim ids (None: not all are literal), tests."""
 
     text: str
     claims: frozenset[str] | None
@@ -51,7 +51,7 @@ def written(folder: Path) -> Written:
             source = path.read_text(encoding="utf-8")
             tree = ast.parse(source)
         except (OSError, ValueError, SyntaxError):
-            literal = False  # said at collection
+            literal = False  # reported at collection
             continue
         text += f"{path.name}\n{source}"
         for node in ast.walk(tree):
@@ -65,7 +65,7 @@ def written(folder: Path) -> Written:
 
 
 def slip_of(word: str, known: Iterable[str], cutoff: float = SLIP) -> str | None:
-    """The known word that one is probably a slip of; None where none is close."""
+    """The known word that a word probably misspells; None if none is close."""
     return nearest(word, known, cutoff) if len(word) >= _LEAST else None
 
 
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         ids = _model_ids(config)
     except TinyAblationError:
-        return  # said by those who need it
+        return  # reported by whatever needs it
     found = written(claims_folder(config))
     complaint = (
         _claim(option.claim, found.claims)
@@ -105,7 +105,7 @@ def _claim(wanted: Iterable[str], known: Collection[str] | None) -> str | None:
 
 
 def _model(wanted: Iterable[str], known: Collection[str], folder: Path) -> str | None:
-    """A name without a slash may be one of the hub's oldest, but seldom is one."""
+    """The complaint about a --model; a name without a slash is rarely a (very old) hub model."""
     for name in wanted:
         if "/" in name or name in known or (folder / name).expanduser().exists():
             continue
@@ -119,7 +119,7 @@ def _model(wanted: Iterable[str], known: Collection[str], folder: Path) -> str |
 
 
 def _keyword(config: pytest.Config, found: Written, ids: Collection[str]) -> str | None:
-    """A word of -k that stands nowhere, and is close to one that does."""
+    """The complaint about a word of -k that occurs nowhere but is close to one that does."""
     expression: str = config.option.keyword
     words = asked_words(expression)
     if not words or not asks_for_claims_alone(config):
@@ -130,7 +130,7 @@ def _keyword(config: pytest.Config, found: Written, ids: Collection[str]) -> str
     names = (*ids, *conditions(config))
     everywhere = f"{found.text} {' '.join(names)} {rest}".lower()
     unknown = [word for word in words if word.lower() not in everywhere]
-    # "facst or logic" selects something; whoever wrote it sees what.
+    # "facst or logic" selects something, so the user sees the mistake.
     if not unknown or (" or " in expression and len(unknown) < len(words)):
         return None
     for word in unknown:
@@ -143,8 +143,9 @@ def _keyword(config: pytest.Config, found: Written, ids: Collection[str]) -> str
 def nothing_matches(
     expression: str, unknown: Sequence[str], tests: Iterable[str], names: Collection[str]
 ) -> str:
-    """What to say of a -k that left no cell. unknown: its words that are part of no name; names:
-    of models and conditions.
+    """The message for a -k that selects no cell.
+
+    unknown: its words that are part of no name; names: of models and conditions.
     """
     known = known_words(tests, names)
     said = f"-k {expression}: matches no cell"
@@ -161,7 +162,7 @@ def nothing_matches(
     )
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # round everything that deselects
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around everything that deselects
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
@@ -175,7 +176,7 @@ def pytest_collection_modifyitems(
     if not items:
         words = asked_words(expression)
         unknown = [word for word in words if not any(word.lower() in name for name in names)]
-        # What is known, and excluded by another option, is said by pytest: all deselected.
+        # If the names exist but another option excludes them, pytest itself reports it.
         if unknown or not (option.claim or option.model or option.markexpr or option.deselect):
             known = (*session_models(config).collected, *conditions(config))
             refuse(config, items, nothing_matches(expression, unknown, tests, known))
@@ -183,7 +184,7 @@ def pytest_collection_modifyitems(
 
 
 def known_words(tests: Iterable[str], names: Collection[str]) -> list[str]:
-    """What a word of -k may have meant: a model, a condition, a test or a word of its name."""
+    """Candidates for a word of -k: models, conditions, tests and the words of their names."""
     named = list(tests)
     parts = {part for test in named for part in test.split("_") if len(part) >= _LEAST}
     return [*names, *named, *sorted(parts)]

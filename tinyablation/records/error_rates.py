@@ -189,16 +189,16 @@ def goals(table: ErrorRates) -> list[Goal]:
         Goal(
             claim,
             test,
-            *_said_of_false(false.get((test, EVERY_NULL))),
-            *_said_of_false(false.get((test, UNTRUE))),
-            *_said_of_power(at_dose.get(test)),
+            *_false_positive_text(false.get((test, EVERY_NULL))),
+            *_false_positive_text(false.get((test, UNTRUE))),
+            *_power_text(at_dose.get(test)),
             smallest.get(test, ""),
         )
         for claim, test in dict.fromkeys((row.claim, row.test) for row in rows)
     ]
 
 
-def _said_of_false(row: FalsePositives | None) -> tuple[str, str]:
+def _false_positive_text(row: FalsePositives | None) -> tuple[str, str]:
     if row is None:
         return "", ""
     missing = row.high - FALSE_POSITIVE_GOAL
@@ -206,7 +206,7 @@ def _said_of_false(row: FalsePositives | None) -> tuple[str, str]:
     return said, "met" if row.meets_goal else f"missed by {missing:.3f}"
 
 
-def _said_of_power(point: PowerPoint | None) -> tuple[str, str, str]:
+def _power_text(point: PowerPoint | None) -> tuple[str, str, str]:
     if point is None:
         return "", "", ""
     missing = POWER_GOAL - point.share

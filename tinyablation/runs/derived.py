@@ -238,7 +238,7 @@ def provenance(
 
 
 def distinct(devices: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each device once, in the order in which they were first used."""
+    """Each device once, in order of first use."""
     found: list[dict[str, Any]] = []
     for device in devices:
         if dict(device) not in found:
@@ -247,7 +247,7 @@ def distinct(devices: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def peak_resident_bytes() -> int | None:
-    """The largest resident set of this process so far; None where the platform cannot say."""
+    """The peak resident set size of this process, in bytes; None if the platform has no figure."""
     try:
         import resource
     except ImportError:  # Windows
@@ -262,9 +262,9 @@ def profile(
     rows: int,
     circumstances: Circumstances = NOTHING_MORE,
 ) -> dict[str, Any]:
-    """profile.json: wall seconds by shard (those of earlier attempts included), rows, memory.
+    """profile.json: wall seconds by shard (including earlier attempts), rows, memory.
 
-    Memory is that of the last attempt's process.
+    The memory is that of the last attempt's process.
     """
     return {
         "seconds_by_shard": {key: round(value, 6) for key, value in seconds_by_shard.items()},

@@ -1,10 +1,10 @@
-"""Measurements that are a document and not a table: at their address, beside the runs.
+"""Readings: measurements whose result is a document, stored at their addresses like runs.
 
 <root>/<model>-<battery>-<condition>_<hash>/
     config.json  reading.json  tensors.safetensors (if there are any)  provenance.json  profile.json
     manifest.json (last)
-Locks, addresses and refusals are those of the runs (store.py). A reading is computed in one piece,
-so what a killed process left is begun again.
+Locks, addresses and errors are those of runs (store.py). A reading is computed in one piece, so
+what a killed process left is discarded and recomputed.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Reading(Kept):
     """A complete reading. Get one from obtain_reading, which checks all its files."""
 
     def document(self) -> dict[str, Any]:
-        """reading.json: what was found."""
+        """The content of reading.json."""
         return read_json(self.path / READING)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The tensors by name; empty where the reading has none."""
+        """The tensors by name; empty if the reading has none."""
         path = self.path / TENSORS
         if not path.is_file():
             return {}
@@ -68,15 +68,15 @@ def obtain_reading(
 ) -> Reading:
     """The reading at `config`'s address: reused if complete, else computed and written.
 
-    Everything the figures depend on must be in `config` (what it has no field for goes into the
-    battery's name, as a digest). `compute` is called only when nothing complete is there, and
-    while the lock is held, so that one process computes and others wait for it. `circumstances`:
-    as for RunStore.obtain.
+    Everything the figures depend on must be in `config` (anything without a field goes into the
+    battery's name, as a digest). `compute` is called only if there is no complete reading, while
+    the lock is held, so that one process computes and the others wait. `circumstances`: as for
+    RunStore.obtain.
 
-    Raises RunError when a file of the directory was changed, when it belongs to another config or
-    holds anything else, when a tensor has a number that is not finite, and when the lock is not had
-    in time; RecordError for a document that is not plain JSON. A complete reading is never computed
-    again or written over.
+    Raises RunError if a file of the directory was changed, if the directory belongs to another
+    config or has other files, if a tensor has a number that is not finite, and if the lock cannot
+    be acquired in time; RecordError for a document that is not plain JSON. A complete reading is
+    never recomputed or overwritten.
     """
     folder = store.path(config)
     if (folder / MANIFEST).exists():
@@ -117,7 +117,7 @@ def _reuse(folder: Path, config: RunConfig) -> Reading:
 
 
 def _begin(folder: Path, config: RunConfig) -> None:
-    """An empty directory with its config; what an earlier attempt wrote is removed."""
+    """Prepare an empty directory with its config, and remove what an earlier attempt wrote."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)

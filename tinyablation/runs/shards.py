@@ -223,7 +223,7 @@ class ShardFolder:
         beside = rows["intervention"] == BASELINE if "intervention" in rows.columns else None
         later: dict[str, Any] = {}
         if shard.key != BASELINE and beside is not None and beside.any():
-            own = _Beside.of(rows[beside], self.plan.n_examples, where)
+            own = _OwnBaseline.of(rows[beside], self.plan.n_examples, where)
             if self.has(self.plan.shards[0]):
                 self._compare_baseline(own, where)
             else:
@@ -247,7 +247,7 @@ class ShardFolder:
         write_json(self._sidecar(shard.key), sidecar)
         self.sidecars[shard.key] = sidecar
 
-    def _compare_baseline(self, again: _Beside, where: str) -> None:
+    def _compare_baseline(self, again: _OwnBaseline, where: str) -> None:
         first = self.read(BASELINE).sort_values("example")["logit_diff"].to_numpy()
         gaps = abs(first - again.logit_diff)
         tolerance = BASELINE_TOLERANCE.get(self.dtype, BASELINE_TOLERANCE["float32"])
@@ -276,7 +276,9 @@ class ShardFolder:
         busy = read_json(path).get("computing", {}) if path.exists() else {}
         me = {"process": os.getpid(), "host": socket.gethostname()}
         busy = {
-            key: who for key, who in busy.items() if key not in rows and who != me and _lives(who)
+            key: who
+            for key, who in busy.items()
+            if key not in rows and who != me and _is_alive(who)
         }
         if computing:
             busy[computing] = me
@@ -316,13 +318,13 @@ class ShardFolder:
 
         for key in self.done:
             if "baseline" in self.sidecars[key]:
-                again = _Beside(**self.sidecars[key]["baseline"])
+                again = _OwnBaseline(**self.sidecars[key]["baseline"])
                 self._compare_baseline(again, f"{self.folder.name}, shard {key}")
         parts = [self.read(shard.key) for shard in self.plan.shards]
         return pd.concat(parts, ignore_index=True)
 
 
-class _Beside(NamedTuple):
+class _OwnBaseline(NamedTuple):
     """The baseline that was measured with a shard: LD by example, and the largest logit."""
 
     logit_diff: list[float]
@@ -335,7 +337,7 @@ class _Beside(NamedTuple):
         return cls(rows.sort_values("example")["logit_diff"].tolist(), largest)
 
 
-def _lives(who: dict[str, Any]) -> bool:
+def _is_alive(who: dict[str, Any]) -> bool:
     """Whether a process may still be alive; always true for one on another machine."""
     import psutil
 

@@ -1,1 +1,1 @@
-"""Several sessions: read, compared, merged."""
+"""Several sessions: reading, comparing and merging them."""

@@ -1,4 +1,4 @@
-"""Which figures of two nested documents differ, by more than other machines' rounding."""
+"""The figures of two nested documents that differ by more than rounding between machines."""
 
 import json
 import math

@@ -1,7 +1,7 @@
-"""What changed between two sessions over the same cells: verdicts, effects, and what they rest on.
+"""Changes between two sessions over the same cells: verdicts, effects and circumstances.
 
-A cell is one test of a claim, for one model under one condition. The earlier session is compared
-with the later one as recorded; nothing is measured and nothing printed here.
+A cell is one test of a claim, for one model under one condition. The sessions are compared as
+recorded; nothing is measured or printed here.
 """
 
 import json
@@ -16,26 +16,25 @@ from tinyablation.records.plain import plain
 from tinyablation.records.records import Record, RecordFile, Session, SessionModel
 from tinyablation.sessions.protocol_comparison import CellKey, cell_key, disputed
 
-# When a figure counts as unchanged, for snapshots too. Another machine's matrix library sums in
+# When a figure counts as unchanged, also for snapshots. Another machine's matrix library sums in
 # another order: between one thread and many, or two instruction sets, effects of fp32 models move
-# by up to some 1e-5 nats, which is a few 1e-4 of a small effect. 1e-3 of a value, or 1e-4 of a nat
-# (2 % of the smallest effect floor), is above that noise and far below any difference a claim is
-# about.
+# by up to some 1e-5 nats, a few 1e-4 of a small effect. 1e-3 of a value, or 1e-4 of a nat (2 % of
+# the smallest effect floor), is above that noise and far below any difference a claim is about.
 RELATIVE = 1e-3
 ABSOLUTE = 1e-4
 
-# Fields that differ between any two sessions, or are compared in their own way; the rest (device,
-# platform, and whatever a later schema adds) says what a session was measured with.
+# Fields that always differ between sessions, or are compared separately; the rest (device,
+# platform, and fields of later schemas) describes how a session was measured.
 _OWN_WAY = frozenset({"versions", "models", "protocol", "predictions_hash", "predictions_commit"})
 _EPHEMERAL = frozenset({"started", "finished", "command", "complete", "sources"})
-# What was found, not what was measured with.
+# Results, not circumstances.
 _FOUND = frozenset({"multiplicity", "error_rates", "noise"})
-# Fields of a model that say how it is shown, or what it was found to do.
+# Fields of a model about how it is shown, or about results.
 _NOT_WEIGHTS = frozenset({"id", "title", "family", "variant", "note", "competence", "below_floor"})
 
 
 class DriftError(TinyAblationError):
-    """Two sessions that cannot be compared; the message says why."""
+    """Two sessions cannot be compared; the message says why."""
 
 
 class Cell(NamedTuple):
@@ -46,15 +45,15 @@ class Cell(NamedTuple):
 
     @property
     def verdict_changed(self) -> bool:
-        """Whether it was judged otherwise."""
+        """Whether the verdicts differ."""
         return self.before.verdict != self.after.verdict
 
     @property
     def effect_differs(self) -> bool:
         """Whether the effects differ by more than the tolerance, or in their unit.
 
-        An effect that came or went counts only where the verdict stayed: a cell that was blocked
-        had none.
+        An effect that appeared or disappeared counts only if the verdict is unchanged, because a
+        blocked cell has no effect.
         """
         old, new = self.before.effect, self.after.effect
         if old is None or new is None:
@@ -65,35 +64,35 @@ class Cell(NamedTuple):
 
     @property
     def effect_moved(self) -> bool:
-        """Whether they differ so that neither lies in the other's 95 % interval."""
+        """Whether they differ and neither lies in the other's 95 % interval."""
         if not self.effect_differs:
             return False
         if self.before.unit != self.after.unit:
-            return True  # figures of two units have no distance
+            return True  # figures in different units cannot be compared
         return not (
             _within(self.after.effect, self.before) or _within(self.before.effect, self.after)
         )
 
 
 class Change(NamedTuple):
-    """One fact about a session, or about one of its models, that is not what it was."""
+    """One changed fact about a session or about one of its models."""
 
     what: str  # "device", "torch", "weight_hash"
-    before: str | None  # None: not there
+    before: str | None  # None: not given
     after: str | None
     model: str | None = None  # None: of the whole session
 
     @property
     def label(self) -> str:
-        """What a reader calls it: "weights" is what a weight_hash stands for."""
+        """Its name for a reader: "weights" for "weight_hash"."""
         return "weights" if self.what == "weight_hash" else self.what.replace("_", " ")
 
 
 class Remeasured(NamedTuple):
-    """A model whose cells rest on runs of another address than before.
+    """A model whose cells rest on runs with other addresses than before.
 
-    The address of a run is made of all it depends on (weights, tokenizer, corpus, engine, dtype,
-    device kind, seed), so one of these is not what it was.
+    The address of a run covers everything it depends on (weights, tokenizer, corpus, engine, dtype,
+    device kind, seed), so at least one of these has changed.
     """
 
     model: str
@@ -111,8 +110,8 @@ class Drift:
     verdicts: list[Cell]
     moved: list[Cell]  # effects beyond tolerance and outside each other's interval
     shifted: list[Cell]  # effects beyond tolerance, but within an interval
-    subjects: list[Cell]  # about another head than before
-    predictions: list[Cell]  # another verdict is registered
+    subjects: list[Cell]  # about other heads than before
+    predictions: list[Cell]  # with another registered verdict
     added: list[Record]
     gone: list[Record]
     circumstances: list[Change]  # versions, device, predictions file, weights of models
@@ -122,7 +121,7 @@ class Drift:
 
     @property
     def nothing(self) -> bool:
-        """Whether both say the same, measured with the same."""
+        """Whether neither results nor circumstances differ."""
         return not (
             self.verdicts
             or self.moved
@@ -145,9 +144,9 @@ class Drift:
 def compare_sessions(before: RecordFile, after: RecordFile) -> Drift:
     """The cells and circumstances of `after` against those of `before`.
 
-    Cells that the sources of a merged session disagree on have no one state, and are left out.
-    Raises DriftError when the two are of different protocols, whose figures are different
-    quantities, or when one of them, not being merged, holds a cell twice.
+    Cells on which the sources of a merged session disagree are left out. Raises DriftError if the
+    two sessions have different protocols, whose figures are different quantities, or if a session
+    that is not merged holds a cell twice.
     """
     if before.session.protocol != after.session.protocol:
         raise DriftError(
@@ -179,9 +178,9 @@ def compare_sessions(before: RecordFile, after: RecordFile) -> Drift:
 
 
 def within(before: RecordFile, after: RecordFile) -> RecordFile:
-    """The cells of `before` that `after` has too: for a selection, whose other cells are not gone.
+    """`before` restricted to the cells of `after`.
 
-    A test that is new in `after` has none.
+    For a session of selected cells, whose other cells must not count as removed.
     """
     keys = set(map(cell_key, after.records))
     kept = [record for record in before.records if cell_key(record) in keys]
@@ -263,9 +262,9 @@ def _session_changes(before: Session, after: Session) -> list[Change]:
 def _model_changes(
     before: Session, after: Session, seen: set[str]
 ) -> tuple[list[Change], list[str]]:
-    """What differs of each model that both name and cells are about; those without a hash.
+    """Changed facts of each model that both sessions have cells of, and models without a hash.
 
-    A fact that one of the sessions does not give is no change.
+    A fact that one of the sessions does not give is not a change.
     """
     old = {model.id: model for model in before.models}
     changes: list[Change] = []
@@ -285,7 +284,7 @@ def _model_changes(
 
 
 def _facts(thing: Session | SessionModel, fields: Iterable[str]) -> dict[str, str]:
-    """Fields as text, a mapping's entries each by a name of its own; what is None is left out."""
+    """Fields as text, with one entry per key of a mapping; fields that are None are left out."""
     found: dict[str, Any] = {}
     for field in fields:
         value = getattr(thing, field)

@@ -1,8 +1,9 @@
-"""All tests of a session together: what is left of its verdicts when they are many.
+"""False discovery rate over all tests of a session.
 
 A verdict controls its own errors (corrected over the heads of its sweep), not those of the session:
-of a thousand claims some hold by chance. So every test with a p goes into one ledger, whatever its
-verdict, and a discovery is what survives there. More claims make that harder, never easier.
+of a thousand claims some are supported by chance. So every test with a p enters one ledger,
+regardless of its verdict, and a discovery is a test that remains significant there. More claims
+make that harder, never easier.
 """
 
 from collections.abc import Sequence
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def adjust(p_values: Sequence[float]) -> list[float]:
-    """p adjusted for the false discovery rate under any dependence, in the order given.
+    """p values adjusted for the false discovery rate under any dependence, in the order given.
 
-    The step-up procedure of Benjamini and Yekutieli (2001): rejecting what is at most alpha keeps
-    the expected share of false discoveries at or below alpha, however the tests depend on each
-    other, as cells of one model do. Raises VerdictError for a p outside 0 to 1.
+    The step-up procedure of Benjamini and Yekutieli (2001): rejecting all with adjusted p <= alpha
+    keeps the expected share of false discoveries at or below alpha under any dependence between
+    tests, such as between cells of one model. Raises VerdictError for a p outside 0 to 1.
     """
     import numpy as np
 
     wrong = [p for p in p_values if not 0 <= p <= 1]
     if wrong:
-        raise VerdictError(f"p is {wrong[0]}; it lies between 0 and 1")
+        raise VerdictError(f"p is {wrong[0]}; it must lie between 0 and 1")
     if not len(p_values):
         return []
     order = np.argsort(p_values)
@@ -40,10 +41,10 @@ def adjust(p_values: Sequence[float]) -> list[float]:
 def multiplicity(
     records: Sequence["Record"], alpha: float = ALPHA
 ) -> tuple[Multiplicity | None, dict[str, float]]:
-    """The ledger of a session, and by test id its adjusted p; None where no test has a p.
+    """The ledger of a session, and test id -> adjusted p; None if no test has a p.
 
-    Supported cells without a p (a ratio of one value everywhere, a reading of weights) are neither
-    discoveries nor lost: they are no tests.
+    Supported cells without a p (a ratio that is constant, a reading of weights) are neither
+    discoveries nor lost, because they are not tests.
     """
     tested = [record for record in records if record.p_value is not None]
     if not tested:

@@ -1,14 +1,14 @@
-"""Sessions of several machines or shards as one: all cells, and what they disagree on.
+"""Merges sessions of several machines or shards: all cells, including those that disagree.
 
-A model is known by its id and its weights: where sessions have other weights under one id, each is
-a model of its own, with the first digits of their hash in its id and title. A cell that two
-sessions have alike (same verdict, head and prediction, figures within the tolerance of drift.py) is
-taken once, from the session that began first. One that they have differently is kept from each,
-with its source: the page shows them side by side, and none silently wins. The result does not
-depend on the order in which sessions are given.
+A model is identified by its id and its weights: if sessions have different weights under one id,
+they become separate models, with the first digits of the hash in id and title. A cell on which two
+sessions agree (same verdict, head and prediction, figures within the tolerance of drift.py) is
+taken once, from the session that began first. A cell on which they disagree is kept from each, with
+its source: the page shows them side by side, and neither silently wins. The result does not depend
+on the order of the sessions.
 
-What is merged was recorded: of the figures only the ledger of all tests (false_discovery.py) is
-made again, since it is about all cells together.
+Figures are merged as recorded; only the ledger of all tests (false_discovery.py) is recomputed,
+because it covers all cells.
 """
 
 import json
@@ -38,11 +38,11 @@ _FACTS = ("verdict", "subject", "unit", "prediction")
 
 
 class MergeError(TinyAblationError):
-    """Sessions that cannot be merged; the message says which and why."""
+    """Sessions cannot be merged; the message says which and why."""
 
 
 class _Sorted(NamedTuple):
-    """A session with what it is called and ordered by."""
+    """A session with its sort key and its name."""
 
     digest: str
     name: str
@@ -50,9 +50,9 @@ class _Sorted(NamedTuple):
 
 
 def merge(files: Sequence[RecordFile]) -> RecordFile:
-    """The sessions as one; a single one, given once or more, as it is.
+    """The sessions merged into one; a single session, even if given repeatedly, is unchanged.
 
-    Raises MergeError for none, and for sessions of different protocols.
+    Raises MergeError if there is none, and for sessions of different protocols.
     """
     if not files:
         raise MergeError("there is nothing to merge: give at least one session")
@@ -64,7 +64,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     parts = _named(files)
     if len(parts) == 1:
         return parts[0].file
-    parts = _models_apart(parts)
+    parts = _with_unique_models(parts)
     kept: dict[CellKey, list[Record]] = {}
     counts = dict.fromkeys((part.name for part in parts), 0)
     for part in parts:
@@ -107,7 +107,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
 
 
 def agree(one: Record, other: Record) -> bool:
-    """Whether two records of a cell say the same, within the tolerance of drift."""
+    """Whether two records of a cell agree, within the tolerance of drift.py."""
     if any(getattr(one, name) != getattr(other, name) for name in _FACTS):
         return False
     return all(_close(getattr(one, name), getattr(other, name)) for name in _FIGURES)
@@ -120,7 +120,7 @@ def _close(one: float | None, other: float | None) -> bool:
 
 
 def _named(files: Iterable[RecordFile]) -> list[_Sorted]:
-    """The sessions, each once, in order of their start, called "session 1" and so on."""
+    """The distinct sessions in order of their start, named "session 1" and so on."""
     found = {}
     for file in files:
         text = json.dumps(content_of(file), sort_keys=True)
@@ -132,8 +132,8 @@ def _named(files: Iterable[RecordFile]) -> list[_Sorted]:
     ]
 
 
-def _told_apart(records: Sequence[Record]) -> list[Record]:
-    """Records whose tests have names of their own: two sessions call one test the same."""
+def _with_unique_tests(records: Sequence[Record]) -> list[Record]:
+    """Records with unique test ids, because two sessions use the same id for one test."""
     return [
         record.model_copy(update={"test": f"{number} {record.test}"})
         for number, record in enumerate(records)
@@ -141,7 +141,7 @@ def _told_apart(records: Sequence[Record]) -> list[Record]:
 
 
 def _adjusted(records: Sequence[Record]) -> list[Record]:
-    named = _told_apart(records)
+    named = _with_unique_tests(records)
     _, adjusted = multiplicity(named)
     return [
         record.model_copy(update={"p_adjusted": adjusted.get(name.test)})
@@ -166,10 +166,10 @@ def _versions(sessions: Sequence[Session]) -> dict[str, str]:
     }
 
 
-def _models_apart(parts: Sequence[_Sorted]) -> list[_Sorted]:
-    """The sessions, with models of one id and different weights called differently.
+def _with_unique_models(parts: Sequence[_Sorted]) -> list[_Sorted]:
+    """The sessions, with different ids for models that share an id but differ in weights.
 
-    One whose weights a session does not know, since it had none, keeps its id.
+    A model whose weights a session does not know keeps its id.
     """
     described = [model for part in parts for model in part.file.session.models]
     hashes: dict[str, set[str]] = {}
@@ -183,7 +183,7 @@ def _models_apart(parts: Sequence[_Sorted]) -> list[_Sorted]:
             return model
         digits = weights[:TOLD_APART_DIGITS]
         name = f"{model.id}-{digits}"
-        # The second: an earlier merge has told it apart from another.
+        # Second condition: an earlier merge already renamed it.
         if len(hashes[model.id]) == 1 and weights not in hashes.get(name, ()):
             return model
         note = f"Of the models called {model.id}, the one with weights {weights[:12]}."
@@ -213,9 +213,9 @@ def _renamed(file: RecordFile, apart: Callable[[SessionModel], SessionModel]) ->
 
 
 def _models(sessions: Sequence[Session]) -> list[SessionModel]:
-    """Each model once, as the first session that knows its weights describes it.
+    """Each model once, as described by the first session that knows its weights.
 
-    What sessions found of one model's competence is shown from one of them.
+    Its competence is also taken from that session.
     """
     described: dict[str, list[SessionModel]] = {}
     for session in sessions:
@@ -227,7 +227,7 @@ def _models(sessions: Sequence[Session]) -> list[SessionModel]:
 
 
 def _noise(sessions: Sequence[Session]) -> list[NoiseRow]:
-    """By device and dtype the largest that any session saw; runs of all of them."""
+    """By device and dtype the largest noise of any session, with the runs of all."""
     rows: dict[tuple[str, str], NoiseRow] = {}
     for session in sessions:
         for row in session.noise:

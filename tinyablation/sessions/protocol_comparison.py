@@ -1,7 +1,7 @@
-"""Two protocols over the same cells: which claims live under one and die under the other.
+"""Two protocols over the same cells: claims supported under one and refuted under the other.
 
-`corrected` is how this project measures; `published` how the study did. A cell is compared with the
-cell of the same test, claim, model and condition, and only where both sessions had the same
+`corrected` is how this project measures; `published` is how the study did. A cell is compared with
+the cell of the same test, claim, model and condition, and only if both sessions used the same
 weights.
 """
 
@@ -60,7 +60,7 @@ class ClaimPairs(NamedTuple):
 
     @property
     def fates(self) -> Counter[str]:
-        """How many cells came to what: keys of FATES."""
+        """The number of cells by fate: keys of FATES."""
         return Counter(pair.fate for pair in self.pairs)
 
     @property
@@ -73,11 +73,11 @@ class ClaimPairs(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All that can be compared between two sessions, and what cannot."""
+    """What can be compared between two sessions, and what cannot."""
 
     tests: list[ClaimPairs]
     other_weights: list[str]  # models whose weights differ between the sessions
-    unmatched: int  # cells of this session that the other one has not
+    unmatched: int  # cells of this session that the other one does not have
     started: str  # of the other session
 
     @property
@@ -90,21 +90,21 @@ CellKey = tuple[str, str, str, str]
 
 
 def cell_key(record: Record) -> CellKey:
-    """What makes two cells the same."""
+    """The key by which cells are matched."""
     return (record.name, record.claim, record.model, record.condition)
 
 
 def disputed(file: RecordFile) -> set[CellKey]:
-    """The cells that a merged session holds more than once, for its sources disagree on them."""
+    """The cells that a merged session holds more than once, because its sources disagree."""
     if not file.session.sources:
         return set()
     return {key for key, n in Counter(map(cell_key, file.records)).items() if n > 1}
 
 
 def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
-    """The cells of `file` beside those of `other`, which must be of the other protocol.
+    """The cells of `file` compared with those of `other`, which must have the other protocol.
 
-    Raises ValueError if it is of the same one.
+    Raises ValueError if both have the same protocol.
     """
     if file.session.protocol == other.session.protocol:
         raise ValueError(f"both sessions are of the {file.session.protocol} protocol")

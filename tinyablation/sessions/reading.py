@@ -1,4 +1,4 @@
-"""Where a recorded session can be read from: a folder of reports, a file of records, or a page."""
+"""Reads a recorded session from a folder of reports, a file of records, or a page."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ RECORDS = "records.json"  # the pack of a page, and the file of a folder, that h
 
 
 class SessionError(TinyAblationError):
-    """A page that holds no session; the message names it and says what to give instead."""
+    """A page holds no session; the message names it and says what to give instead."""
 
 
 def read_session(path: Path) -> RecordFile:
     """The session in a report: a folder of reports, its runs/, records.json or .parquet, or a page.
 
-    Raises RecordError, PackError or SessionError, naming the file and the cause.
+    Raises RecordError, PackError or SessionError, which name the file and the cause.
     """
     if path.is_dir() and path.name == "runs" and not (path / RECORDS).exists():
-        path = path.parent  # measurements alone have no verdicts; those lie beside them
+        path = path.parent  # measurements have no verdicts; the records are one folder up
     if path.suffix != ".html":
         return read_records(path)
     try:

@@ -1,13 +1,13 @@
 """Whether a measured figure replicates a published one: same model, condition, quantity and unit.
 
-    replicates        the measured 95 % interval holds the published value, or the intervals overlap
-    same sign         they do not meet, but the effect has the published sign, its interval off zero
+    replicates        the measured 95 % interval contains the published value, or intervals overlap
+    same sign         no overlap, but the effect has the published sign and its interval excludes 0
     opposite sign     the same with the other sign
-    not told from zero  they do not meet, and the measured interval holds zero
+    not told from zero  no overlap, and the measured interval contains zero
     not comparable    text, another unit, another model, no interval: the reason says which
 
-A figure of one model says nothing about another's, so those are never a failed replication; how
-often their signs agree is given as information (`sign_agreement`).
+A figure of one model says nothing about another's, so a difference between models is never a failed
+replication; how often their signs agree is given as information (`sign_agreement`).
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ class EstimateLike(Protocol):
 
 
 class Measured(NamedTuple):
-    """A figure found in a record, in `unit`."""
+    """A figure from a record, in `unit`."""
 
     estimate: float
     low: float
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 class Replication(NamedTuple):
-    """What comparing one measured with one published figure came to, and why."""
+    """The outcome of comparing a measured with a published figure, and its reason."""
 
     outcome: Outcome
     reason: str
@@ -52,9 +52,9 @@ class Replication(NamedTuple):
 def replicates(
     measured: EstimateLike, value: float, low: float | None = None, high: float | None = None
 ) -> Replication:
-    """Compare an estimate with a published value, and its published interval where there is one.
+    """Compare an estimate with a published value and, if given, its published interval.
 
-    All in one unit. Raises ValueError for half an interval, or one that is upside down.
+    All in one unit. Raises ValueError if only one end is given, or the ends are reversed.
     """
     if (low is None) != (high is None):
         raise ValueError("a published interval has two ends")
@@ -79,7 +79,7 @@ def replicates(
 
 
 def compare(record: Record, figure: PublishedFigure) -> Replication:
-    """A record's figure of the published quantity against the published one."""
+    """Compare a record's figure of the published quantity with the published figure."""
     if record.model != figure.model:
         return Replication("not comparable", "another model")
     if record.condition != figure.condition:
@@ -103,7 +103,7 @@ def _compared(record: Record, figure: PublishedFigure) -> Replication:
 
 
 def _scale(published: str, own: str) -> float | None:
-    """Factor from the published unit to the measured one; None where they are different things."""
+    """Factor from the published unit to the measured one; None if they are not comparable."""
     if published == own:
         return 1.0
     if _whole(published) == _whole(own):
@@ -112,7 +112,7 @@ def _scale(published: str, own: str) -> float | None:
 
 
 def _whole(unit: str) -> str:
-    """What a share or a percentage is of; other units as they are."""
+    """The whole that a share or percentage refers to; other units unchanged."""
     if not unit.startswith(PERCENT):
         return unit
     return unit.removeprefix(PERCENT).strip() or "share"
@@ -121,9 +121,9 @@ def _whole(unit: str) -> str:
 def measured(record: Record, quantity: str) -> Measured | str:
     """The figure of a record that `quantity` names, or why there is none.
 
-    "effect" is the record's own; anything else is a detail, or "detail/entry" of one that is a
-    mapping. A detail is [estimate, low, high, ...] or {estimate, low, high, unit}; without a unit
-    it is in the record's.
+    "effect" is the record's own; anything else is a detail, or "detail/entry" if the detail is a
+    mapping. A detail is [estimate, low, high, ...] or {estimate, low, high, unit}; its unit is by
+    default the record's.
     """
     if quantity == "effect":
         if record.effect is None:
@@ -152,10 +152,10 @@ def measured(record: Record, quantity: str) -> Measured | str:
 
 
 def sign_agreement(records: Iterable[Record], figure: PublishedFigure) -> Counter[str]:
-    """How the records of other models stand to a published number under its condition: how many
-    effects are off zero with the "same sign" or the "opposite sign", or "not told from zero".
+    """How many effects of other models, under the figure's condition, have its sign.
 
-    Information, no replication: the sizes are not compared. Empty where nothing can be said.
+    Keys: "same sign" and "opposite sign" if the interval excludes zero, else "not told from zero".
+    This is information, not a replication: sizes are not compared. Empty without any figure.
     """
     counts: Counter[str] = Counter()
     if isinstance(figure.value, str) or figure.value == 0:
