@@ -122,13 +122,15 @@ def make_patches(
     spread: float = 0.02,
     flat: float | None = None,
     sham: float = 0.0,
+    clean_ld: float = 4.0,
     seed: int = 0,
 ) -> Patches:
     """Residual patches whose recovery by (layer, positions) is given, 0 elsewhere.
 
-    flat: every patch recovers just this much, at every layer.
+    flat: every patch recovers just this much, at every layer; clean_ld: of the clean prompts, and
+    -clean_ld of the corrupt ones.
     """
-    clean, corrupt = make_table({}, clean_ld=4.0), make_table({}, clean_ld=-4.0, seed=1)
+    clean, corrupt = make_table({}, clean_ld=clean_ld), make_table({}, clean_ld=-clean_ld, seed=1)
     gap = clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
     made = []
     for name, wanted, sign in (("forward", forward, 1.0), ("reverse", reverse, -1.0)):
@@ -148,8 +150,8 @@ def make_patches(
                             jitter = np.full(N, sham)
                         interventions.append(each)
                         changes[each.label] = sign * (share + jitter) * gap
-        clean_ld, own_seed = (-4.0, 1) if name == "forward" else (4.0, 0)
-        table = make_table(changes, interventions=interventions, clean_ld=clean_ld, seed=own_seed)
+        own_ld, own_seed = (-clean_ld, 1) if name == "forward" else (clean_ld, 0)
+        table = make_table(changes, interventions=interventions, clean_ld=own_ld, seed=own_seed)
         made.append(Effects("made-up", "facts", table, 1e-6, runs=(f"made-up-{name}",)))
     return Patches(made[0], made[1], LAYERS, 8)
 

@@ -65,7 +65,13 @@ def test_h1_1_top_suppressor(effects, status):
 
 @pytest.mark.parametrize(
     ("effects", "status"),
-    [(PLANTED, "supported"), (OTHER_HEAD, "refuted"), (NOTHING, "refuted"), (SMALL, "refuted")],
+    [
+        (PLANTED, "supported"),
+        (ELSEWHERE, "supported"),  # what leads in another layer is no rival
+        (OTHER_HEAD, "refuted"),
+        (NOTHING, "refuted"),
+        (SMALL, "refuted"),
+    ],
 )
 def test_h1_1_named_head(effects, status):
     assert judged(h1.test_named_head_tops_its_layer, sweep_with(effects), NAMED).status == status
@@ -77,10 +83,16 @@ def test_h1_1_named_head(effects, status):
         ({(0, 2): 1.0, (0, 0): 0.6, (0, 1): 0.5}, "supported"),
         (PLANTED, "refuted"),
         ({(0, 2): 1.0, (0, 0): 0.6, (0, 1): 0.5, (0, 3): 0.9}, "refuted"),
+        # Either partner alone fails: it is beaten, or is no suppressor while no other head is.
+        ({(0, 2): 1.0, (0, 0): 0.4, (0, 1): 0.8, (0, 3): 0.6}, "refuted"),
+        ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.4, (0, 3): 0.6}, "refuted"),
+        ({(0, 2): 1.0, (0, 0): 0.0, (0, 1): 0.8, (0, 3): -1.0}, "refuted"),
+        ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.0, (0, 3): -1.0}, "refuted"),
     ],
 )
 def test_h1_2_partners(effects, status):
-    assert judged(h1.test_partners_come_next, make_sweep(effects), NAMED).status == status
+    sweep = make_sweep(effects, spread=0.1)
+    assert judged(h1.test_partners_come_next, sweep, NAMED).status == status
 
 
 def test_h1_3_same_heads():
@@ -150,6 +162,8 @@ YES = tables(*[lambda row: 2.0 if row["target"] == " yes" else -2.0] * 2, null=0
 ONE_ANSWER = tables(*[lambda row, by=by: by if row["target"] == " yes" else -by for by in (3, -3)])
 # Right about the clean prompt because of what a prompt about nothing prefers.
 PRIOR = tables(1.0, -1.0, null=3.0)
+# Moved one way only: what a prompt about nothing prefers is beyond the corrupt prompt, by its sign.
+BEYOND = tables(3.0, -1.0, null=-2.0)
 # Moved the right way from a preference for the foil: right in no clean prompt.
 HELD_BACK = tables(-1.0, -3.0, null=-2.0)
 
@@ -166,6 +180,7 @@ HELD_BACK = tables(-1.0, -3.0, null=-2.0)
         (validity.test_swapped_labels_flip_the_logit_difference, ONE_ANSWER),
         (validity.test_swapped_labels_flip_the_logit_difference, OPERATOR_ONLY),
         (validity.test_null_prompt_shows_no_prior, PRIOR),
+        (validity.test_null_prompt_shows_no_prior, BEYOND),
     ],
 )
 def test_validity_claims(claim, fails):

@@ -59,9 +59,10 @@ def everywhere(change):
     return made
 
 
-def steps_of(coalitions):
-    """The same changes, of the step norm instead of the entropy."""
-    figures = {EARLY_STEPS: 5 * coalitions.table["entropy"], ALL_STEPS: coalitions.table["entropy"]}
+def steps_of(coalitions, all_steps=None):
+    """The same changes, of the step norm instead of the entropy; those over all steps besides."""
+    whole = (all_steps or coalitions).table["entropy"]
+    figures = {EARLY_STEPS: 5 * coalitions.table["entropy"], ALL_STEPS: whole}
     return StepNorms(
         coalitions.model,
         coalitions.condition,
@@ -96,6 +97,22 @@ def test_g_2_early_steps_shorten(measured, status):
     assert verdict.status == status, verdict.reason
     assert verdict.floor == pytest.approx(-0.5)
     assert verdict.unit == "residual norm"
+
+
+@pytest.mark.parametrize(
+    ("early", "all_steps", "status"),
+    [
+        (make_coalitions({}, entropy=-0.8), everywhere(-0.8), "supported"),
+        (make_coalitions({}, entropy=-0.8), make_coalitions({}, entropy=0.8), "supported"),
+        (everywhere(-0.8), make_coalitions({}, entropy=-0.8), "inconclusive"),
+    ],
+)
+def test_g_2_asks_for_the_first_steps_and_not_for_all(early, all_steps, status):
+    claim = geometry.test_zeroing_the_trio_lowers_early_step_norm
+    verdict = judged(claim, steps_of(early, all_steps), TRIO)
+    assert verdict.status == status, verdict.reason
+    assert verdict.effect.estimate == pytest.approx(-4.0, abs=0.2)
+    assert verdict.floor == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +294,22 @@ def test_d_1_a_rise_below_the_floor_is_none():
     )
     assert verdict.status == "refuted"
     assert "rise of Delta" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "status"),
+    [
+        (0.3, 2.0, "refuted"),  # above the first floor of .2, though below the last of .5
+        (0.1, 0.7, "supported"),
+        (0.1, 0.35, "refuted"),  # above the first floor at the last step, and below its own
+        (0.15, 0.6, "refuted"),  # a rise of .45, below the last floor
+    ],
+)
+def test_d_1_holds_each_step_to_its_own_floor_and_the_rise_to_the_last(first, last, status):
+    course = made_up(first, last, clean=(4.0, 10.0), spread=0.01, n_clusters=40)
+    assert course.floors() == pytest.approx([0.2, 0.5], abs=0.01)
+    verdict = judged(training.test_suppression_emerges_during_training, course)
+    assert verdict.status == status, verdict.reason
 
 
 # --- gates ----------------------------------------------------------------------------------------

@@ -21,12 +21,17 @@ from tests.synthetic_effects import (
     noise,
 )
 from tests.synthetic_sweeps import make_sweep
+from tinyablation.analysis.patching import is_flat
+from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.verdicts.listener import hear
 
 PLANTED = {LEADER: 1.0}
 NOTHING = {}
 ELSEWHERE = {(0, 7): 1.0}
 SPREAD_OUT = {TRIO[0]: 0.5, LEADER: 0.5, TRIO[2]: 0.5}
+# One partner fails a claim about both, and the other does not.
+FIRST_LEADS = {TRIO[0]: 0.8, LEADER: 0.5}
+LAST_LEADS = {TRIO[2]: 0.8, LEADER: 0.5}
 VITAL = {LEADER: 0.3, TRIO[0]: -1.0}
 SMALL = {LEADER: 0.05}  # 1 % of the clean LD
 
@@ -42,8 +47,12 @@ def judged(claim, *arguments):
         (h5.test_zeroing_the_trio_raises_ld, SPREAD_OUT, ELSEWHERE),
         (h5.test_zeroing_the_trio_raises_ld, SPREAD_OUT, VITAL),
         (h5.test_pairs_with_the_leader_beat_the_pair_without, PLANTED, {TRIO[0]: 1.0}),
+        (h5.test_pairs_with_the_leader_beat_the_pair_without, PLANTED, FIRST_LEADS),
+        (h5.test_pairs_with_the_leader_beat_the_pair_without, PLANTED, LAST_LEADS),
         (h5.test_leader_alone_recovers_most, PLANTED, SPREAD_OUT),
         (h5.test_partners_recover_little, PLANTED, SPREAD_OUT),
+        (h5.test_partners_recover_little, PLANTED, FIRST_LEADS),
+        (h5.test_partners_recover_little, PLANTED, LAST_LEADS),
         (h1.test_trio_of_the_small_model_raises_ld, PLANTED, NOTHING),
         (h1.test_named_pair_suppresses, PLANTED, NOTHING),
     ],
@@ -63,6 +72,12 @@ def test_claims_about_coalitions(claim, holds, fails):
 def test_recovery_of_nothing_is_blocked(claim, effects):
     """A ratio of two negative effects would pass "at least 60 %" falsely."""
     assert judged(claim, make_coalitions(effects), NAMED) == "blocked"
+
+
+def test_h5_4_is_about_what_the_trio_loses_and_not_about_what_the_leader_does_alone():
+    """Alone the leader does 1 of the trio's 1.2, but without it the other two still do .9."""
+    made = make_coalitions(PLANTED, extra={2: 0.9, 3: 0.2 + noise(0.02, 5)}, spread=0.05)
+    assert judged(h5.test_leader_alone_recovers_most, made, NAMED) == "refuted"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +101,12 @@ def test_h5_6_no_other_trio(effects, status):
 
 
 @pytest.mark.parametrize(
-    ("effects", "status"), [({(0, 2): 1.0}, "supported"), ({(0, 3): 1.0}, "refuted")]
+    ("effects", "status"),
+    [
+        ({(0, 2): 1.0}, "supported"),
+        ({(0, 2): 1.0, (2, 1): 2.0}, "supported"),  # what leads in another layer is no rival
+        ({(0, 3): 1.0}, "refuted"),
+    ],
 )
 @pytest.mark.parametrize(
     "claim",
@@ -130,6 +150,29 @@ def test_h6_1_an_effect_that_is_the_same_at_every_layer_is_an_artefact():
     verdict = hear(h6.test_patching_is_asymmetric, flat, None).verdict
     assert verdict.status == "refuted"
     assert "the same at every layer" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("reverse", "spread", "status"), [(0.9, 0.02, "supported"), (0.66, 0.1, "inconclusive")]
+)
+def test_h6_1_an_asymmetry_of_the_other_sign_has_the_ends_of_its_interval_exchanged(
+    reverse, spread, status
+):
+    patches = make_patches(LAST, {**LAST, (2, "last"): reverse}, spread=spread)
+    verdict = hear(h6.test_patching_is_asymmetric, patches, None).verdict
+    assert verdict.status == status, verdict.reason
+    assert verdict.effect.low < verdict.effect.estimate < verdict.effect.high
+
+
+@pytest.mark.parametrize("flat", ["forward", "reverse"])
+def test_h6_1_one_direction_may_be_the_same_at_every_layer(flat):
+    """An artefact of the instrument is the same both ways."""
+    same = {(layer, "last"): 0.5 for layer in range(LAYERS)}
+    both = (same, LAST) if flat == "forward" else (LAST, same)
+    patches = make_patches(*both, spread=0.002)
+    profile = patches.profile(flat, lambda n: PatchResidual(n, positions="last"), "confirmation")
+    assert is_flat(profile)
+    assert judged(h6.test_patching_is_asymmetric, patches, None) == "supported"
 
 
 def test_h6_2_windows():

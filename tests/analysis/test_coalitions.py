@@ -46,11 +46,16 @@ def test_the_leader_recovers_all_and_a_partner_nothing():
 
 
 def test_restoring_one_is_zeroing_the_others():
-    """Pitfall P9: one measurement, not two: the recovery is read from the pair's rows."""
-    found = make_coalitions(PLANTED)
+    """Pitfall P9: one measurement, not two: the recovery is read from the pair's rows.
+
+    It is not what the head does alone, where heads do more or less together.
+    """
+    found = make_coalitions(PLANTED, extra={2: 0.3, 3: 0.8 + noise(0.05, 9)})
     rest = tuple(head for head in TRIO if head != LEADER)
     whole, without = found.mean(TRIO), found.mean(rest)
     assert found.recovery(TRIO, LEADER).estimate == pytest.approx((whole - without) / whole)
+    assert found.restored(TRIO, LEADER) == pytest.approx(found.deltas(TRIO) - found.deltas(rest))
+    assert found.restored(TRIO, LEADER).mean() == pytest.approx(found.mean([LEADER]) + 0.5)
 
 
 def test_a_share_of_nothing_is_refused():
@@ -82,6 +87,15 @@ def test_p_is_corrected_over_all_sets_of_the_size():
     found = make_coalitions(PLANTED)
     assert found.p_corrected(TRIO) <= 0.05
     assert make_coalitions({}).p_corrected(TRIO) > 0.05
+
+
+def test_p_of_a_set_does_not_depend_on_sets_of_another_size():
+    weak = {LEADER: 0.07}
+    plain, other = make_coalitions(weak), make_coalitions(weak, extra={2: 5.0 + noise(0.5, 11)})
+    triples = [plain.p_corrected(heads) for heads in plain.of_size(3)]
+    assert 0.05 < min(triples) < 0.95
+    assert [other.p_corrected(heads) for heads in other.of_size(3)] == triples
+    assert other.p_corrected(TRIO[:2]) <= 0.05
 
 
 def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():

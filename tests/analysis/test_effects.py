@@ -14,6 +14,7 @@ from tinyablation.analysis.effects import (
 )
 from tinyablation.heads import head_name
 from tinyablation.statistics.intervals import DegenerateInterval
+from tinyablation.verdicts.verdicts import Noise
 
 
 def effects(**changes: object) -> Effects:
@@ -49,6 +50,15 @@ def test_the_floor_is_a_share_of_the_clean_ld():
     made = effects(moved=1.0)
     clean = made.baseline("confirmation")["logit_diff"].mean()
     assert made.floor() == pytest.approx(0.05 * clean)
+
+
+def test_the_noise_of_a_share_is_a_share_too():
+    made = Effects("made-up", "facts", make_table({}), Noise(0.1, "cuda in bfloat16"))
+    for whole, noise, limited in ((0.25, 0.4, False), (-0.25, 0.4, False), (0.125, 0.8, True)):
+        found = made.share_of(0.6, whole)
+        assert float(found) == 0.6 and found.noise == pytest.approx(noise)
+        assert found.limited == limited and found.where == "cuda in bfloat16"
+    assert made.share_of(0.6, 0.0).noise == 0
 
 
 def test_largest_are_the_ends():

@@ -72,6 +72,28 @@ def test_an_asymmetry_that_the_twin_has_too_is_none_beyond_it():
     assert other.low > 0.2
 
 
+@pytest.mark.parametrize("twin_ld", [1.0, 12.0])
+def test_a_twin_is_measured_by_its_own_gap(twin_ld):
+    """The same shares of a smaller or a larger LD clean - LD corrupt are the same asymmetry."""
+    patch = PatchResidual(2, positions="last")
+    model, twin = make_patches(MORE, LAST), make_patches(MORE, LAST, clean_ld=twin_ld, seed=5)
+    assert twin.gap("confirmation").mean() == pytest.approx(2 * twin_ld, abs=0.5)
+    assert model.asymmetry_beyond(twin, patch, 1).estimate == pytest.approx(0, abs=0.02)
+    assert twin.asymmetry_beyond(model, patch, 1).estimate == pytest.approx(0, abs=0.02)
+
+
+def test_the_layer_and_the_sign_are_chosen_on_other_pairs_than_they_are_judged_by():
+    """P13: whatever the confirmation pairs do at another layer, discovery decides."""
+    patches, first = make_patches(MORE, LAST), PatchResidual(1, positions="last")
+    table = patches.reverse.table
+    elsewhere = (table["intervention"] == first.label) & (table["split"] == "confirmation")
+    moved = table.assign(logit_diff=table["logit_diff"] - 6.0 * elsewhere)
+    changed = replace(patches, reverse=replace(patches.reverse, table=moved, _cache={}), _cache={})
+    assert changed.asymmetry(first).high < -0.5
+    patch, sign = changed.most_asymmetric(residual_patches(LAYERS))
+    assert (patch.layer, patch.positions, sign) == (2, "last", 1)
+
+
 def test_whole_streams_give_the_same_at_every_layer_and_are_called_flat():
     """Pitfall P3: a figure that cannot depend on the layer says nothing about layers."""
     patches = make_patches(LAST, LAST)
@@ -108,6 +130,18 @@ def test_a_sham_that_is_not_nothing_is_refused():
     assert make_patches(LAST, LAST).sham() == 0
     with pytest.raises(EffectsError, match="own activations, put back, move LD by 0.08"):
         make_patches(LAST, LAST, sham=0.01)
+
+
+@pytest.mark.parametrize("moved", [0.08, -0.08])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_sham_of_either_sign_is_refused_in_either_direction(direction, moved):
+    sound = make_patches(LAST, LAST)
+    own = getattr(sound, direction)
+    table = own.table.assign(
+        logit_diff=own.table["logit_diff"] + moved * (own.table["donor"] == "self")
+    )
+    with pytest.raises(EffectsError, match="own activations, put back, move LD by 0.08"):
+        replace(sound, **{direction: replace(own, table=table, _cache={})}, _cache={})
 
 
 def test_directions_of_different_examples_are_refused():

@@ -28,7 +28,7 @@ FLOOR = 0.05 * CLEAN
 
 
 def response(
-    slope=0.0, *, control=0.0, spread=0.02, condition="facts", bend=None, sign=1.0
+    slope=0.0, *, control=0.0, spread=0.02, condition="facts", bend=None, clean=CLEAN
 ) -> DoseResponse:
     """LD that moves by slope * dose, or by bend(dose); controls by control * dose."""
     moves = bend or (lambda dose: slope * dose)
@@ -37,8 +37,8 @@ def response(
         own = noise(spread, sum(map(ord, condition + name)))
         for dose in STEERING_SCALES:
             mean = moves(dose) if name == OV else control * dose * (name == CONTROLS[1])
-            changes[Steer(0, name, dose).label] = sign * mean + own * dose
-    table = make_table(changes, clean_ld=CLEAN, seed=sum(map(ord, condition)))
+            changes[Steer(0, name, dose).label] = mean + own * dose
+    table = make_table(changes, clean_ld=clean, seed=sum(map(ord, condition)))
     return DoseResponse(Effects("made-up", condition, table, 1e-6, runs=(condition,)), 0)
 
 
@@ -178,6 +178,16 @@ def test_s_1_refuted_or_open(facts, other, status):
     found = judged(facts, logic=other).verdict
     assert found.status != "supported"
     assert status in (None, found.status)
+
+
+@pytest.mark.parametrize(
+    ("clean", "slope", "status"), [(2.0, 0.15, "refuted"), (8.0, 0.3, "supported")]
+)
+def test_s_1_holds_every_condition_to_a_share_of_its_own_clean_ld(clean, slope, status):
+    """Floors of .1 and .4, where that of facts, .2, would judge either the other way round."""
+    other = still("logic", slope, clean=clean)
+    assert other.floor() == pytest.approx(0.05 * clean, rel=0.1)
+    assert judged(response(0.6), logic=other).verdict.status == status
 
 
 def test_s_1_needs_a_dose_response():

@@ -48,6 +48,14 @@ def test_p_is_corrected_over_all_heads():
     assert sweep.above_floor() == ((0, 2),)
 
 
+def test_above_the_floor_is_the_whole_interval():
+    """Told from zero, its estimate above the floor and its lower end not: it does not count."""
+    sweep = make_sweep({(0, 2): 1.0, (1, 1): 0.25})
+    low, estimate = sweep.effect((1, 1)).low, sweep.effect((1, 1)).estimate
+    assert 0 < low < sweep.floor() < estimate and sweep.p_corrected((1, 1)) <= 0.05
+    assert sweep.above_floor() == ((0, 2),)
+
+
 def test_exceedance_leaves_the_head_itself_out():
     """P8: (k + 1) / (n + 1) over the other heads."""
     sweep = make_sweep({(0, 2): 1.0})
@@ -147,6 +155,20 @@ def test_rank_agreement_sees_agreement_and_its_absence():
     estimate, _ = rank_agreement_interval([same[0], make_sweep(turned, condition="e")], heads)
     assert estimate.estimate == -1.0
     assert estimate.high == -1.0
+
+
+@pytest.mark.parametrize("order", [(24, 16), (16, 24)])
+def test_rank_agreement_says_of_how_few_clusters_it_is(order):
+    """Half of each sweep's clusters are of the split; the fewest of all sweeps count."""
+    ranked = {(0, head): float(head) for head in range(HEADS)}
+    for spread in (0.2, 2.0):  # the same ranks on every resample, and not
+        sweeps = [
+            make_sweep(ranked, spread=spread, condition=name, n_clusters=clusters, seed=n)
+            for n, (name, clusters) in enumerate(zip("ab", order, strict=True))
+        ]
+        estimate, _ = rank_agreement_interval(sweeps, sweeps[0].layer(0))
+        assert (estimate.low == estimate.high) == (spread == 0.2)
+        assert estimate.n_clusters == 8 and estimate.n == (12 + 8) * 4
 
 
 def test_head_names():

@@ -150,8 +150,9 @@ def vocabulary(built: Built) -> set[str]:
 def test_answers_of_more_tokens_are_dropped_and_counted_by_reason(
     knowledge: Knowledge, built: Built, tmp_path: Path
 ) -> None:
-    known = vocabulary(built) - {"Paris", "Lima", "fire"}
-    builder = CorpusBuilder(knowledge, byte_level(f" {word}" for word in known), "few")
+    known = vocabulary(built) - {"Paris", "Lima", "fire"} - {"Japan", "Egypt", "Portugal"}
+    tokenizer = byte_level(f" {word}" for word in known)
+    builder = CorpusBuilder(knowledge, tokenizer, "few")
     made = builder.build()
     require_balance_and_disjoint_splits(made)
     dropped = builder.report.dropped
@@ -163,6 +164,14 @@ def test_answers_of_more_tokens_are_dropped_and_counted_by_reason(
     reason = "cover: the answers are not one token each after a prompt"
     assert dropped["counterfactual"][reason] == 256 - len(made["counterfactual"][0].examples) > 0
     assert f"  dropped {dropped['counterfactual'][reason]}: {reason}" in builder.report.lines()
+    # Tokens are counted, not words: Japan and Egypt are six each, and Portugal nine.
+    facts = made["facts"][0].examples
+    assert {"capital/Japan~Egypt", "capital/Egypt~Japan"} & {row.cluster_id for row in facts}
+    for row in facts:
+        lengths = {len(encode(tokenizer, text)) for text in (row.clean, row.corrupt)}
+        assert row.aligned == (len(lengths) == 1)
+    unequal = [row for row in facts if not row.aligned and "Portugal" in row.clean + row.corrupt]
+    assert any(len(row.clean.split()) == len(row.corrupt.split()) for row in unequal)
     # What was built can be read again, strictly.
     for condition, (corpus, split) in made.items():
         write_corpus(tmp_path, corpus, split)

@@ -13,6 +13,7 @@ from tinyablation.corpora.examples import CONDITIONS, SPLITS, contains_word
 from tinyablation.corpora.filtering import BuildReport, TooFewPrompts
 from tinyablation.corpora.frames import load_frames
 from tinyablation.corpora.natural import NATURAL, NaturalBuilder, build_natural, split_relations
+from tinyablation.corpora.tokenisation import encode
 from tinyablation.corpora.world import load_world
 
 KNOWLEDGE = Path(__file__).parents[2] / "corpora" / "knowledge"
@@ -83,6 +84,17 @@ def test_both_ways_round_are_prompts(built):
         answer = WORLD.relations[relation].facts[subject]
         assert all(subject.lower() in row.clean.lower() for row in own)
         assert {row.target for row in own} == {f" {answer}"}
+
+
+def test_a_pair_is_aligned_by_its_tokens_and_not_by_its_words(some, built):
+    """Most subjects are bytes here, so that equally many words are unequally many tokens."""
+    rows = built.corpora["facts"][0].examples
+    for row in rows:
+        assert row.aligned == (len(encode(some, row.clean)) == len(encode(some, row.corrupt)))
+    assert any(row.aligned for row in rows)
+    assert any(
+        not row.aligned and len(row.clean.split()) == len(row.corrupt.split()) for row in rows
+    )
 
 
 def test_prompts_about_nothing_name_no_answer(built):

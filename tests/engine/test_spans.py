@@ -335,10 +335,14 @@ def test_mean_ablation_puts_in_the_mean_over_the_prompts_without_answers(
 def test_one_donor_lends_its_prompt_and_its_own_target(
     engines: dict[str, Engine], bridges: dict[str, Any], spans: list[Span]
 ) -> None:
-    """With one admissible donor, longer than the prompt: its last tokens stand in."""
+    """With one admissible donor, longer than the prompt: its last tokens stand in.
+
+    Its target is another word than the example's, so that either continuation would show.
+    """
     resample = AblateHeads(HEADS, "resample")
     span = spans[0]
-    donor = Span((*span.ids[:2], *spans[2].ids[1:]), spans[2].target, spans[2].foil)
+    donor = Span((*span.ids[:2], *spans[2].ids[1:]), spans[1].foil, spans[1].target)
+    assert len(donor.target) >= len(span.target) and donor.target[:8] != span.target[:8]
     assert len(donor.ids) == len(span.ids) + 1
     frame = measure_spans(
         engines["gpt2"],

@@ -158,6 +158,17 @@ def test_answers_that_are_always_in_one_order_are_judged_by_the_rest():
     assert condition_validity(tables).status == "supported"
 
 
+# --- the prior -----------------------------------------------------------------------------------
+
+
+def test_what_prompts_about_nothing_prefer_is_told_by_its_size():
+    """Half of them prefer the target by 2 and half the foil: the mean of neither is 0."""
+    clean = rows(3.0)
+    null = clean.assign(logit_diff=[2.0 if number % 2 else -2.0 for number in range(len(clean))])
+    verdict = exceeds_prior(Tables(clean, clean.assign(logit_diff=-3.0), null))
+    assert verdict.details == {"mean |LD| on null prompts": 2.0}
+
+
 # --- families -------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,34 @@ def test_a_baseline_that_moved_between_shards_is_refused(tmp_path, factor, accep
         obtain(tmp_path, with_=broken(KEYS[2], moved))
 
 
+def test_a_single_example_of_the_baseline_that_moved_is_refused(tmp_path):
+    """A mean over the examples would not show it."""
+    step = 2 * BASELINE_TOLERANCE["float32"]
+
+    def moved(rows):
+        own = (rows["intervention"] == "baseline") & (rows["example"] == 7)
+        return rows.assign(logit_diff=rows["logit_diff"] + own * step)
+
+    assert step / N_EXAMPLES < BASELINE_TOLERANCE["float32"]
+    with pytest.raises(RunError, match=rf"differs .* by {step:.3g} logits \(example 7; at most"):
+        obtain(tmp_path, with_=broken(KEYS[2], moved))
+
+
+def test_the_address_of_a_shard_is_of_its_run_its_interventions_and_the_examples():
+    shard, plan = SHARDS[1], plan_of(*SHARDS)
+    assert plan.address("a-run", shard) == plan_of(*SHARDS[:2]).address("a-run", shard)
+    renamed, shorter = Shard("x", shard.interventions), Shard(shard.key, shard.interventions[:1])
+    addresses = [
+        plan.address("a-run", shard),
+        plan.address("another-run", shard),
+        plan.address("a-run", renamed),
+        plan.address("a-run", shorter),
+        Plan(tuple(SHARDS), N_EXAMPLES + 1, "0" * 64).address("a-run", shard),
+        Plan(tuple(SHARDS), N_EXAMPLES, "1" * 64).address("a-run", shard),
+    ]
+    assert len(set(addresses)) == len(addresses)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("column", ["logit_diff", "kl", "entropy"])
 def test_non_finite_figures_are_refused_by_name(tmp_path, column, value):

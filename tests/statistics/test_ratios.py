@@ -11,7 +11,7 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
-from tinyablation.statistics.ratios import RatioUndefined, ratio_interval
+from tinyablation.statistics.ratios import RatioUndefined, above_zero, ratio_interval
 
 PROPERTIES = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 TRUTH = 0.65
@@ -103,6 +103,22 @@ def test_a_denominator_below_zero_is_refused_however_clear():
     assert caught.value.denominator.high < 0
 
 
+def test_a_denominator_within_the_noise_is_refused_although_its_estimate_is_not():
+    above, below, labels = pair(generator(9, "noise"), 20)
+    own = above_zero(below, labels, generator(0, "ratio"))
+    between, less = (own.low + own.estimate) / 2, 0.9 * own.low
+    assert 0 < less < own.low < between < own.estimate
+    assert above_zero(below, labels, generator(0, "ratio"), noise=less) == own
+    ratio_interval(above, below, labels, generator(0, "ratio"), noise=less)
+    for refused in (
+        lambda: above_zero(below, labels, generator(0, "ratio"), noise=between),
+        lambda: ratio_interval(above, below, labels, generator(0, "ratio"), noise=between),
+    ):
+        with pytest.raises(RatioUndefined, match="not wholly above the numerical noise") as caught:
+            refused()
+        assert caught.value.denominator == own
+
+
 def test_a_share_without_bounds_is_refused():
     # Found by search: above 0 by its own interval, but not by the critical value of the ratio's.
     refusals = []
@@ -118,12 +134,17 @@ def test_a_share_without_bounds_is_refused():
     assert refusals and all("bound" in message for message in refusals)
 
 
-def test_a_denominator_known_exactly_leaves_the_interval_of_the_mean():
-    above, _, labels = pair(generator(6, "exact"), 30)
+@pytest.mark.parametrize("tail", ["none", "above", "below"])
+def test_a_denominator_known_exactly_leaves_the_interval_of_the_mean(tail):
+    """Of skewed numerators too, whose interval reaches farther on the side of the long tail."""
+    rng, sign = generator(6, "exact"), -1 if tail == "below" else 1
+    long = None if tail == "none" else lambda n: sign * (rng.lognormal(0, 1.5, size=n) - 3.08)
+    above, _, labels = pair(rng, 30, shared=0.0, draw=long)
     ratio = ratio_interval(above, np.full(len(above), 2.0), labels, generator(0, "ratio"))
     mean = cluster_interval(above, labels, generator(0, "ratio"))
     assert ratio.estimate == pytest.approx(mean.estimate / 2)
-    assert ratio[1:3] == pytest.approx([mean.low / 2, mean.high / 2], rel=0.1)
+    halves = [mean.low / 2, mean.high / 2]
+    assert ratio[1:3] == pytest.approx(halves, abs=0.05 * (halves[1] - halves[0]))
     with pytest.raises(RatioUndefined):
         ratio_interval(above, np.zeros(len(above)), labels, generator(0, "ratio"))
 

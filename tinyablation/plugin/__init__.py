@@ -3,11 +3,11 @@
 `options` (the command line), `session_models` (models of the session), `environment` (network,
 threads), `conditions` (of the session), `selection` (which cells run), `defects` (of the user's
 conditions), `subjects` (the heads claims are about), `suggestions` (misspelt names), `scheduling`
-(assigns models to workers), `report_guard` (every selected test reports once), `snapshots`
-(figures unchanged), `snapshot_summary` (which changed), `predictions` (registered and published figures), `judge` (verdict to outcome),
-`availability` (missing models), `blocked_cells` (what could not be judged, and what to do),
-`report` (records and pages); `benches`, `measurement_fixtures`, `derived_fixtures` and
-`head_fixtures` provide everything that uses weights and text.
+(assigns models to workers), `report_guard` (every selected test reports once), `snapshots` (figures
+unchanged), `snapshot_summary` (which changed), `predictions` (registered and published figures),
+`judge` (verdict to outcome), `availability` (missing models), `blocked_cells` (what could not be
+judged, and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
+`derived_fixtures` and `head_fixtures` provide everything that uses weights and text.
 Nothing heavy is imported at module level: `pytest claims --collect-only` must finish within two
 seconds. `evidence` is loaded by the commands that judge without weights.
 """

@@ -76,7 +76,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
                 counts[part.name] += 1
     records = _adjusted([record for cells in kept.values() for record in cells])
     sessions = [part.file.session for part in parts]
-    together, _ = multiplicity(_told_apart(records))
+    together, _ = multiplicity(_with_unique_tests(records))
     return RecordFile(
         schema_version=SCHEMA_VERSION,
         session=Session(
