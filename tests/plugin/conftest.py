@@ -167,4 +167,6 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     # This process may itself be a worker, and run in CI; its children must not believe they do.
     for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS", "CI"):
         monkeypatch.delenv(variable, raising=False)
+    # The plugin of this checkout, whichever one is installed.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return Suite(pytester)
