@@ -63,7 +63,9 @@ def test_a_claim(copy: Path) -> None:
     append(copy / "claims" / "predictions.toml", predicted)
     judge, accept = commands(text)
     chosen = ("-k", "tiny-llama or tiny-mistral", "-n", "0", "-q")
-    records = judged(copy, run(copy, *judge, *chosen, CI=""))
+    done = run(copy, *judge, *chosen, CI="")
+    records = judged(copy, done)
+    assert "16 test cases without a snapshot" in done.stdout
     assert len(records) == 16 and {record["claim"] for record in records} == {"E.1"}
     assert {record["model"]: record["verdict"] for record in records} == {
         "tiny-llama": "supported",
@@ -112,7 +114,7 @@ def test_a_condition(copy: Path) -> None:
     path = asked[asked.index("--condition") + 1].partition("=")[2]
     assert (ROOT / path).is_file(), "the README's own example"
     (copy / "mine.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    words = [{"MODEL": "tiny-llama"}.get(word, word.replace(path, "mine.jsonl")) for word in asked]
+    words = [{"smollm2-135m": "tiny-llama"}.get(word, word.replace(path, "mine.jsonl")) for word in asked]
     done = run(copy, *words, "-n", "0", "-q")
     records = judged(copy, done)
     assert {record["condition"] for record in records} == {"ioi"}
