@@ -20,7 +20,7 @@ from tinyablation.runs.store import TABLES, Run, RunStore
 
 N_LAYERS, N_HEADS, N_EXAMPLES = 4, 3, 12
 SUPPRESSOR = "0.2"
-SMALL = Battery("h1", ("zero", "mean"), "two methods are enough here")
+SMALL = Battery("h1", ("zero", "mean"))
 # One shard a layer, where the battery itself would make one of them all: there is more to go wrong.
 SHARDS = [
     Shard("baseline", ()),

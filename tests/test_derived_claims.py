@@ -387,7 +387,7 @@ def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
     alike = replace(sound, forward=replace(sound.forward, table=near, _cache={}), _cache={})
 
     def with_patches(found):
-        gate = SimpleNamespace(hindrance=lambda _: None)
+        gate = SimpleNamespace(reason_blocked=lambda _: None)
         made = SimpleNamespace(protocol="corrected", gate=gate)
         return SimpleNamespace(patches=lambda _: found, bench=made)
 

@@ -114,7 +114,9 @@ def test_a_condition(copy: Path) -> None:
     path = asked[asked.index("--condition") + 1].partition("=")[2]
     assert (ROOT / path).is_file(), "the README's own example"
     (copy / "mine.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    words = [{"smollm2-135m": "tiny-llama"}.get(word, word.replace(path, "mine.jsonl")) for word in asked]
+    words = [
+        {"smollm2-135m": "tiny-llama"}.get(word, word.replace(path, "mine.jsonl")) for word in asked
+    ]
     done = run(copy, *words, "-n", "0", "-q")
     records = judged(copy, done)
     assert {record["condition"] for record in records} == {"ioi"}

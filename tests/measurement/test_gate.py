@@ -56,7 +56,7 @@ def test_the_family_that_fails_is_left_out(made):
         UNKNOWN: "refuted",
     }
     assert made.gate.families(FACTS) == (KNOWN,)
-    assert not blocks(made.gate.validity(FACTS)) and made.gate.hindrance(FACTS) is None
+    assert not blocks(made.gate.validity(FACTS)) and made.gate.reason_blocked(FACTS) is None
     assert set(made.gate.counting(FACTS).clean["template_id"]) == {f"{KNOWN}/{n}" for n in "abc"}
 
 
@@ -129,7 +129,7 @@ def test_a_condition_that_fails_is_never_swept(tmp_path):
     made = bench(tmp_path / "store", own)
     assert blocks(made.gate.validity(FACTS))
     assert made.gate.families(FACTS) == ()
-    assert made.gate.hindrance(FACTS) == made.gate.validity(FACTS).reason
+    assert made.gate.reason_blocked(FACTS) == made.gate.validity(FACTS).reason
     assert made.rows(FACTS) == {} and made.gate.selection(FACTS).rows == frozenset()
     assert made.gate.selection(FACTS).share == 0.0
     assert len(made.gate.counting(FACTS).clean) == len(made.gate.unhooked(FACTS).clean)
@@ -143,7 +143,7 @@ def test_the_validity_of_a_condition_needs_no_sweep(tmp_path):
     made.gate.counting(FACTS)
     assert runs(tmp_path / "store") == ["baseline", "null"]
     # Nor does what is known: one more battery of unhooked prompts.
-    assert made.gate.hindrance(FACTS) is None
+    assert made.gate.reason_blocked(FACTS) is None
     assert runs(tmp_path / "store") == ["baseline", "baseline", "null"]
 
 
@@ -151,7 +151,7 @@ def test_too_few_known_relations_block_the_condition(tmp_path):
     rows = [row for row in crossed() if row.cluster_id in ("capital", "color", "organ", "sum")]
     made = bench(tmp_path / "store", put_crossed(tmp_path / "corpora", rows))
     assert not blocks(made.gate.validity(FACTS))
-    reason = made.gate.hindrance(FACTS)
+    reason = made.gate.reason_blocked(FACTS)
     assert "too few relations" in reason and "2 of discovery" in reason
     assert "zero" not in runs(tmp_path / "store")
 
@@ -162,13 +162,13 @@ def test_a_corpus_without_families_is_asked_as_a_whole(tmp_path):
     assert made.gate.selection(FACTS) is None and made.config(FACTS, "zero").selection is None
     assert made.rows(FACTS) == made.rows(FACTS, UNHOOKED)
     assert made.sampling.per_cluster(FACTS, EVERYTHING) == 0
-    assert set(made.gate.validities(FACTS)) == {""} and made.gate.hindrance(FACTS) is None
+    assert set(made.gate.validities(FACTS)) == {""} and made.gate.reason_blocked(FACTS) is None
     assert runs(tmp_path / "store") == ["baseline", "corrupt", "null"]
 
 
 def test_the_published_protocol_has_no_gate(tmp_path, corpora):
     made = bench(tmp_path / "store", corpora, protocol="published")
     assert made.gate.validity(FACTS) is None and made.gate.selection(FACTS) is None
-    assert made.gate.hindrance(FACTS) is None
+    assert made.gate.reason_blocked(FACTS) is None
     assert not (tmp_path / "store").exists() or runs(tmp_path / "store") == []
     assert not blocks(made.gate.judged(FACTS))

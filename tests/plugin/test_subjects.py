@@ -104,7 +104,7 @@ class Bench:
 
     @property
     def gate(self):
-        return SimpleNamespace(hindrance=lambda name: "no" if name in self.invalid else None)
+        return SimpleNamespace(reason_blocked=lambda name: "no" if name in self.invalid else None)
 
     def sweep(self, condition):
         self.swept.append(condition)

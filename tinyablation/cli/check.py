@@ -88,30 +88,30 @@ def report(bench: "Bench", name: str, *, known_of: Sequence[str]) -> Iterator[st
         yield facts.derived
     yield ""
     yield f"{'condition':15}{'family':13}{'prompts':>8}{'clusters':>10}{'accuracy':>9}  told apart"
-    hindrances: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for condition in CONDITIONS:
         lacking = bench.library.lacks(facts.folder, condition, entry.id)
         if lacking is not None:
-            hindrances[condition] = lacking
+            reasons[condition] = lacking
             yield f"{condition:15}{lacking}"
             continue
         for family, verdict in bench.gate.validities(condition).items():
             yield f"{condition:15}{_family_line(family, verdict)}"
-        hindrance = bench.gate.blocked_by_validity(condition)
-        if hindrance is not None:
-            hindrances[condition] = hindrance
+        reason = bench.gate.blocked_by_validity(condition)
+        if reason is not None:
+            reasons[condition] = reason
     yield ""
     for condition in known_of:
-        if condition not in hindrances:
+        if condition not in reasons:
             yield from _known(bench, condition)
-            hindrance = bench.gate.hindrance(condition)
-            if hindrance is not None:
-                hindrances[condition] = hindrance
+            reason = bench.gate.reason_blocked(condition)
+            if reason is not None:
+                reasons[condition] = reason
     yield ""
     yield _heads(bench)
-    yield from _cells(name, hindrances)
-    if len(hindrances) < len(CONDITIONS):
-        yield from _time(bench, next(name for name in CONDITIONS if name not in hindrances))
+    yield from _cells(name, reasons)
+    if len(reasons) < len(CONDITIONS):
+        yield from _time(bench, next(name for name in CONDITIONS if name not in reasons))
 
 
 def _family_line(family: str, verdict: "Verdict") -> str:
@@ -148,17 +148,17 @@ def _heads(bench: "Bench") -> str:
     return f"heads: {', '.join(names)} ({declared.source}, {SUBJECTS})"
 
 
-def _cells(name: str, hindrances: dict[str, str]) -> Iterator[str]:
+def _cells(name: str, reasons: dict[str, str]) -> Iterator[str]:
     """Lines on the cells of a session: how many would be judged, and how many are blocked."""
     asked = _asked(name)
-    blocked = Counter(condition for condition in asked if condition in hindrances)
+    blocked = Counter(condition for condition in asked if condition in reasons)
     whole = len(asked)
     yield (
         f"cells: {whole} asked, {whole - sum(blocked.values())} would be judged as far as the "
         f"unhooked model tells, {sum(blocked.values())} blocked"
     )
     for condition, count in blocked.items():
-        yield f"  {count} of {condition}: {hindrances[condition]}"
+        yield f"  {count} of {condition}: {reasons[condition]}"
 
 
 def _asked(name: str) -> list[str]:

@@ -120,7 +120,6 @@ class Battery:
 
     name: str
     methods: tuple[AblationMethod, ...]
-    describe: str
     side: Side = "clean"
     first_layer: tuple[AblationMethod, ...] = ()
     donor: Side | Literal[""] = ""
@@ -158,7 +157,6 @@ class Patching:
     # Some 20 patches per layer and direction, each with half a forward pass of its own, since no
     # prefix is shared: for 24 prompts of 18 tokens and 135 M parameters, 40 minutes on one core.
     sample: Sample = PATCHED
-    describe = "activations of one side of each pair patched into the other"
 
     @property
     def name(self) -> str:
@@ -200,7 +198,6 @@ class Paths:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = SOME
-    describe = "one head's direct path into the residual stream of each later layer"
 
     @property
     def name(self) -> str:
@@ -227,7 +224,6 @@ class Steering:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = ONE_EACH
-    describe = "a direction added to the residual stream in several doses"
 
     @property
     def name(self) -> str:
@@ -251,7 +247,6 @@ class OneHead:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = EVERYTHING  # needed to see, by cell, whether a checkpoint knows its answers
-    describe = "one head, zeroed"
 
     @property
     def name(self) -> str:
@@ -274,7 +269,6 @@ class InEveryMethod:
     sample: Sample = LENT
     side: Side = "clean"
     donor: Side | Literal[""] = ""
-    describe = "head sets ablated in several ways"
 
     @property
     def name(self) -> str:
@@ -334,39 +328,21 @@ def _layers(first: int, last: int, interventions: Sequence[Intervention]) -> Sha
 BATTERIES: dict[str, Battery] = {
     battery.name: battery
     for battery in (
-        Battery(
-            BASELINE, (), "the unhooked model alone: what it knows, by condition", sample=UNHOOKED
-        ),
-        Battery(
-            "corrupt",
-            (),
-            "the unhooked model on the corrupt prompts",
-            side="corrupt",
-            sample=UNHOOKED,
-        ),
-        Battery(
-            "null", (), "the unhooked model on prompts about nothing", side="null", sample=UNHOOKED
-        ),
-        Battery("zero", ("zero",), "every single head of every layer, zeroed"),
-        Battery("folded", ("zero_folded",), "every single head of every layer, zeroed as folded"),
+        # The unhooked model on each side of the pairs.
+        Battery(BASELINE, (), sample=UNHOOKED),
+        Battery("corrupt", (), side="corrupt", sample=UNHOOKED),
+        Battery("null", (), side="null", sample=UNHOOKED),
+        # Every single head of every layer.
+        Battery("zero", ("zero",)),
+        Battery("folded", ("zero_folded",)),
+        Battery("single-heads", ("zero", "zero_folded", "mean", "resample"), sample=LENT),
+        Battery("other-methods", ("zero_folded", "mean", "resample"), sample=LENT),
+        # Every head of layer 0, on one example of each cluster.
         Battery(
             "methods",
             (),
-            "every head of layer 0, ablated in four ways, on one example of each cluster",
             first_layer=("zero", "zero_folded", "mean", "resample"),
             sample=replace(ONE_EACH, lent=True),
-        ),
-        Battery(
-            "single-heads",
-            ("zero", "zero_folded", "mean", "resample"),
-            "every single head of every layer, ablated in four ways",
-            sample=LENT,
-        ),
-        Battery(
-            "other-methods",
-            ("zero_folded", "mean", "resample"),
-            "every single head of every layer, ablated in the three ways that zero leaves out",
-            sample=LENT,
         ),
     )
 }

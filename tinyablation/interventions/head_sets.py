@@ -48,7 +48,6 @@ class HeadSets:
     donor: Side | Literal[""] = ""
     # No head is chosen from this battery: the sets are named beforehand, rivals by single heads.
     sample: Sample = CONFIRMING_ONE_EACH
-    describe = "single heads, pairs and triples of one layer"
 
     @property
     def is_exact(self) -> bool:
@@ -104,7 +103,6 @@ class Subsets:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = CONFIRMING
-    describe = "every subset of a few named heads, ablated together"
 
     @property
     def name(self) -> str:
@@ -130,7 +128,6 @@ class TrioZeroed:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = SOME
-    describe = "three heads, zeroed together"
 
     @property
     def ablation(self) -> AblateHeads:

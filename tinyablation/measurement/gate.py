@@ -137,7 +137,7 @@ class Gate:
         rows = list(bench.counting(condition, sample))
         return select(corpus.examples, halves.of_row(), table, rows, families)
 
-    def hindrance(self, condition: str) -> str | None:
+    def reason_blocked(self, condition: str) -> str | None:
         """Why claims about the condition cannot be judged for the model; None if they can."""
         invalid = self.blocked_by_validity(condition)
         if invalid is not None:

@@ -197,7 +197,6 @@ class ScreenedHeads:
     side: Side = "clean"
     donor: Side | Literal[""] = ""
     sample: Sample = EVERYTHING
-    describe = "the heads that a screening chose, zeroed"
 
     @property
     def name(self) -> str:

@@ -127,7 +127,7 @@ def reference(
         judge(blocked(f"subjects.toml names no head for the reference {name}"))
     assert declared is not None
     try:
-        reason = reference_bench.gate.hindrance(condition)
+        reason = reference_bench.gate.reason_blocked(condition)
     except WeightsMissing as missing:
         judge(blocked(f"the reference: {missing}"))
     if reason is not None:
@@ -147,7 +147,9 @@ def steerable(model: "Bench", judge: Judge) -> dict[str, str]:
 
     corrected_only(model, judge)
     invalid = {
-        name: reason for name in CONDITIONS if (reason := model.gate.hindrance(name)) is not None
+        name: reason
+        for name in CONDITIONS
+        if (reason := model.gate.reason_blocked(name)) is not None
     }
     if TARGET in invalid:
         judge(blocked(f"{TARGET} is not valid for {model.entry.id}: {invalid[TARGET]}"))

@@ -119,7 +119,9 @@ def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
 
     model = findings.bench
     invalid = {
-        name: reason for name in CONDITIONS if (reason := model.gate.hindrance(name)) is not None
+        name: reason
+        for name in CONDITIONS
+        if (reason := model.gate.reason_blocked(name)) is not None
     }
     if len(CONDITIONS) - len(invalid) < LEAST_CONDITIONS:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in invalid.items())
@@ -194,7 +196,7 @@ def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> 
     if twin_findings is None:
         return None
     twin = twin_findings.bench
-    reason = twin.gate.hindrance(valid)
+    reason = twin.gate.reason_blocked(valid)
     if reason is not None:
         judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
     return _require_gap(twin_findings.patches(valid), judge)
@@ -229,7 +231,7 @@ def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject")
 def _require_valid(model: "Bench", condition: str, judge: Judge) -> None:
     from tinyablation.verdicts.verdicts import blocked
 
-    reason = model.gate.hindrance(condition)
+    reason = model.gate.reason_blocked(condition)
     if reason is not None:
         judge(blocked(f"{condition} is not valid for {model.entry.id}: {reason}"))
 

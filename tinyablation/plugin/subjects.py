@@ -164,7 +164,7 @@ def _first_valid(model: "Bench", judge: Callable[..., None]) -> str:
 
     reasons = []
     for name in CONDITIONS:
-        reason = model.gate.hindrance(name)
+        reason = model.gate.reason_blocked(name)
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
