@@ -123,12 +123,13 @@ def make_patches(
     flat: float | None = None,
     sham: float = 0.0,
     clean_ld: float = 4.0,
+    windows: Mapping[int, float] | None = None,
     seed: int = 0,
 ) -> Patches:
     """Residual patches whose recovery by (layer, positions) is given, 0 elsewhere.
 
     flat: every patch recovers just this much, at every layer; clean_ld: of the clean prompts, and
-    -clean_ld of the corrupt ones.
+    -clean_ld of the corrupt ones; windows: by what a window's recoveries are multiplied.
     """
     clean, corrupt = make_table({}, clean_ld=clean_ld), make_table({}, clean_ld=-clean_ld, seed=1)
     gap = clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
@@ -141,6 +142,7 @@ def make_patches(
                     for donor in ("pair", "self", "other") if not window else ("pair",):
                         each = PatchResidual(layer, window=window, positions=where, donor=donor)
                         share = wanted.get((layer, where), 0.0) if donor == "pair" else 0.0
+                        share *= (windows or {}).get(window, 1.0)
                         jitter = noise(spread, crc32(f"{name} {layer} {where} {seed}".encode()))
                         if flat is not None and donor == "pair":
                             share, jitter = flat, np.zeros(N)

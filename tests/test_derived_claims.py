@@ -301,7 +301,7 @@ def test_d_1_a_rise_below_the_floor_is_none():
     [
         (0.3, 2.0, "refuted"),  # above the first floor of .2, though below the last of .5
         (0.1, 0.7, "supported"),
-        (0.1, 0.35, "refuted"),  # above the first floor at the last step, and below its own
+        (-0.3, 0.35, "refuted"),  # at the last step above the first floor, and below its own
         (0.15, 0.6, "refuted"),  # a rise of .45, below the last floor
     ],
 )

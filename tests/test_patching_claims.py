@@ -181,6 +181,9 @@ def test_h6_2_windows():
     assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "supported"
     patches = make_patches(WINDOWED, WINDOWED)
     assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "refuted"
+    for window in (1, 2):  # one of them alone fails
+        patches = make_patches(shifted, WINDOWED, windows={window: 0.05})
+        assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "refuted"
 
 
 @pytest.mark.parametrize(

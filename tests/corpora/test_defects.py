@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_tokenizers import byte_level
 from tinyablation.corpora.defects import LEAST_CLUSTERS, listed, text_defects, token_defects
 from tinyablation.corpora.examples import Example, load_corpus
 from tinyablation.corpora.tokenisation import load_tokenizer
@@ -121,3 +122,14 @@ def test_what_a_tokenizer_makes_of_answers_and_pairs():
     ]
     alike = token_defects(tiny, example(one, other, " Moscow", " Moscow Baghdad"))
     assert alike[0] is None and "left out" in alike[1][0][0]
+
+
+def test_a_pair_is_aligned_by_its_tokens_and_not_by_its_words():
+    """A word that the tokenizer does not know is a token a byte, its space among them."""
+    tokenizer = byte_level([" capital", " of", " Iraq", " is", " Moscow", " Baghdad"])
+    known, unknown, two = (f"The capital of {name} is" for name in ("Iraq", "Syria", "an Ur"))
+    answers = (" Moscow", " Baghdad")
+    assert token_defects(tokenizer, example(unknown, two, *answers)) == (True, [])
+    aligned, ((kind, what),) = token_defects(tokenizer, example(unknown, known, *answers))
+    assert not aligned and kind == "pairs of unequal length"
+    assert what == "clean has 12 tokens, corrupt 7: not patched"
