@@ -52,7 +52,8 @@ TEXT = """{
   "H1.10 test_leads logic": {
     "effect": null,
     "figures": {}
-  }
+  },
+  "H2.1 test_leads facts": {}
 }
 """
 
@@ -62,6 +63,7 @@ def test_a_file_is_in_the_order_of_claims_and_each_figure_has_its_line(tmp_path)
         LOGIC: {"effect": None, "figures": {}},
         FACTS: FIGURES,
         Case("V.1", "test_leads", "facts"): {"verdict": "blocked"},
+        Case("H2.1", "test_leads", "facts"): {},
     }
     path = tmp_path / "new" / "tiny.json"
     add_to_baseline(path, entries, replace=False)
@@ -198,7 +200,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_no_lock(tmp_path, monke
     assert path.read_text() == TEXT
     assert len(list(tmp_path.glob(".*.tmp"))) == 1
     add_to_baseline(path, {Case("H1.3", "test_leads", "facts"): {"effect": 9.0}}, replace=False)
-    assert len(read_baseline(path)) == 4 and not list(tmp_path.glob(".*.tmp"))
+    assert len(read_baseline(path)) == 5 and not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_folder_that_takes_no_files_is_said(tmp_path, monkeypatch):

@@ -270,8 +270,8 @@ def judge(
             if reason is None:
                 figures = _figures(record, given.get("figures"))
                 needed = known.is_embedded(record["model"])
-                record["drift"], reason = compare(snapshot, figures, needed=needed)
-            if reason is not None:
+                record["drift"] = compare(snapshot, figures, needed=needed)
+            else:
                 record["details"]["snapshot"] = f"not compared: {reason}"
         item.stash[_record_key] = record
         item.stash[_judged_key] = True

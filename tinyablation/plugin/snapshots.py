@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -49,7 +49,6 @@ from tinyablation.sessions.differences import differences
 REFERENCE = ("cpu", "float32")  # device and dtype that snapshots are of
 FOUND = "snapshot"  # the attribute of a test's report that says what came of the comparison
 _WITHOUT_MODEL = "_without-model"  # a file's name; no id of a model begins so
-_MISSING = "no snapshot of this test case yet"
 _found_key = pytest.StashKey[dict[str, Any]]()
 
 
@@ -169,13 +168,6 @@ def _case_named(snapshot_name: str) -> Case:
 # --- one test case -------------------------------------------------------------------------------
 
 
-class Comparison(NamedTuple):
-    """drift: what differs, a line a figure, and fails the test; uncompared: why nothing was."""
-
-    drift: str | None = None
-    uncompared: str | None = None
-
-
 def uncompared(
     *,
     device: str | None = "cpu",
@@ -192,10 +184,11 @@ def uncompared(
     return f"measured on {kind} in {dtype}; snapshots are of {' in '.join(REFERENCE)}"
 
 
-def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> Comparison:
+def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> str | None:
     """Compare a test case's figures with its snapshot, writing it where the options say so.
 
-    needed: whether a missing one is worth a notice, and a fault in CI.
+    needed: whether a missing one is worth a notice, and a fault in CI. Returns None when unchanged,
+    accepted or missing, else what drifted, one line per figure.
     """
     item = snapshot.test_location.item
     option = item.config.option
@@ -205,30 +198,30 @@ def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> C
     try:
         known = case_of(item) in kept.extension.entries(path)  # type: ignore[attr-defined]
     except BaselineError as error:
-        return Comparison(str(error))
+        return str(error)
     if not (known or option.update_snapshots or option.update_new_snapshots_only):
-        return _missing(item) if needed else Comparison()
+        return _missing(item) if needed else None
     unchanged = kept == figures
     result = kept.executions[0]
     if result.exception is not None:
-        return Comparison(f"its snapshot in {path} cannot be kept: {result.exception}")
+        return f"its snapshot in {path} cannot be kept: {result.exception}"
     if not known or (unchanged and not result.updated):
-        return Comparison()
-    found = differences(
-        json.loads(str(result.recalled_data)), json.loads(str(result.asserted_data))
-    )
+        return None
+    old, new = json.loads(str(result.recalled_data)), json.loads(str(result.asserted_data))
+    found = differences(old, new)
     item.stash[_found_key] = {
         "case": f"{claim_id(item)} {item.name}",
         "rewritten" if result.updated else "drifted": [list(each) for each in found],
     }
-    return Comparison() if unchanged else Comparison("\n".join(map(str, found)))
+    return None if unchanged else "\n".join(map(str, found))
 
 
-def _missing(item: pytest.Item) -> Comparison:
+def _missing(item: pytest.Item) -> str | None:
+    """Said of the session and not in the record, which is the same in a checkout without any."""
     item.stash[_found_key] = {"case": f"{claim_id(item)} {item.name}", "missing": True}
-    if os.environ.get("CI"):  # as pytest itself asks
-        return Comparison(drift=f"{_MISSING}: review its figures, then run `make accept`")
-    return Comparison(uncompared=_MISSING)
+    if not os.environ.get("CI"):  # as pytest itself asks
+        return None
+    return "no snapshot of this test case yet: review its figures, then run `make accept`"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -216,11 +216,13 @@ def add_to_baseline(path: Path, entries: Mapping[Case, Figures], *, replace: boo
 def as_text(entries: Mapping[Case, Figures]) -> str:
     """The text of a file, the same for the same entries."""
     ordered = sorted(entries, key=lambda case: (claim_order(case.claim), case))
-    blocks = (
-        f"  {_json(str(case))}: {{\n" + ",\n".join(_lines(entries[case])) + "\n  }"
-        for case in ordered
-    )
-    return "{\n" + ",\n".join(blocks) + "\n}\n" if entries else "{}\n"
+    blocks = ",\n".join(f"  {_json(str(case))}: {_block(entries[case])}" for case in ordered)
+    return f"{{\n{blocks}\n}}\n" if entries else "{}\n"
+
+
+def _block(entry: Figures) -> str:
+    lines = ",\n".join(_lines(entry))
+    return f"{{\n{lines}\n  }}" if lines else "{}"
 
 
 def _lines(entry: Figures) -> Iterator[str]:
