@@ -23,7 +23,7 @@ def test_a_middle_head_binds(binding, judge):
       the middle half of the layers whose zeroing lowers LD most on the discovery split.
     Threshold: the 95 % interval over clusters lies below -5 % of the clean LD and the numerical
       noise, with p <= .05 corrected over all heads (max-T). Blocked where the model does not bind.
-    Refuted if: the interval lies above that.
+    Refuted if: the interval of every head of these layers lies above that.
     """
     layers = middle_half(binding.n_layers)
     means = binding.mean_deltas("discovery")
@@ -60,7 +60,7 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
       quarter of the layers (at least one) whose zeroing raises it most on the discovery split.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean entropy and the
       numerical noise, with p <= .05 corrected over all heads (max-T).
-    Refuted if: the interval lies below that floor.
+    Refuted if: the interval of every head of these layers lies below that floor.
     """
     sweep = corrected_sweep
     layers = last_quarter(sweep.n_layers)

@@ -1,7 +1,7 @@
 """G: what zeroing a trio does to the output distribution and to the residual stream.
 
-Change = ablated - clean, on the confirmation split, paired by example. The null is every other
-triple of the layer that is measured.
+Change = ablated - clean, on the confirmation split, paired by example. The null is every measured
+triple of the layer that leaves the leading head out: with it, a triple has that head's own effect.
 """
 
 import pytest
@@ -24,47 +24,50 @@ SPREAD_CAVEAT = "not judged by: with few examples a dimension its sign is that o
 
 
 @pytest.mark.claim("G.1")
-def test_zeroing_the_trio_lowers_entropy(coalitions, trio, judge):
+def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
     """Zeroing the three named heads together lowers the entropy of the output.
 
     Estimator: mean change of the entropy of the next token, in nats; and (k + 1) / (n + 1) over all
-      measured triples of the layer, itself excluded, of which k lower it as much.
+      measured triples of the layer without the leading head, of which k lower it as much.
     Threshold: the 95 % interval over fact clusters lies below -5 % of the clean entropy and the
       numerical noise, and the share is <= .05.
     Refuted if: the interval lies above that.
     """
     floor = coalitions.floor(column="entropy", share=ENTROPY_SHARE)
+    null = coalitions.rivals(trio, subject.suppressor)
     judge(
         judge_below_ceiling(
             coalitions.effect(trio, column="entropy"),
             ceiling=-floor,
-            p_corrected=coalitions.exceedance(trio, column="entropy", sign=-1),
+            p_corrected=coalitions.exceedance(trio, null, column="entropy", sign=-1),
             what=f"change of entropy with {set_name(trio)} zeroed",
             unit="nats",
         ),
         subject=set_name(trio),
-        details=_entropies(coalitions, trio),
+        details={**_entropies(coalitions, trio), "triples in the null": len(null)},
         runs=coalitions.runs,
     )
 
 
 @pytest.mark.claim("G.2")
-def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, judge):
+def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge):
     """Zeroing the three named heads makes the first steps of the residual stream shorter.
 
     Estimator: mean change of the mean distance between the residual streams of neighbouring tokens
       over the first 5 steps, at the output of the heads' layer, real tokens only and not the step
-      from BOS; and (k + 1) / (n + 1) over all measured triples of the layer, itself excluded.
+      from BOS; and (k + 1) / (n + 1) over all measured triples of the layer without the leading
+      head.
     Threshold: the 95 % interval over fact clusters lies below -5 % of the clean figure, and the
       share is <= .05.
     Refuted if: the interval lies above that.
     """
     clean = stepnorms.baseline("confirmation")
+    null = stepnorms.rivals(trio, subject.suppressor)
     judge(
         judge_below_ceiling(
             stepnorms.effect(trio, column=EARLY_STEPS),
             ceiling=-stepnorms.floor(column=EARLY_STEPS, share=STEP_SHARE),
-            p_corrected=stepnorms.exceedance(trio, column=EARLY_STEPS, sign=-1),
+            p_corrected=stepnorms.exceedance(trio, null, column=EARLY_STEPS, sign=-1),
             what=f"change of the early step norm with {set_name(trio)} zeroed",
             unit="residual norm",
         ),
@@ -73,7 +76,7 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, judge):
             "clean early step norm": float(clean[EARLY_STEPS].mean()),
             "clean step norm, all steps": float(clean[ALL_STEPS].mean()),
             "change over all steps": list(stepnorms.effect(trio, column=ALL_STEPS)[:3]),
-            "triples in the null": len(stepnorms.of_size(3)) - 1,
+            "triples in the null": len(null),
             "spread of last-token states, nats": {**stepnorms.spread, "note": SPREAD_CAVEAT},
         },
         runs=stepnorms.runs,
@@ -117,5 +120,4 @@ def _entropies(coalitions, trio):
         "each alone": {
             head_name(head): list(coalitions.effect([head], column="entropy")[:3]) for head in trio
         },
-        "triples in the null": len(coalitions.of_size(3)) - 1,
     }

@@ -229,7 +229,12 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
             what=f"zeroing {set_name(pair)}",
         ),
         subject=set_name(pair),
-        details={"named by": subject.source, "(k + 1) / (n + 1)": coalitions.exceedance(pair)},
+        details={
+            "named by": subject.source,
+            "(k + 1) / (n + 1)": coalitions.exceedance(
+                pair, coalitions.rivals(pair, subject.suppressor)
+            ),
+        },
         largest=subsets.largest(subsets.deltas(pair), "confirmation", 5),
         runs=[*subsets.runs, *coalitions.runs],
     )

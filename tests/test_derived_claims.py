@@ -20,7 +20,7 @@ from claims import test_training as training
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
 from tests.benches import bench_of
-from tests.synthetic_effects import TRIO, make_coalitions, make_patches, noise
+from tests.synthetic_effects import NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
 from tinyablation.analysis.findings import Findings
@@ -84,7 +84,7 @@ DECREASES = [
 
 @pytest.mark.parametrize(("measured", "status"), DECREASES)
 def test_g_1_entropy_falls(measured, status):
-    verdict = judged(geometry.test_zeroing_the_trio_lowers_entropy, measured, TRIO)
+    verdict = judged(geometry.test_zeroing_the_trio_lowers_entropy, measured, TRIO, NAMED)
     assert verdict.status == status, verdict.reason
     assert verdict.floor == pytest.approx(-0.1)
     assert verdict.unit == "nats"
@@ -93,7 +93,7 @@ def test_g_1_entropy_falls(measured, status):
 @pytest.mark.parametrize(("measured", "status"), DECREASES)
 def test_g_2_early_steps_shorten(measured, status):
     claim = geometry.test_zeroing_the_trio_lowers_early_step_norm
-    verdict = judged(claim, steps_of(measured), TRIO)
+    verdict = judged(claim, steps_of(measured), TRIO, NAMED)
     assert verdict.status == status, verdict.reason
     assert verdict.floor == pytest.approx(-0.5)
     assert verdict.unit == "residual norm"
@@ -109,7 +109,7 @@ def test_g_2_early_steps_shorten(measured, status):
 )
 def test_g_2_asks_for_the_first_steps_and_not_for_all(early, all_steps, status):
     claim = geometry.test_zeroing_the_trio_lowers_early_step_norm
-    verdict = judged(claim, steps_of(early, all_steps), TRIO)
+    verdict = judged(claim, steps_of(early, all_steps), TRIO, NAMED)
     assert verdict.status == status, verdict.reason
     assert verdict.effect.estimate == pytest.approx(-4.0, abs=0.2)
     assert verdict.floor == pytest.approx(-0.5)
@@ -129,7 +129,7 @@ def test_no_trio_can_lower_entropy_and_raise_it():
     for size in (-0.8, -0.1, 0.1, 0.8):
         made = make_coalitions({}, entropy=size)
         statuses = {
-            judged(geometry.test_zeroing_the_trio_lowers_entropy, made, TRIO).status,
+            judged(geometry.test_zeroing_the_trio_lowers_entropy, made, TRIO, NAMED).status,
             judged(geometry.test_zeroing_the_trio_raises_entropy_slightly, made, TRIO).status,
         }
         assert "refuted" in statuses
@@ -222,18 +222,19 @@ def test_middle_and_late_layers():
 
 
 @pytest.mark.parametrize(
-    ("effects", "status"),
+    ("effects", "spread", "status"),
     [
-        ({(4, 2): -1.0}, "supported"),
-        ({(4, 2): 1.0}, "refuted"),
-        ({}, "refuted"),
-        ({(7, 2): -1.0}, "refuted"),  # a head, but no middle one
-        ({(1, 0): -1.0}, "refuted"),
-        ({(4, 2): -0.2}, "inconclusive"),
+        ({(4, 2): -1.0}, 0.2, "supported"),
+        ({(4, 2): 1.0}, 0.05, "refuted"),
+        ({}, 0.05, "refuted"),
+        ({}, 0.2, "inconclusive"),  # the head of the discovery split is excluded; others are not
+        ({(7, 2): -1.0}, 0.05, "refuted"),  # a head, but no middle one
+        ({(1, 0): -1.0}, 0.05, "refuted"),
+        ({(4, 2): -0.2}, 0.2, "inconclusive"),
     ],
 )
-def test_b_1_binder(eight_layers, effects, status):
-    verdict = judged(binders.test_a_middle_head_binds, make_sweep(effects))
+def test_b_1_binder(eight_layers, effects, spread, status):
+    verdict = judged(binders.test_a_middle_head_binds, make_sweep(effects, spread=spread))
     assert verdict.status == status, verdict.reason
 
 

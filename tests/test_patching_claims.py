@@ -88,7 +88,16 @@ def test_h5_3_cooperation(extra, status):
     assert judged(h5.test_cooperation_is_super_additive, made, made, NAMED) == status
 
 
-@pytest.mark.parametrize(("effects", "status"), [(SPREAD_OUT, "supported"), (ELSEWHERE, "refuted")])
+@pytest.mark.parametrize(
+    ("effects", "status"),
+    [
+        (SPREAD_OUT, "supported"),
+        (PLANTED, "supported"),  # with the leader in it any triple does as well: not a rival
+        (ELSEWHERE, "refuted"),
+        ({}, "refuted"),  # none does better, but there is nothing to do better than
+        ({LEADER: 1.0, (0, 6): 0.6, (0, 7): 0.4}, "inconclusive"),  # as much without the leader
+    ],
+)
 def test_h5_6_no_other_trio(effects, status):
     # The rival is chosen by single heads, of which a made-up sweep has four.
     class Alone:

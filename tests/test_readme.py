@@ -143,7 +143,8 @@ def test_results_of_the_pretrained_model_are_those_recorded(page):
     records = json.loads((folder / "records.json").read_text(encoding="utf-8"))["records"]
     n = Counter(record["verdict"] for record in records)
     logic = sum(r["verdict"] == "blocked" and r["condition"] == "logic" for r in records)
-    missed = len(load_misses(ROOT / "claims" / "misses.toml").by_cell)
+    misses = load_misses(ROOT / "claims" / "misses.toml").by_cell.values()
+    missed = sum(miss.model == "smollm2-135m" for miss in misses)
     flat = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     assert (
         f"Of {len(records)} test cases {n['supported']} are supported, {n['refuted']} refuted, "

@@ -70,17 +70,31 @@ def test_a_negative_trio_effect_gives_no_share():
 
 
 def test_exceedance_counts_other_triples_only():
-    """Pitfall P8: all other triples of the layer, itself excluded, (k + 1) / (n + 1)."""
+    """Pitfall P8: other triples of the layer, itself excluded, (k + 1) / (n + 1); 21 of the 56
+    hold the leader, and would have its effect."""
     found = make_coalitions(dict.fromkeys(TRIO, 1.0), spread=0.02)
-    assert found.exceedance(TRIO) == pytest.approx(1 / 56)
-    assert make_coalitions({(0, 7): 1.0}).exceedance(TRIO) > 0.3
+    rivals = found.rivals(TRIO, LEADER)
+    assert len(rivals) == 35 and not [each for each in rivals if LEADER in each]
+    assert TRIO not in found.rivals(TRIO, (0, 7))
+    assert found.exceedance(TRIO, rivals) == pytest.approx(1 / 36)
+    other = make_coalitions({(0, 7): 1.0})
+    assert other.exceedance(TRIO, other.rivals(TRIO, LEADER)) > 0.3
+
+
+def test_the_least_lead_is_the_one_with_the_smallest_lower_end():
+    found = make_coalitions({**PLANTED, (0, 6): 0.3}, spread=0.05)
+    rivals = found.rivals(TRIO, LEADER)
+    over, lead = found.least_lead(TRIO, rivals)
+    assert lead == found.lead(TRIO, over)
+    assert lead.low == min(found.lead(TRIO, each).low for each in rivals)
 
 
 def test_the_rival_is_chosen_by_what_its_heads_do_alone():
     found = make_coalitions(PLANTED)
     alone = {(0, head): float(head) for head in range(8)}
-    assert found.rival(TRIO, alone) == ((0, 5), (0, 6), (0, 7))
-    assert found.rival(((0, 5), (0, 6), (0, 7)), alone) == ((0, 4), (0, 6), (0, 7))
+    assert found.rival(found.rivals(TRIO, LEADER), alone) == ((0, 5), (0, 6), (0, 7))
+    own = ((0, 5), (0, 6), (0, 7))
+    assert found.rival(found.rivals(own, (0, 5)), alone) == ((0, 4), (0, 6), (0, 7))
 
 
 def test_p_is_corrected_over_all_sets_of_the_size():

@@ -52,6 +52,7 @@ def test_a_head_that_becomes_a_suppressor_emerges(split):
     assert found.first_above == 60
     assert found.change.estimate == pytest.approx(1.5, abs=0.2)
     assert found.verdict.effect == found.change
+    assert found.verdict.p_value < 0.001  # of all three parts, each in the direction that it asks
     assert found.trend.rho == pytest.approx(1.0)
     assert found.trend.p == pytest.approx(1 / 24)  # exact: one order of 4! is as good
 

@@ -152,18 +152,21 @@ def judge(sweep, head) -> Verdict:
 
 
 def test_some_head_does_stands_where_it_was_measured_and_falls_with_the_bound():
-    sweep, full = screened({(1, 0): 1.0})
+    sweep, full = screened({(1, 0): 1.0}, spread=0.05)
     held = judge(sweep, (1, 0))
     assert held.status == "supported"
     assert sweep.for_some_head(held, sweep.floor()) == held
     weak = judge(sweep, (2, 0))
     assert weak.status == "refuted"
-    assert full.for_some_head(weak, full.floor()) == weak
-    unsaid = sweep.for_some_head(weak, sweep.floor())
+    assert full.for_some_head(weak, full.floor(), layers=[2]) == weak
+    unsaid = sweep.for_some_head(weak, sweep.floor(), layers=[2])
     assert unsaid.status == "inconclusive" and "can say refuted" in unsaid.reason
     assert unsaid.effect == weak.effect
     # Of layers that were measured whole nothing is hidden.
     assert sweep.for_some_head(weak, sweep.floor(), layers=[0]) == weak
+    # A head of the layers that is not excluded, though the chosen one is.
+    left = full.for_some_head(weak, full.floor())
+    assert left.status == "inconclusive" and "1 are not excluded: 1:0 has" in left.reason
     # Of the 3 heads passed over in layer 2, 1 was drawn and lowers nothing: both others may.
     low = sweep.unmeasured(-0.2, alternative="less", layers=[2])
     assert (low.n, low.sampled, low.found, low.most) == (2, 1, 0, 2)
@@ -202,7 +205,7 @@ def test_the_bound_holds_for_samples_of_a_sweep():
 )
 def test_claims_that_some_head_does(claim, effects, full_status, status):
     """What a full sweep supports or refutes is never turned round, only left open."""
-    sweep, full = screened(effects)
+    sweep, full = screened(effects, spread=0.05)
     assert hear(claim, full)[0].status == full_status
     verdict, given = hear(claim, sweep)
     assert verdict.status == status

@@ -78,7 +78,7 @@ def entropic(change):
 
 
 def middle(change):
-    return make_sweep({(1, 2): change})
+    return make_sweep({(1, 2): change}, spread=0.05)
 
 
 def paths(total):

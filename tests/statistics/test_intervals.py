@@ -127,6 +127,16 @@ def test_sign_and_unit_only_mirror_and_stretch_the_interval(seed, factor):
     assert turned[:3] == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+def test_the_interval_of_a_mean_is_cut_at_the_range_of_its_values():
+    """Half of a few clusters unmoved, one far away: the bootstrap-t's end leaves the range."""
+    values = np.repeat([0.0, 0.0, 0.0, 0.0, 0.001, -0.9], 2)
+    labels = [str(n // 2) for n in range(12)]
+    wide = cluster_interval(values, labels, generator(0, "wide"))
+    assert wide.low < -1
+    cut = cluster_interval(values, labels, generator(0, "wide"), bounds=(-1.0, 1.0))
+    assert cut == wide._replace(low=-1.0)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7])
 def test_identical_values_are_a_degenerate_interval_that_tells_the_value(value):
     with pytest.raises(DegenerateInterval, match="zero width") as caught:

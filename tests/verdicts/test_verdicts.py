@@ -21,6 +21,7 @@ from tinyablation.verdicts.verdicts import (
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
+    only_supporting,
     refuted,
 )
 
@@ -250,3 +251,23 @@ def test_noise_knows_its_columns_and_a_floor_is_a_number():
         Floor(0.0, -1.0)
     with pytest.raises(VerdictError, match="noise is nan"):
         Floor(0.0, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "low", "high"),
+    [("Brier", -5.7, 0.1), ("share", 0.2, 1.2), ("rho", -1.1, 0.0), ("cosine", 0.0, 43.0)],
+)
+def test_an_interval_outside_the_range_of_its_unit_is_an_error(unit, low, high):
+    effect = Estimate(0.05, low, high, 40, 20)
+    with pytest.raises(VerdictError, match=f"of a {unit} is not within"):
+        judge_above_floor(effect, floor=0.0, what="it", unit=unit)
+    judge_above_floor(effect, floor=0.0, what="it", unit="logits")
+
+
+def test_one_rival_of_many_supports_or_leaves_open():
+    below = judge_above_floor(Estimate(-1.0, -2.0, -0.5, 40, 20), floor=0.0, what="lead over it")
+    open_ = only_supporting(below)
+    assert below.status == "refuted" and open_.status == "inconclusive"
+    assert (open_.reason, open_.effect, open_.p_value) == (below.reason, below.effect, None)
+    above = judge_above_floor(Estimate(1.0, 0.5, 2.0, 40, 20), floor=0.0, what="lead over it")
+    assert only_supporting(above) == above

@@ -4,7 +4,7 @@ Restoring one head of an ablated trio is the same intervention as ablating the o
 bit, within a layer), so recoveries are read from the pairs without another measurement.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -151,30 +151,46 @@ class Coalitions(Effects):
     ) -> float:
         return float(self.deltas(heads, split, column).mean())
 
-    def rival(self, heads: Heads, alone: Mapping[Head, float]) -> Heads:
-        """The other set of that size with the largest sum of its heads' own Deltas.
+    def rivals(self, heads: Heads, leader: Head) -> tuple[Heads, ...]:
+        """The other sets of that size without the leader, which brings its effect along."""
+        others = self.of_size(len(heads))
+        return tuple(each for each in others if leader not in each and each != tuple(sorted(heads)))
+
+    def rival(self, rivals: Sequence[Heads], alone: Mapping[Head, float]) -> Heads:
+        """The one with the largest sum of its heads' own Deltas.
 
         alone: each head's mean Delta on the discovery split, so that the rival is chosen on other
         facts than those it is judged by.
         """
-        own = tuple(sorted(heads))
-        others = [each for each in self.of_size(len(own)) if each != own]
-        return max(others, key=lambda each: sum(alone[head] for head in each))
+        return max(rivals, key=lambda each: sum(alone[head] for head in each))
+
+    def least_lead(
+        self, heads: Heads, rivals: Sequence[Heads], *, split: str = CONFIRMATION
+    ) -> tuple[Heads, Estimate]:
+        """The rival over which the lead has the smallest lower end, and that lead.
+
+        If that end is above 0, so are all: an intersection-union test, which needs no correction
+        for their number (Berger 1982).
+        """
+        leads = {over: self.lead(heads, over, split=split) for over in rivals}
+        over = min(leads, key=lambda rival: leads[rival].low)
+        return over, leads[over]
 
     def exceedance(
-        self, heads: Heads, *, split: str = CONFIRMATION, column: str = "logit_diff", sign: int = 1
+        self,
+        heads: Heads,
+        rivals: Sequence[Heads],
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        sign: int = 1,
     ) -> float:
-        """(k + 1) / (n + 1), where k of the n other sets of that size have as large an effect.
+        """(k + 1) / (n + 1), where k of the n rivals have as large an effect.
 
         sign -1: effects as far below 0.
         """
-        own = tuple(sorted(heads))
-        null = [
-            sign * self.mean(other, split, column)
-            for other in self.of_size(len(own))
-            if other != own
-        ]
-        return exceedance(sign * self.mean(own, split, column), null)
+        null = [sign * self.mean(other, split, column) for other in rivals]
+        return exceedance(sign * self.mean(heads, split, column), null)
 
     def p_corrected(self, heads: Heads, *, split: str = CONFIRMATION) -> float:
         """p of the set's mean Delta > 0, corrected over all sets of its size (max-T)."""

@@ -23,11 +23,11 @@ from tinyablation.measurement.validity import COMPETENCE_FLOOR, competence
 from tinyablation.statistics.intervals import Agreement, Estimate, generator, rank_agreement
 from tinyablation.verdicts.verdicts import (
     Floor,
-    Status,
     Verdict,
     blocked,
     judge_above_floor,
     judge_all_of,
+    judge_below_ceiling,
 )
 
 if TYPE_CHECKING:
@@ -186,7 +186,9 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
     )
     verdict = judge_all_of(
         [
-            _below(by_step[0], floors[0], what=f"zeroing {name} at step {first_step}"),
+            judge_below_ceiling(
+                by_step[0], ceiling=floors[0], what=f"zeroing {name} at step {first_step}"
+            ),
             judge_above_floor(
                 by_step[-1], floor=floors[-1], what=f"zeroing {name} at step {last_step}"
             ),
@@ -241,13 +243,6 @@ def training_trajectory(bench: "Bench", head: Head, condition: str) -> TrainingT
         )
     steps = tuple(checkpoint.step for checkpoint in bench.entry.checkpoints)
     return TrainingTrajectory(bench.entry.id, condition, head, steps, tuple(sweeps))
-
-
-def _below(effect: Estimate, floor: float, *, what: str) -> Verdict:
-    """judge_above_floor reversed: supported if the whole interval lies below the floor."""
-    turned: dict[Status, Status] = {"supported": "refuted", "refuted": "supported"}
-    above = judge_above_floor(effect, floor=floor, what=what)
-    return replace(above, status=turned.get(above.status, above.status))
 
 
 def _trend(trajectory: TrainingTrajectory, means: Floats, split: str) -> Agreement | None:

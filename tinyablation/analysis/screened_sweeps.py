@@ -110,6 +110,9 @@ class ScreenedSweep(Sweep):
         layers: Collection[int] | None = None,
         column: str = "logit_diff",
     ) -> Verdict:
+        verdict = super().for_some_head(
+            verdict, bound, alternative=alternative, layers=layers, column=column
+        )
         if verdict.status != "refuted":
             return verdict
         hidden = self.unmeasured(

@@ -6,7 +6,7 @@ paired by example; a suppressor has Delta > 0.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
     spearman,
 )
-from tinyablation.verdicts.verdicts import ALPHA, Verdict
+from tinyablation.verdicts.verdicts import ALPHA, Verdict, figure, side_of
 
 if TYPE_CHECKING:
     import pandas
@@ -251,9 +251,32 @@ class Sweep(Effects):
     ) -> Verdict:
         """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
 
-        Unchanged here, because every head was measured.
+        verdict: that of the head chosen on the discovery split. Refuted only if the whole interval
+        of every head lies on the other side; else another one may have what the chosen one lacks.
         """
-        return verdict
+        if verdict.status != "refuted":
+            return verdict
+        failing = "above" if alternative == "less" else "below"
+        among = [head for head in self.heads if layers is None or head[0] in layers]
+        found = {head: self.effect(head, column=column) for head in among}
+        left = [head for head in among if side_of(found[head], bound) != failing]
+        if not left:
+            return verdict
+        nearest = (
+            min(left, key=lambda head: found[head].low)
+            if alternative == "less"
+            else max(left, key=lambda head: found[head].high)
+        )
+        _, low, high, *_ = found[nearest]
+        return replace(
+            verdict,
+            status="inconclusive",
+            reason=(
+                f"{verdict.reason}; but of {len(among)} heads {len(left)} are not excluded: "
+                f"{head_name(nearest)} has the interval [{figure(low)}, {figure(high)}]"
+            ),
+            p_value=None,
+        )
 
     def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
         """Mean Delta by layer and head, as the fields of records.Heatmap."""

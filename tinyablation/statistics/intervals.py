@@ -85,6 +85,7 @@ def cluster_interval(
     clusters: Sequence[object],
     rng: np.random.Generator,
     *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Estimate:
@@ -93,7 +94,8 @@ def cluster_interval(
     values [n_examples] and clusters [n_examples] (labels: str or int). The mean is the ratio of
     the clusters' sums to their counts, with the linearised standard error of a ratio. Each end is
     the wider of two: the studentised bootstrap over clusters (Efron and Tibshirani 1993, ch. 12)
-    and Student's t on n_clusters - 1.
+    and Student's t on n_clusters - 1. bounds: the range of the values; no mean lies beyond,
+    so the ends are cut there.
 
     Coverage of the nominal 95 %, measured over 1,500 simulated data sets each of clusters of 2-8
     examples (standard error .006), with 8 / 16 / 32 clusters: normal cluster means .963 .960 .949,
@@ -134,7 +136,7 @@ def cluster_interval(
     below, above = np.quantile(np.concatenate(ratios), tails)
     student = student_quantile(tails[1], k - 1)
     low, high = mean - max(above, student) * error, mean - min(below, -student) * error
-    return Estimate(mean, float(low), float(high), len(data), k)
+    return Estimate(mean, max(bounds[0], float(low)), min(bounds[1], float(high)), len(data), k)
 
 
 def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tinyablation.errors import TinyAblationError
@@ -29,6 +29,8 @@ ALPHA = 0.05
 # logits, and margins are of means.
 AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
+# Units whose figures have a range: an interval that leaves it was computed wrongly.
+RANGES = {"share": (0.0, 1.0), "rho": (-1.0, 1.0), "cosine": (-1.0, 1.0), "Brier": (-1.0, 1.0)}
 
 
 class VerdictError(TinyAblationError):
@@ -120,6 +122,12 @@ class Verdict:
         _probability(self.p_value)
         if self.effect is not None:
             _finite(effect=self.effect.estimate, low=self.effect.low, high=self.effect.high)
+            least, most = RANGES.get(self.unit, (-math.inf, math.inf))
+            if not least <= self.effect.low <= self.effect.high <= most:
+                raise VerdictError(
+                    f"the interval [{self.effect.low}, {self.effect.high}] of a {self.unit} is not "
+                    f"within [{least:g}, {most:g}]"
+                )
 
 
 def figure(value: float) -> str:
@@ -304,6 +312,13 @@ def _margin(verdict: Verdict) -> float:
     if verdict.effect is None:
         return math.inf
     return verdict.effect.low - (verdict.floor or 0.0)
+
+
+def only_supporting(verdict: Verdict) -> Verdict:
+    """A part that cannot refute a claim: one of many rivals, of which one may lead by chance."""
+    if verdict.status != "refuted":
+        return verdict
+    return replace(verdict, status="inconclusive", p_value=None)
 
 
 def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict:
