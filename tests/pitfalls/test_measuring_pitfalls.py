@@ -1,4 +1,4 @@
-"""P1-P4, P9, P14, P16, P20: what the engine must never do. Run: pytest tests/pitfalls
+"""P1-P4, P9, P14, P16, P20, P22: what the engine must never do. Run: pytest tests/pitfalls
 
 tests/pitfalls/mutants.toml puts each of them back, and tests/pitfalls/test_mutations.py sees red.
 """
@@ -17,6 +17,7 @@ from tests.metamorphic.faults import next_head
 from tinyablation.analysis.findings import Findings
 from tinyablation.analysis.patching import is_flat
 from tinyablation.engine.engine import EngineError
+from tinyablation.engine.hook_backends import Place, PlainHooks
 from tinyablation.engine.logit_metrics import distribution, divergence
 from tinyablation.interventions.batteries import one_head
 from tinyablation.interventions.head_sets import Subsets
@@ -219,3 +220,46 @@ def test_p20_what_plain_hooks_do_not_confirm_is_seen(tmp_path, monkeypatch):
     assert [check.agrees for check in checks("right")] == [True, True]
     next_head(monkeypatch)  # grouped queries: a neighbour that shares keys and values
     assert [check.agrees for check in checks("wrong")] == [False, False]
+
+
+PROJECTIONS = ("attn.c_proj", "self_attn.o_proj", "self_attn.o_proj", "attention.dense")
+
+
+@pytest.mark.parametrize(("family", "projection"), list(zip(FAMILIES, PROJECTIONS, strict=True)))
+def test_p22_a_head_is_a_slice_of_what_enters_the_projection(engines, family, projection):
+    """What leaves it mixes all heads: a slice of that has the width of a head, and is none."""
+    engine, (prompt,) = engines[family], make_prompts([8])
+    model, layer = engine.loaded.model, 1
+    (module,) = (
+        found for name, found in model.named_modules() if name.endswith(f"{layer}.{projection}")
+    )
+    d_head = engine.loaded.facts.d_model // engine.loaded.facts.n_heads
+    ablations = [AblateHeads(((layer, head),)) for head in range(engine.loaded.facts.n_heads)]
+    measured = table_of(engine, [prompt], ablations)[0]
+    plain = PlainHooks(engine.loaded)
+    for head, ablation in enumerate(ablations):
+        own = slice(head * d_head, (head + 1) * d_head)
+
+        def zeroed(values, own=own):
+            values = values.clone()
+            values[..., own] = 0
+            return values
+
+        def by_head(z, head=head):
+            z[:, :, head] = 0
+            return z
+
+        def difference(handle, prompt=prompt):
+            try:
+                logits = plain_logits(model, prompt.ids)
+            finally:
+                handle.remove()
+            return float(logits[prompt.target] - logits[prompt.foil])
+
+        right = difference(module.register_forward_pre_hook(lambda _, args: (zeroed(args[0]),)))
+        wrong = difference(module.register_forward_hook(lambda _, args, out: zeroed(out)))
+        assert measured[ablation.label] == pytest.approx(right, abs=SAME)
+        logits, _ = plain.run(torch.tensor([prompt.ids]), {Place("z", layer): by_head})
+        hooked = float(logits[0, prompt.target] - logits[0, prompt.foil])
+        assert hooked == pytest.approx(right, abs=SAME)
+        assert abs(wrong - right) > 10 * SAME

@@ -20,7 +20,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COPIED = ("tinyablation", "claims", "fixtures", "tests", "conftest.py", "pytest.ini")
-PITFALLS = [f"P{number}" for number in range(1, 22)]
+PITFALLS = [f"P{number}" for number in range(1, 23)]
 
 
 class Mutant(NamedTuple):
