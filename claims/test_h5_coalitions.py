@@ -134,16 +134,19 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
     """With the trio zeroed, restoring the leading head alone takes back at least 60 % of it.
 
     Estimator: (Delta of the trio - Delta of the other two) / Delta of the trio; numerator and
-      denominator bootstrapped together over fact clusters.
+      denominator bootstrapped together over fact clusters. Above 1 where zeroing the other two
+      lowers LD: then restoring the leader takes back more than the trio's whole effect.
     Threshold: the 95 % interval lies above .6. Where the trio's own effect is not above 0 there is
       no share to speak of, and the claim is blocked.
     Refuted if: the interval lies below .6.
     """
     leader = subject.suppressor
+    verdict = _recovery(subsets, subject.trio, leader, floor=RECOVERY)
     judge(
-        _recovery(subsets, subject.trio, leader, floor=RECOVERY),
+        verdict,
         subject=head_name(leader),
         details={
+            **_beyond_the_whole(verdict, leader),
             "trio": list(subsets.effect(subject.trio)[:3]),
             "without the leader": list(
                 subsets.effect([head for head in subject.trio if head != leader])[:3]
@@ -159,7 +162,8 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
 def test_partners_recover_little(subsets, subject, judge):
     """Restoring either other head of the trio takes back little of the trio's effect.
 
-    Estimator: as for the leading head, for each of the other two.
+    Estimator: as for the leading head, for each of the other two; above 1, too, where zeroing the
+      two that are not restored lowers LD.
     Threshold: both 95 % intervals lie below .25; blocked where the trio's own effect is not above
       0.
     Refuted if: one of them lies above .25.
@@ -173,6 +177,11 @@ def test_partners_recover_little(subsets, subject, judge):
             head_name(head): list(verdict.effect[:3])
             for head, verdict in zip(partners, verdicts, strict=True)
             if verdict.effect
+        }
+        | {
+            name: text
+            for head, verdict in zip(partners, verdicts, strict=True)
+            for name, text in _beyond_the_whole(verdict, head).items()
         },
         panels=recoveries(subsets, subject.trio, LITTLE),
         largest=_restored(subsets, subject.trio, partners),
@@ -235,6 +244,14 @@ def _restored(subsets, trio, heads):
     """The prompts on which restoring one of the heads, the one that does most, does most."""
     most = max((subsets.restored(trio, head) for head in heads), key=lambda values: values.mean())
     return subsets.largest(most, "confirmation", 5)
+
+
+def _beyond_the_whole(verdict, head):
+    """What a share above 1 means, for a reader of the record."""
+    if verdict.effect is None or verdict.effect.estimate <= 1:
+        return {}
+    text = "more than the whole effect: zeroing the two that are not restored lowers LD"
+    return {f"share of {head_name(head)} above 1": text}
 
 
 def _recovery(subsets, trio, head, *, floor=None, ceiling=None):

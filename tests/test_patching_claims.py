@@ -81,6 +81,17 @@ def test_h5_4_is_about_what_the_trio_loses_and_not_about_what_the_leader_does_al
 
 
 @pytest.mark.parametrize(
+    ("effects", "above"),
+    [({LEADER: 1.0, TRIO[0]: -0.5}, True), ({LEADER: 1.0, TRIO[0]: 0.5}, False)],
+)
+def test_h5_4_says_what_a_share_above_1_means(effects, above):
+    made = make_coalitions(effects, spread=0.05)
+    found = hear(h5.test_leader_alone_recovers_most, made, NAMED)
+    assert (found.verdict.effect.estimate > 1) == above
+    assert ("share of 0:2 above 1" in found.given["details"]) == above
+
+
+@pytest.mark.parametrize(
     ("extra", "status"), [(1.0, "supported"), (0.0, "refuted"), (-1.0, "refuted")]
 )
 def test_h5_3_cooperation(extra, status):
