@@ -125,10 +125,16 @@ def test_memory_of_the_cpu_is_the_systems() -> None:
     assert 0 < found.free <= found.total <= host.total
     # Other processes come and go in between: within a tenth of the machine.
     assert found.free <= host.available + host.total // 10
-    held = bytearray(2**28)
-    held[::4096] = b"x" * len(held[::4096])
-    assert memory_of("cpu").free < found.free - 2**27
+    assert any(_taken(2**28) > 2**27 for _ in range(5))  # another process may give some back
     assert peak_bytes("cpu") is None
+
+
+def _taken(n_bytes: int) -> int:
+    """By how much the free memory falls when this process takes some."""
+    before = memory_of("cpu").free
+    held = bytearray(n_bytes)
+    held[::4096] = b"x" * len(held[::4096])
+    return before - memory_of("cpu").free
 
 
 def test_limits_of_control_groups(tmp_path: Path) -> None:
