@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 
 import psutil
@@ -147,7 +147,9 @@ def kill_at(kills: int, folder: Path, seed: int = 0) -> Counter[str]:
     seconds = time.perf_counter() - began
     expected, judged = tables(undisturbed.reports), verdicts(undisturbed.reports)
     found: Counter[str] = Counter(tables=len(expected))
-    for number, way in enumerate(cycle(WAYS)):
+    ways = cycle(WAYS)
+    way = next(ways)
+    for number in count():
         if found["kills"] >= kills:
             break
         session = Session(folder / f"killed-{number}")
@@ -172,6 +174,8 @@ def kill_at(kills: int, folder: Path, seed: int = 0) -> Counter[str]:
             )
         found["finished shards kept"] += len(survivors)
         found["sessions completed to the byte"] += 1
+        if killed:  # else the moment was after the end: the same again
+            way = next(ways)
     return found
 
 

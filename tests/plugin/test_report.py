@@ -347,7 +347,11 @@ def test_a_selection_is_compared_by_its_own_cells(judged):
     ("path", "options", "said"),
     [
         ("nowhere", (), "nowhere: cannot be read"),
-        ("reports", ("--protocol", "published"), "has the corrected protocol, this session the published one"),
+        (
+            "reports",
+            ("--protocol", "published"),
+            "has the corrected protocol, this session the published one",
+        ),
     ],
 )
 def test_a_baseline_that_cannot_be_compared_is_refused_before_anything_runs(
