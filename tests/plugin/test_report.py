@@ -350,7 +350,7 @@ def test_a_selection_is_compared_by_its_own_cells(judged):
         (
             "reports",
             ("--protocol", "published"),
-            "has the corrected protocol, this session the published one",
+            "has the corrected protocol, this session the",
         ),
     ],
 )
