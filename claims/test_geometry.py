@@ -6,10 +6,15 @@ triple of the layer that leaves the leading head out: with it, a triple has that
 
 import pytest
 
-from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.coalitions import NO_RIVALS, set_name
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS
 from tinyablation.heads import head_name
-from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of, judge_below_ceiling
+from tinyablation.verdicts.verdicts import (
+    blocked,
+    judge_above_floor,
+    judge_all_of,
+    judge_below_ceiling,
+)
 
 # G.1: the share that counts for LD counts for entropy. It is crossed easily: on the discovery
 # split, up to 27 of the 56 triples of layer 0 of an unplanted model lower entropy as much (negation
@@ -35,6 +40,9 @@ def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
     """
     floor = coalitions.floor(column="entropy", share=ENTROPY_SHARE)
     null = coalitions.rivals(trio, subject.suppressor)
+    if not null:
+        judge(blocked(NO_RIVALS))
+        return
     judge(
         judge_below_ceiling(
             coalitions.effect(trio, column="entropy"),
@@ -63,6 +71,9 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge
     """
     clean = stepnorms.baseline("confirmation")
     null = stepnorms.rivals(trio, subject.suppressor)
+    if not null:
+        judge(blocked(NO_RIVALS))
+        return
     judge(
         judge_below_ceiling(
             stepnorms.effect(trio, column=EARLY_STEPS),

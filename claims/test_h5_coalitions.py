@@ -13,7 +13,7 @@ from tinyablation.analysis.coalition_panels import (
     pair_gains,
     recoveries,
 )
-from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.coalitions import NO_RIVALS, set_name
 from tinyablation.heads import head_name
 from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.verdicts import (
@@ -196,12 +196,16 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
     Estimator: mean Delta of the trio, and its lead over that of every other measured triple that
       leaves the leading head out (with it, a triple has that head's own effect); paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, and that of every lead above 0.
+      numerical noise, and that of every lead above 0. Where only a sample of the triples was
+      measured, it is inconclusive while one of the others may do as well.
     Refuted if: the interval of Delta lies below that floor, or that of the lead over the triple
       whose heads do most, each alone, on the discovery split lies below 0.
     """
     trio = subject.trio
     rivals = coalitions.rivals(trio, subject.suppressor)
+    if not rivals:
+        judge(blocked(NO_RIVALS))
+        return
     rival = coalitions.rival(rivals, sweep.mean_deltas("discovery"))
     nearest, least = coalitions.least_lead(trio, rivals)
     raises = judge_above_floor(
@@ -210,7 +214,9 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
     leads = _leads(coalitions, trio, rival, coalitions.lead(trio, rival))
     leads_all = only_supporting(_leads(coalitions, trio, nearest, least))
     judge(
-        judge_all_of([raises, leads, leads_all], show=leads_all),
+        coalitions.for_every_rival(
+            judge_all_of([raises, leads, leads_all], show=leads_all), trio, subject.suppressor
+        ),
         subject=set_name(trio),
         details={
             "effect of the trio": list(coalitions.effect(trio)[:3]),

@@ -3,6 +3,7 @@
 Run: pytest tests/test_claims_can_fail.py
 """
 
+from dataclasses import replace
 from inspect import signature
 
 import pandas
@@ -102,6 +103,9 @@ def test_h1_3_same_heads():
     unlike = [make_sweep(ranked, condition="a"), make_sweep(turned, condition="b", seed=1)]
     assert judged(h1.test_same_heads_lead_in_every_condition, alike).status == "supported"
     assert judged(h1.test_same_heads_lead_in_every_condition, unlike).status == "refuted"
+    two = [replace(each, table=each.table[each.table["head"] < 2], _cache={}) for each in alike]
+    found = judged(h1.test_same_heads_lead_in_every_condition, two)
+    assert found.status == "blocked" and "too few heads" in found.reason
 
 
 @pytest.mark.parametrize(("effects", "status"), [(ELSEWHERE, "refuted"), (OTHER_HEAD, "refuted")])

@@ -7,6 +7,7 @@ from inspect import signature
 
 import pytest
 
+from claims import test_geometry as geometry
 from claims import test_h1_suppressors as h1
 from claims import test_h5_coalitions as h5
 from claims import test_h6_patching as h6
@@ -225,3 +226,12 @@ def test_the_receiver_can_be_named():
     paths = make_paths(1.0, {3: 0.9})
     named = NAMED.model_copy(update={"receiver": 3})
     assert judged(h6.test_path_mediates_most, paths, named) == "supported"
+
+
+def test_a_layer_without_another_trio_blocks_what_compares_trios(monkeypatch):
+    """Three heads a layer: every trio is the named one."""
+    made = make_coalitions(PLANTED)
+    monkeypatch.setattr(type(made), "rivals", lambda self, heads, leader: ())
+    assert judged(h5.test_no_other_trio_does_as_well, made, make_sweep({}), NAMED) == "blocked"
+    for claim in (geometry.test_zeroing_the_trio_lowers_entropy,):
+        assert judged(claim, made, TRIO, NAMED) == "blocked"

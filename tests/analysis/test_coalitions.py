@@ -3,12 +3,16 @@
 Run: pytest tests/analysis/test_coalitions.py
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.synthetic_effects import LEADER, TRIO, make_coalitions, noise
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.effects import EffectsError
+from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.verdicts import Verdict
 
 PLANTED = {LEADER: 1.0}
 
@@ -87,6 +91,20 @@ def test_the_least_lead_is_the_one_with_the_smallest_lower_end():
     over, lead = found.least_lead(TRIO, rivals)
     assert lead == found.lead(TRIO, over)
     assert lead.low == min(found.lead(TRIO, each).low for each in rivals)
+
+
+def test_a_sample_of_the_triples_leaves_open_whether_no_other_does_as_well():
+    found = make_coalitions({LEADER: 1.0}, spread=0.05)
+    held = Verdict("supported", "it leads")
+    assert found.for_every_rival(held, TRIO, LEADER) == held  # all 35 were measured
+    rivals = found.rivals(TRIO, LEADER)
+    left_out = {AblateHeads(each).label for each in rivals[::3]}
+    some = replace(found, table=found.table[~found.table["intervention"].isin(left_out)], _cache={})
+    open_ = some.for_every_rival(held, TRIO, LEADER)
+    assert open_.status == "inconclusive" and open_.p_value is None
+    assert "of 35 triples without 0:2 only 23 were measured" in open_.reason
+    refuted = Verdict("refuted", "it does not")
+    assert some.for_every_rival(refuted, TRIO, LEADER) == refuted
 
 
 def test_the_rival_is_chosen_by_what_its_heads_do_alone():

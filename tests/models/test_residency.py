@@ -17,7 +17,7 @@ from tinyablation.models import residency as residency
 from tinyablation.models import weight_copies as copies
 from tinyablation.models.devices import Memory
 from tinyablation.models.loading import LoadedModel, describe, load_model
-from tinyablation.models.residency import Sharing, take_residence
+from tinyablation.models.residency import Sharing, acquire_residency
 
 GIGABYTE = 10**9
 
@@ -55,7 +55,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 def test_a_model_alone_on_a_cpu_takes_no_turn(tiny_entry: Any) -> None:
     entry = tiny_entry("llama")
-    found = take_residence(entry, describe(entry), device="cpu", dtype="float32")
+    found = acquire_residency(entry, describe(entry), device="cpu", dtype="float32")
     assert (found.turn, found.devices) == (None, ())
     assert str(found.loaded.device) == "cpu" and not hasattr(found.loaded.model, "hf_device_map")
 
@@ -66,7 +66,7 @@ def test_a_model_that_fits_nowhere_is_refused_with_figures(
     monkeypatch.setattr(devices, "memory_of", lambda device: Memory(10**6, 10**6))
     entry = tiny_entry("gpt2")
     with pytest.raises(TooLarge, match="'random-gpt2' does not fit: it needs .* MB in float32"):
-        take_residence(entry, describe(entry), device="cpu", dtype="float32")
+        acquire_residency(entry, describe(entry), device="cpu", dtype="float32")
     assert loads == []
 
 
@@ -77,7 +77,7 @@ def test_a_turn_is_taken_before_the_accelerator_is_used(
     entry = tiny_entry("neox")
     sharing = Sharing(turns, workers=4, owner="gw1")  # type: ignore[arg-type]
     ways: list[str] = []
-    found = take_residence(
+    found = acquire_residency(
         entry,
         describe(entry),
         device="cuda:0",
@@ -102,7 +102,7 @@ def test_a_turn_is_given_back_when_loading_fails(
     turns = Turns(GIGABYTE)
     entry = tiny_entry("neox")
     with pytest.raises(LoadingError, match="torn"):
-        take_residence(
+        acquire_residency(
             entry,
             describe(entry),
             device="cuda:0",
@@ -130,14 +130,14 @@ def test_workers_of_a_cpu_map_one_copy_in_the_dtype_of_the_run(
     facts = describe(in_half)
     said: list[str] = []
     sharing = Sharing(workers=2, say=said.append)
-    found = take_residence(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
+    found = acquire_residency(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
     copy = loads[0]["folder"]
     assert copy != facts.folder and copies.file_dtype([copy / "model.safetensors"]) == "float32"
     assert found.loaded.facts == facts and found.loaded.facts.folder == facts.folder
     alone = load_model(in_half).model.state_dict()
     shared = found.loaded.model.state_dict()
     assert all(bool((shared[name] == value).all()) for name, value in alone.items())
-    take_residence(in_half, facts, device="cpu", dtype="float32", sharing=Sharing(workers=1))
+    acquire_residency(in_half, facts, device="cpu", dtype="float32", sharing=Sharing(workers=1))
     assert loads[1]["folder"] == facts.folder
 
 
@@ -151,5 +151,5 @@ def test_without_room_for_a_copy_each_worker_holds_its_own(
     facts = describe(in_half)
     said: list[str] = []
     sharing = Sharing(workers=2, say=said.append)
-    take_residence(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
+    acquire_residency(in_half, facts, device="cpu", dtype="float32", sharing=sharing)
     assert loads[0]["folder"] == facts.folder and said == ["the disk has no room"]

@@ -5,9 +5,10 @@ bit, within a layer), so recoveries are read from the pairs without another meas
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from tinyablation.interventions.interventions import (
     AblateHeads,
     AblationMethod,
 )
+from tinyablation.measurement.screening import most_in_population
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
@@ -32,12 +34,13 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
 )
 from tinyablation.statistics.ratios import ratio_interval
-from tinyablation.verdicts.verdicts import Floor
+from tinyablation.verdicts.verdicts import Floor, Verdict
 
 if TYPE_CHECKING:
     import pandas
 
 Heads = tuple[Head, ...]
+NO_RIVALS = "too few heads: no triple of the layer leaves the leading head out"
 
 
 def set_name(heads: Iterable[Head]) -> str:
@@ -175,6 +178,31 @@ class Coalitions(Effects):
         leads = {over: self.lead(heads, over, split=split) for over in rivals}
         over = min(leads, key=lambda rival: leads[rival].low)
         return over, leads[over]
+
+    def for_every_rival(self, verdict: Verdict, heads: Heads, leader: Head) -> Verdict:
+        """The verdict on a claim that no other set of that size without the leader does as well.
+
+        Large layers have a sample of their triples measured, drawn at random. Supported becomes
+        inconclusive while one that was not drawn may have as large an effect.
+        """
+        rivals = self.rivals(heads, leader)
+        every = comb(len(self.of_size(1)) - 1, len(heads))
+        if verdict.status != "supported" or len(rivals) == every:
+            return verdict
+        found = sum(self.mean(each) >= self.mean(heads) for each in rivals)
+        most = most_in_population(every, len(rivals), found) - found
+        if not most:
+            return verdict
+        return replace(
+            verdict,
+            status="inconclusive",
+            reason=(
+                f"{verdict.reason}; but of {every} triples without {head_name(leader)} only "
+                f"{len(rivals)} were measured, and up to {most} of the others may do as well "
+                "(95% bound)"
+            ),
+            p_value=None,
+        )
 
     def exceedance(
         self,

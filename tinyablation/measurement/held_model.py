@@ -68,13 +68,13 @@ class HeldModel:
         import torch
 
         from tinyablation.models.devices import choose_device, reset_peak
-        from tinyablation.models.residency import take_residence
+        from tinyablation.models.residency import acquire_residency
 
         if self.threads is not None:
             torch.set_num_threads(self.threads if self.facts.d_model >= WIDE else 1)
         choose_device(self.device)  # reports a missing device before its driver fails
         started = time.perf_counter()
-        residency = take_residence(
+        residency = acquire_residency(
             self.entry,
             self.facts,
             device=self.device,

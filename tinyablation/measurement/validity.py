@@ -8,6 +8,7 @@ D = (LD clean - LD corrupt) / 2 is the effect of a prompt's content. A preferenc
 or position adds the same to both sides and cancels.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -298,7 +299,13 @@ def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
     )
 
 
-def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
+def _interval(
+    values: ArrayLike,
+    clusters: Sequence[str],
+    seed: int,
+    purpose: str,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """The mean with its interval, which has zero width if all values are equal."""
     data = np.asarray(values, dtype=float)
     if len(set(clusters)) < 2:
@@ -306,15 +313,14 @@ def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: st
         mean = float(data.mean())
         return Estimate(mean, float(data.min()), float(data.max()), len(data), 1)
     try:
-        return cluster_interval(data, clusters, generator(seed, purpose))
+        return cluster_interval(data, clusters, generator(seed, purpose), bounds=bounds)
     except DegenerateInterval as same:
         return Estimate(same.value, same.value, same.value, len(data), len(set(clusters)))
 
 
 def _share(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
-    """A share with its interval, clipped to [0, 1]."""
-    share = _interval(np.asarray(values, dtype=float), clusters, seed, purpose)
-    return share._replace(low=max(0.0, share.low), high=min(1.0, share.high))
+    """A share with its interval, within [0, 1]."""
+    return _interval(values, clusters, seed, purpose, bounds=(0.0, 1.0))
 
 
 def _led(what: str) -> str:

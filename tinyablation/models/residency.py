@@ -49,7 +49,7 @@ class Residency:
     devices: tuple[str, ...]  # accelerators whose memory it uses
 
 
-def take_residence(
+def acquire_residency(
     entry: ModelEntry,
     facts: ModelFacts,
     *,

@@ -61,6 +61,7 @@ KINDS = (
         "no trio is named",
         "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in claims/subjects.toml",
     ),
+    Kind(r"too few heads: ", "the layer has too few heads to compare", _FINDING),
     Kind(
         r"layer 0 of \S+ has \d+ heads",
         "layer 0 has too few heads",

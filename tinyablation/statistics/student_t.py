@@ -19,12 +19,10 @@ def student_above(t: float, freedom: float) -> float:
 
 
 def critical_rho(n: int, alpha: float = 0.05) -> float:
-    """The two-sided critical value of Spearman's rho of n ranks; 1, out of reach, for n < 3.
+    """The two-sided critical value of Spearman's rho of n >= 3 ranks.
 
     rho sqrt((n - 2) / (1 - rho^2)) is compared with Student's t on n - 2 (Kendall and Gibbons 1990,
     ch. 4): .497 for 16 ranks. Exact tables have .503 for 16, .700 for 9 and .738 for 8.
     """
-    if n < 3:
-        return 1.0
     t = student_quantile(1 - alpha / 2, n - 2)
     return float(t / (n - 2 + t * t) ** 0.5)
