@@ -125,7 +125,11 @@ def heads_of(shape: tuple[int, int], screen: str) -> dict[str, Any]:
     """How many heads a screened sweep measures of such a model, by scores drawn at random."""
     import numpy as np
 
-    from tinyablation.measurement.screening import make_plan, most_in_population, parse_screening
+    from tinyablation.measurement.screening import (
+        make_plan,
+        parse_screening,
+    )
+    from tinyablation.statistics.finite_population import most_in_population
 
     scores = np.random.default_rng(SEED).normal(size=shape)
     plan = make_plan(scores, parse_screening(screen), "", seed=SEED, purpose="benchmark")
@@ -174,7 +178,11 @@ def cell(bench: Any, condition: str, planted: Any) -> dict[str, Any]:
     from tinyablation.engine.attribution import head_scores
     from tinyablation.interventions.batteries import single_heads
     from tinyablation.interventions.interventions import AblateHeads
-    from tinyablation.measurement.screening import make_plan, most_in_population, parse_screening
+    from tinyablation.measurement.screening import (
+        make_plan,
+        parse_screening,
+    )
+    from tinyablation.statistics.finite_population import most_in_population
     from tinyablation.verdicts.verdicts import EFFECT_SHARE
 
     shape = (bench.facts.n_layers, bench.facts.n_heads)

@@ -25,7 +25,7 @@ from tinyablation.interventions.interventions import (
     AblateHeads,
     AblationMethod,
 )
-from tinyablation.measurement.screening import most_in_population
+from tinyablation.statistics.finite_population import most_in_population
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,

@@ -23,8 +23,12 @@ from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.heads import Head, head_name
-from tinyablation.measurement.screening import CONFIDENCE, Plan, most_in_population
+from tinyablation.measurement.screening import (
+    CONFIDENCE,
+    Plan,
+)
 from tinyablation.records.trust import Screened, Unmeasured
+from tinyablation.statistics.finite_population import most_in_population
 from tinyablation.statistics.intervals import Alternative
 from tinyablation.verdicts.verdicts import Verdict, figure
 

@@ -37,7 +37,7 @@ from tinyablation.interventions.batteries import (
     single_heads,
 )
 from tinyablation.interventions.interventions import AblateHeads
-from tinyablation.statistics.intervals import StatisticsError, generator
+from tinyablation.statistics.intervals import generator
 
 if TYPE_CHECKING:
     from tinyablation.corpora.tokenisation import Prompt
@@ -297,30 +297,3 @@ def _prompts(bench: "Measures", condition: str) -> "list[Prompt]":
         )
     spans = [prompts[row] for row in rows]
     return [Prompt(span.ids, span.target[0], span.foil[0]) for span in spans]
-
-
-def most_in_population(
-    population: int, sample: int, found: int, *, confidence: float = CONFIDENCE
-) -> int:
-    """The exact upper bound on how many of a population have what `found` of a sample have.
-
-    The sample was drawn without replacement. The bound is the largest D with P(at most found | D) >
-    1 - confidence under the hypergeometric distribution: the one-sided interval of Clopper and
-    Pearson (1934) for a finite population. It is too small with probability at most
-    1 - confidence. Without a sample it is the population.
-
-    Raises StatisticsError for impossible counts.
-    """
-    from scipy import stats  # .5 s to import, and claims are collected without it
-
-    if not 0 <= found <= sample <= population:
-        raise StatisticsError(
-            f"{found} found in a sample of {sample} out of {population}: these cannot be counts"
-        )
-    if not 0 < confidence < 1:
-        raise StatisticsError(f"confidence is {confidence}; it must lie between 0 and 1")
-    if not sample:
-        return population
-    possible = np.arange(found, population - (sample - found) + 1)
-    as_few = stats.hypergeom.cdf(found, population, possible, sample)
-    return int(possible[as_few > 1 - confidence][-1])
