@@ -94,9 +94,7 @@ def add_heads_option(
 ) -> None:
     """An option that takes heads; required where it takes a number of them."""
     required = isinstance(nargs, int)
-    parser.add_argument(
-        name, nargs=nargs, type=_head, required=required, metavar="LAYER:HEAD", help=said
-    )
+    parser.add_argument(name, nargs=nargs, type=_head, required=required, metavar="HEAD", help=said)
 
 
 def _head(text: str) -> "Head":
@@ -194,7 +192,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "and measured as that.",
     )
     add_bench_options(partial)
-    add_heads_option(partial, "--heads", "such as 0:2 0:4 0:5", nargs=3)
+    add_heads_option(partial, "--heads", "such as L0H2 L0H4 L0H5", nargs=3)
     add_heads_option(partial, "--restore", "default: each of the three in turn")
     add_output_options(partial)
     partial.set_defaults(run=partial_patch)

@@ -29,7 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "how it leans to hedges and boosters, against all heads of the model.",
     )
     add_bench_options(report, store=False)
-    add_heads_option(report, "--heads", "such as 0:2 (default: all)")
+    add_heads_option(report, "--heads", "such as L0H2 (default: all)")
     report.add_argument(
         "--split", choices=(*SPLITS, ALL), default=SPLITS[0], help="default: %(default)s"
     )

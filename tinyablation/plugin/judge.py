@@ -7,7 +7,7 @@
     inconclusive   failed      failed       skipped        skipped
     blocked        failed      failed       failed         skipped
 
-(columns: the verdict.) So a session passes if the world is as registered in
+(columns: the verdict.) So a session passes if results match the predictions in
 claims/predictions.toml, and what cannot be judged here (weights missing, condition invalid) is a
 skip with its reason. Only a refutation is an expected failure: the xfail mark is put on the test at
 collection, strict, with raises=ClaimRefuted, so that a crash or a drifted figure still fails.
