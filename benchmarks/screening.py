@@ -183,7 +183,7 @@ def cell(bench: Any, condition: str, planted: Any) -> dict[str, Any]:
         parse_screening,
     )
     from tinyablation.statistics.finite_population import most_in_population
-    from tinyablation.verdicts.verdicts import EFFECT_SHARE
+    from tinyablation.verdicts.floors import EFFECT_SHARE
 
     shape = (bench.facts.n_layers, bench.facts.n_heads)
     every = single_heads(*shape)

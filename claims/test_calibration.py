@@ -10,7 +10,8 @@ import pytest
 from tinyablation.analysis.calibration import BRIER_FLOOR, Unbalanced, calibration_verdict
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.records.panels import CurvePanel, Series
-from tinyablation.verdicts.verdicts import blocked, figure
+from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.verdicts import blocked
 
 
 @pytest.mark.claim("K.1")

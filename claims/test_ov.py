@@ -10,11 +10,11 @@ import pytest
 from tinyablation.analysis.head_vocabulary import likeness, one_vocabulary, shared_tokens
 from tinyablation.heads import head_name
 from tinyablation.records.panels import TokensPanel
+from tinyablation.verdicts.floors import figure
 from tinyablation.verdicts.verdicts import (
     ALPHA,
     Verdict,
     blocked,
-    figure,
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,

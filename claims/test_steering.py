@@ -14,7 +14,12 @@ from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.heads import head_name
 from tinyablation.interventions.directions import OV
 from tinyablation.records.panels import CurvePanel, Series
-from tinyablation.verdicts.verdicts import Verdict, figure, judge_above_floor, judge_all_of
+from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.verdicts import (
+    Verdict,
+    judge_above_floor,
+    judge_all_of,
+)
 
 TARGET = "facts"
 # The study steers three doses; over seven, .9 allows of one exchange of two or three neighbours.

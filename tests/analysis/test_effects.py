@@ -14,7 +14,7 @@ from tinyablation.analysis.effects import (
 )
 from tinyablation.heads import head_name
 from tinyablation.statistics.intervals import DegenerateInterval
-from tinyablation.verdicts.verdicts import Noise
+from tinyablation.verdicts.floors import Noise
 
 
 def effects(**changes: object) -> Effects:

@@ -30,7 +30,8 @@ from tinyablation.measurement.validity import (
     mirrored,
     told_apart,
 )
-from tinyablation.verdicts.verdicts import Noise, Verdict
+from tinyablation.verdicts.floors import Noise
+from tinyablation.verdicts.verdicts import Verdict
 
 NATURAL = Path(__file__).parents[2] / "corpora" / "smollm2"
 

@@ -34,7 +34,8 @@ from tinyablation.models.registry import load_registry
 from tinyablation.records.trust import BackendCheck
 from tinyablation.runs.store import RunStore
 from tinyablation.statistics.intervals import Estimate
-from tinyablation.verdicts.verdicts import effect_floor, judge_above_floor
+from tinyablation.verdicts.floors import effect_floor
+from tinyablation.verdicts.verdicts import judge_above_floor
 
 ROOT = Path(__file__).parents[2]
 SAME = 1e-4  # logits: float32 sums in another order leave some 1e-5

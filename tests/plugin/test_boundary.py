@@ -15,7 +15,7 @@ from tinyablation.analysis.counterexamples import DRAWS, N_GRAMMAR
 from tinyablation.corpora.knowledge import load_knowledge
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.plugin.boundary import boundary_of
-from tinyablation.verdicts.verdicts import Noise
+from tinyablation.verdicts.floors import Noise
 
 pytest_plugins = ["pytester"]
 TABLES = Path(__file__).parents[2] / "corpora" / "knowledge"

@@ -11,9 +11,8 @@ from scipy import stats
 
 from tinyablation.sessions.false_discovery import adjust, multiplicity
 from tinyablation.statistics.intervals import Estimate, generator
+from tinyablation.verdicts.floors import Floor, VerdictError
 from tinyablation.verdicts.verdicts import (
-    Floor,
-    VerdictError,
     judge_above_floor,
     judge_all_of,
     p_beyond,

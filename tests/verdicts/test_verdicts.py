@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyablation.statistics.intervals import Estimate
-from tinyablation.verdicts.verdicts import (
+from tinyablation.verdicts.floors import (
     EFFECT_SHARE,
     Floor,
     Noise,
-    Verdict,
     VerdictError,
-    blocked,
     effect_floor,
     figure,
+)
+from tinyablation.verdicts.verdicts import (
+    Verdict,
+    blocked,
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,

@@ -26,7 +26,7 @@ from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.examples import CONFIRMATION, SPLITS
 from tinyablation.errors import TinyAblationError
 from tinyablation.statistics.intervals import Estimate, generator
-from tinyablation.verdicts.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
+from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise, effect_floor
 
 if TYPE_CHECKING:
     import pandas

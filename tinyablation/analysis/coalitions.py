@@ -34,7 +34,8 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
 )
 from tinyablation.statistics.ratios import ratio_interval
-from tinyablation.verdicts.verdicts import Floor, Verdict
+from tinyablation.verdicts.floors import Floor
+from tinyablation.verdicts.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pandas

@@ -18,7 +18,7 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
-from tinyablation.verdicts.verdicts import EFFECT_SHARE, Floor, Noise, effect_floor
+from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise, effect_floor
 
 if TYPE_CHECKING:
     import pandas

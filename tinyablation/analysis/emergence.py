@@ -21,8 +21,8 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head, head_name
 from tinyablation.measurement.validity import COMPETENCE_FLOOR, competence
 from tinyablation.statistics.intervals import Agreement, Estimate, generator, rank_agreement
+from tinyablation.verdicts.floors import Floor
 from tinyablation.verdicts.verdicts import (
-    Floor,
     Verdict,
     blocked,
     judge_above_floor,

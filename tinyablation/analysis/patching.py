@@ -27,7 +27,7 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
 )
 from tinyablation.statistics.ratios import above_zero, ratio_interval
-from tinyablation.verdicts.verdicts import Floor, Noise
+from tinyablation.verdicts.floors import Floor, Noise
 
 Direction = Literal["forward", "reverse"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")

@@ -21,7 +21,7 @@ from tinyablation.interventions.interventions import (
 )
 from tinyablation.statistics.intervals import Estimate, generator
 from tinyablation.statistics.ratios import ratio_interval
-from tinyablation.verdicts.verdicts import Floor
+from tinyablation.verdicts.floors import Floor
 
 _FIRST = Head(0, 0)
 

@@ -30,7 +30,8 @@ from tinyablation.measurement.screening import (
 from tinyablation.records.trust import Screened, Unmeasured
 from tinyablation.statistics.finite_population import most_in_population
 from tinyablation.statistics.intervals import Alternative
-from tinyablation.verdicts.verdicts import Verdict, figure
+from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.verdicts import Verdict
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tinyablation.interventions.batteries import STEERING_SCALES
 from tinyablation.interventions.directions import CONTROLS, OV, SteeringError
 from tinyablation.interventions.interventions import Steer
 from tinyablation.statistics.intervals import Estimate, spearman
-from tinyablation.verdicts.verdicts import Floor, Verdict, figure
+from tinyablation.verdicts.floors import Floor, figure
+from tinyablation.verdicts.verdicts import Verdict
 
 PER_UNIT = "logits per unit"
 

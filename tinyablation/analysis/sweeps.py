@@ -34,7 +34,12 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
     spearman,
 )
-from tinyablation.verdicts.verdicts import ALPHA, Verdict, figure, side_of
+from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.verdicts import (
+    ALPHA,
+    Verdict,
+    side_of,
+)
 
 if TYPE_CHECKING:
     import pandas

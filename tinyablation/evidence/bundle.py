@@ -373,7 +373,7 @@ def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
 
 def line(record: Record) -> str:
     """One cell as text: claim, model, condition, verdict, and its figures if there are any."""
-    from tinyablation.verdicts.verdicts import figure
+    from tinyablation.verdicts.floors import figure
 
     name = " ".join(filter(None, (record.claim, record.model, record.condition)))
     effect = ""

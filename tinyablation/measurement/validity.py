@@ -22,11 +22,10 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
+from tinyablation.verdicts.floors import Floor, figure
 from tinyablation.verdicts.verdicts import (
-    Floor,
     Verdict,
     blocked,
-    figure,
     judge_above_floor,
     judge_all_of,
 )

@@ -80,7 +80,7 @@ def confirmed(
 
 
 def _refusal(check: BackendCheck) -> str:
-    from tinyablation.verdicts.verdicts import figure
+    from tinyablation.verdicts.floors import figure
 
     return (
         f"the engine is not confirmed by plain {check.backend}: in {check.run}, {check.where}; at "

@@ -52,7 +52,7 @@ from tinyablation.runs.shards import (
     require_plan,
     sidecar_path,
 )
-from tinyablation.verdicts.verdicts import Noise
+from tinyablation.verdicts.floors import Noise
 
 if TYPE_CHECKING:
     import pandas as pd

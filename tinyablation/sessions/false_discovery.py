@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinyablation.records.trust import Multiplicity
-from tinyablation.verdicts.verdicts import ALPHA, VerdictError
+from tinyablation.verdicts.floors import VerdictError
+from tinyablation.verdicts.verdicts import ALPHA
 
 if TYPE_CHECKING:
     from tinyablation.records.records import Record

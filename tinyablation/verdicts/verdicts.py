@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tinyablation.errors import TinyAblationError
+from tinyablation.verdicts.floors import Floor, Noise, VerdictError, figure, finite
 
 if TYPE_CHECKING:
     from tinyablation.statistics.intervals import Estimate
 
-Status = Literal["supported", "refuted", "inconclusive", "blocked"]
+# present: the effect is there, but it is not shown to reach the smallest effect that counts.
+Status = Literal["supported", "present", "refuted", "inconclusive", "blocked"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-# An effect must exceed this share of the clean logit difference. Models without a plant have many
-# heads with intervals above zero but effects of 2-6 % of it, a different head for every training
-# seed. With the interval's lower end above 5 %, 0 of 8 such models had a layer-0 suppressor.
-EFFECT_SHARE = 0.05
+# With fewer clusters an interval is widened (statistics.intervals) and the verdict says so.
+ENOUGH_CLUSTERS = 24
 # Corrected p above which an effect is not significant: the field's convention, and the complement
 # of the 95 % of our intervals.
 ALPHA = 0.05
+CONFIDENCE = 0.95  # of every interval
 # Margins this close count as equal: in float32 the batch shape moved a figure by at most 1e-5
 # logits, and margins are of means.
 AS_NEAR = 1e-5
@@ -33,74 +33,18 @@ WITHIN_NOISE = "within the noise"
 RANGES = {"share": (0.0, 1.0), "rho": (-1.0, 1.0), "cosine": (-1.0, 1.0), "Brier": (-1.0, 1.0)}
 
 
-class VerdictError(TinyAblationError):
-    """The figures cannot be judged: not finite, negative noise, no verdicts to combine."""
-
-
-class Noise(float):
-    """The numerical noise of a measured effect, in its unit, and where it was measured.
-
-    The number is the noise of the logit difference, in logits; `of` gives that of another column.
-    where: the device and dtype for a reader ("cuda in bfloat16"), "" if unknown.
-    """
-
-    where: str
-    columns: Mapping[str, float]
-
-    def __new__(
-        cls, value: float, where: str = "", columns: Mapping[str, float] | None = None
-    ) -> Noise:
-        made = super().__new__(cls, value)
-        made.where, made.columns = where, dict(columns or {})
-        return made
-
-    def of(self, column: str) -> Noise:
-        """The noise of a column, in its unit; that of LD if the column's was not measured."""
-        return Noise(self.columns.get(column, float(self)), self.where, self.columns)
-
-
-class Floor(float):
-    """A bound that an effect is compared with, and the numerical noise of that effect.
-
-    The number is the bound, in the effect's unit; noise is in the same unit. limited: the noise is
-    larger than the effect that would count without it. An effect within the noise is then neither
-    above the bound nor shown to be below it, because 0 and the bound cannot be distinguished.
-    """
-
-    noise: float
-    where: str
-    limited: bool
-
-    def __new__(cls, value: float, noise: float = 0.0, *, counts: float | None = None) -> Floor:
-        """counts: the effect that would count without noise; by default the bound."""
-        _finite(bound=value, noise=noise)
-        if noise < 0:
-            raise VerdictError(f"noise {noise} must not be negative")
-        made = super().__new__(cls, value)
-        made.noise = float(noise)
-        made.where = noise.where if isinstance(noise, Noise) else ""
-        made.limited = noise > abs(value if counts is None else counts)
-        return made
-
-    def __neg__(self) -> Floor:
-        made = Floor(-float(self), Noise(self.noise, self.where))
-        made.limited = self.limited
-        return made
-
-    @property
-    def noise_said(self) -> str:
-        """The noise as text: "the numerical noise 0.120 of cuda in bfloat16"."""
-        where = f" of {self.where}" if self.where else ""
-        return f"the numerical noise {figure(self.noise)}{where}"
-
-
 @dataclass(frozen=True)
 class Verdict:
     """A verdict with the figures it rests on; effect and floor in `unit`.
 
-    p_value is the p of the whole claim, for the session's ledger (false_discovery.py): the largest
-    over all parts that must hold; None if some part is not a test. details holds further plain
-    values, which records.plain checks.
+    margin: the effect beyond a share of each example's own figure, where the bound is one: its
+    interval is what is judged. p_value is the p of the whole claim, for the session's ledger
+    (false_discovery.py): the largest over all parts that must hold; None if some part is not a
+    test. details holds further plain values, which records.plain checks.
+
+    distance: how far the estimate lies beyond its bound, on the side that holds, least of all
+    parts: its sign is what would be said without any uncertainty. p_refuted: the p of "refuted", of
+    one part; refutes: whether a part can refute the claim it is of.
     """
 
     status: Status
@@ -111,17 +55,21 @@ class Verdict:
     unit: str = "logits"
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
     p_value: float | None = None
+    margin: Estimate | None = None
+    distance: float | None = None
+    p_refuted: float | None = None
+    refutes: bool = True
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise VerdictError(f"{self.status!r} is not a verdict; known: {', '.join(STATUSES)}")
         if not self.reason.strip():
             raise VerdictError(f"a verdict {self.status!r} needs a reason")
-        _finite(floor=self.floor)
+        finite(floor=self.floor)
         _probability(self.p_corrected)
         _probability(self.p_value)
         if self.effect is not None:
-            _finite(effect=self.effect.estimate, low=self.effect.low, high=self.effect.high)
+            finite(effect=self.effect.estimate, low=self.effect.low, high=self.effect.high)
             least, most = RANGES.get(self.unit, (-math.inf, math.inf))
             if not least <= self.effect.low <= self.effect.high <= most:
                 raise VerdictError(
@@ -130,34 +78,11 @@ class Verdict:
                 )
 
 
-def figure(value: float) -> str:
-    """A number as text with three significant digits: 0.265, 1.48, -0.0012, 160."""
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.2e}")))))
-    if digits > 6:
-        return f"{value:.2e}"
-    return f"{float(f'{value:.2e}'):.{digits}f}"
-
-
-def effect_floor(clean_ld_mean: float, noise_floor: float, share: float = EFFECT_SHARE) -> Floor:
-    """The smallest effect that counts, in logits: the larger of share * |clean LD| and the noise.
-
-    clean_ld_mean: mean clean logit difference; noise_floor: largest numerical noise measured for
-    the model's dtype and device; both in logits. If the noise is larger, the floor is limited: an
-    effect below it is not shown to be small.
-    """
-    _finite(clean_ld_mean=clean_ld_mean, noise_floor=noise_floor, share=share)
-    if noise_floor < 0 or share < 0:
-        raise VerdictError(f"noise floor {noise_floor} and share {share} must not be negative")
-    counts = share * abs(clean_ld_mean)
-    return Floor(max(counts, noise_floor), noise_floor, counts=counts)
-
-
 def judge_above_floor(
     effect: Estimate,
     *,
     floor: float,
+    margin: Estimate | None = None,
     p_corrected: float | None = None,
     alpha: float = ALPHA,
     what: str,
@@ -167,17 +92,21 @@ def judge_above_floor(
     """The verdict on "the effect is above the floor".
 
     supported: the whole interval is above it, and p_corrected (if given) is at most alpha;
-    refuted: the whole interval is below it; else inconclusive. `what` begins the reason ("zeroing
-    0:2"). With a limited Floor either verdict needs an interval wholly beyond the noise.
+    refuted: the whole interval is below it; else inconclusive. If the floor is the smallest effect
+    that counts (Floor.minimum) and the whole interval is above 0: present instead of the last two.
+    margin: the effect beyond a share of each example's own figure; then it is its interval that
+    must lie above or below 0, and that of the effect above Floor.least. `what` begins the reason
+    ("zeroing L0H2"). With a limited Floor a verdict needs an interval wholly beyond the noise.
     """
     bound = ("floor", floor, "above", "below")
-    return _judge(effect, bound, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, margin, p_corrected, alpha, what, unit, details)
 
 
 def judge_below_ceiling(
     effect: Estimate,
     *,
     ceiling: float,
+    margin: Estimate | None = None,
     p_corrected: float | None = None,
     alpha: float = ALPHA,
     what: str,
@@ -187,11 +116,11 @@ def judge_below_ceiling(
     """The verdict on "the effect is below the ceiling": that something is small, or a decrease.
 
     supported: the whole interval is below it, and p_corrected (if given) is at most alpha;
-    refuted: the whole interval is above it; else inconclusive. A limited Floor acts as in
+    refuted: the whole interval is above it; else inconclusive. A Floor and a margin act as in
     judge_above_floor.
     """
     bound = ("ceiling", ceiling, "below", "above")
-    return _judge(effect, bound, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, margin, p_corrected, alpha, what, unit, details)
 
 
 def side_of(effect: Estimate, bound: float) -> str:
@@ -209,6 +138,7 @@ def side_of(effect: Estimate, bound: float) -> str:
 def _judge(
     effect: Estimate,
     bound: tuple[str, float, str, str],
+    margin: Estimate | None,
     p_corrected: float | None,
     alpha: float,
     what: str,
@@ -217,35 +147,58 @@ def _judge(
 ) -> Verdict:
     """Judge an effect against bound: (name, value, side that holds, side that fails)."""
     name, value, holding, failing = bound
-    _finite(**{name: value}, estimate=effect.estimate, low=effect.low, high=effect.high)
+    finite(**{name: value}, estimate=effect.estimate, low=effect.low, high=effect.high)
     _probability(p_corrected)
+    tested = [(effect, value)]
+    if margin is not None:
+        finite(margin=margin.estimate, margin_low=margin.low, margin_high=margin.high)
+        least = value.least if isinstance(value, Floor) else 0.0
+        noise = Noise(value.noise, value.where) if isinstance(value, Floor) else Noise(0.0)
+        tested = [(margin, Floor(0.0, noise)), (effect, Floor(least, noise))]
+    sides = [side_of(*part) for part in tested]
+    # Both must hold; either may fail.
+    side = next((each for each in (failing, "", WITHIN_NOISE) if each in sides), holding)
+    is_there = side_of(effect, Floor(0.0, value.noise)) if isinstance(value, Floor) else ""
     status: Status = "inconclusive"
-    side = side_of(effect, value)
     if side == WITHIN_NOISE:
         assert isinstance(value, Floor)
         finding = f"does not lie beyond {value.noise_said}"
     else:
         finding = f"lies {side} the {name}" if side else f"straddles the {name}"
         finding += f" {figure(value)}"
-    if side == failing:
-        status = "refuted"
-    elif side == holding and p_corrected is not None and p_corrected > alpha:
+    if side == holding and p_corrected is not None and p_corrected > alpha:
         finding += f", but corrected p {figure(p_corrected)} > {alpha:g}"
     elif side == holding:
         status = "supported"
         finding += "" if p_corrected is None else f", corrected p {figure(p_corrected)}"
-    interval = f"interval [{figure(effect.low)}, {figure(effect.high)}]"
+    elif side == failing or side == "":
+        status = "refuted" if side == failing else "inconclusive"
+        if isinstance(value, Floor) and value.minimum and is_there == holding:
+            status = "present"
+            finding += f" and {holding} 0"
+    said = f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, "
+    said += f"interval [{figure(effect.low)}, {figure(effect.high)}] {finding}"
+    if margin is not None:
+        said += (
+            f" (beyond it by example: {figure(margin.estimate)}, interval "
+            f"[{figure(margin.low)}, {figure(margin.high)}])"
+        )
+    if effect.n_clusters < ENOUGH_CLUSTERS and status != "supported":
+        said += f"; underpowered: {effect.n_clusters} clusters, fewer than {ENOUGH_CLUSTERS}"
+    held = [p_beyond(*part, holding) for part in tested]
+    sign = 1.0 if holding == "above" else -1.0
     return Verdict(
         status,
-        f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, {interval} {finding}",
+        said,
         effect,
         float(value),
         None if p_corrected is None else float(p_corrected),
         unit,
         dict(details or {}),
-        _of_all(
-            [p_beyond(effect, value, holding), *([] if p_corrected is None else [p_corrected])]
-        ),
+        _of_all([*held, *([] if p_corrected is None else [p_corrected])]),
+        margin,
+        min(sign * (part.estimate - limit) for part, limit in tested),
+        _least([p_beyond(*part, failing) for part in tested]),
     )
 
 
@@ -278,24 +231,35 @@ def _of_all(parts: Sequence[float | None]) -> float | None:
     return max(known) if known and len(known) == len(parts) else None
 
 
+def _least(parts: Sequence[float | None]) -> float | None:
+    known = [p for p in parts if p is not None]
+    return min(known) if known else None
+
+
 def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) -> Verdict:
     """The verdict on a claim that needs every one of `verdicts`.
 
-    All supported: supported; else any refuted: refuted; else any blocked: blocked; else
-    inconclusive. The figures are those of `show`, if given; else of the deciding verdict: the first
-    of that status, or, if all are supported, the one nearest to its floor. Among equally near ones
-    (AS_NEAR) the first is taken, so that rounding does not decide. p_value is the largest of all.
+    All supported: supported; else any refuted: refuted; else any blocked: blocked; else any
+    inconclusive: inconclusive; else present. Any of several parts may seem refuted by chance, so
+    one refutes the claim only if its p is at most .025 / the number of parts that can (Bonferroni);
+    else it is inconclusive. The figures are those of `show`, if given; else of the deciding
+    verdict: the first of that status, or, if all are supported, the one nearest to its floor. Among
+    equally near ones (AS_NEAR) the first is taken, so that rounding does not decide. p_value is the
+    largest of all, distance the least.
     """
     if not verdicts:
         raise VerdictError("no verdicts to combine: n = 0 supports nothing")
-    order: tuple[Status, ...] = ("refuted", "blocked", "inconclusive", "supported")
-    status = min((verdict.status for verdict in verdicts), key=order.index)
-    deciding = [verdict for verdict in verdicts if verdict.status == status]
+    number = sum(verdict.refutes for verdict in verdicts)
+    parts = [_corrected_refutation(verdict, number) for verdict in verdicts]
+    order: tuple[Status, ...] = ("refuted", "blocked", "inconclusive", "present", "supported")
+    status = min((verdict.status for verdict in parts), key=order.index)
+    deciding = [verdict for verdict in parts if verdict.status == status]
     nearest = min(map(_margin, deciding)) + AS_NEAR if status == "supported" else math.inf
     chosen = show or next(verdict for verdict in deciding if _margin(verdict) <= nearest)
     reason = "; ".join(dict.fromkeys(verdict.reason for verdict in deciding))
     if len(deciding) < len(verdicts):
         reason = f"{len(deciding)} of {len(verdicts)} {status}: {reason}"
+    distances = [verdict.distance for verdict in parts if verdict.distance is not None]
     return Verdict(
         status,
         reason,
@@ -305,7 +269,19 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
         chosen.unit,
         chosen.details,
         _of_all([verdict.p_value for verdict in verdicts]),
+        chosen.margin,
+        min(distances) if len(distances) == len(verdicts) else None,
+        _least([verdict.p_refuted for verdict in parts if verdict.refutes]),
     )
+
+
+def _corrected_refutation(verdict: Verdict, number: int) -> Verdict:
+    """One of `number` parts, inconclusive if it is refuted only without a correction for them."""
+    p = verdict.p_refuted
+    if verdict.status != "refuted" or p is None or p <= (1 - CONFIDENCE) / 2 / number:
+        return verdict
+    reason = f"{verdict.reason}, but not if corrected for {number} parts (p {figure(p)})"
+    return replace(verdict, status="inconclusive", reason=reason)
 
 
 def _margin(verdict: Verdict) -> float:
@@ -316,9 +292,9 @@ def _margin(verdict: Verdict) -> float:
 
 def only_supporting(verdict: Verdict) -> Verdict:
     """A part that cannot refute a claim: one of many rivals, of which one may lead by chance."""
-    if verdict.status != "refuted":
-        return verdict
-    return replace(verdict, status="inconclusive", p_value=None)
+    status: Status = "inconclusive" if verdict.status == "refuted" else verdict.status
+    p_value = None if verdict.status == "refuted" else verdict.p_value
+    return replace(verdict, status=status, p_value=p_value, refutes=False)
 
 
 def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict:
@@ -337,12 +313,6 @@ def refuted(
 ) -> Verdict:
     """The verdict that the claim fails for a reason other than a floor (the wrong head leads)."""
     return Verdict("refuted", reason, effect, floor, p_corrected, unit, dict(details or {}))
-
-
-def _finite(**figures: float | None) -> None:
-    for name, value in figures.items():
-        if value is not None and not math.isfinite(value):
-            raise VerdictError(f"{name} is {value}; it must be finite")
 
 
 def _probability(p: float | None) -> None:
