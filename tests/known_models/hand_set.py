@@ -44,7 +44,9 @@ NUMERAL_ANGLE = 0.1 * torch.pi
 NUMERAL_LENGTH = 1.5  # longer than other codes: neighbours are but 18 degrees apart
 # Attention scores: of a token that is looked for, of the first token, and of all others (0).
 FOUND, SUNK = 24.0, 12.0
-NOISE = 0.02  # length of what a head without a role writes, and of what every other adds
+# Length of what a head without a role writes, and of what every other adds to its own; and the share
+# that either passes on of what earlier heads wrote, in a direction of its own.
+NOISE, LEAK = 0.1, 0.05
 IDENTITY_LENGTH = 3.0
 
 
@@ -179,11 +181,12 @@ def things() -> tuple[list[str], list[str]]:
 @cache
 def associations() -> tuple[tuple[str, str, str], ...]:
     """(key, word, what it is about) for all but the sums: Paris is about French, birds about wings."""
+    kinds = knowledge().kinds
     found = []
     for name, relation in knowledge().relations.items():
-        if name != "sum":
-            found += [("fact", subject, answer) for subject, answer in relation.facts.items()]
-    kinds = knowledge().kinds
+        for subject, answer in relation.facts.items() if name != "sum" else ():
+            # "books" are of paper, and a kind: one head knows both, and no other looks at it.
+            found.append(("kind" if subject in kinds.kinds else "fact", subject, answer))
     for kind in kinds.kinds:
         found += [("kind", kind, kinds.word(kind, attribute)) for attribute in kinds.attributes]
     return tuple(found)
@@ -276,6 +279,7 @@ def _head(role: Role | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tens
         case Write(size, direction):
             value[0, ONE] = 1 / unit
             output[direction, 0] = size
+            output[OUT, 1:] = everything[:, 1:]
         case Copy(gain):
             query[:, IDENTITY] = everything
             key[:, IDENTITY] = everything * score
@@ -301,9 +305,10 @@ def _head(role: Role | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tens
             output[OUT] = gain * everything
         case None:
             output[OUT] = everything
-    # No head writes nothing at all.
-    noise = torch.randn(SIZE, SIZE, generator=rng) / SIZE**0.5
-    value[:, IDENTITY] += NOISE / IDENTITY_LENGTH * noise / unit
+    # No head writes nothing at all, and no effect takes one path alone.
+    for block, length in ((IDENTITY, NOISE / IDENTITY_LENGTH), (OUT, LEAK)):
+        mixed = torch.randn(SIZE, SIZE, generator=rng) / SIZE**0.5
+        value[:, block] += length * mixed / unit
     return query, key, value, output
 
 

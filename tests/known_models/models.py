@@ -134,7 +134,7 @@ MODELS = {
     # Of half of the facts the trio leaves a tenth, so that LD says little about who is right; or
     # it makes up for what the model hardly knows. The latter believes the opposite of some facts.
     "uneven": KnownModel(knowing(trio(Lookup(half=-0.3)))),
-    "evening": KnownModel(knowing(trio(Lookup(half=1.0)), faint=0.2, wrong=0.05)),
+    "evening": KnownModel(knowing(trio(Lookup(half=3.0)), faint=0.1, wrong=0.05)),
     # Half of LD comes from the last layer; or each head of it takes 3 % away.
     "sharp": KnownModel(knowing({Head(3, 0): Lookup(fact=0.5)})),
     "blunt": KnownModel(knowing(layer(3, Lookup(fact=-0.03)))),
