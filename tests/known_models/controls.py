@@ -59,3 +59,9 @@ CONTROLS: dict[Claim, Control] = {
     binders.test_a_late_head_sharpens: Control("sharp", "blunt"),
     training.test_suppression_emerges_during_training: Control("emerging", "constant"),
 }
+
+# The claims whose models need more than heads to be told apart, and the module that judges them.
+ELSEWHERE: dict[Claim, str] = {
+    h6.test_patching_is_asymmetric: "test_patching.py",
+    h6.test_asymmetry_holds_in_windows: "test_patching.py",
+}

@@ -11,7 +11,7 @@ from tests.known_models.hand_set import Design, save
 from tests.known_models.models import MODELS, NAMED, KnownModel
 from tinyablation.analysis.emergence import training_trajectory
 from tinyablation.analysis.step_norms import stepnorms
-from tinyablation.corpora.examples import BINDING, CONDITIONS, CONFIRMATION
+from tinyablation.corpora.examples import BINDING, CONFIRMATION
 from tinyablation.interventions.head_sets import TrioZeroed
 from tinyablation.measurement.validity import blocks
 from tinyablation.models.registry import Checkpoint, ModelEntry
@@ -26,6 +26,17 @@ from tinyablation.verdicts.listener import Heard, hear
 from tinyablation.verdicts.registered import Subject
 
 
+# The conditions that a claim about several conditions is asked under: those these models know of.
+KNOWN = ("facts", "counterfactual")
+
+
+class KnownBench(TrialBench):
+    """A bench that measures into memory, as do those of the model's checkpoints."""
+
+    def like(self, entry: ModelEntry) -> "KnownBench":
+        return KnownBench(entry, self.setup.corpora, self.store.root)
+
+
 class Measured:
     """One model under one condition, and what a claim may ask of it, by the fixture's name.
 
@@ -34,7 +45,7 @@ class Measured:
     """
 
     def __init__(
-        self, bench: TrialBench, condition: str, others: Callable[[str], TrialBench], known: KnownModel
+        self, bench: KnownBench, condition: str, others: Callable[[str], KnownBench], known: KnownModel
     ) -> None:
         self.bench, self.condition, self.others, self.known = bench, condition, others, known
         self.findings = bench.findings
@@ -48,7 +59,7 @@ class Measured:
         return NAMED.trio
 
     @property
-    def model(self) -> TrialBench:
+    def model(self) -> KnownBench:
         return self.bench
 
     @property
@@ -71,7 +82,8 @@ class Measured:
 
     @property
     def valid_conditions(self) -> list[str]:
-        return [name for name in CONDITIONS if self.bench.gate.reason_blocked(name) is None]
+        """Of those that these models know anything about; the rest are not worth their time."""
+        return [name for name in KNOWN if self.bench.gate.reason_blocked(name) is None]
 
     @property
     def sweep(self) -> Any:
@@ -160,9 +172,9 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._benches: dict[str, TrialBench] = {}
+        self._benches: dict[str, KnownBench] = {}
 
-    def bench(self, name: str) -> TrialBench:
+    def bench(self, name: str) -> KnownBench:
         if name not in self._benches:
             known = MODELS[name]
             self._benches[name] = self.bench_of(name, known.design, known.earlier)
@@ -170,7 +182,7 @@ class Shelf:
 
     def bench_of(
         self, name: str, design: Design, earlier: tuple[Design, ...] = ()
-    ) -> TrialBench:
+    ) -> KnownBench:
         """A bench of any design."""
         place = self.folder / name
         steps = [
@@ -189,7 +201,7 @@ class Shelf:
             bos=True,
             checkpoints=tuple(steps),
         )
-        return TrialBench(entry, CORPORA, place / "runs")
+        return KnownBench(entry, CORPORA, place / "runs")
 
     def measured(self, name: str, condition: str) -> Measured:
         return Measured(self.bench(name), condition, self.bench, MODELS[name])
