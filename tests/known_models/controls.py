@@ -26,14 +26,14 @@ class Control(NamedTuple):
 
 
 CONTROLS: dict[Claim, Control] = {
-    validity.test_model_is_competent: Control("sharp", "ignorant"),
+    validity.test_model_is_competent: Control("binder", "ignorant"),
     validity.test_clean_and_corrupt_are_told_apart: Control("suppressors", "ignorant"),
     validity.test_swapped_labels_flip_the_logit_difference: Control("suppressors", "contrary"),
     validity.test_null_prompt_shows_no_prior: Control("suppressors", "contrary"),
     h1.test_top_suppressor_is_in_layer_zero: Control("suppressors", "outdone"),
     h1.test_named_head_tops_its_layer: Control("suppressors", "outdone"),
     h1.test_partners_come_next: Control("suppressors", "outdone"),
-    h1.test_same_heads_lead_in_every_condition: Control("ranked", "reversed"),
+    h1.test_same_heads_lead_in_every_condition: Control("suppressors", "outdone"),
     h1.test_sibling_has_the_same_suppressor: Control("suppressors", "amplifiers"),
     h1.test_trio_of_the_small_model_raises_ld: Control("suppressors", "amplifiers"),
     h1.test_named_head_is_the_primary_suppressor: Control("suppressors", "outdone"),
@@ -42,8 +42,8 @@ CONTROLS: dict[Claim, Control] = {
     h5.test_zeroing_the_trio_raises_ld: Control("suppressors", "amplifiers"),
     h5.test_pairs_with_the_leader_beat_the_pair_without: Control("suppressors", "amplifiers"),
     h5.test_cooperation_is_super_additive: Control("conspirators", "suppressors"),
-    h5.test_leader_alone_recovers_most: Control("suppressors", "equals"),
-    h5.test_partners_recover_little: Control("suppressors", "equals"),
+    h5.test_leader_alone_recovers_most: Control("suppressors", "outdone"),
+    h5.test_partners_recover_little: Control("suppressors", "outdone"),
     h5.test_no_other_trio_does_as_well: Control("suppressors", "outdone"),
     h6.test_path_mediates_most: Control("suppressors", "gate"),
     h6.test_path_mediates_little: Control("gate", "suppressors"),
@@ -56,8 +56,8 @@ CONTROLS: dict[Claim, Control] = {
     calibration.test_zeroing_the_trio_improves_calibration: Control("uneven", "evening"),
     steering.test_steering_moves_facts_and_spares_the_rest: Control("gate", "suppressors"),
     binders.test_a_middle_head_binds: Control("binder", "late-binder", "binding"),
-    binders.test_a_late_head_sharpens: Control("sharp", "blunt"),
-    training.test_suppression_emerges_during_training: Control("emerging", "constant"),
+    binders.test_a_late_head_sharpens: Control("binder", "amplifiers"),
+    training.test_suppression_emerges_during_training: Control("suppressors", "gate"),
 }
 
 # The claims whose models need more than heads to be told apart, and the module that judges them.
