@@ -52,7 +52,7 @@ def test_a_head_takes_of_the_logit_difference_what_its_gain_says(facts):
     for heads in [[head] for head in GAINS] + [[Head(0, 0), Head(0, 1)], list(GAINS)]:
         deltas = logit_differences(model, facts, *heads) - clean
         gain = sum(GAINS[head] for head in heads)
-        assert deltas.mean() / clean.mean() == pytest.approx(-gain, abs=NOISE / 5, rel=0.05)
+        assert deltas.mean() / clean.mean() == pytest.approx(-gain, abs=NOISE / 5, rel=LEAKED)
         assert (deltas + gain * clean).abs().mean() < (LEAKED * abs(gain) + NOISE) * clean.mean()
 
 

@@ -34,6 +34,7 @@ class Recovering:
             own = slice(head * SIZE, (head + 1) * SIZE)
             step[:, own] = whole[:, own]
         self.plant = GradedPlant(self.bench, {name: (whole - step, step)})
+        self.way, self.found = 1.0, 0.25  # the last dose, and what the leader took back with it
 
     def share(self, way, split=None):
         """What the leader takes back at this dose, of one split's examples or of all."""
@@ -48,13 +49,12 @@ class Recovering:
 
     def set(self, share, split=None):
         """Find the dose: what is not the leader's, over what is, goes up with it almost linearly."""
-        wanted, way = (1 - share) / share, 0.5
         for _ in range(TRIES):
-            found = self.share(way, split)
-            if abs(found - share) < CLOSE:
+            way = self.way * self.found / (1 - self.found) * (1 - share) / share
+            self.way, self.found = way, self.share(way, split)
+            if abs(self.found - share) < CLOSE:
                 return
-            way *= wanted * found / (1 - found)
-        pytest.fail(f"no dose at which the leader takes back {share}: {found} at {way}")
+        pytest.fail(f"no dose at which the leader takes back {share}: {self.found} at {self.way}")
 
     def judged(self, claim):
         known = KnownModel(knowing(DESIGN))
