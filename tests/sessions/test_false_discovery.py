@@ -58,10 +58,10 @@ def subsets(tests):
 
 
 def test_two_by_hand():
-    """For both of two: .04 alone asks for alpha = .04; both ask for k = 1 and 2, or 1 and 1.
+    """Both are discoveries at alpha = .04, and the smaller p alone at .003.
 
-    S of both has h = 1.5, so that k of .04 is 2 once alpha >= 2 * 1.5 * .04 / 2 = .06. It gives 1/2,
-    and the other with p = .001 gives 1: 1.5 >= 1. Each S of one asks for alpha >= its p.
+    At alpha = .04, S of both has h = 1.5, so that k of .04 is 3 > 2 and that of .001 is 1: it gives
+    0 + 1 >= 1. Each S of one asks for alpha >= its p. For .001 alone, S of both asks for k = 1.
     """
     assert adjust([0.04, 0.001]) == pytest.approx([0.04, 0.003], rel=1e-6)
     assert adjust([0.04]) == [0.04] and adjust([]) == []

@@ -14,6 +14,7 @@ from tinyablation.plugin.judge import Judge
 from tinyablation.plugin.multiverse import (
     coalitions_again,
     each_sweep_again,
+    every_subsets_again,
     heads_again,
     methods_again,
     patches_again,
@@ -107,17 +108,12 @@ def methods(findings: "Findings", valid: str) -> "Sweep":
 
 
 @pytest.fixture
-@remade(each_sweep_again)
-def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
-    """The sweeps of all conditions that are valid for the model; also written as one matrix.
-
-    The matrix is not written with --screen, which chooses different heads for each condition.
-    """
+@same_in_every_analysis
+def valid_conditions(model: "Bench", judge: Judge) -> "list[str]":
+    """The named conditions that are valid for the model; with fewer than two, blocked."""
     from tinyablation.corpora.examples import CONDITIONS
-    from tinyablation.runs.across_conditions import write_cross_condition
     from tinyablation.verdicts.verdicts import blocked
 
-    model = findings.bench
     invalid = {
         name: reason
         for name in CONDITIONS
@@ -126,10 +122,23 @@ def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
     if len(CONDITIONS) - len(invalid) < LEAST_CONDITIONS:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in invalid.items())
         judge(blocked(f"fewer than {LEAST_CONDITIONS} conditions are valid: {reasons}"))
-    valid = [name for name in CONDITIONS if name not in invalid]
+    return [name for name in CONDITIONS if name not in invalid]
+
+
+@pytest.fixture
+@remade(each_sweep_again)
+def sweeps(findings: "Findings", valid_conditions: "list[str]") -> "list[Sweep]":
+    """The sweeps of all conditions that are valid for the model; also written as one matrix.
+
+    The matrix is not written with --screen, which chooses different heads for each condition.
+    """
+    from tinyablation.runs.across_conditions import write_cross_condition
+
+    model = findings.bench
     if model.screening is None:
-        write_cross_condition(model.store, {name: model.run(name, model.battery) for name in valid})
-    return [findings.sweep(name) for name in valid]
+        tables = {name: model.run(name, model.battery) for name in valid_conditions}
+        write_cross_condition(model.store, tables)
+    return [findings.sweep(name) for name in valid_conditions]
 
 
 @pytest.fixture
@@ -149,6 +158,15 @@ def named(model: "Bench", subject: "Subject", judge: Judge) -> "tuple[Head, ...]
 def subsets(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
     """The named heads ablated alone, in pairs and all together, on every example."""
     return findings.subsets(valid, named)
+
+
+@pytest.fixture
+@remade(every_subsets_again)
+def every_subsets(
+    findings: "Findings", valid_conditions: "list[str]", named: "tuple[Head, ...]"
+) -> "list[Coalitions]":
+    """The named heads ablated alone, in pairs and all together, under every valid condition."""
+    return [findings.subsets(name, named) for name in valid_conditions]
 
 
 @pytest.fixture

@@ -163,11 +163,15 @@ def subsets_again(
     name: str, own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]"
 ) -> Remade:
     """All subsets of the named heads, measured for claims on a part of the examples."""
-    from tinyablation.interventions.batteries import InEveryMethod
-    from tinyablation.interventions.head_sets import Subsets
+    return Remade({name: _subsets(own, findings, named)}, itemgetter(name))
 
-    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
-    return Remade({name: _head_sets(own, findings, again)}, itemgetter(name))
+
+def every_subsets_again(
+    name: str, own: "list[Coalitions]", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """All subsets of the named heads, under several conditions."""
+    by_condition = {f"subsets of {each.condition}": _subsets(each, findings, named) for each in own}
+    return Remade(by_condition, lambda made: [made[source] for source in by_condition])
 
 
 def coalitions_again(
@@ -225,6 +229,14 @@ def _heads(own: "Sweep", findings: "Findings") -> "Source":
         method: own if method == own.method else others for method in _methods()
     }
     return Source(own, by_method, _tolerance(findings))
+
+
+def _subsets(own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]") -> "Source":
+    from tinyablation.interventions.batteries import InEveryMethod
+    from tinyablation.interventions.head_sets import Subsets
+
+    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
+    return _head_sets(own, findings, again)
 
 
 def _head_sets(

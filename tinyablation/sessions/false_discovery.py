@@ -11,12 +11,12 @@ Heide, Ramdas and Goeman (2025, arXiv:2509.02517; first 2504.11759). For a set S
     e(S) = sum over S of 1 / (alpha * k), k = ceil(s * h * p / alpha), h = 1 + 1/2 + ... + 1/s,
 
 where a test with k > s contributes nothing. Under the null hypotheses of S, whatever their
-dependence, the mean of e(S) is at most 1: each k from 1 to s has the probability alpha / (s * h), so
-that a test contributes 1 / (s * h) * (1 + ... + 1/s) = 1 / s. A set R of discoveries is allowed if
-e(S) >= (share of R that S holds) / alpha for every S. The false ones among R are those that lie in
-the set N of the true null hypotheses; so their share is at most alpha * e(N), and its mean at most
-alpha. Benjamini and Yekutieli's own set is allowed: its tests have p <= alpha * r / (n * h of n), so
-that k <= r in every S. Therefore the largest allowed set is never smaller.
+dependence, the mean of e(S) is at most 1: each k from 1 to s has the probability alpha / (s * h),
+so that a test contributes 1 / (s * h) * (1 + ... + 1/s) = 1 / s. A set R of discoveries is allowed
+if e(S) >= (share of R that S holds) / alpha for every S. The false ones among R are those that lie
+in the set N of the true null hypotheses; so their share is at most alpha * e(N), and its mean at
+most alpha. Benjamini and Yekutieli's own set is allowed: its r tests have p <= alpha * r / (n * h
+of n), so that k <= r in every S. Therefore the largest allowed set is never smaller.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def adjust(p_values: Sequence[float]) -> list[float]:
     The adjusted value of a test is the least alpha at which it is a discovery of the closed
     procedure (see the module), so rejecting all with adjusted p <= alpha keeps the expected share
     of false discoveries at or below alpha under any dependence between tests, such as between cells
-    of one model. Tests with the same p are discovered together. 1,000 tests take 1.4 s of one core if
-    300 have an effect, and 8 s if 700 have.
+    of one model. Tests with the same p are discovered together. 1,000 tests take 1.4 s of one core
+    if 300 have an effect, and 8 s if 700 have.
     Raises VerdictError for a p outside 0 to 1.
     """
     import numpy as np
