@@ -20,7 +20,7 @@ from claims import test_training as training
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
 from tests.benches import bench_of
-from tests.synthetic_effects import NAMED, TRIO, make_coalitions, make_patches, noise
+from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
 from tinyablation.analysis.findings import Findings
@@ -75,7 +75,7 @@ def steps_of(coalitions, all_steps=None):
 
 DECREASES = [
     (make_coalitions({}, entropy=-0.8), "supported"),
-    (make_coalitions({}, entropy=-0.02), "refuted"),  # 1 % of the clean entropy
+    (make_coalitions({}, entropy=-0.02), "present"),  # 1 % of the clean entropy
     (make_coalitions({}, entropy=0.8), "refuted"),
     (make_coalitions({}), "refuted"),
     (everywhere(-0.8), "inconclusive"),  # by as much as any other triple
@@ -97,6 +97,43 @@ def test_g_2_early_steps_shorten(measured, status):
     assert verdict.status == status, verdict.reason
     assert verdict.floor == pytest.approx(-0.5)
     assert verdict.unit == "residual norm"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        geometry.test_zeroing_the_trio_lowers_entropy,
+        geometry.test_zeroing_the_trio_lowers_early_step_norm,
+    ],
+)
+def test_g_p_can_be_small_and_one_rival_is_enough_to_leave_it_open(claim):
+    """35 rivals: a share of them could not be below 1 / 36, and the rival below is one of them."""
+    made = make_coalitions({}, entropy=-0.8)
+    measured = made if claim is geometry.test_zeroing_the_trio_lowers_entropy else steps_of(made)
+    verdict, given = hear(claim, measured, TRIO, NAMED)
+    assert verdict.status == "supported" and verdict.p_value < 0.001
+    assert given["details"]["triples compared"] == 35
+    rival = ((0, 1), (0, 3), (0, 4))
+    own, other = AblateHeads(TRIO).label, AblateHeads(rival).label
+    table = made.table.copy()
+    moved = table.loc[table["intervention"] == own, "entropy"].to_numpy()
+    table.loc[table["intervention"] == other, "entropy"] = moved
+    same = replace(made, table=table, _cache={})
+    measured = same if claim is geometry.test_zeroing_the_trio_lowers_entropy else steps_of(same)
+    verdict, given = hear(claim, measured, TRIO, NAMED)
+    assert verdict.status == "inconclusive", verdict.reason
+    assert given["details"]["nearest other triple"] == "0:1 0:3 0:4"
+
+
+def test_g_1_is_left_open_while_unmeasured_triples_may_do_as_well():
+    made = make_coalitions({}, entropy=-0.8)
+    rivals = made.rivals(TRIO, LEADER)
+    few = {AblateHeads(each).label for each in rivals[:5]}
+    dropped = {AblateHeads(each).label for each in rivals} - few
+    sampled = replace(made, table=made.table[~made.table["intervention"].isin(dropped)], _cache={})
+    claim = geometry.test_zeroing_the_trio_lowers_entropy
+    verdict = judged(claim, sampled, TRIO, NAMED)
+    assert verdict.status == "inconclusive" and "only 5 were measured" in verdict.reason
 
 
 @pytest.mark.parametrize(
