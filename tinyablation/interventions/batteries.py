@@ -46,9 +46,10 @@ STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 class Sample:
     """The examples a battery is measured on: one split or both, all of a cluster or some.
 
-    Clusters are the units of every interval: measuring one or two of the 4 to 8 examples of each
-    hardly widens it and saves 60 to 80 % of the work. (In a crossed corpus, whose clusters are
-    relations of many examples, Bench.per_cluster scales these numbers.)
+    per_cluster: at most so many examples of each cluster, drawn; 0: all. (In a crossed corpus,
+    whose clusters are relations of many examples, Sampling.per_cluster scales these numbers.)
+    wordings: "one" measures whatever is asked in one of its wordings, which are taken in turn, if
+    the corpus has all of it in every wording (Corpus.is_factorial).
 
     among, relations and lent concern crossed corpora. among: the examples whose facts the model
     knows ("known"), those of the families that count for it ("counting"), or all; any other corpus
@@ -59,12 +60,15 @@ class Sample:
 
     split: str | None = None
     per_cluster: int = 0
+    wordings: Literal["all", "one"] = "all"
     among: Literal["known", "counting", "all"] = "known"
     relations: int = 0
     lent: bool = False
 
 
 EVERYTHING = Sample()
+# For sweeps of every head, whose passes are many: the interval is over clusters, and all are kept.
+ONE_WORDING = Sample(wordings="one")
 UNHOOKED = Sample(among="all")  # to find out what the model knows, all prompts are needed
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
@@ -123,7 +127,7 @@ class Battery:
     side: Side = "clean"
     first_layer: tuple[AblationMethod, ...] = ()
     donor: Side | Literal[""] = ""
-    sample: Sample = EVERYTHING
+    sample: Sample = ONE_WORDING
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
         """The baseline shard (no interventions), then ranges of layers: "L00-L02", "L03-L05"..."""
@@ -335,8 +339,16 @@ BATTERIES: dict[str, Battery] = {
         # Every single head of every layer.
         Battery("zero", ("zero",)),
         Battery("folded", ("zero_folded",)),
-        Battery("single-heads", ("zero", "zero_folded", "mean", "resample"), sample=LENT),
-        Battery("other-methods", ("zero_folded", "mean", "resample"), sample=LENT),
+        Battery(
+            "single-heads",
+            ("zero", "zero_folded", "mean", "resample"),
+            sample=replace(ONE_WORDING, lent=True),
+        ),
+        Battery(
+            "other-methods",
+            ("zero_folded", "mean", "resample"),
+            sample=replace(ONE_WORDING, lent=True),
+        ),
         # Every head of layer 0, on one example of each cluster.
         Battery(
             "methods",

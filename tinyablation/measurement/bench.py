@@ -172,6 +172,7 @@ class Bench(Measures):
             split=sample.split or ALL_SPLITS,
             per_cluster=self.sampling.per_cluster(condition, sample),
             selection=self.sampling.token(condition, sample),
+            wordings=self.sampling.wordings(condition, sample),
         )
 
     def run(

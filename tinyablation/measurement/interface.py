@@ -72,7 +72,7 @@ class Measures(HeldModel, ABC):
 
     @abstractmethod
     def examples(self, condition: str, split: str | None = None) -> list[Example]:
-        """The examples that a sweep of the condition measures, in row order."""
+        """The examples of the condition that count for the model, in row order."""
 
     @abstractmethod
     def prompts(

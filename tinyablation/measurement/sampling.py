@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinyablation.corpora.subsampling import subsample, subsample_pairs
+from tinyablation.corpora.subsampling import one_wording, subsample, subsample_pairs
 from tinyablation.files.hashes import digest
 from tinyablation.interventions.batteries import EVERYTHING, Sample
 from tinyablation.measurement.gate import RELATIONS, Gate
@@ -21,11 +21,11 @@ class Sampling:
     def __init__(self, bench: "Measures", gate: Gate) -> None:
         self.bench = bench
         self.gate = gate
-        self._lengths = Memo()
+        self._memo = Memo()
 
     def clear(self) -> None:
         """Clear the cache."""
-        self._lengths.clear()
+        self._memo.clear()
 
     def per_cluster(self, condition: str, sample: Sample) -> int:
         """The most examples of a cluster in a sample; 0: all.
@@ -41,6 +41,22 @@ class Sampling:
         # At least a pair of mirrors, so that each answer is target as often as foil.
         return max(2, self.bench.per_relation // (2 if sample.per_cluster else 1))
 
+    def wordings(self, condition: str, sample: Sample) -> str | None:
+        """ "one" if a sample leaves out other wordings of what it measures; part of an address."""
+        corpus, _ = self.bench.corpus(condition)
+        if sample.wordings == "all" or corpus.is_crossed:
+            return None
+        return "one" if self._memo(("factorial", condition), lambda: corpus.is_factorial) else None
+
+    def _one_wording(self, condition: str) -> set[int]:
+        """The rows of the corpus that hold the one wording of each item."""
+        corpus, halves = self.bench.corpus(condition)
+
+        def make() -> set[int]:
+            return set(one_wording(corpus.examples, halves.of_row(), self.bench.seed))
+
+        return self._memo(("one wording", condition), make)
+
     def rows(
         self, condition: str, sample: Sample = EVERYTHING, *, aligned: bool = False
     ) -> dict[int, str]:
@@ -50,6 +66,9 @@ class Sampling:
         """
         corpus, _ = self.bench.corpus(condition)
         found = self.counting(condition, sample, aligned=aligned)
+        if self.wordings(condition, sample):
+            chosen_rows = self._one_wording(condition)
+            found = {row: name for row, name in found.items() if row in chosen_rows}
         most = self.per_cluster(condition, sample)
         if most:
             rows = list(found)
@@ -122,8 +141,9 @@ class Sampling:
         """The number of tokens of the clean prompt, by row of the corpus."""
         from tinyablation.measurement.head_readings import Lengths
 
-        return self._lengths(
-            condition, lambda: self.bench.reading(condition, Lengths()).document()["lengths"]
+        return self._memo(
+            ("lengths", condition),
+            lambda: self.bench.reading(condition, Lengths()).document()["lengths"],
         )
 
     def pool(self, condition: str, among: str) -> list[int]:
