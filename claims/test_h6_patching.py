@@ -36,8 +36,8 @@ WINDOWS = (1, 2)
 def test_patching_is_asymmetric(patches, twin_patches, judge):
     """Noising the residual stream destroys more of the answer than denoising restores.
 
-    Estimator: noising minus denoising, as shares of LD clean - LD corrupt, at the layer and position
-      (last token, or the words that were replaced) where it is largest on the discovery split.
+    Estimator: noising minus denoising, as shares of LD clean - LD corrupt, at the layer and
+      position (last token, or the words that were replaced) where it is largest on discovery.
     Threshold: the 95 % interval over fact clusters lies above .05 of LD clean - LD corrupt, with
       p <= .05 under exchange of the directions. Blocked where the corrupt prompts are the clean
       ones of other pairs, and where both directions are the same at every layer: whole streams, or
@@ -73,8 +73,8 @@ def test_patching_is_asymmetric(patches, twin_patches, judge):
 def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
     """Noising destroys more than denoising restores in windows of 1 and 2 layers round the layer.
 
-    Estimator: as for a single layer (H6.1), for the residual stream of all layers of each window, at
-      the layer and position chosen on the discovery split without windows.
+    Estimator: as for a single layer (H6.1), for the residual stream of all layers of each window,
+      at the layer and position chosen on the discovery split without windows.
     Threshold: for both windows, the 95 % interval lies above .05 of LD clean - LD corrupt, with
       p <= .05 under exchange of the directions. Blocked as H6.1.
     Refuted if: one interval lies below .05, corrected for two windows.
