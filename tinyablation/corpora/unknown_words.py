@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tinyablation.corpora.examples import Example
 from tinyablation.corpora.knowledge import Knowledge, load_knowledge, load_table
+from tinyablation.corpora.natural import NATURAL
 from tinyablation.corpora.tokenisation import encode
 from tinyablation.corpora.world import NONCES, Nonces
 from tinyablation.statistics.intervals import generator
@@ -24,12 +25,12 @@ from tinyablation.statistics.intervals import generator
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NATURAL = "natural"  # the folder of the natural world's tables, within the knowledge folder
 # Fewer letters of a made-up word are no name: tokenizers keep single letters of words they lack.
 FEWEST_LETTERS = 3
 TRIES = 8  # words that are tried before a prompt is given up
 _WORD = re.compile(r"\w+|[^\w\s]")
 _BEFORE = "so"  # a word's tokens are counted after another: some tokenizers mark the first word
+OPERATORS = frozenset({"and", "or", "not"})  # of statements: wording, not content
 _ANSWER = "\0"  # stands for target and foil while two prompts are compared
 
 
@@ -192,7 +193,11 @@ def content(example: Example) -> list[tuple[int, int]]:
         re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", example.clean) if subject else ()
     ):
         found |= {n for n, (at, end) in enumerate(places) if match.start() <= at < match.end()}
-    return [places[n] for n in sorted(found) if example.clean[places[n][0]].isalnum()]
+    return [
+        (start, end)
+        for start, end in (places[n] for n in sorted(found))
+        if example.clean[start].isalnum() and example.clean[start:end] not in OPERATORS
+    ]
 
 
 def _marked(text: str, example: Example) -> list[str]:
@@ -212,8 +217,13 @@ def _differing(own: Sequence[str], other: Sequence[str]) -> Iterator[int]:
 
 
 def _same_wording(own: Sequence[str], other: Sequence[str]) -> bool:
-    matcher = SequenceMatcher(None, own, other, autojunk=False)
-    return all(tag in ("equal", "replace") for tag, *_ in matcher.get_opcodes())
+    """Whether `other` is `own` with some words replaced, fewer than half of them."""
+    same = 0
+    for tag, start, end, _, _ in SequenceMatcher(None, own, other, autojunk=False).get_opcodes():
+        if tag not in ("equal", "replace"):
+            return False
+        same += (end - start) * (tag == "equal")
+    return same > len(own) / 2
 
 
 def _words(*texts: str) -> Iterator[str]:
