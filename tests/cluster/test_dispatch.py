@@ -104,7 +104,7 @@ def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     Findings(made).patches("facts")
     # Both directions of patching, of which each is some shards, before either is waited for.
     names = [job.config.battery for job in executor.jobs[3:]]
-    assert {*names} == {"patch-forward", "patch-reverse"}
+    assert {*names} == {"patch-forward-unknown", "patch-reverse-unknown"}
     assert "model" not in made.__dict__
 
 
