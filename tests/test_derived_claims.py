@@ -23,7 +23,7 @@ from tests.benches import bench_of
 from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
-from tinyablation.analysis.findings import Findings
+from tinyablation.analysis.findings import Findings, MirroredPairs
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.corpus_folder import adopt
@@ -418,23 +418,30 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
         given(derived_fixtures.trio, made, named[:2], judge)
 
 
-def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
+def test_aligned_pairs_without_a_gap_or_with_mirrors_block_the_claim_and_hide_the_twin():
     sound = make_patches({}, {})
-    table = sound.forward.table
+    table = sound.denoising.table
     near = table.assign(logit_diff=table["logit_diff"] + 8.5)
-    alike = replace(sound, forward=replace(sound.forward, table=near, _cache={}), _cache={})
+    alike = replace(sound, denoising=replace(sound.denoising, table=near, _cache={}), _cache={})
 
-    def with_patches(found):
-        gate = SimpleNamespace(reason_blocked=lambda _: None)
+    def with_patches(found, invalid=None):
+        gate = SimpleNamespace(reason_blocked=lambda _: invalid)
         made = SimpleNamespace(protocol="corrected", gate=gate)
         return SimpleNamespace(patches=lambda _: found, bench=made)
 
+    def mirrored(_):
+        raise MirroredPairs("facts: 100% of the pairs have their mirror")
+
     assert given(measurement_fixtures.patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurement_fixtures.twin_patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurement_fixtures.twin_patches, None, "facts", judge) is None
-    for fixture in (measurement_fixtures.patches, measurement_fixtures.twin_patches):
-        with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
-            given(fixture, with_patches(alike), "facts", judge)
+    with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
+        given(measurement_fixtures.patches, with_patches(alike), "facts", judge)
+    both_ways = SimpleNamespace(patches=mirrored, bench=with_patches(sound).bench)
+    with pytest.raises(Blocked, match="100% of the pairs have their mirror"):
+        given(measurement_fixtures.patches, both_ways, "facts", judge)
+    twin = measurement_fixtures.twin_patches
+    assert given(twin, with_patches(sound), "facts") is sound
+    for nothing in (None, with_patches(sound, "not told apart"), with_patches(alike)):
+        assert given(twin, nothing, "facts") is None
 
 
 def test_no_binding_corpus_is_blocked(tmp_path):

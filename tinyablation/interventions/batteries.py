@@ -56,6 +56,9 @@ class Sample:
     is used whole. relations: at most this many relations of each split, drawn; 0: all. lent: donor
     activations come from other clusters, so only prompts are used for which a prompt of another
     relation has the same length.
+
+    pairs: the corrupt prompts of the corpus ("own"), or the clean ones with their content replaced
+    by words of which nothing can be known ("unknown", corpora/unknown_words.py).
     """
 
     split: str | None = None
@@ -64,6 +67,7 @@ class Sample:
     among: Literal["known", "counting", "all"] = "known"
     relations: int = 0
     lent: bool = False
+    pairs: Literal["own", "unknown"] = "own"
 
 
 EVERYTHING = Sample()
@@ -74,6 +78,7 @@ SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
 LENT = Sample(lent=True)
 PATCHED = Sample(per_cluster=1, relations=6, lent=True)
+PATCHED_UNKNOWN = replace(PATCHED, pairs="unknown")
 
 
 class BatteryError(TinyAblationError):
@@ -151,10 +156,13 @@ class Battery:
 class Patching:
     """H6: activations of one side of each pair put into the run on the other.
 
-    direction: "forward" puts the clean prompt's into the corrupt one's run (does it restore the
-    answer?), "reverse" the corrupt prompt's into the clean one's (does it destroy it?). Residual
-    stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other prompt,
-    and as controls the prompt itself ("self", the sham) and another example's ("other").
+    direction: "forward" is denoising, the clean prompt's activations in the corrupt one's run (are
+    they sufficient for the answer?); "reverse" is noising, the corrupt prompt's in the clean one's
+    (are the clean ones necessary?), in the words of Heimersheim and Nanda 2024 (arXiv 2404.15255).
+    The names of stored runs are older. sample.pairs: which corrupt prompts.
+
+    Residual stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other
+    prompt, and as controls the prompt itself ("self", the sham) and another example's ("other").
     """
 
     direction: Literal["forward", "reverse"]
@@ -164,7 +172,8 @@ class Patching:
 
     @property
     def name(self) -> str:
-        return f"patch-{self.direction}"
+        other = "" if self.sample.pairs == "own" else f"-{self.sample.pairs}"
+        return f"patch-{self.direction}{other}"
 
     @property
     def side(self) -> Side:

@@ -179,9 +179,17 @@ def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "
 @pytest.fixture
 @remade(patches_again, NOT_OF_PATCHES)
 def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
-    """Activations patched both ways between the prompts of aligned pairs."""
+    """Activations patched both ways between the prompts of aligned pairs that have no mirror."""
+    from tinyablation.analysis.findings import MirroredPairs
+    from tinyablation.statistics.ratios import RatioUndefined
+    from tinyablation.verdicts.verdicts import blocked
+
     corrected_only(findings.bench, judge)
-    return _require_gap(findings.patches(valid), judge)
+    try:
+        return _with_gap(findings.patches(valid))
+    except (MirroredPairs, RatioUndefined) as refusal:
+        judge(blocked(str(refusal)))  # ends the test
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -207,35 +215,32 @@ def twin_findings(twin: "Bench | None") -> "Findings | None":
 
 @pytest.fixture
 @remade(patches_again, NOT_OF_PATCHES)
-def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> "Patches | None":
-    """The same patches in the unplanted twin; the claim is blocked if it is not valid there."""
-    from tinyablation.verdicts.verdicts import blocked
+def twin_patches(twin_findings: "Findings | None", valid: str) -> "Patches | None":
+    """The same patches in the unplanted twin, to be shown; None where they say nothing there."""
+    from tinyablation.statistics.ratios import RatioUndefined
 
-    if twin_findings is None:
+    if twin_findings is None or twin_findings.bench.gate.reason_blocked(valid) is not None:
         return None
-    twin = twin_findings.bench
-    reason = twin.gate.reason_blocked(valid)
-    if reason is not None:
-        judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
-    return _require_gap(twin_findings.patches(valid), judge)
+    try:
+        return _with_gap(twin_findings.patches(valid))
+    except RatioUndefined:
+        return None
 
 
-def _require_gap(patches: "Patches", judge: Judge) -> "Patches":
-    """The patches; the claim is blocked if LD does not differ between the aligned pairs' sides."""
+def _with_gap(patches: "Patches") -> "Patches":
+    """The patches; RatioUndefined if LD does not differ between the two sides of its pairs."""
     from tinyablation.corpora.examples import SPLITS
     from tinyablation.statistics.ratios import RatioUndefined
-    from tinyablation.verdicts.verdicts import blocked
 
     for split in SPLITS:
         try:
             patches.whole(split)
         except RatioUndefined as refusal:
-            judge(
-                blocked(
-                    f"LD clean - LD corrupt of {patches.model} on the aligned pairs of "
-                    f"{patches.condition}, {split}: {refusal}"
-                )
-            )
+            raise RatioUndefined(
+                f"LD clean - LD corrupt of {patches.model} on the aligned pairs of "
+                f"{patches.condition}, {split}: {refusal}",
+                refusal.denominator,
+            ) from refusal
     return patches
 
 

@@ -8,6 +8,7 @@ multiverse.
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
@@ -208,17 +209,20 @@ def patches_again(
     a probability moves by a quarter of that at most, and a rank by whole places or not at all.
     """
     from tinyablation.analysis.alternatives import Source
-    from tinyablation.analysis.patching import DIRECTIONS, Patches
+    from tinyablation.analysis.patching import DIRECTIONS
 
     if own is None:
         return Remade({}, lambda _: None)
-    n_layers, n_heads = own.n_layers, own.n_heads
-    forward, reverse = (f"{name}, {direction}" for direction in DIRECTIONS)
+    first, second = (f"{name}, {direction}" for direction in DIRECTIONS)
     parts = {
-        forward: Source.patched(own.forward, _tolerance(findings)),
-        reverse: Source.patched(own.reverse, _tolerance(findings)),
+        first: Source.patched(own.denoising, _tolerance(findings)),
+        second: Source.patched(own.noising, _tolerance(findings)),
     }
-    return Remade(parts, lambda made: Patches(made[forward], made[reverse], n_layers, n_heads))
+
+    def put_together(made: "Mapping[str, Effects]") -> "Patches":
+        return replace(own, denoising=made[first], noising=made[second], _cache={})
+
+    return Remade(parts, put_together)
 
 
 def _heads(own: "Sweep", findings: "Findings") -> "Source":
