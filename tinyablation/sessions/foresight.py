@@ -68,14 +68,16 @@ def sentence(found: Foresight) -> str:
     every, heads = found
     predictions = f"{every.predicted:,} prediction{'' if every.predicted == 1 else 's'}"
     if every.edited:
-        began = f"Of {predictions} {every.fixed:,} were fixed before the measurement: "
+        began = (
+            f"Of {predictions} {every.fixed:,} {_were(every.fixed)} fixed before the measurement: "
+        )
     else:
         began = f"{predictions}, all fixed before the measurement: "
     said = f"{began}{every.true:,} came true{_share(every)}"
     if 0 < heads.predicted < every.predicted:
         said += f"; without validity (V) {heads.true:,} of {heads.fixed:,}{_share(heads)}"
     if every.edited:
-        said += f". {every.edited:,} were edited afterwards and are no foresight"
+        said += f". {every.edited:,} {_were(every.edited)} edited after it: no foresight"
     return f"{said}."
 
 
@@ -84,6 +86,10 @@ def _score(records: Iterable[Record]) -> Score:
     predicted = [(record, true) for record, true in judged if true is not None]
     fixed = [true for record, true in predicted if record.prediction_changed is None]
     return Score(len(predicted), len(predicted) - len(fixed), sum(fixed))
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _share(score: Score) -> str:

@@ -138,8 +138,8 @@ class Predictions(NamedTuple):
 def load_predictions(path: str | Path) -> Predictions:
     """Read predictions.toml: claim id = { pattern = verdict, or { verdict, reason } }.
 
-    An optional table `registered` says when and by whom: date, note; [[registered.group]] tables say
-    so of predictions of other days.
+    An optional table `registered` says when and by whom: date, note; [[registered.group]] tables
+    do for predictions of other days.
     """
     path = Path(path)
     text, document = read_toml(path, ExpectationError)
