@@ -294,9 +294,9 @@ def judge(
 def _has_baseline(item: pytest.Item) -> bool:
     """Whether the cell is of a kind whose figures are kept in a baseline."""
     model, condition = cell_of(item)
-    listed = session_models(item.config).is_listed(model)
+    kept = session_models(item.config).has_baseline(model)
     own = condition in own_conditions(item.config)
-    return listed and not own and protocol(item.config) == "corrected"
+    return kept and not own and protocol(item.config) == "corrected"
 
 
 def measured_with(item: pytest.Item) -> dict[str, str | None]:
