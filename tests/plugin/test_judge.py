@@ -312,6 +312,29 @@ def test_what_nobody_predicted_of_a_real_model_is_open(suite, workers):
     assert (record["reason"], record["drift"]) == ("the reason", None)
 
 
+def test_a_prediction_for_models_that_are_listed_elsewhere_is_no_mistake(suite):
+    suite.models("tiny-gpt2")
+    suite.claims("test_heads", suite.claim())
+    group = "[[registered.group]]\ndate = 2025-03-01\nmodels = ['fresh-*']\n"
+    predicted = '"H1.1" = { "fresh-*" = "refuted", "tiny-*" = "supported" }\n'
+    suite.write("claims/predictions.toml", f"{predicted}{group}elsewhere = true\n")
+    suite.accept("-k", "facts").assert_outcomes(passed=1)
+    (record,) = suite.records().values()
+    assert (record["prediction"], record["predicted_on"]) == ("supported", None)
+    suite.write("claims/predictions.toml", f"{predicted}{group}")
+    result = suite.run("claims")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert 'decide no cell: "H1.1": "fresh-*"' in result.stderr.str()
+    # Of a claim that there is none of, it is one.
+    suite.write(
+        "claims/predictions.toml",
+        f"{predicted}'H9.1' = {{ 'fresh-*' = 'refuted' }}\n{group}elsewhere = true\n",
+    )
+    result = suite.run("claims")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert 'decide no cell: "H9.1": "fresh-*"' in result.stderr.str()
+
+
 def test_a_prediction_for_a_hub_model_is_no_mistake_in_a_session_without_it(suite):
     suite.models("tiny-gpt2", hub=["mistral-7b"])
     suite.claims("test_heads", suite.claim())
