@@ -346,7 +346,7 @@ def test_the_head_says_which_protocol_and_what_the_published_one_does(session, p
         for words in ("last index read", "zero_folded", "mean over ablated heads", "validity gate"):
             assert words in text
     assert "What holds as the study measured it?" in published.text
-    assert "Is the world as registered?" not in published.text
+    assert "Did anything move" not in published.text and "Foresight" not in published.text
     assert "as predicted" not in published.text
     assert "--protocol published" in published.text, "the command that repeats a cell"
 
