@@ -1,12 +1,13 @@
 """B: single heads with a trade: binders in the middle layers, sharpeners in the last.
 
-Heads are zeroed; they are chosen on the discovery split and judged on the confirmation split.
+Heads are zeroed; each half of the examples judges a head that the other half chose.
 Change = ablated - clean.
 """
 
 import pytest
 
 from tinyablation.heads import head_name
+from tinyablation.verdicts.floors import EFFECT_SHARE
 from tinyablation.verdicts.verdicts import judge_above_floor, judge_below_ceiling
 
 # B.2: the share that counts for LD counts for entropy. The published .08 to .10, if they are nats
@@ -20,34 +21,50 @@ def test_a_middle_head_binds(binding, judge):
     """Some head of the middle layers binds a thing to its property, within the prompt.
 
     Estimator: on prompts that introduce two things and ask for one, mean Delta LD of the head of
-      the middle half of the layers whose zeroing lowers LD most on the discovery split.
-    Threshold: the 95 % interval over clusters lies below -5 % of the clean LD and the numerical
-      noise, with p <= .05 corrected over all heads (max-T). Blocked where the model does not bind.
-    Refuted if: the interval of every head of these layers lies above that.
+      the middle half of the layers whose zeroing lowers LD most on one half of the examples, judged
+      by the other half, and the reverse.
+    Threshold: the 95 % interval over clusters lies below -5 % of the clean LD, -.01 logits and the
+      numerical noise. Blocked where the model does not bind.
+    Refuted if: the interval of every head of these layers lies above that and not below 0.
     """
     layers = middle_half(binding.n_layers)
-    means = binding.mean_deltas("discovery")
-    head = min((own for own in binding.heads if own[0] in layers), key=means.__getitem__)
-    ceiling = -binding.floor()
-    verdict = judge_below_ceiling(
-        binding.effect(head),
-        ceiling=ceiling,
-        p_corrected=binding.p_corrected(head, alternative="less"),
-        what=f"zeroing {head_name(head)}",
-    )
+    among = [head for head in binding.heads if head[0] in layers]
+    chosen = binding.choose(among, alternative="less")
+    split = chosen.split
+    ceiling = -binding.floor(split)
+
+    def lowers(who, name):
+        return judge_below_ceiling(
+            binding.effect(who, split=split),
+            ceiling=ceiling,
+            margin=binding.margin_of(who, split=split, share=-EFFECT_SHARE),
+            what=f"zeroing {name}",
+        )
+
+    each = {head: lowers(head, head_name(head)) for head in among}
+    means = binding.mean_deltas(split)
     judge(
-        binding.for_some_head(verdict, ceiling, alternative="less", layers=layers),
-        subject=head_name(head),
+        binding.for_some_head(
+            lowers(chosen, chosen.name),
+            each,
+            ceiling,
+            alternative="less",
+            split=split,
+            layers=layers,
+        ),
+        subject=head_name(chosen.head),
         details={
+            "chosen": chosen.name,
+            "judged by": split,
             "layers searched": [layers[0], layers[-1]],
-            "clean LD": float(binding.baseline("confirmation")["logit_diff"].mean()),
+            "clean LD": float(binding.baseline(split)["logit_diff"].mean()),
             "effects": {
-                head_name(other): list(binding.effect(other)[:3])
+                head_name(other): list(binding.effect(other, split=split)[:3])
                 for other in sorted(binding.heads, key=means.__getitem__)[:SHOWN]
             },
         },
         heatmap=binding.heatmap(),
-        largest=binding.extremes(head),
+        largest=binding.extremes(chosen, split),
         runs=binding.runs,
     )
 
@@ -57,32 +74,48 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
     """Some head of the last layers sharpens the output: without it the entropy is higher.
 
     Estimator: mean change of the entropy of the next token, in nats, of the head of the last
-      quarter of the layers (at least one) whose zeroing raises it most on the discovery split.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean entropy and the
-      numerical noise, with p <= .05 corrected over all heads (max-T).
-    Refuted if: the interval of every head of these layers lies below that floor.
+      quarter of the layers (at least one) whose zeroing raises it most on one half of the examples,
+      judged by the other half, and the reverse.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean entropy, .01 nats
+      and the numerical noise.
+    Refuted if: the interval of every head of these layers lies below that floor and not above 0.
     """
     sweep = corrected_sweep
     layers = last_quarter(sweep.n_layers)
-    means = sweep.mean_deltas("discovery", column="entropy")
-    late = sorted((own for own in sweep.heads if own[0] in layers), key=means.__getitem__)[::-1]
-    floor = sweep.floor(column="entropy", share=ENTROPY_SHARE)
-    verdict = judge_above_floor(
-        sweep.effect(late[0], column="entropy"),
-        floor=floor,
-        p_corrected=sweep.p_corrected(late[0], column="entropy"),
-        what=f"change of entropy with {head_name(late[0])} zeroed",
-        unit="nats",
-    )
+    among = [head for head in sweep.heads if head[0] in layers]
+    chosen = sweep.choose(among, column="entropy")
+    split = chosen.split
+    floor = sweep.floor(split, column="entropy", share=ENTROPY_SHARE)
+
+    def sharpens(who, name):
+        return judge_above_floor(
+            sweep.effect(who, split=split, column="entropy"),
+            floor=floor,
+            margin=sweep.margin_of(who, split=split, column="entropy", share=ENTROPY_SHARE),
+            what=f"change of entropy with {name} zeroed",
+            unit="nats",
+        )
+
+    each = {head: sharpens(head, head_name(head)) for head in among}
+    means = sweep.mean_deltas(split, column="entropy")
     judge(
-        sweep.for_some_head(verdict, floor, layers=layers, column="entropy"),
-        subject=head_name(late[0]),
+        sweep.for_some_head(
+            sharpens(chosen, chosen.name),
+            each,
+            floor,
+            split=split,
+            layers=layers,
+            column="entropy",
+        ),
+        subject=head_name(chosen.head),
         details={
+            "chosen": chosen.name,
+            "judged by": split,
             "layers searched": [layers[0], layers[-1]],
-            "clean entropy": float(sweep.baseline("confirmation")["entropy"].mean()),
+            "clean entropy": float(sweep.baseline(split)["entropy"].mean()),
             "effects": {
-                head_name(head): list(sweep.effect(head, column="entropy")[:3])
-                for head in late[:SHOWN]
+                head_name(head): list(sweep.effect(head, split=split, column="entropy")[:3])
+                for head in sorted(among, key=means.__getitem__)[::-1][:SHOWN]
             },
         },
         runs=sweep.runs,

@@ -1,17 +1,23 @@
 """H1: a head of layer 0 suppresses the right answer.
 
-Heads are chosen on the discovery split and judged on the confirmation split. Delta is LD ablated -
-LD clean, heads are zeroed. A condition that is invalid for the model blocks its claims (the
-fixtures see to that).
+Heads are judged by examples that had no part in choosing them: a head that the study names by all
+of them, one that is chosen here by the half that did not choose it. Delta is LD ablated - LD clean,
+heads are zeroed. An effect counts above 5 % of each example's clean LD, and .01 logits. A condition
+that is invalid for the model blocks its claims (the fixtures see to that).
 """
 
 import pytest
 
+from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
 from tinyablation.statistics.student_t import critical_rho
-from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of
+from tinyablation.verdicts.floors import EFFECT_SHARE
+from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of, of_many
+
+# H1.2: the study's partners raise LD by 4.0 and 4.2 % of it; half of that is an effect still.
+PARTNER_SHARE = 0.02
 
 
 @pytest.mark.claim("H1.1")
@@ -19,29 +25,37 @@ from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all
 def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """Some head of layer 0 suppresses the right answer, and no head of another layer does so more.
 
-    Estimator: mean Delta of the layer-0 head that leads on the discovery split, and its lead over
-      the head that leads elsewhere; both on the confirmation split, paired by example.
-    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
-    Refuted if: the interval of Delta lies below that floor, or the interval of the lead below 0.
+    Estimator: mean Delta of the layer-0 head that leads on one half of the examples, judged by the
+      other half, and the reverse; and its lead over every head of the other layers; paired by
+      example.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
+      logits and the numerical noise, and that of every lead above 0.
+    Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
+      lead over the head that leads elsewhere, chosen in the same way, lies below 0.
     """
-    head = sweep.top_suppressor(among=sweep.layer(0))
-    rival = sweep.top_suppressor(among=[other for other in sweep.heads if other[0] != 0])
-    verdict = _suppresses_and_leads(sweep, head, rival)
+    elsewhere = [head for head in sweep.heads if head[0] != 0]
+    chosen = sweep.choose(sweep.layer(0))
+    split = chosen.split
+    rival = sweep.choose(elsewhere, split=split)
+    verdict, nearest, least = _suppresses_and_leads(sweep, chosen, rival, elsewhere, split)
+    head = chosen.head
     judge(
-        sweep.for_every_head(verdict, head, layers=range(1, sweep.n_layers)),
+        sweep.for_every_head(verdict, chosen, split=split, layers=range(1, sweep.n_layers)),
         subject=head_name(head),
         details={
-            "rival elsewhere": head_name(rival),
+            "chosen": chosen.name,
+            "judged by": split,
+            "rival elsewhere": rival.name,
+            "nearest elsewhere": head_name(nearest),
+            "lead over it": list(least[:3]),
             "percentile in its layer": sweep.percentile(head, among=sweep.layer(0)),
-            "lead over it": list(sweep.lead(head, rival)[:3]),
             "heads above the floor": [head_name(other) for other in sweep.above_floor()],
             "by ablation method": methods.methods(head),
             "behaviour": sweep.behaviour(head),
             "noise floor, logits": sweep.noise_floor,
         },
         heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head),
+        largest=sweep.extremes(chosen, split),
         runs=sweep.runs,
     )
 
@@ -51,28 +65,33 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
 def test_named_head_tops_its_layer(sweep, subject, judge):
     """The head that the study names (or that was planted) is the top suppressor of its layer.
 
-    Estimator: mean Delta of the named head, and its lead over the other head of its layer that
-      leads on the discovery split; both on the confirmation split, paired by example.
-    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
-    Refuted if: the interval of Delta lies below that floor, or the interval of the lead below 0.
+    Estimator: mean Delta of the named head, and its lead over every other head of its layer; paired
+      by example, on all examples, or on those that had no part in choosing the head.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
+      logits and the numerical noise, and that of every lead above 0.
+    Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
+      lead over the head that leads on the other half lies below 0.
     """
     head = subject.suppressor
-    rival = sweep.top_suppressor(among=[h for h in sweep.layer(head[0]) if h != head])
-    lead = sweep.lead(head, rival)
+    split = subject.judging
+    others = [h for h in sweep.layer(head[0]) if h != head]
+    rival = sweep.choose(others, split=split)
+    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, rival.split)
     judge(
-        _suppresses_and_leads(sweep, head, rival),
+        verdict,
         subject=head_name(head),
         details={
             "named by": subject.source,
+            "judged by": rival.split,
             "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
             "percentile in its layer": sweep.percentile(head, among=sweep.layer(head[0])),
             "rank in the model": sweep.rank(head),
-            "rival in its layer": head_name(rival),
-            "lead over it": list(lead[:3]),
+            "rival in its layer": rival.name,
+            "nearest in its layer": head_name(nearest),
+            "lead over it": list(least[:3]),
         },
         heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head),
+        largest=sweep.extremes(head, rival.split),
         runs=sweep.runs,
     )
 
@@ -81,28 +100,34 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
 def test_partners_come_next(sweep, subject, judge):
     """The two other heads of the named trio come next after the named head, in its layer.
 
-    Estimator: mean Delta of each of the two on the confirmation split, paired by example.
-    Threshold: for both, the 95 % interval over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, with p <= .05 corrected over all heads (max-T), and no other head of the
-      layer has a larger Delta than either.
-    Refuted if: one of the intervals lies below that floor, or another head's Delta is larger.
+    Estimator: mean Delta of each of the two, and its lead over every head of the layer that is not
+      of the trio; on the confirmation split, paired by example.
+    Threshold: for both, the 95 % interval of Delta over fact clusters lies above 2 % of the clean
+      LD (the study's are 4.0 and 4.2 %), .01 logits and the numerical noise, and that of every lead
+      above 0.
+    Refuted if: an interval of Delta lies below that floor and not above 0, or that of a lead over
+      the head that leads on the discovery split below 0; corrected for the four.
     """
     partners = [head for head in subject.trio if head != subject.suppressor]
-    verdicts = [_suppresses(sweep, head) for head in partners]
     others = [head for head in sweep.layer(subject.suppressor[0]) if head not in subject.trio]
-    rival = sweep.top_suppressor(among=others)
+    if not others:
+        judge(blocked("too few heads: the layer has none besides the trio"))
+        return
+    rival = sweep.choose(others, split="confirmation")
+    parts = []
     for head in partners:
-        lead = sweep.lead(head, rival)
-        what = f"lead of {head_name(head)} over {head_name(rival)}"
-        verdicts.append(judge_above_floor(lead, floor=sweep.zero(), what=what))
+        parts.append(_suppresses(sweep, head, "confirmation", PARTNER_SHARE))
+        parts.append(_leads(sweep, head, rival, "confirmation"))
+        parts.append(_leads_all(sweep, head, others, "confirmation")[0])
     judge(
-        judge_all_of(verdicts),
+        judge_all_of(parts),
         subject=" ".join(head_name(head) for head in partners),
         details={
             "rank in the layer": {
                 head_name(head): sweep.rank(head, among=sweep.layer(head[0])) for head in partners
             },
             "effects": {head_name(head): list(sweep.effect(head)[:3]) for head in partners},
+            "rival in the layer": rival.name,
         },
         heatmap=sweep.heatmap(),
         runs=sweep.runs,
@@ -140,14 +165,14 @@ def test_same_heads_lead_in_every_condition(sweeps, judge):
 def test_sibling_has_the_same_suppressor(sweep, subject, judge):
     """The head that leads in a sibling model suppresses here too, under the same number.
 
-    Estimator: mean Delta of the head of that number, on the confirmation split, paired by example.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
-      noise, with p <= .05 corrected over all heads (max-T).
-    Refuted if: the interval lies below that floor.
+    Estimator: mean Delta of the head of that number, on all examples, paired by example.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
+      the numerical noise.
+    Refuted if: the interval lies below that floor and not above 0.
     """
     head = subject.suppressor
     judge(
-        _suppresses(sweep, head),
+        _suppresses(sweep, head, subject.judging),
         subject=head_name(head),
         details={
             "named by": subject.source,
@@ -168,14 +193,17 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
 
     Estimator: mean Delta of the three heads zeroed together, on the confirmation split, paired by
       example.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
-      noise.
-    Refuted if: the interval lies below that floor.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
+      the numerical noise.
+    Refuted if: the interval lies below that floor and not above 0.
     """
     trio = subject.trio
     judge(
         judge_above_floor(
-            subsets.effect(trio), floor=subsets.floor(), what=f"zeroing {set_name(trio)}"
+            subsets.effect(trio),
+            floor=subsets.floor(),
+            margin=subsets.margin_of(trio),
+            what=f"zeroing {set_name(trio)}",
         ),
         subject=set_name(trio),
         details={
@@ -192,21 +220,29 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
 def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
     """The head that the handover names for Mistral is the primary suppressor of layer 0.
 
-    Estimator: mean Delta of the named head, and its lead over the other head of its layer that
-      leads on the discovery split; both on the confirmation split, paired by example.
-    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, with p <= .05 corrected over all heads (max-T), and that of the lead above 0.
-    Refuted if: the interval of Delta lies below that floor, as it does for an anti-suppressor, or
-      the interval of the lead below 0.
+    Estimator: mean Delta of the named head, and its lead over every other head of its layer; on all
+      examples, paired by example.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
+      logits and the numerical noise, and that of every lead above 0.
+    Refuted if: the interval of Delta lies below that floor and not above 0, as it does for an
+      anti-suppressor, or the interval of the lead over the head that leads on the other half lies
+      below 0.
     """
     head = subject.suppressor
-    rival = sweep.top_suppressor(among=[h for h in sweep.layer(head[0]) if h != head])
+    others = [h for h in sweep.layer(head[0]) if h != head]
+    rival = sweep.choose(others, split=subject.judging)
+    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, rival.split)
     judge(
-        _suppresses_and_leads(sweep, head, rival),
+        verdict,
         subject=head_name(head),
-        details={"named by": subject.source},
+        details={
+            "named by": subject.source,
+            "judged by": rival.split,
+            "nearest in its layer": head_name(nearest),
+            "lead over it": list(least[:3]),
+        },
         heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head),
+        largest=sweep.extremes(head, rival.split),
         runs=sweep.runs,
     )
 
@@ -219,9 +255,9 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
 
     Estimator: mean Delta of both heads zeroed together, on the confirmation split, paired by
       example.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
-      noise, with p <= .05 corrected over all pairs of the layer (max-T).
-    Refuted if: the interval lies below that floor.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
+      the numerical noise.
+    Refuted if: the interval lies below that floor and not above 0.
     """
     pair = subject.pair or subject.trio[:2]
     rivals = coalitions.rivals(pair, subject.suppressor)
@@ -229,7 +265,7 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
         judge_above_floor(
             subsets.effect(pair),
             floor=subsets.floor(),
-            p_corrected=coalitions.p_corrected(pair),
+            margin=subsets.margin_of(pair),
             what=f"zeroing {set_name(pair)}",
         ),
         subject=set_name(pair),
@@ -245,51 +281,64 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
 @pytest.mark.claim("H1.8")
 @pytest.mark.counterexample("lead")
 def test_no_other_head_does_as_well(sweep, subject, judge):
-    """No other head of the whole model raises the logit difference as much as the named one.
+    """The named head suppresses, and no other head of the whole model does so as much.
 
-    Estimator: lead of the named head's mean Delta over that of the other head that leads on the
-      discovery split, paired by example, on the confirmation split; and the exact share of heads
-      that do as well, (k + 1) / (n + 1), the head itself not counted among the n.
-    Threshold: the 95 % interval of the lead over fact clusters lies above 0, and the share is <=
-    .05.
-    Refuted if: the interval of the lead lies below 0.
+    Estimator: mean Delta of the named head, and its lead over every other head of the model; paired
+      by example, on all examples, or on those that had no part in choosing the head.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
+      logits and the numerical noise, and that of every lead above 0.
+    Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
+      lead over the head that leads on the other half lies below 0.
     """
     head = subject.suppressor
-    rival = sweep.top_suppressor(among=[other for other in sweep.heads if other != head])
-    verdict = judge_above_floor(
-        sweep.lead(head, rival),
-        floor=sweep.zero(),
-        p_corrected=sweep.exceedance(head),
-        what=f"lead of {head_name(head)} over {head_name(rival)}",
-    )
+    others = [other for other in sweep.heads if other != head]
+    rival = sweep.choose(others, split=subject.judging)
+    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, rival.split)
     judge(
-        sweep.for_every_head(verdict, head),
+        sweep.for_every_head(verdict, head, split=rival.split),
         subject=head_name(head),
         details={
-            "best other head": head_name(rival),
-            "heads in the null": len(sweep.heads) - 1,
+            "best other head": rival.name,
+            "nearest other head": head_name(nearest),
+            "lead over it": list(least[:3]),
+            "judged by": rival.split,
+            "heads compared": len(others),
+            "(k + 1) / (n + 1)": sweep.exceedance(head),
             "null 95th percentile": sweep.null_quantile(head, 0.95),
             "null 99th percentile": sweep.null_quantile(head, 0.99),
             "effect of the named head": list(sweep.effect(head)[:3]),
         },
         heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head),
+        largest=sweep.extremes(head, rival.split),
         runs=sweep.runs,
     )
 
 
-def _suppresses(sweep, head):
+def _suppresses(sweep, who, split, share=EFFECT_SHARE):
+    name = who.name if isinstance(who, Choice) else head_name(who)
     return judge_above_floor(
-        sweep.effect(head),
-        floor=sweep.floor(),
-        p_corrected=sweep.p_corrected(head),
-        what=f"zeroing {head_name(head)}",
+        sweep.effect(who, split=split),
+        floor=sweep.floor(split, share=share),
+        margin=sweep.margin_of(who, split=split, share=share),
+        what=f"zeroing {name}",
     )
 
 
-def _suppresses_and_leads(sweep, head, rival):
-    suppresses = _suppresses(sweep, head)
-    leads = judge_above_floor(
-        sweep.lead(head, rival), floor=sweep.zero(), what=f"lead over {head_name(rival)}"
-    )
-    return judge_all_of([suppresses, leads], show=suppresses)
+def _leads(sweep, who, rival, split):
+    lead = sweep.lead(who, rival, split=split)
+    return judge_above_floor(lead, floor=sweep.zero(), what=f"lead over {rival.name}")
+
+
+def _leads_all(sweep, who, others, split):
+    nearest, lead, least = sweep.least_lead(who, others, split=split)
+    what = f"lead over {head_name(nearest)}, the least sure of {len(others)}"
+    part = of_many(judge_above_floor(lead, floor=sweep.zero(), what=what), least)
+    return part, nearest, lead
+
+
+def _suppresses_and_leads(sweep, who, rival, others, split):
+    """The verdict, the head whose lead is least sure, and the lead over it."""
+    suppresses = _suppresses(sweep, who, split)
+    leads_all, nearest, lead = _leads_all(sweep, who, others, split)
+    parts = [suppresses, _leads(sweep, who, rival, split), leads_all]
+    return judge_all_of(parts, show=suppresses), nearest, lead

@@ -21,7 +21,7 @@ from tinyablation.verdicts.verdicts import (
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
-    only_supporting,
+    of_many,
 )
 
 # A model for which only a pair is named has no claim here: blocked.
@@ -38,9 +38,9 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
     """Zeroing the three named heads together raises the logit difference.
 
     Estimator: mean Delta of the trio.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
-      noise, with p <= .05 corrected over all measured triples of the layer (max-T).
-    Refuted if: the interval lies below that floor.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
+      the numerical noise.
+    Refuted if: the interval lies below that floor and not above 0.
     """
     trio = subject.trio
     effect = subsets.effect(trio)
@@ -48,7 +48,7 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
         judge_above_floor(
             effect,
             floor=subsets.floor(),
-            p_corrected=coalitions.p_corrected(trio),
+            margin=subsets.margin_of(trio),
             what=f"zeroing {set_name(trio)}",
         ),
         subject=set_name(trio),
@@ -103,9 +103,9 @@ def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
     """The trio suppresses more together than the sum of what its heads do alone.
 
     Estimator: mean of Delta of the trio minus the sum of the three heads' own, paired by example.
-    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD and the numerical
-      noise.
-    Refuted if: the interval lies below that floor.
+    Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
+      the numerical noise.
+    Refuted if: the interval lies below that floor and not above 0.
     """
     trio = subject.trio
     alone = sum(subsets.mean([head]) for head in trio)
@@ -114,6 +114,9 @@ def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
         judge_above_floor(
             subsets.cooperation(trio),
             floor=subsets.floor(),
+            margin=subsets.margin(
+                subsets.cooperations(trio), "confirmation", f"cooperation {set_name(trio)}"
+            ),
             what=f"{set_name(trio)} together minus the sum of each alone",
         ),
         subject=set_name(trio),
@@ -195,11 +198,11 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
 
     Estimator: mean Delta of the trio, and its lead over that of every other measured triple that
       leaves the leading head out (with it, a triple has that head's own effect); paired by example.
-    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD and the
-      numerical noise, and that of every lead above 0. Where only a sample of the triples was
-      measured, it is inconclusive while one of the others may do as well.
-    Refuted if: the interval of Delta lies below that floor, or that of the lead over the triple
-      whose heads do most, each alone, on the discovery split lies below 0.
+    Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
+      logits and the numerical noise, and that of every lead above 0. Where only a sample of the
+      triples was measured, it is inconclusive while one of the others may do as well.
+    Refuted if: the interval of Delta lies below that floor and not above 0, or that of the lead
+      over the triple whose heads do most, each alone, on the discovery split lies below 0.
     """
     trio = subject.trio
     rivals = coalitions.rivals(trio, subject.suppressor)
@@ -207,12 +210,15 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
         judge(blocked(NO_RIVALS))
         return
     rival = coalitions.rival(rivals, sweep.mean_deltas("discovery"))
-    nearest, least = coalitions.least_lead(trio, rivals)
+    nearest, lead, least = coalitions.least_lead(trio, rivals)
     raises = judge_above_floor(
-        coalitions.effect(trio), floor=coalitions.floor(), what=f"zeroing {set_name(trio)}"
+        coalitions.effect(trio),
+        floor=coalitions.floor(),
+        margin=coalitions.margin_of(trio),
+        what=f"zeroing {set_name(trio)}",
     )
     leads = _leads(coalitions, trio, rival, coalitions.lead(trio, rival))
-    leads_all = only_supporting(_leads(coalitions, trio, nearest, least))
+    leads_all = of_many(_leads(coalitions, trio, nearest, lead), least)
     judge(
         coalitions.for_every_rival(
             judge_all_of([raises, leads, leads_all], show=leads_all), trio, subject.suppressor

@@ -122,7 +122,7 @@ def test_the_hash_is_of_what_is_registered_not_of_how_it_is_written(write):
             r"file.toml:2: claim 'H1.1', '\*': 'suported' is no",
         ),
         ('"H1.1" = { "*" = "suported" }', "did you mean 'supported'"),
-        ('"H1.1" = { "*" = 1 }', "1 is not a verdict; known: supported, refuted"),
+        ('"H1.1" = { "*" = 1 }', "1 is not a verdict; known: supported, present, refuted"),
         ('"H1.1" = { "*" = { reason = "x" } }', "no verdict; known"),
         (
             '"H1.1" = { "*" = { verdict = "refuted", reson = "x" } }',

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.floors import (
+    ABSOLUTE_FLOOR,
     EFFECT_SHARE,
     Floor,
     Noise,
@@ -23,7 +24,7 @@ from tinyablation.verdicts.verdicts import (
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
-    only_supporting,
+    of_many,
     refuted,
 )
 
@@ -80,7 +81,8 @@ def test_a_higher_floor_or_p_never_helps_a_claim(one, other, floor, p):
 
 def test_the_floor_is_a_share_of_the_clean_difference_or_the_noise():
     assert effect_floor(4.0, 1e-3) == 4.0 * EFFECT_SHARE == effect_floor(-4.0, 1e-3)
-    assert effect_floor(0.001, 1e-3) == 1e-3
+    assert effect_floor(0.001, 1e-3) == ABSOLUTE_FLOOR == effect_floor(0.0, 0.0)
+    assert effect_floor(0.001, 0.02) == 0.02
     for bad in ((float("nan"), 0.0), (1.0, -1.0), (1.0, float("inf"))):
         with pytest.raises(VerdictError):
             effect_floor(*bad)
@@ -188,7 +190,8 @@ NOISE = Noise(0.12, "cuda in bfloat16", {"entropy": 0.03})
         (-0.3, -0.13, 1.0, "refuted", "lies below the floor 0.120"),
         # 5 % of 4 logits is .2: an effect under the noise is shown to be smaller than that.
         (0.0, 0.1, 4.0, "refuted", "lies below the floor 0.200"),
-        (0.13, 0.19, 4.0, "refuted", "lies below the floor 0.200"),
+        (0.13, 0.19, 4.0, "present", "lies below the floor 0.200 and above 0"),
+        (0.05, 0.19, 4.0, "refuted", "lies below the floor 0.200"),  # not beyond the noise
         (0.21, 0.3, 4.0, "supported", "lies above the floor 0.200"),
     ],
 )
@@ -234,13 +237,13 @@ def test_a_ceiling_under_the_noise_shows_nothing_to_be_small():
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(*[st.floats(-10, 10)] * 3, st.floats(0, 5), st.floats(0, 5))
 def test_noise_never_decides_for_or_against_a_claim(one, other, clean, less, more):
-    """More noise can only make a verdict inconclusive."""
+    """More noise can only make a verdict inconclusive, or a small effect none that is seen."""
     low, high = sorted((one, other))
     less, more = sorted((less, more))
     first, second = (
         judge(low, high, floor=effect_floor(clean, Noise(noise))).status for noise in (less, more)
     )
-    assert second in (first, "inconclusive")
+    assert second in (first, "inconclusive") or (first, second) == ("present", "refuted")
 
 
 def test_noise_knows_its_columns_and_a_floor_is_a_number():
@@ -266,10 +269,121 @@ def test_an_interval_outside_the_range_of_its_unit_is_an_error(unit, low, high):
     judge_above_floor(effect, floor=0.0, what="it", unit="logits")
 
 
-def test_one_rival_of_many_supports_or_leaves_open():
+def test_the_nearest_of_many_rivals_supports_or_leaves_open():
     below = judge_above_floor(Estimate(-1.0, -2.0, -0.5, 40, 20), floor=0.0, what="lead over it")
-    open_ = only_supporting(below)
+    open_ = of_many(below, -1.2)
     assert below.status == "refuted" and open_.status == "inconclusive"
     assert (open_.reason, open_.effect, open_.p_value) == (below.reason, below.effect, None)
     above = judge_above_floor(Estimate(1.0, 0.5, 2.0, 40, 20), floor=0.0, what="lead over it")
-    assert only_supporting(above) == above
+    held = of_many(above, 0.8)
+    assert (held.status, held.p_value) == ("supported", above.p_value)
+    # The least lead of any rival tells what is true, not that of the least certain one.
+    assert (open_.distance, held.distance, above.distance) == (-1.2, 0.8, 1.0)
+    assert not held.refutes and above.refutes
+
+
+# --- the second tier ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [
+        (0.21, 0.4, "supported"),
+        (0.1, 0.4, "present"),  # there, and perhaps large enough
+        (0.01, 0.19, "present"),  # there, and too small
+        (0.0, 0.19, "refuted"),
+        (0.0, 0.4, "inconclusive"),
+        (-0.1, 0.3, "inconclusive"),
+        (-0.4, -0.1, "refuted"),
+    ],
+)
+def test_an_effect_that_is_there_but_not_large_enough_is_present(low, high, status):
+    floor = effect_floor(4.0, 0.0)
+    found = Estimate((low + high) / 2, low, high, 60, 30)
+    assert judge_above_floor(found, floor=floor, what="it").status == status
+    turned = Estimate(-found.estimate, -high, -low, 60, 30)
+    assert judge_below_ceiling(turned, ceiling=-floor, what="it").status == status
+    # A share that was to be reached is no minimum: what falls short of it is refuted.
+    share = judge_above_floor(found, floor=Floor(0.2, 0.0), what="recovery").status
+    assert share == {"present": "refuted" if high < 0.2 else "inconclusive"}.get(status, status)
+
+
+def beyond(low, high):
+    return Estimate((low + high) / 2, low, high, 60, 30)
+
+
+@pytest.mark.parametrize(
+    ("effect", "margin", "status"),
+    [
+        ((0.1, 0.5), (0.01, 0.2), "supported"),  # the interval of the effect alone straddles it
+        ((0.21, 0.5), (-0.01, 0.2), "present"),
+        ((0.1, 0.5), (-0.2, -0.01), "present"),
+        ((-0.1, 0.15), (-0.3, -0.05), "refuted"),
+        ((-0.1, 0.5), (-0.1, 0.3), "inconclusive"),
+    ],
+)
+def test_a_margin_by_example_decides_where_there_is_one(effect, margin, status):
+    verdict = judge_above_floor(
+        beyond(*effect), floor=effect_floor(4.0, 0.0), margin=beyond(*margin), what="it"
+    )
+    assert verdict.status == status, verdict.reason
+    assert verdict.margin == beyond(*margin) and verdict.effect == beyond(*effect)
+    assert "beyond it by example" in verdict.reason
+
+
+def test_the_absolute_floor_stands_beside_a_margin():
+    """5 % of next to nothing is no bound: the effect itself must be .01 logits."""
+    floor = effect_floor(0.01, 0.0)
+    for effect, status in ((beyond(0.011, 0.03), "supported"), (beyond(0.004, 0.03), "present")):
+        verdict = judge_above_floor(effect, floor=floor, margin=beyond(0.003, 0.03), what="it")
+        assert (verdict.status, verdict.floor) == (status, ABSOLUTE_FLOOR)
+    tiny = judge_above_floor(
+        beyond(0.002, 0.006), floor=floor, margin=beyond(0.001, 0.005), what="it"
+    )
+    assert tiny.status == "present"
+
+
+def test_few_clusters_are_said_where_nothing_was_shown():
+    few = Estimate(0.1, -0.1, 0.3, 60, 16)
+    open_ = judge_above_floor(few, floor=0.0, what="it")
+    assert open_.reason.endswith("; underpowered: 16 clusters, fewer than 24")
+    assert (
+        "underpowered"
+        not in judge_above_floor(few._replace(n_clusters=24), floor=0.0, what="it").reason
+    )
+    assert (
+        "underpowered" not in judge_above_floor(few._replace(low=0.05), floor=0.0, what="it").reason
+    )
+
+
+# --- several parts --------------------------------------------------------------------------------
+
+
+def test_one_of_several_parts_refutes_only_if_corrected_for_their_number():
+    """A part at its bound is refuted in 2.5 % of samples, one of four of them in 9.6 %."""
+    holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
+    barely = judge_above_floor(beyond(-0.4, -1e-6), floor=0.0, what="it")
+    clearly = judge_above_floor(beyond(-0.6, -0.2), floor=0.0, what="it")
+    assert barely.p_refuted == pytest.approx(0.025, abs=5e-4)
+    assert judge_all_of([barely]).status == "refuted"
+    both = judge_all_of([holds, barely])
+    assert both.status == "inconclusive" and "corrected for 2 parts" in both.reason
+    assert judge_all_of([holds, clearly, holds, holds]).status == "refuted"
+    # Parts that cannot refute do not count.
+    assert judge_all_of([of_many(holds, 0.7), barely]).status == "refuted"
+
+
+def test_a_claim_of_several_parts_is_as_far_from_its_bound_as_the_nearest():
+    near, far = judge_above_floor(beyond(0.1, 0.3), floor=0.0, what="it"), blocked("no weights")
+    away = judge_below_ceiling(beyond(0.5, 0.7), ceiling=0.2, what="it")
+    assert (near.distance, away.distance) == pytest.approx((0.2, -0.4))
+    assert judge_all_of([near, away]).distance == pytest.approx(-0.4)
+    assert judge_all_of([near, far]).distance is None
+
+
+def test_present_parts_leave_a_claim_present():
+    present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
+    holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
+    open_ = judge_above_floor(beyond(-0.1, 0.1), floor=0.0, what="it")
+    assert judge_all_of([present, holds]).status == "present"
+    assert judge_all_of([present, holds, open_]).status == "inconclusive"

@@ -23,10 +23,10 @@ import numpy as np
 from tinyablation.analysis.coalitions import Coalitions
 from tinyablation.analysis.effects import Effects, EffectsError, Floats
 from tinyablation.analysis.sweeps import Sweep
-from tinyablation.corpora.examples import CONFIRMATION, SPLITS
+from tinyablation.corpora.examples import SPLITS
 from tinyablation.errors import TinyAblationError
 from tinyablation.statistics.intervals import Estimate, generator
-from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise, effect_floor
+from tinyablation.verdicts.floors import Noise
 
 if TYPE_CHECKING:
     import pandas
@@ -104,19 +104,14 @@ class _ByMetric(Effects):
 
     metric: str = LD
 
-    def floor(
-        self,
-        split: str = CONFIRMATION,
-        *,
-        column: str = "logit_diff",
-        share: float = EFFECT_SHARE,
-    ) -> Floor:
-        """As Effects.floor; for the metric, the share of its whole (see Metric), in its unit."""
+    def whole(self, split: str, column: str = "logit_diff") -> Floats:
+        """As Effects.whole; for the metric, of its whole (see Metric), in its unit."""
         if column != "logit_diff":
-            return super().floor(split, column=column, share=share)
+            return super().whole(split, column)
         metric = METRICS[self.metric]
-        whole = metric.least + abs(float(self.baseline(split)[metric.whole].mean()))
-        return effect_floor(whole, self.noise(), share)
+        values = self.baseline(split)[metric.whole].to_numpy(dtype=float)
+        signed: Floats = metric.least + (values if values.mean() >= 0 else -values)
+        return signed
 
     def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
         """As Effects.interval, but cached by purpose, because the draws would be the same."""

@@ -31,10 +31,9 @@ from tinyablation.statistics.intervals import (
     Estimate,
     exceedance,
     generator,
-    max_t_sign_flip,
 )
 from tinyablation.statistics.ratios import ratio_interval
-from tinyablation.verdicts.floors import Floor
+from tinyablation.verdicts.floors import EFFECT_SHARE, Floor
 from tinyablation.verdicts.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -87,6 +86,15 @@ class Coalitions(Effects):
         wanted = tuple(sorted(heads))
         purpose = f"joint {set_name(wanted)} {self.method} {column}"
         return self.interval(self.deltas(wanted, split, column), split, purpose)
+
+    def margin_of(
+        self, heads: Iterable[Head], *, split: str = CONFIRMATION, share: float = EFFECT_SHARE
+    ) -> Estimate:
+        """Mean Delta of a set beyond a share of each example's clean LD; see margin."""
+        wanted = tuple(sorted(heads))
+        return self.margin(
+            self.deltas(wanted, split), split, f"joint {set_name(wanted)}", share=share
+        )
 
     def lead(self, heads: Heads, over: Heads, *, split: str = CONFIRMATION) -> Estimate:
         """Mean Delta of one set minus that of another, paired by example, in logits."""
@@ -146,7 +154,9 @@ class Coalitions(Effects):
     ) -> Estimate:
         clusters = self.clusters(split)
         try:
-            return ratio_interval(above, below, clusters, rng, noise=self.noise())
+            return ratio_interval(
+                above, below, clusters, rng, strata=self.strata(split), noise=self.noise()
+            )
         except DegenerateInterval as same:  # the ratio is the same in every cluster
             return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 
@@ -170,15 +180,15 @@ class Coalitions(Effects):
 
     def least_lead(
         self, heads: Heads, rivals: Sequence[Heads], *, split: str = CONFIRMATION
-    ) -> tuple[Heads, Estimate]:
-        """The rival over which the lead has the smallest lower end, and that lead.
+    ) -> tuple[Heads, Estimate, float]:
+        """The rival over which the lead has the smallest lower end, that lead, and the least lead.
 
         If that end is above 0, so are all: an intersection-union test, which needs no correction
-        for their number (Berger 1982).
+        for their number (Berger 1982). The last figure is the smallest estimate of any lead.
         """
         leads = {over: self.lead(heads, over, split=split) for over in rivals}
         over = min(leads, key=lambda rival: leads[rival].low)
-        return over, leads[over]
+        return over, leads[over], min(lead.estimate for lead in leads.values())
 
     def for_every_rival(self, verdict: Verdict, heads: Heads, leader: Head) -> Verdict:
         """The verdict on a claim that no other set of that size without the leader does as well.
@@ -220,17 +230,6 @@ class Coalitions(Effects):
         """
         null = [sign * self.mean(other, split, column) for other in rivals]
         return exceedance(sign * self.mean(heads, split, column), null)
-
-    def p_corrected(self, heads: Heads, *, split: str = CONFIRMATION) -> float:
-        """p of the set's mean Delta > 0, corrected over all sets of its size (max-T)."""
-        own = tuple(sorted(heads))
-        sets = self.of_size(len(own))
-        key = ("p", len(own), split)
-        if key not in self._cache:
-            rng = generator(self.seed, f"max-T {self.model} {self.condition} {split} {len(own)}")
-            deltas = np.stack([self.deltas(each, split) for each in sets], axis=1)
-            self._cache[key] = max_t_sign_flip(deltas, self.clusters(split), rng)
-        return float(self._cache[key][sets.index(own)])
 
     def accomplices(self, head: Head, *, split: str = CONFIRMATION) -> dict[str, float]:
         """Other head -> mean Delta of the pair minus both own Deltas, largest first, in logits."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.corpora.examples import BOTH, CONFIRMATION
 from tinyablation.errors import TinyAblationError
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
@@ -46,12 +46,15 @@ class Effects:
     runs: tuple[str, ...] = ()
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def baseline(self, split: str | None = None) -> "pandas.DataFrame":
+    def of_split(self, rows: "pandas.DataFrame", split: str) -> "pandas.DataFrame":
+        """The rows whose examples are of a split; BOTH: all rows."""
+        return rows if split == BOTH else rows[rows["split"] == split]
+
+    def baseline(self, split: str = BOTH) -> "pandas.DataFrame":
         """Rows of the unhooked model, examples in order."""
         key = ("baseline", split)
         if key not in self._cache:
-            rows = self.table[self.table["method"] == "none"]
-            rows = rows if split is None else rows[rows["split"] == split]
+            rows = self.of_split(self.table[self.table["method"] == "none"], split)
             self._cache[key] = rows.sort_values("example").reset_index(drop=True)
         found: pandas.DataFrame = self._cache[key]
         return found
@@ -60,11 +63,16 @@ class Effects:
         """The cluster of every example of the split, in order."""
         return [str(name) for name in self.baseline(split)["cluster_id"]]
 
+    def strata(self, split: str) -> list[str]:
+        """The wording and cell of every example of the split, in order: fixed by the corpus."""
+        clean = self.baseline(split)
+        return [f"{a} {b}" for a, b in zip(clean["template_id"], clean["cell"], strict=True)]
+
     def values(self, label: str, split: str, column: str = "logit_diff") -> Floats:
         """[n_examples] one column under one intervention, given by its label, in example order."""
         key = ("wide", split, column)
         if key not in self._cache:
-            rows = self.table[self.table["split"] == split]
+            rows = self.of_split(self.table, split)
             wide = rows.pivot(index="intervention", columns="example", values=column)
             wide = wide.sort_index(axis=1)
             self._cache[key] = (
@@ -90,12 +98,35 @@ class Effects:
         column: str = "logit_diff",
         share: float = EFFECT_SHARE,
     ) -> Floor:
-        """The smallest effect that counts: 5 % of the clean LD, but at least the numerical noise.
+        """The smallest effect that counts: 5 % of the clean LD, .01 logits, or the numerical noise.
 
-        For another column likewise, in its unit.
+        The largest of the three. For another column likewise, in its unit.
         """
-        clean = float(self.baseline(split)[column].mean())
-        return effect_floor(clean, self.noise(column), share)
+        return effect_floor(float(self.whole(split, column).mean()), self.noise(column), share)
+
+    def whole(self, split: str, column: str = "logit_diff") -> Floats:
+        """[n_examples] the clean figures that a share is taken of, signed to have a mean >= 0."""
+        clean = self.baseline(split)[column].to_numpy(dtype=float)
+        signed: Floats = clean if clean.mean() >= 0 else -clean
+        return signed
+
+    def margin(
+        self,
+        values: Floats,
+        split: str,
+        purpose: str,
+        *,
+        column: str = "logit_diff",
+        share: float = EFFECT_SHARE,
+    ) -> Estimate:
+        """The mean of values [n_examples] minus a share of each example's own clean figure.
+
+        Above 0 exactly if the mean lies above floor(split), where the floor is the share; but the
+        clean figures are a sample like the values, and this interval allows for that. share may be
+        negative: for values that are to lie below -5 %.
+        """
+        beyond = values - share * self.whole(split, column)
+        return self.interval(beyond, split, f"{purpose} beyond {share:g}")
 
     def noise(self, column: str = "logit_diff") -> Noise:
         """The numerical noise in a change of a column, in its unit."""
@@ -119,7 +150,7 @@ class Effects:
         clusters = self.clusters(split)
         rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose}")
         try:
-            return cluster_interval(values, clusters, rng)
+            return cluster_interval(values, clusters, rng, strata=self.strata(split))
         except DegenerateInterval as same:
             if same.value != 0:
                 raise

@@ -15,13 +15,14 @@ the rest, so a claim that no head does needs a full sweep, or a sample of nearly
 about a fully measured layer, and about named heads, are as in a full sweep.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.sweeps import Sweep
-from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.corpora.examples import BOTH, CONFIRMATION
 from tinyablation.heads import Head, head_name
 from tinyablation.measurement.screening import (
     CONFIDENCE,
@@ -97,31 +98,51 @@ class ScreenedSweep(Sweep):
             n=len(rest) - len(sample), sampled=len(sample), found=found, most=most - found
         )
 
+    def choose(
+        self,
+        among: Sequence[Head],
+        *,
+        split: str = BOTH,
+        column: str = "logit_diff",
+        alternative: Alternative = "greater",
+    ) -> Choice:
+        """As Sweep.choose, but only the confirmation split judges.
+
+        The screening chose which heads are measured by the discovery split.
+        """
+        return super().choose(among, split=CONFIRMATION, column=column, alternative=alternative)
+
     def for_every_head(
-        self, verdict: Verdict, head: Head, *, layers: Collection[int] | None = None
+        self,
+        verdict: Verdict,
+        who: Head | Choice,
+        *,
+        split: str = CONFIRMATION,
+        layers: Collection[int] | None = None,
     ) -> Verdict:
         if verdict.status != "supported":
             return verdict
-        bound = self.mean_deltas(CONFIRMATION)[head]
-        hidden = self.unmeasured(bound, layers=layers)
-        return _allowing_for(verdict, hidden, f"do as well as {head_name(head)}")
+        bound = float(self.changes(who, split).mean())
+        hidden = self.unmeasured(bound, layers=layers, split=split)
+        name = who.name if isinstance(who, Choice) else head_name(who)
+        return _allowing_for(verdict, hidden, f"do as well as {name}")
 
     def for_some_head(
         self,
         verdict: Verdict,
+        each: Mapping[Head, Verdict],
         bound: float,
         *,
         alternative: Alternative = "greater",
+        split: str = CONFIRMATION,
         layers: Collection[int] | None = None,
         column: str = "logit_diff",
     ) -> Verdict:
-        verdict = super().for_some_head(
-            verdict, bound, alternative=alternative, layers=layers, column=column
-        )
+        verdict = super().for_some_head(verdict, each, bound, alternative=alternative)
         if verdict.status != "refuted":
             return verdict
         hidden = self.unmeasured(
-            float(bound), alternative=alternative, layers=layers, column=column
+            float(bound), alternative=alternative, layers=layers, split=split, column=column
         )
         return _allowing_for(verdict, hidden, f"do what is asked, beyond {figure(float(bound))}")
 

@@ -1,11 +1,11 @@
 """A sweep over all heads of a model under one condition, and the figures read from it.
 
-Heads are chosen on the discovery split and judged on the confirmation split: `top_suppressor` uses
-the former, `effect` and `p_corrected` the latter. Delta = ablated - clean of the logit difference,
-paired by example; a suppressor has Delta > 0.
+Heads are judged by examples that had no part in choosing them: `choose` lets each half of the
+examples choose a head for the other half; a head that was named beforehand is judged by all.
+Delta = ablated - clean of the logit difference, paired by example; a suppressor has Delta > 0.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.effects import (
     Effects,
     EffectsError,
     Floats,
 )
-from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY, SPLITS
 from tinyablation.heads import Head, head_name
 from tinyablation.interventions.interventions import (
     METHODS,
@@ -34,11 +35,10 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
     spearman,
 )
-from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.floors import EFFECT_SHARE, figure
 from tinyablation.verdicts.verdicts import (
     ALPHA,
     Verdict,
-    side_of,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Sweep(Effects):
         method = method or self.method
         key = ("deltas", split, method, column)
         if key not in self._cache:
-            rows = self.single[(self.single["method"] == method) & (self.single["split"] == split)]
+            rows = self.of_split(self.single[self.single["method"] == method], split)
             if rows.empty:
                 raise EffectsError(
                     f"{self.model}, {self.condition}: no {method!r} rows in {split!r}"
@@ -135,9 +135,44 @@ class Sweep(Effects):
         others = [means[other] for other in among if other != head]
         return 100 * sum(value < means[head] for value in others) / len(others)
 
+    def choose(
+        self,
+        among: Sequence[Head],
+        *,
+        split: str = BOTH,
+        column: str = "logit_diff",
+        alternative: Alternative = "greater",
+    ) -> Choice:
+        """Of these heads the one that leads on the other half, for each half of `split`.
+
+        alternative "less": the one with the lowest mean change of the column.
+        """
+        sign = -1 if alternative == "less" else 1
+        heads = {}
+        for judging in SPLITS if split == BOTH else (split,):
+            means = self.mean_deltas(_other(judging), column=column)
+            heads[judging] = max(among, key=lambda head: sign * means[head])
+        return Choice(heads, split)
+
+    def changes(
+        self,
+        who: Head | Choice,
+        split: str = CONFIRMATION,
+        method: str | None = None,
+        column: str = "logit_diff",
+    ) -> Floats:
+        """[n_examples] ablated - clean of one column: of one head, or of a choice by its halves."""
+        deltas = self.deltas(split, method, column)
+        heads = who.heads if isinstance(who, Choice) else dict.fromkeys(SPLITS, who)
+        for head in heads.values():
+            self._require(head)
+        halves = self.baseline(split)["split"].map(lambda name: self.heads.index(heads[name]))
+        values: Floats = deltas[np.arange(len(deltas)), halves.to_numpy(dtype=int)]
+        return values
+
     def effect(
         self,
-        head: Head,
+        who: Head | Choice,
         *,
         split: str = CONFIRMATION,
         method: str | None = None,
@@ -147,18 +182,41 @@ class Sweep(Effects):
 
         An ablation that changes nothing at all has the interval [0, 0].
         """
-        self._require(head)
-        values = self.deltas(split, method, column)[:, self.heads.index(head)]
-        purpose = f"effect {head_name(head)} {method or self.method}"
+        values = self.changes(who, split, method, column)
+        purpose = f"effect {_name(who)} {method or self.method}"
         return self.interval(values, split, purpose + _column_suffix(column))
 
-    def lead(self, head: Head, over: Head, *, split: str = CONFIRMATION) -> Estimate:
+    def margin_of(
+        self,
+        who: Head | Choice,
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        share: float = EFFECT_SHARE,
+    ) -> Estimate:
+        """Mean Delta of one head beyond a share of each example's clean figure; see margin."""
+        values = self.changes(who, split, None, column)
+        purpose = f"effect {_name(who)}{_column_suffix(column)}"
+        return self.margin(values, split, purpose, column=column, share=share)
+
+    def lead(
+        self, who: Head | Choice, over: Head | Choice, *, split: str = CONFIRMATION
+    ) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
-        self._require(head)
-        self._require(over)
-        deltas = self.deltas(split)
-        values = deltas[:, self.heads.index(head)] - deltas[:, self.heads.index(over)]
-        return self.interval(values, split, f"lead {head_name(head)} {head_name(over)}")
+        values = self.changes(who, split) - self.changes(over, split)
+        return self.interval(values, split, f"lead {_name(who)} {_name(over)}")
+
+    def least_lead(
+        self, who: Head | Choice, others: Sequence[Head], *, split: str = CONFIRMATION
+    ) -> tuple[Head, Estimate, float]:
+        """The head over which the lead has the smallest lower end, that lead, and the least lead.
+
+        If that end is above 0, so are all: an intersection-union test, which needs no correction
+        for their number (Berger 1982). The last figure is the smallest estimate of any lead.
+        """
+        leads = {over: self.lead(who, over, split=split) for over in others}
+        over = min(leads, key=lambda head: leads[head].low)
+        return over, leads[over], min(lead.estimate for lead in leads.values())
 
     def p_corrected(
         self,
@@ -237,7 +295,12 @@ class Sweep(Effects):
         }
 
     def for_every_head(
-        self, verdict: Verdict, head: Head, *, layers: Collection[int] | None = None
+        self,
+        verdict: Verdict,
+        who: Head | Choice,
+        *,
+        split: str = CONFIRMATION,
+        layers: Collection[int] | None = None,
     ) -> Verdict:
         """The verdict on a claim that no other head (of these layers) does as well as this one.
 
@@ -248,37 +311,34 @@ class Sweep(Effects):
     def for_some_head(
         self,
         verdict: Verdict,
+        each: Mapping[Head, Verdict],
         bound: float,
         *,
         alternative: Alternative = "greater",
+        split: str = CONFIRMATION,
         layers: Collection[int] | None = None,
         column: str = "logit_diff",
     ) -> Verdict:
         """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
 
-        verdict: that of the head chosen on the discovery split. Refuted only if the whole interval
-        of every head lies on the other side; else another one may have what the chosen one lacks.
+        verdict: that of the chosen head; each: that of every head. Refuted only if every one of
+        them is; else another one may have what the chosen one lacks.
         """
-        if verdict.status != "refuted":
+        distances = [own.distance for own in each.values() if own.distance is not None]
+        verdict = replace(verdict, distance=max(distances, default=None))
+        left = {head: own for head, own in each.items() if own.status != "refuted"}
+        if verdict.status != "refuted" or not left:
             return verdict
-        failing = "above" if alternative == "less" else "below"
-        among = [head for head in self.heads if layers is None or head[0] in layers]
-        found = {head: self.effect(head, column=column) for head in among}
-        left = [head for head in among if side_of(found[head], bound) != failing]
-        if not left:
-            return verdict
-        nearest = (
-            min(left, key=lambda head: found[head].low)
-            if alternative == "less"
-            else max(left, key=lambda head: found[head].high)
-        )
-        _, low, high, *_ = found[nearest]
+        sign = -1 if alternative == "less" else 1
+        nearest = max(left, key=lambda head: sign * _end(left[head], alternative))
+        found = left[nearest].effect
+        assert found is not None
         return replace(
             verdict,
             status="inconclusive",
             reason=(
-                f"{verdict.reason}; but of {len(among)} heads {len(left)} are not excluded: "
-                f"{head_name(nearest)} has the interval [{figure(low)}, {figure(high)}]"
+                f"{verdict.reason}; but of {len(each)} heads {len(left)} are not excluded: "
+                f"{head_name(nearest)} has the interval [{figure(found.low)}, {figure(found.high)}]"
             ),
             p_value=None,
         )
@@ -290,10 +350,9 @@ class Sweep(Effects):
         values = [[means[head] for head in self.layer(layer)] for layer in layers]
         return {"values": values, "title": f"mean change of LD, {split} split, logits"}
 
-    def extremes(self, head: Head, split: str = CONFIRMATION) -> list[dict[str, object]]:
+    def extremes(self, who: Head | Choice, split: str = CONFIRMATION) -> list[dict[str, object]]:
         """The prompts on which the ablation raises and lowers LD most (records.Extreme)."""
-        deltas = self.deltas(split)[:, self.heads.index(head)]
-        return self.largest(deltas, split, EXTREMES)
+        return self.largest(self.changes(who, split), split, EXTREMES)
 
     def _require(self, head: Head) -> None:
         if head not in self.heads:
@@ -301,6 +360,21 @@ class Sweep(Effects):
                 f"{self.model} has no head {head_name(head)}: its last is "
                 f"{head_name(self.heads[-1])}"
             )
+
+
+def _other(split: str) -> str:
+    """The split that chooses for this one."""
+    return DISCOVERY if split == CONFIRMATION else CONFIRMATION
+
+
+def _name(who: Head | Choice) -> str:
+    return who.name if isinstance(who, Choice) else head_name(who)
+
+
+def _end(verdict: Verdict, alternative: Alternative) -> float:
+    """The end of the interval that reaches farthest towards what is claimed."""
+    assert verdict.effect is not None
+    return verdict.effect.low if alternative == "less" else verdict.effect.high
 
 
 def _column_suffix(column: str) -> str:

@@ -23,10 +23,11 @@ from tinyablation.files.hashes import text_sha256
 from tinyablation.records.conditions import BINDING as BINDING
 from tinyablation.records.conditions import CONDITIONS as CONDITIONS
 from tinyablation.records.conditions import IN_CONTEXT as IN_CONTEXT
+from tinyablation.records.splits import BOTH as BOTH
+from tinyablation.records.splits import CONFIRMATION as CONFIRMATION
+from tinyablation.records.splits import DISCOVERY as DISCOVERY
+from tinyablation.records.splits import SPLITS as SPLITS
 from tinyablation.spelling import did_you_mean
-
-DISCOVERY, CONFIRMATION = "discovery", "confirmation"
-SPLITS = (DISCOVERY, CONFIRMATION)
 
 _HANDOVER_FIELDS = ("clean", "corrupt", "target", "foil")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")

@@ -154,6 +154,7 @@ def found(sweep: "Sweep", judge: Callable[..., None]) -> Subject:
             "trio": names,
             "pair": names[:2],
             "source": FOUND,
+            "chosen_on": DISCOVERY,
             "note": f"the largest mean Delta of layer 0 on {sweep.condition}",
         }
     )

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,7 @@ from tinyablation.files.hashes import text_sha256
 from tinyablation.files.toml import read_toml
 from tinyablation.heads import Head
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
+from tinyablation.records.splits import BOTH, CONFIRMATION
 from tinyablation.spelling import did_you_mean
 from tinyablation.verdicts.verdicts import STATUSES, Status
 
@@ -194,6 +195,7 @@ class _Heads(BaseModel):
     pair: tuple[_TomlHead, ...] = ()
     receiver: Annotated[int, Field(ge=1, strict=True)] | None = None
     source: Annotated[str, Field(min_length=1)]
+    chosen_on: Literal["", "discovery"] = ""
     note: str = ""
 
     @model_validator(mode="after")
@@ -208,6 +210,14 @@ class _Heads(BaseModel):
             if heads and self.suppressor not in heads:
                 raise ValueError(f"{name} must contain the suppressor {self.suppressor.label}")
         return self
+
+    @property
+    def judging(self) -> str:
+        """The examples that judge the suppressor: both splits if it was named beforehand.
+
+        One that was chosen by its effects on the discovery split is judged by the other.
+        """
+        return CONFIRMATION if self.chosen_on else BOTH
 
     @property
     def heads(self) -> tuple[Head, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from tinyablation.statistics.few_clusters import ENOUGH_CLUSTERS
 from tinyablation.verdicts.floors import Floor, Noise, VerdictError, figure, finite
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 Status = Literal["supported", "present", "refuted", "inconclusive", "blocked"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-# With fewer clusters an interval is widened (statistics.intervals) and the verdict says so.
-ENOUGH_CLUSTERS = 24
 # Corrected p above which an effect is not significant: the field's convention, and the complement
 # of the 95 % of our intervals.
 ALPHA = 0.05
@@ -290,11 +289,20 @@ def _margin(verdict: Verdict) -> float:
     return verdict.effect.low - (verdict.floor or 0.0)
 
 
-def only_supporting(verdict: Verdict) -> Verdict:
-    """A part that cannot refute a claim: one of many rivals, of which one may lead by chance."""
-    status: Status = "inconclusive" if verdict.status == "refuted" else verdict.status
-    p_value = None if verdict.status == "refuted" else verdict.p_value
-    return replace(verdict, status=status, p_value=p_value, refutes=False)
+def of_many(verdict: Verdict, least: float) -> Verdict:
+    """The part of a claim about many rivals that names the one which is nearest to doing as well.
+
+    It cannot refute the claim, for of many rivals one may lead by chance. least: the smallest
+    estimate of any lead, which need not be this rival's.
+    """
+    bound = verdict.floor or 0.0
+    return replace(
+        verdict,
+        status="inconclusive" if verdict.status == "refuted" else verdict.status,
+        p_value=None if verdict.status == "refuted" else verdict.p_value,
+        distance=least - bound,
+        refutes=False,
+    )
 
 
 def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict:
