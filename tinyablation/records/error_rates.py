@@ -268,9 +268,9 @@ def _power_text(points: Iterable[PowerPoint]) -> tuple[str, str]:
 
 
 def power_panel(table: ErrorRates) -> CurvePanel | None:
-    """The share found by dose, one line per claim with exact intervals; None without plants."""
+    """The share found by dose, a line for each claim with a goal, exact intervals; or None."""
     lines = []
-    for test in dict.fromkeys(point.test for point in table.power):
+    for test in dict.fromkeys(point.test for point in table.power if point.has_goal):
         curve = sorted(
             (p for p in table.power if (p.test, p.condition) == (test, ALL_CONDITIONS)),
             key=lambda point: point.dose,
