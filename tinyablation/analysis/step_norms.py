@@ -104,6 +104,7 @@ def stepnorms(bench: "Measures", condition: str, trio: tuple[Head, ...]) -> Step
         "fact_id": [example.fact_id for example in examples],
         "cluster_id": clusters,
         "template_id": [example.template_id for example in examples],
+        "cell": [example.cell for example in examples],
         "target": [example.target for example in examples],
         "foil": [example.foil for example in examples],
     }
