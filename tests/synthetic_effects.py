@@ -49,6 +49,7 @@ def make_table(
         "fact_id": [f"fact{number}" for number in cluster],
         "cluster_id": [f"fact{number}" for number in cluster],
         "template_id": "plain.is",
+        "cell": "",
         "clean": [f"prompt {number}" for number in range(N)],
         "target": np.where(np.arange(N) % 2 == 0, " yes", " no"),
         "foil": np.where(np.arange(N) % 2 == 0, " no", " yes"),

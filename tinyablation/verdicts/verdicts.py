@@ -59,6 +59,12 @@ class Verdict:
     p_refuted: float | None = None
     refutes: bool = True
 
+    @property
+    def falls_short(self) -> bool:
+        """Whether what is claimed was excluded: refuted, or present and surely too small."""
+        short = self.p_refuted is not None and self.p_refuted <= (1 - CONFIDENCE) / 2
+        return self.status == "refuted" or short
+
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise VerdictError(f"{self.status!r} is not a verdict; known: {', '.join(STATUSES)}")
