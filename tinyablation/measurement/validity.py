@@ -185,6 +185,7 @@ def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
             apart.floor,
             unit="share",
             details=details,
+            distance=verdict.distance,
         )
     return found
 
@@ -217,6 +218,8 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
         for name, verdict in families.items()
         if name not in kept
     ]
+    # One family that is valid is enough.
+    near = [each.distance for each in families.values() if each.distance is not None]
     unsure = [families[name].reason for name in kept if families[name].status == "inconclusive"]
     if not kept:
         reason = "; ".join(families[name].reason for name in families)
@@ -234,6 +237,7 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
         pooled.effect,
         pooled.floor,
         unit="share",
+        distance=max(near) if near else None,
         details={
             "families": {name or ALL: dict(each.details) for name, each in families.items()},
             "left out": left,
@@ -267,6 +271,7 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
         whole.floor,
         unit="share",
         details={"cells": details},
+        distance=whole.distance,
     )
 
 
