@@ -34,9 +34,9 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
       lead over the head that leads elsewhere, chosen in the same way, lies below 0.
     """
     elsewhere = [head for head in sweep.heads if head[0] != 0]
-    chosen = sweep.choose(sweep.layer(0))
-    split = chosen.split
-    rival = sweep.choose(elsewhere, split=split)
+    rival = sweep.choose(elsewhere)
+    split = rival.split
+    chosen = sweep.choose(sweep.layer(0), split=split)
     verdict, nearest, least = _suppresses_and_leads(sweep, chosen, rival, elsewhere, split)
     head = chosen.head
     judge(

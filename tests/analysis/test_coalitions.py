@@ -88,9 +88,10 @@ def test_exceedance_counts_other_triples_only():
 def test_the_least_lead_is_the_one_with_the_smallest_lower_end():
     found = make_coalitions({**PLANTED, (0, 6): 0.3}, spread=0.05)
     rivals = found.rivals(TRIO, LEADER)
-    over, lead = found.least_lead(TRIO, rivals)
+    over, lead, least = found.least_lead(TRIO, rivals)
     assert lead == found.lead(TRIO, over)
     assert lead.low == min(found.lead(TRIO, each).low for each in rivals)
+    assert least == pytest.approx(min(found.mean(TRIO) - found.mean(each) for each in rivals))
 
 
 def test_a_sample_of_the_triples_leaves_open_whether_no_other_does_as_well():
@@ -113,21 +114,6 @@ def test_the_rival_is_chosen_by_what_its_heads_do_alone():
     assert found.rival(found.rivals(TRIO, LEADER), alone) == ((0, 5), (0, 6), (0, 7))
     own = ((0, 5), (0, 6), (0, 7))
     assert found.rival(found.rivals(own, (0, 5)), alone) == ((0, 4), (0, 6), (0, 7))
-
-
-def test_p_is_corrected_over_all_sets_of_the_size():
-    found = make_coalitions(PLANTED)
-    assert found.p_corrected(TRIO) <= 0.05
-    assert make_coalitions({}).p_corrected(TRIO) > 0.05
-
-
-def test_p_of_a_set_does_not_depend_on_sets_of_another_size():
-    weak = {LEADER: 0.07}
-    plain, other = make_coalitions(weak), make_coalitions(weak, extra={2: 5.0 + noise(0.5, 11)})
-    triples = [plain.p_corrected(heads) for heads in plain.of_size(3)]
-    assert 0.05 < min(triples) < 0.95
-    assert [other.p_corrected(heads) for heads in other.of_size(3)] == triples
-    assert other.p_corrected(TRIO[:2]) <= 0.05
 
 
 def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():

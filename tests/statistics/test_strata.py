@@ -13,9 +13,7 @@ from tinyablation.statistics.intervals import (
 from tinyablation.statistics.ratios import ratio_interval
 from tinyablation.statistics.strata import LEAST_CLUSTERS, residuals, stratum_index
 
-EFFECTS = np.array(
-    [3.0, -2.0, 1.0, -2.0]
-)  # of four wordings; clusters have a spread of 1
+EFFECTS = np.array([3.0, -2.0, 1.0, -2.0])  # of four wordings; clusters have a spread of 1
 
 
 def drawn(k, rng, kept=4):

@@ -126,7 +126,14 @@ class Effects:
         negative: for values that are to lie below -5 %.
         """
         beyond = values - share * self.whole(split, column)
-        return self.interval(beyond, split, f"{purpose} beyond {share:g}")
+        try:
+            return self.interval(beyond, split, f"{purpose} beyond {share:g}")
+        except DegenerateInterval as same:
+            if values.any():
+                raise
+            # Nothing is changed, and the clean figures are all alike.
+            clusters = len(set(self.clusters(split)))
+            return Estimate(same.value, same.value, same.value, len(values), clusters)
 
     def noise(self, column: str = "logit_diff") -> Noise:
         """The numerical noise in a change of a column, in its unit."""

@@ -106,11 +106,13 @@ class ScreenedSweep(Sweep):
         column: str = "logit_diff",
         alternative: Alternative = "greater",
     ) -> Choice:
-        """As Sweep.choose, but only the confirmation split judges.
+        """As Sweep.choose, but only the confirmation split judges heads of the highest scores.
 
-        The screening chose which heads are measured by the discovery split.
+        The screening chose them by the discovery split.
         """
-        return super().choose(among, split=CONFIRMATION, column=column, alternative=alternative)
+        if not set(among).isdisjoint(self._plan.top):
+            split = CONFIRMATION
+        return super().choose(among, split=split, column=column, alternative=alternative)
 
     def for_every_head(
         self,

@@ -322,11 +322,11 @@ class Sweep(Effects):
         """The verdict on a claim that some head (of these layers) has an effect beyond a bound.
 
         verdict: that of the chosen head; each: that of every head. Refuted only if every one of
-        them is; else another one may have what the chosen one lacks.
+        them falls short; else another one may have what the chosen one lacks.
         """
         distances = [own.distance for own in each.values() if own.distance is not None]
         verdict = replace(verdict, distance=max(distances, default=None))
-        left = {head: own for head, own in each.items() if own.status != "refuted"}
+        left = {head: own for head, own in each.items() if not own.falls_short}
         if verdict.status != "refuted" or not left:
             return verdict
         sign = -1 if alternative == "less" else 1

@@ -1,29 +1,42 @@
-"""How often the suite is wrong, as measured: false positives, power, and its statistics.
+"""How often the suite is wrong, as measured: false support, false refutation, power, statistics.
 
 The table is made by `make calibrate` (fixtures/calibration/) and shipped as
 fixtures/calibration/error_rates.json; the report shows it beside the verdicts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
+from tinyablation.records.conditions import CONDITIONS
 from tinyablation.records.panels import CurvePanel, Series
 from tinyablation.records.plain import Count, Number, Plain
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
-# The suite's goals; the table shows whether they are met.
-FALSE_POSITIVE_GOAL = 0.05  # upper confidence bound, per claim
-POWER_GOAL = 0.95  # share of the plants of POWER_DOSE that are found
+# The suite's goals; the table shows whether they are met, and by how much.
+ERROR_GOAL = 0.05  # upper confidence bound of either error, per claim
+POWER_GOAL = 0.95  # share of the plants of POWER_DOSE that are found, under every condition
 POWER_DOSE = 0.10  # of the clean LD
+POWER_FAMILIES = ("H1", "H5")  # whose effects a plant's dose is
 STATED_POWER = 0.80  # the smallest effect found with this power is stated
 CONFIDENCE = 0.95
+
+Kind = Literal["false support", "false refutation"]
+FALSE_SUPPORT: Kind = "false support"
+FALSE_REFUTATION: Kind = "false refutation"
+KINDS = (FALSE_SUPPORT, FALSE_REFUTATION)
+# Which cells a rate is over. Of a base that has several of them, one is taken, in turn.
+EVERY = "all"
+BOUNDARY = "at the boundary"
+OLDER = (
+    "This table was made before rates counted independently trained bases: its rates are left out."
+)
 
 
 class ErrorRateError(TinyAblationError):
@@ -51,61 +64,62 @@ def clopper_pearson(k: int, n: int, *, confidence: float = CONFIDENCE) -> Bounds
     return Bounds(k / n, float(interval.low), float(interval.high))
 
 
-class FalsePositives(Plain):
-    """How often one claim was supported where it should not be.
+class ErrorRate(Plain):
+    """How often one claim was wrong in one way.
 
-    kind: which cells (model x condition) are counted: those of null models, in which nothing was
-    planted, or UNTRUE. n of them passed the validity gate, from n_models models made from n_bases
-    independent seeds; k were supported. low and high: Clopper-Pearson over cells, two-sided 95 %;
-    high_models: the same upper end over models, where a model counts as false if any of its cells
-    does. blocked: how many of the n the claim itself did not judge (no effect to take a share of).
-    invalid: further cells, blocked by the gate. n_true, k_true: in how many of the n, and of the k,
-    the claim is true nevertheless (models have natural suppressors), by its own quantity over every
-    example.
+    error: "false support" (supported of a model of which it is untrue) or "false refutation"
+    (refuted though true; "present" is neither). among: which cells are counted: "all", those "at
+    the boundary" (true or untrue by at most 1 % of the clean figure), or those of one kind of
+    model. n: independently trained bases that have such a cell; one cell of each is counted, taken
+    in turn and not by its verdict; k of them came out wrong. low and high: Clopper-Pearson, 95 %.
+    n_cells, k_cells: the same over all cells of these bases, which are not independent. blocked:
+    further cells that the claim did not judge (no effect to take a share of).
     """
 
     claim: str
     test: str
-    kind: str
+    error: Kind
+    among: str
     n: Count
     k: Count
     low: Share
     high: Share
-    n_models: Count
-    k_models: Count
-    high_models: Share
-    n_bases: Count
-    n_true: Count = 0
-    k_true: Count = 0
+    n_cells: Count
+    k_cells: Count
     blocked: Count = 0
-    invalid: Count = 0
 
     @property
     def meets_goal(self) -> bool:
-        return self.high <= FALSE_POSITIVE_GOAL
+        return self.high <= ERROR_GOAL
 
 
 class PowerPoint(Plain):
-    """How often one claim detected a plant of one dose: found of n cells, with an exact interval.
+    """How often one claim detected a plant of one dose: found of n bases, with an exact interval.
 
     dose: the true effect of the head, or of the trio, that the claim is about, as a share of the
-    clean LD over every example of the condition; n_bases: independent seeds of the models.
-    condition: "all" for all together. n_true, found_true: in how many of the n, and of those found,
-    the claim is true (it is not where, say, another head has as large an effect).
+    clean LD. Counted are bases of whose plant the claim is true. condition: "all" for all together,
+    else that of the base. present: of those not found, how many have the effect "present"; untrue:
+    further plants of which the claim is not true (where, say, another head has as large an effect);
+    invalid: further ones that the validity gate stopped.
     """
 
     claim: str
     test: str
     condition: str
     dose: Number
-    n_bases: Count
     n: Count
-    n_true: Count = 0
     found: Count
-    found_true: Count = 0
+    present: Count = 0
+    untrue: Count = 0
+    invalid: Count = 0
     share: Share
     low: Share
     high: Share
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether a power is aimed at for this claim: the dose is what the claim is about."""
+        return self.claim.split(".")[0] in POWER_FAMILIES
 
 
 class Detectable(Plain):
@@ -114,6 +128,21 @@ class Detectable(Plain):
     claim: str
     test: str
     dose: Number | None
+
+
+class Resolution(Plain):
+    """What one claim about a real model can detect, by the spread of its own records.
+
+    All as shares of the clean LD: the standard error, and the effect that is found above the
+    floor with 80 % power, 1.96 + .84 standard errors above it.
+    """
+
+    model: str
+    claim: str
+    test: str
+    condition: str
+    standard_error: Number
+    detectable: Number
 
 
 class Simulated(Plain):
@@ -136,89 +165,112 @@ class Simulated(Plain):
     verdict: str
 
 
-EVERY_NULL = "all nulls"  # the kind that includes all other null kinds
-UNTRUE = "untrue of the model, plants included"
-
-
 class ErrorRates(Plain):
-    """The table that ships with the project. made: UTC date; version: of the project then."""
+    """The table that ships with the project. made: UTC date; version: of the project then.
+
+    bases: how many independently trained ones were judged.
+    """
 
     made: str
     version: str
-    false_positives: list[FalsePositives] = Field(default=[])
+    bases: Count = 0
+    errors: list[ErrorRate] = Field(default=[])
     power: list[PowerPoint] = Field(default=[])
     detectable: list[Detectable] = Field(default=[])
+    resolution: list[Resolution] = Field(default=[])
     statistics: list[Simulated] = Field(default=[])
     notes: list[str] = Field(default=[])
 
-    def of_test(self, test: str) -> Sequence[FalsePositives]:
-        return [row for row in self.false_positives if row.test == test]
+    @model_validator(mode="before")
+    @classmethod
+    def _without_older_rates(cls, data: Any) -> Any:
+        """Records keep the table of their day; one that counted cells has no row of today's."""
+        if not isinstance(data, Mapping) or "false_positives" not in data:
+            return data
+        kept = {name: data[name] for name in ("made", "version", "statistics") if name in data}
+        return {**kept, "notes": [OLDER]}
+
+    def of_test(self, test: str) -> Sequence[ErrorRate]:
+        """Both errors of one test over all its cells."""
+        return [row for row in self.errors if (row.test, row.among) == (test, EVERY)]
+
+    def tests(self) -> list[tuple[str, str]]:
+        """Claim and test of every row, in order."""
+        rows: list[ErrorRate | PowerPoint] = [*self.errors, *self.power]
+        return list(dict.fromkeys((row.claim, row.test) for row in rows))
 
 
 class Goal(NamedTuple):
-    """How one claim compares with the goals, as text; "" where nothing was tried.
+    """How one claim compares with the goals, as text; "" where nothing was tried or is asked.
 
-    nulls and untrue: false positives where nothing was planted, and where the claim is untrue;
-    plants: how many plants of POWER_DOSE were found; true_plants: the same among those for which
-    the claim is true; smallest: the dose detected with STATED_POWER.
+    support, support_near: false support over all cells and at the boundary; refutation,
+    refutation_near: false refutation likewise; plants: how many plants of POWER_DOSE were found
+    under the condition where the fewest were; smallest: the dose detected with STATED_POWER.
     """
 
     claim: str
     test: str
-    nulls: str
-    nulls_goal: str
-    untrue: str
-    untrue_goal: str
+    support: str
+    support_goal: str
+    support_near: str
+    support_near_goal: str
+    refutation: str
+    refutation_near: str
+    refutation_near_goal: str
     plants: str
     plants_goal: str
-    true_plants: str
     smallest: str
 
 
 def goals(table: ErrorRates) -> list[Goal]:
-    """One row per claim: its false positives, its power, and whether it meets the goals."""
-    false = {(row.test, row.kind): row for row in table.false_positives}
-    at_dose = {
-        p.test: p for p in table.power if (p.condition, p.dose) == (ALL_CONDITIONS, POWER_DOSE)
-    }
+    """One row per claim: its errors, its power, and whether it meets the goals."""
+    errors = {(row.test, row.error, row.among): row for row in table.errors}
     smallest = {
         row.test: "none" if row.dose is None else f"{row.dose:.1%}" for row in table.detectable
     }
-    rows: list[FalsePositives | PowerPoint] = [*table.false_positives, *table.power]
-    return [
-        Goal(
-            claim,
-            test,
-            *_false_positive_text(false.get((test, EVERY_NULL))),
-            *_false_positive_text(false.get((test, UNTRUE))),
-            *_power_text(at_dose.get(test)),
-            smallest.get(test, ""),
+    rows = []
+    for claim, test in table.tests():
+        refutation, _ = _error_text(errors.get((test, FALSE_REFUTATION, EVERY)))
+        rows.append(
+            Goal(
+                claim,
+                test,
+                *_error_text(errors.get((test, FALSE_SUPPORT, EVERY))),
+                *_error_text(errors.get((test, FALSE_SUPPORT, BOUNDARY))),
+                refutation,
+                *_error_text(errors.get((test, FALSE_REFUTATION, BOUNDARY))),
+                *_power_text([point for point in table.power if point.test == test]),
+                smallest.get(test, ""),
+            )
         )
-        for claim, test in dict.fromkeys((row.claim, row.test) for row in rows)
-    ]
+    return rows
 
 
-def _false_positive_text(row: FalsePositives | None) -> tuple[str, str]:
+def _error_text(row: ErrorRate | None) -> tuple[str, str]:
     if row is None:
         return "", ""
-    missing = row.high - FALSE_POSITIVE_GOAL
     said = f"{row.k} of {row.n}, at most {row.high:.3f}"
-    return said, "met" if row.meets_goal else f"missed by {missing:.3f}"
+    return said, "met" if row.meets_goal else f"missed by {row.high - ERROR_GOAL:.3f}"
 
 
-def _power_text(point: PowerPoint | None) -> tuple[str, str, str]:
-    if point is None:
-        return "", "", ""
-    missing = POWER_GOAL - point.share
-    met = "met" if missing <= 0 else f"missed by {missing:.2f}"
-    true = f"{point.found_true} of {point.n_true}" if point.n_true else ""
-    return f"{point.found} of {point.n}", met, true
+def _power_text(points: Iterable[PowerPoint]) -> tuple[str, str]:
+    """Of the condition with the smallest share; a goal is set only for H1 and H5."""
+    at_dose = {p.condition: p for p in points if p.dose == POWER_DOSE}
+    tried = [at_dose[name] for name in CONDITIONS if name in at_dose]
+    if not tried:
+        return "", ""
+    worst = min(tried, key=lambda point: point.share)
+    said = f"{worst.found} of {worst.n} ({worst.condition})"
+    if not worst.has_goal:
+        return said, ""
+    missing = POWER_GOAL - worst.share
+    return said, "met" if missing <= 0 else f"missed by {missing:.2f}"
 
 
 def power_panel(table: ErrorRates) -> CurvePanel | None:
-    """The share found by dose, one line per claim with exact intervals; None without plants."""
+    """The share found by dose, a line for each claim with a goal, exact intervals; or None."""
     lines = []
-    for test in dict.fromkeys(point.test for point in table.power):
+    for test in dict.fromkeys(point.test for point in table.power if point.has_goal):
         curve = sorted(
             (p for p in table.power if (p.test, p.condition) == (test, ALL_CONDITIONS)),
             key=lambda point: point.dose,
