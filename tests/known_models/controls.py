@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from claims import test_binders as binders
 from claims import test_calibration as calibration
+from claims import test_every_condition as every
 from claims import test_geometry as geometry
 from claims import test_h1_suppressors as h1
+from claims import test_h5_amplification as h5_amplification
 from claims import test_h5_coalitions as h5
 from claims import test_h6_patching as h6
 from claims import test_ov as ov
@@ -18,7 +20,10 @@ Claim = Callable[..., None]
 
 
 class Control(NamedTuple):
-    """Names of models.MODELS, both judged under one condition."""
+    """Names of models.MODELS, both judged under one condition.
+
+    (A claim about every condition is judged under all that the models know of.)
+    """
 
     true_of: str
     false_of: str
@@ -45,6 +50,10 @@ CONTROLS: dict[Claim, Control] = {
     h5.test_leader_alone_recovers_most: Control("suppressors", "outdone"),
     h5.test_partners_recover_little: Control("suppressors", "outdone"),
     h5.test_no_other_trio_does_as_well: Control("suppressors", "outdone"),
+    h5_amplification.test_partners_amplify_the_leader: Control("suppressors", "amplifiers"),
+    h5_amplification.test_pairs_cooperate: Control("conspirators", "suppressors"),
+    every.test_named_head_suppresses_in_every_condition: Control("suppressors", "outdone"),
+    every.test_trio_suppresses_in_every_condition: Control("suppressors", "outdone"),
     h6.test_path_mediates_most: Control("suppressors", "gate"),
     h6.test_path_mediates_little: Control("gate", "suppressors"),
     ov.test_named_head_writes_hedges: Control("gate", "suppressors"),

@@ -50,8 +50,8 @@ def test_every_claim_has_controls():
     lacking = [claim.__name__ for claim in found if claim not in {*CONTROLS, *ELSEWHERE}]
     assert not lacking, (
         f"no model is known of which these claims are true, and none of which they are false: "
-        f"{', '.join(lacking)}. Give each a line in tests/known_models/controls.py, with two models "
-        "of tests/known_models/models.py (or new ones there, that make it true and false)"
+        f"{', '.join(lacking)}. Give each a line in tests/known_models/controls.py, with two "
+        "models of tests/known_models/models.py (or new ones there, that make it true and false)"
     )
 
 

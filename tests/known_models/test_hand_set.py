@@ -19,7 +19,7 @@ LEAKED, NOISE = 0.15, 0.05
 
 
 def logit_differences(model, examples, *zeroed):
-    """[n_examples] logit of the target minus that of the foil, with these heads' outputs at zero."""
+    """[n_examples] logit of the target minus that of the foil, with these heads zeroed."""
     words, found = tokenizer(), []
     kept = {}
     for layer, head in zeroed:
