@@ -69,6 +69,18 @@ CONTROLS: dict[Claim, Control] = {
     training.test_suppression_emerges_during_training: Control("suppressors", "gate"),
 }
 
+# A model with less of an effect than what counts, and the claims of which it has that.
+SMALL = "slight"
+PRESENT: tuple[Claim, ...] = (
+    h1.test_top_suppressor_is_in_layer_zero,
+    h1.test_named_head_tops_its_layer,
+    h1.test_partners_come_next,
+    h1.test_sibling_has_the_same_suppressor,
+    h1.test_named_head_is_the_primary_suppressor,
+    h1.test_named_pair_suppresses,
+    h1.test_no_other_head_does_as_well,
+)
+
 # The claims whose models need more than heads to be told apart, and the module that judges them.
 ELSEWHERE: dict[Claim, str] = {
     h6.test_patching_is_asymmetric: "test_patching.py",

@@ -149,6 +149,10 @@ MODELS = {
             }
         )
     ),
+    # The leader takes 3 % of LD, its partners 1.4 each: there, and less than what counts.
+    "slight": KnownModel(
+        knowing(trio(Lookup(fact=-0.03), Lookup(fact=-0.014), Lookup(fact=-0.014)))
+    ),
     # One knows nothing, the other believes the opposite of everything.
     "ignorant": KnownModel(Design()),
     "contrary": KnownModel(Design({Head(1, 0): Lookup(fact=-1.0)})),

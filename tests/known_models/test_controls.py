@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import claims.test_validity
-from tests.known_models.controls import CONTROLS, ELSEWHERE
+from tests.known_models.controls import CONTROLS, ELSEWHERE, PRESENT, SMALL
 from tests.known_models.models import MODELS
 
 HERE = Path(__file__).parent
@@ -44,6 +44,12 @@ def test_a_false_claim_is_refuted(shelf, claim):
     assert verdict.status == "refuted", f"{control.false_of}: {verdict.reason}"
 
 
+@pytest.mark.parametrize("claim", PRESENT, ids=lambda claim: claim.__name__)
+def test_an_effect_too_small_to_count_is_present(shelf, claim):
+    verdict = shelf.measured(SMALL, "facts").hear(claim).verdict
+    assert verdict.status == "present", verdict.reason
+
+
 def test_every_claim_has_controls():
     found = every_claim()
     assert len(found) > 30  # they were looked for where they are
@@ -66,4 +72,4 @@ def test_controls_that_stand_elsewhere_are_there(claim):
 def test_every_model_is_a_control():
     used = {name for control in CONTROLS.values() for name in (control.true_of, control.false_of)}
     compared = {known.reference for known in MODELS.values() if known.reference}
-    assert set(MODELS) == used | compared
+    assert set(MODELS) == used | compared | {SMALL}
