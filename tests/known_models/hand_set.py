@@ -45,7 +45,7 @@ NUMERAL_LENGTH = 1.5  # longer than other codes: neighbours are but 18 degrees a
 FOUND, SUNK = 24.0, 12.0
 # Length of what a head without a role writes, and of what every other adds to its own; and the
 # share that either passes on of what earlier heads wrote, in a direction of its own.
-NOISE, LEAK = 0.1, 0.05
+NOISE, LEAK = 0.1, 0.03
 IDENTITY_LENGTH = 3.0
 
 
@@ -99,8 +99,9 @@ Role = Lookup | Write | Copy | Previous | Binder
 class Design:
     """What the heads of a model do.
 
-    heads: by head; faint: the length of the facts' codes of half of the subjects; wrong: the share
-    of the subjects about which the model believes the opposite; seed: of codes and noise.
+    heads: by head; faint: the length of the facts' codes of half of the subjects, below 0 the
+    opposite's; wrong: the share of the subjects about which the model believes the opposite; seed:
+    of codes and noise.
     """
 
     heads: Mapping[Head, Role] = field(default_factory=dict)

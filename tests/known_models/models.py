@@ -93,7 +93,7 @@ MODELS = {
     "amplifiers": KnownModel(
         knowing(
             {
-                **trio(Lookup(fact=0.04), Lookup(fact=0.01), Lookup(fact=0.01)),
+                **trio(Lookup(fact=0.03), Lookup(fact=0.015), Lookup(fact=0.015)),
                 **layer(3, Lookup(fact=-0.03)),
             }
         )
@@ -130,9 +130,9 @@ MODELS = {
     "stretchers": KnownModel(knowing(trio(Copy(0.5)))),
     "shrinkers": KnownModel(knowing(trio(Copy(-0.2)))),
     # Of half of the facts the trio leaves a tenth, so that LD says little about who is right; or
-    # it makes up for what the model hardly knows. The latter believes the opposite of some facts.
+    # it sets right what the model has wrong, which believes the opposite of some others, too.
     "uneven": KnownModel(knowing(trio(Lookup(half=-0.3)))),
-    "evening": KnownModel(knowing(trio(Lookup(half=3.0)), faint=0.1, wrong=0.05)),
+    "evening": KnownModel(knowing(trio(Lookup(half=-2.0)), faint=-0.2, wrong=0.05)),
     # A head of layer 2 names what had the colour, and half of what is known comes from the last
     # layer.
     "binder": KnownModel(
