@@ -248,7 +248,7 @@ def test_protocols_have_reports_of_their_own_and_are_compared(judged):
     text = result.stdout.str()
     assert f"report: {reports / 'published' / 'claims.html'}" in text
     assert f"protocols compared, here and in: {reports / 'claims.html'}" in text
-    assert "2 cells: 2 supported\n" in text and "unregistered" not in text
+    assert "2 cells: 2 supported\n" in text and "accepted" not in text
     assert {path.name for path in (reports / "published").iterdir()} == {
         "claims.html",
         "full",
