@@ -1,14 +1,21 @@
 """H6: what patching activations between the prompts of a pair says, and by which way it travels.
 
-Forward puts the clean prompt's activations into the corrupt one's run, reverse the other way round;
+Denoising puts the clean prompt's activations into the corrupt one's run (are they sufficient for
+the answer?), noising the corrupt prompt's into the clean one's (are the clean ones necessary?),
 both as a share of LD clean - LD corrupt, on aligned pairs only, so that nothing is compared across
-read positions. Layers and positions are chosen on the discovery split, judged on the confirmation
-split.
+read positions. Corrupt prompts ask about unknown things: if they were the clean prompts of other
+pairs, denoising one pair would be noising the other. Layers and positions are chosen on the
+discovery split, judged on the confirmation split.
 """
 
 import pytest
 
-from tinyablation.analysis.patching import ASYMMETRY_FLOOR, is_flat, residual_patches
+from tinyablation.analysis.patching import (
+    ASYMMETRY_FLOOR,
+    DIRECTIONS,
+    is_flat,
+    residual_patches,
+)
 from tinyablation.heads import head_name
 from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.records.panels import CurvePanel, GridPanel, Series
@@ -18,7 +25,6 @@ from tinyablation.verdicts.verdicts import (
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
-    refuted,
 )
 
 MOST = 0.5  # H6.3: "about 67 %" means that most of the effect takes the path
@@ -28,61 +34,73 @@ WINDOWS = (1, 2)
 
 @pytest.mark.claim("H6.1")
 def test_patching_is_asymmetric(patches, twin_patches, judge):
-    """Patching the residual stream restores another share of the answer than it destroys.
+    """Noising the residual stream destroys more of the answer than denoising restores.
 
-    Estimator: forward minus reverse recovery at the layer and position (last token or subject)
-      where it is largest on the discovery split, with its sign there; where the model has an
-      unplanted twin, minus the same of the twin.
+    Estimator: noising minus denoising, as shares of LD clean - LD corrupt, at the layer and
+      position (last token, or the words that were replaced) where it is largest on discovery.
     Threshold: the 95 % interval over fact clusters lies above .05 of LD clean - LD corrupt, with
-      p <= .05 under exchange of the directions (max-T over layers and positions).
-    Refuted if: the interval lies below .05; or if the effect is the same at every layer, which is
-      an artefact of the instrument.
+      p <= .05 under exchange of the directions. Blocked where the corrupt prompts are the clean
+      ones of other pairs, and where both directions are the same at every layer: whole streams, or
+      another position than the one read, were patched.
+    Refuted if: the interval lies below .05.
     """
-    candidates = residual_patches(patches.n_layers)
-    patch, sign = patches.most_asymmetric(candidates)
-    _judge_asymmetry(patches, twin_patches, patch, sign, candidates, judge)
+    patch = patches.most_asymmetric(residual_patches(patches.n_layers))
+    profiles = _profiles(patches, ("last", "subject", "all"))
+    judge(
+        _asymmetry(patches, patch),
+        subject=f"layer {patch.layer}, {patch.positions}",
+        details={
+            "corrupt prompts": patches.pairs,
+            "recovery by layer": profiles,
+            "wrong example's activations": {
+                direction: patches.share(
+                    direction,
+                    PatchResidual(patch.layer, positions=patch.positions, donor="other"),
+                )
+                for direction in DIRECTIONS
+            },
+            "sham patch, largest change of LD in logits": patches.sham(),
+            "noising - denoising here": patches.mean_asymmetry(patch),
+            "noising - denoising of the twin": _of_twin(twin_patches, patch),
+        },
+        panels=_shares(profiles),
+        largest=_asymmetric(patches, patch),
+        runs=patches.runs,
+    )
 
 
 @pytest.mark.claim("H6.2")
 def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
-    """The asymmetry holds when windows of 1 and 2 layers round the layer are patched.
+    """Noising destroys more than denoising restores in windows of 1 and 2 layers round the layer.
 
-    Estimator: as for a single layer, for the residual stream of all layers of each window, at the
-      layer, position and sign chosen on the discovery split without windows.
+    Estimator: as for a single layer (H6.1), for the residual stream of all layers of each window,
+      at the layer and position chosen on the discovery split without windows.
     Threshold: for both windows, the 95 % interval lies above .05 of LD clean - LD corrupt, with
-      p <= .05 under exchange of the directions (max-T over layers).
-    Refuted if: one interval lies below .05, or the effect of windows is the same at every layer.
+      p <= .05 under exchange of the directions. Blocked as H6.1.
+    Refuted if: one interval lies below .05, corrected for two windows.
     """
-    centre, sign = patches.most_asymmetric(residual_patches(patches.n_layers))
-    verdicts = []
-    profiles = {
-        f"windows of {window}": {
-            direction: patches.profile(
-                direction,
-                lambda layer, window=window: PatchResidual(
-                    layer, window=window, positions=centre.positions
-                ),
-                "confirmation",
-            )
-            for direction in ("forward", "reverse")
-        }
+    centre = patches.most_asymmetric(residual_patches(patches.n_layers))
+    wide = {
+        window: PatchResidual(centre.layer, window=window, positions=centre.positions)
         for window in WINDOWS
     }
-    for window in WINDOWS:
-        candidates = residual_patches(patches.n_layers, (centre.positions,), window)
-        patch = PatchResidual(centre.layer, window=window, positions=centre.positions)
-        verdicts.append(_asymmetry(patches, twin_patches, patch, sign, candidates))
+    profiles = {
+        f"windows of {window}, {name}": profile
+        for window in WINDOWS
+        for name, profile in _profiles(patches, (centre.positions,), window).items()
+    }
     judge(
-        judge_all_of(verdicts),
+        judge_all_of([_asymmetry(patches, patch) for patch in wide.values()]),
         subject=f"layer {centre.layer}, {centre.positions}",
-        details=profiles,
-        panels=_shares(
-            {
-                f"{name}, {direction}": profile
-                for name, both in profiles.items()
-                for direction, profile in both.items()
-            }
-        ),
+        details={
+            "corrupt prompts": patches.pairs,
+            "recovery by layer": profiles,
+            "noising - denoising of the twin": {
+                f"windows of {window}": _of_twin(twin_patches, patch)
+                for window, patch in wide.items()
+            },
+        },
+        panels=_shares(profiles),
         largest=_asymmetric(patches, centre),
         runs=patches.runs,
     )
@@ -106,84 +124,56 @@ def test_path_mediates_little(paths, subject, judge):
     """Little of the leading head's effect takes the direct path into the middle layer's stream.
 
     Estimator: as for H6.3.
-    Threshold: the 95 % interval lies below .2; blocked where the head has no effect above 0.
-    Refuted if: the interval lies above .2.
+    Threshold: the 95 % interval lies between -.2 and .2 (a path that takes back what the others do
+      is not little either); blocked where the head has no effect above 0.
+    Refuted if: the interval lies above .2 or below -.2, corrected for the two.
     """
     layer = subject.receiver or paths.n_layers // 2
     _judge_path(paths, layer, judge, ceiling=FEW)
 
 
-def _asymmetry(patches, twin, patch, sign, candidates):
-    profiles = [
-        patches.profile(
-            direction,
-            lambda layer: PatchResidual(layer, window=patch.window, positions=patch.positions),
-            "confirmation",
+def _asymmetry(patches, patch):
+    """The verdict on "noising does more than denoising" by one patch."""
+    profiles = _profiles(patches, (patch.positions,), patch.window)
+    where = f"layer {patch.layer}, {patch.positions}"
+    if all(is_flat(profile) for profile in profiles.values()):
+        return blocked(
+            f"what patching {where} restores and destroys is the same at every layer: an artefact "
+            "of the instrument, or all of the answer; no finding about a layer"
         )
-        for direction in ("forward", "reverse")
-    ]
-    if all(is_flat(profile) for profile in profiles):
-        return refuted(
-            f"the effect of {patch.label} is the same at every layer: an artefact of the "
-            "instrument, not a finding about a layer"
-        )
-    p = patches.p_asymmetry(patch, candidates, sign)
-    if twin is None:
-        estimate = patches.asymmetry(patch)
-        if sign < 0:
-            estimate = estimate._replace(
-                estimate=-estimate.estimate, low=-estimate.high, high=-estimate.low
-            )
-        what = f"asymmetry at layer {patch.layer}, {patch.positions}"
-    else:
-        estimate = patches.asymmetry_beyond(twin, patch, sign)
-        what = f"asymmetry at layer {patch.layer}, {patch.positions}, beyond the twin's"
+    window = f", windows of {patch.window}" if patch.window else ""
     return judge_above_floor(
-        estimate,
+        patches.asymmetry(patch),
         floor=patches.bound(ASYMMETRY_FLOOR),
-        p_corrected=p,
-        what=what,
+        p_corrected=patches.p_asymmetry(patch),
+        what=f"noising - denoising at {where}{window}",
         unit="of LD clean - LD corrupt",
     )
 
 
-def _judge_asymmetry(patches, twin, patch, sign, candidates, judge):
-    profiles = {
-        f"{direction}, {positions}": patches.profile(
+def _profiles(patches, positions, window=0):
+    """What every layer restores and destroys, by direction and position, on confirmation."""
+    return {
+        f"{direction}, {where}": patches.profile(
             direction,
-            lambda layer, positions=positions: PatchResidual(layer, positions=positions),
+            lambda layer, where=where: PatchResidual(layer, window=window, positions=where),
             "confirmation",
         )
-        for positions in ("last", "subject", "all")
-        for direction in ("forward", "reverse")
+        for where in positions
+        for direction in DIRECTIONS
     }
-    judge(
-        _asymmetry(patches, twin, patch, sign, candidates),
-        subject=f"layer {patch.layer}, {patch.positions}",
-        details={
-            "recovery by layer": profiles,
-            "wrong example's activations": {
-                direction: patches.share(
-                    direction,
-                    PatchResidual(patch.layer, positions=patch.positions, donor="other"),
-                )
-                for direction in ("forward", "reverse")
-            },
-            "sham patch, largest change of LD in logits": patches.sham(),
-            "asymmetry here": patches.mean_asymmetry(patch),
-            "asymmetry of the twin": (
-                "no unplanted twin" if twin is None else twin.mean_asymmetry(patch)
-            ),
-        },
-        panels=_shares(profiles),
-        largest=_asymmetric(patches, patch),
-        runs=patches.runs,
-    )
+
+
+def _of_twin(twin, patch):
+    """The same figure of the unplanted twin: shown, for the claim is about the model itself."""
+    if twin is None:
+        return "no unplanted twin, or not valid there"
+    return twin.mean_asymmetry(patch)
 
 
 def _asymmetric(patches, patch):
-    """The prompts, by their clean side, whose forward and reverse patch differ most."""
-    return patches.reverse.largest(patches.difference(patch), "confirmation", 5)
+    """The clean prompts whose noising and denoising differ most."""
+    return patches.noising.largest(patches.difference(patch), "confirmation", 5)
 
 
 def _shares(profiles):
@@ -216,22 +206,34 @@ def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
     try:
         share = paths.mediated(layer)
         unit = "of the head's effect"
-        verdict = (
-            judge_above_floor(share, floor=paths.share(floor), what=what, unit=unit)
-            if floor is not None
-            else judge_below_ceiling(share, ceiling=paths.share(ceiling), what=what, unit=unit)
-        )
+        if floor is not None:
+            verdict = judge_above_floor(share, floor=paths.share(floor), what=what, unit=unit)
+        else:
+            ends = paths.share(ceiling), paths.share(-ceiling)
+            verdict = judge_all_of(
+                [
+                    judge_below_ceiling(share, ceiling=ends[0], what=what, unit=unit),
+                    judge_above_floor(share, floor=ends[1], what=what, unit=unit),
+                ]
+            )
         profile = {f"into layer {n}": value for n, value in paths.profile().items()}
     except RatioUndefined as refusal:
         verdict = blocked(f"{what}: {refusal}")
     judge(
         verdict,
         subject=head_name(paths.head),
-        details={"share by receiver": profile} if profile else {},
+        details=_share_details(profile, f"into layer {layer}"),
         panels=[_receivers(paths)] if profile else [],
         largest=paths.largest(paths.through(layer), "confirmation", 5),
         runs=paths.runs,
     )
+
+
+def _share_details(profile, here):
+    details = {"share by receiver": profile} if profile else {}
+    if profile and profile[here] > 1:
+        details["share above 1"] = "the other paths take back a part of what this one does"
+    return details
 
 
 def _receivers(paths):

@@ -117,8 +117,8 @@ def make_coalitions(
 
 
 def make_patches(
-    forward: Mapping[tuple[int, str], float],
-    reverse: Mapping[tuple[int, str], float],
+    denoising: Mapping[tuple[int, str], float],
+    noising: Mapping[tuple[int, str], float],
     *,
     spread: float = 0.02,
     flat: float | None = None,
@@ -135,7 +135,7 @@ def make_patches(
     clean, corrupt = make_table({}, clean_ld=clean_ld), make_table({}, clean_ld=-clean_ld, seed=1)
     gap = clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
     made = []
-    for name, wanted, sign in (("forward", forward, 1.0), ("reverse", reverse, -1.0)):
+    for name, wanted, sign in (("denoising", denoising, 1.0), ("noising", noising, -1.0)):
         changes, interventions = {}, []
         for layer in range(LAYERS):
             for where in ("last", "subject", "all"):
@@ -153,7 +153,7 @@ def make_patches(
                             jitter = np.full(N, sham)
                         interventions.append(each)
                         changes[each.label] = sign * (share + jitter) * gap
-        own_ld, own_seed = (-clean_ld, 1) if name == "forward" else (clean_ld, 0)
+        own_ld, own_seed = (-clean_ld, 1) if name == "denoising" else (clean_ld, 0)
         table = make_table(changes, interventions=interventions, clean_ld=own_ld, seed=own_seed)
         made.append(Effects("made-up", "facts", table, 1e-6, runs=(f"made-up-{name}",)))
     return Patches(made[0], made[1], LAYERS, 8)

@@ -20,10 +20,10 @@ from claims import test_training as training
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
 from tests.benches import bench_of
-from tests.synthetic_effects import NAMED, TRIO, make_coalitions, make_patches, noise
+from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
-from tinyablation.analysis.findings import Findings
+from tinyablation.analysis.findings import Findings, MirroredPairs
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.corpus_folder import adopt
@@ -75,7 +75,7 @@ def steps_of(coalitions, all_steps=None):
 
 DECREASES = [
     (make_coalitions({}, entropy=-0.8), "supported"),
-    (make_coalitions({}, entropy=-0.02), "refuted"),  # 1 % of the clean entropy
+    (make_coalitions({}, entropy=-0.02), "present"),  # 1 % of the clean entropy
     (make_coalitions({}, entropy=0.8), "refuted"),
     (make_coalitions({}), "refuted"),
     (everywhere(-0.8), "inconclusive"),  # by as much as any other triple
@@ -97,6 +97,43 @@ def test_g_2_early_steps_shorten(measured, status):
     assert verdict.status == status, verdict.reason
     assert verdict.floor == pytest.approx(-0.5)
     assert verdict.unit == "residual norm"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        geometry.test_zeroing_the_trio_lowers_entropy,
+        geometry.test_zeroing_the_trio_lowers_early_step_norm,
+    ],
+)
+def test_g_p_can_be_small_and_one_rival_is_enough_to_leave_it_open(claim):
+    """35 rivals: a share of them could not be below 1 / 36, and the rival below is one of them."""
+    made = make_coalitions({}, entropy=-0.8)
+    measured = made if claim is geometry.test_zeroing_the_trio_lowers_entropy else steps_of(made)
+    verdict, given = hear(claim, measured, TRIO, NAMED)
+    assert verdict.status == "supported" and verdict.p_value < 0.001
+    assert given["details"]["triples compared"] == 35
+    rival = ((0, 1), (0, 3), (0, 4))
+    own, other = AblateHeads(TRIO).label, AblateHeads(rival).label
+    table = made.table.copy()
+    moved = table.loc[table["intervention"] == own, "entropy"].to_numpy()
+    table.loc[table["intervention"] == other, "entropy"] = moved
+    same = replace(made, table=table, _cache={})
+    measured = same if claim is geometry.test_zeroing_the_trio_lowers_entropy else steps_of(same)
+    verdict, given = hear(claim, measured, TRIO, NAMED)
+    assert verdict.status == "inconclusive", verdict.reason
+    assert given["details"]["nearest other triple"] == "0:1 0:3 0:4"
+
+
+def test_g_1_is_left_open_while_unmeasured_triples_may_do_as_well():
+    made = make_coalitions({}, entropy=-0.8)
+    rivals = made.rivals(TRIO, LEADER)
+    few = {AblateHeads(each).label for each in rivals[:5]}
+    dropped = {AblateHeads(each).label for each in rivals} - few
+    sampled = replace(made, table=made.table[~made.table["intervention"].isin(dropped)], _cache={})
+    claim = geometry.test_zeroing_the_trio_lowers_entropy
+    verdict = judged(claim, sampled, TRIO, NAMED)
+    assert verdict.status == "inconclusive" and "only 5 were measured" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -381,23 +418,30 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
         given(derived_fixtures.trio, made, named[:2], judge)
 
 
-def test_aligned_pairs_without_a_gap_are_blocked_here_and_in_the_twin():
+def test_aligned_pairs_without_a_gap_or_with_mirrors_block_the_claim_and_hide_the_twin():
     sound = make_patches({}, {})
-    table = sound.forward.table
+    table = sound.denoising.table
     near = table.assign(logit_diff=table["logit_diff"] + 8.5)
-    alike = replace(sound, forward=replace(sound.forward, table=near, _cache={}), _cache={})
+    alike = replace(sound, denoising=replace(sound.denoising, table=near, _cache={}), _cache={})
 
-    def with_patches(found):
-        gate = SimpleNamespace(reason_blocked=lambda _: None)
+    def with_patches(found, invalid=None):
+        gate = SimpleNamespace(reason_blocked=lambda _: invalid)
         made = SimpleNamespace(protocol="corrected", gate=gate)
         return SimpleNamespace(patches=lambda _: found, bench=made)
 
+    def mirrored(_):
+        raise MirroredPairs("facts: 100% of the pairs have their mirror")
+
     assert given(measurement_fixtures.patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurement_fixtures.twin_patches, with_patches(sound), "facts", judge) is sound
-    assert given(measurement_fixtures.twin_patches, None, "facts", judge) is None
-    for fixture in (measurement_fixtures.patches, measurement_fixtures.twin_patches):
-        with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
-            given(fixture, with_patches(alike), "facts", judge)
+    with pytest.raises(Blocked, match="on the aligned pairs of facts, discovery: the denomin"):
+        given(measurement_fixtures.patches, with_patches(alike), "facts", judge)
+    both_ways = SimpleNamespace(patches=mirrored, bench=with_patches(sound).bench)
+    with pytest.raises(Blocked, match="100% of the pairs have their mirror"):
+        given(measurement_fixtures.patches, both_ways, "facts", judge)
+    twin = measurement_fixtures.twin_patches
+    assert given(twin, with_patches(sound), "facts") is sound
+    for nothing in (None, with_patches(sound, "not told apart"), with_patches(alike)):
+        assert given(twin, nothing, "facts") is None
 
 
 def test_no_binding_corpus_is_blocked(tmp_path):

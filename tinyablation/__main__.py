@@ -83,7 +83,13 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> None:
     from tinyablation.corpora.binding import load_binding
     from tinyablation.corpora.builder import build_everything
-    from tinyablation.corpora.corpus_folder import knowledge_hash, natural_hash, put_on_shelf
+    from tinyablation.corpora.corpus_folder import (
+        BUILDER,
+        EMBEDDED_BUILDER,
+        knowledge_hash,
+        natural_hash,
+        put_on_shelf,
+    )
     from tinyablation.corpora.knowledge import load_knowledge
     from tinyablation.corpora.natural import build_natural
     from tinyablation.corpora.tokenisation import load_tokenizer
@@ -94,6 +100,7 @@ def _build(options: argparse.Namespace) -> None:
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise TinyAblationError(f"--name {name!r}: give the name of a folder, not a path")
     tokenizer = load_tokenizer(options.tokenizer)
+    builder = EMBEDDED_BUILDER if options.world == EMBEDDED else BUILDER
     if options.world == EMBEDDED:
         knowledge = load_knowledge(options.knowledge)
         things = load_binding(options.knowledge)
@@ -103,7 +110,9 @@ def _build(options: argparse.Namespace) -> None:
         known = natural_hash(options.knowledge)
         built = build_natural(options.knowledge, tokenizer, name, seed=options.seed, strict=True)
     folder = options.output / name
-    put_on_shelf(folder, built, tokenizer, name, knowledge=known, seed=options.seed)
+    put_on_shelf(
+        folder, built, tokenizer, name, knowledge=known, seed=options.seed, builder=builder
+    )
     print(folder)
     print("\n".join(f"  {line}" for line in built.report.lines()))
 

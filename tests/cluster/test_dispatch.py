@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benches import bench_of
+from tests.benches import CORPORA, bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.analysis.findings import Findings
 from tinyablation.cluster import dispatch as dispatching
@@ -49,7 +49,10 @@ class Inline(Executor):
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> Path:
-    return put_corpora(tmp_path_factory.mktemp("corpora"), rows=(8, 8))
+    folder = put_corpora(tmp_path_factory.mktemp("corpora"), rows=(8, 8))
+    # Patches need words of which nothing is known.
+    (folder / "knowledge").symlink_to(CORPORA / "knowledge")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     Findings(made).patches("facts")
     # Both directions of patching, of which each is some shards, before either is waited for.
     names = [job.config.battery for job in executor.jobs[3:]]
-    assert {*names} == {"patch-forward", "patch-reverse"}
+    assert {*names} == {"patch-forward-unknown", "patch-reverse-unknown"}
     assert "model" not in made.__dict__
 
 

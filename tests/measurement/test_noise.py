@@ -49,9 +49,9 @@ PLANTED, NOTHING = {LEADER: 1.0}, {}
 
 def noisy(measured, noise=COARSE):
     """The same measurement, as a coarser device would have made it."""
-    if hasattr(measured, "forward"):  # patches in both directions
+    if hasattr(measured, "denoising"):  # patches in both directions
         directions = {
-            name: noisy(getattr(measured, name), noise) for name in ("forward", "reverse")
+            name: noisy(getattr(measured, name), noise) for name in ("denoising", "noising")
         }
         return replace(measured, **directions, _cache={})
     if hasattr(measured, "sweeps"):  # a course
@@ -92,7 +92,7 @@ def course(change):
 def asymmetry(more):
     # Neither position is flat over layers, whichever is chosen.
     one = {(n, where): 0.2 * n for n in range(LAYERS) for where in ("last", "subject")}
-    return make_patches(one | {(2, "last"): 0.4 + more}, one)
+    return make_patches(one, one | {(2, "last"): 0.4 + more})
 
 
 @pytest.mark.parametrize(

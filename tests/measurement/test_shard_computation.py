@@ -18,7 +18,7 @@ from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.engine.tables import PER_EXAMPLE_COLUMNS
 from tinyablation.errors import TooLarge, Unavailable
-from tinyablation.interventions.batteries import Patching, Steering, battery
+from tinyablation.interventions.batteries import ONE_WORDING, Patching, Steering, battery
 from tinyablation.measurement import plan as run_plans
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.plan import measurement_of
@@ -160,8 +160,8 @@ def test_an_accelerator_that_computes_wrong_fails_the_run(
     assert f"model 'tiny-llama', facts, battery zero: {metric} of example" in said
     assert f"on cpu in {dtype}, and" in said and "on the CPU in float32; at most" in said
     assert "--device cpu or --dtype float32" in said
-    folder = made.store.path(made.config("facts", "zero"))
-    assert made.store.status(made.config("facts", "zero")) == "partial"
+    folder = made.store.path(made.config("facts", "zero", ONE_WORDING))
+    assert made.store.status(made.config("facts", "zero", ONE_WORDING)) == "partial"
     assert not (folder / "metrics").exists() and not (folder / "verify.json").exists()
     assert list((folder / "shards").glob("*.parquet"))
     assert "NotVerified" in json.loads((folder / "partial_summary.json").read_text())["reason"]
@@ -204,7 +204,7 @@ def test_a_model_that_the_cpu_cannot_hold_cannot_be_verified(tmp_path, monkeypat
     monkeypatch.setattr("tinyablation.models.residency.load_model", refuse)
     with pytest.raises(Unavailable, match=r"again on the CPU in float32.*28\.0 GB of cpu"):
         made.run("facts", "zero")
-    assert made.store.status(made.config("facts", "zero")) == "partial"
+    assert made.store.status(made.config("facts", "zero", ONE_WORDING)) == "partial"
 
 
 def test_a_defect_of_the_batched_engine_shows_in_the_noise_floor(tmp_path, monkeypatch):

@@ -1,15 +1,16 @@
 """Runs that were stored are found again: addresses.txt has those that claims make on this version.
 
-A line is the name of a run (model-battery-condition_hash), the split and the examples a cluster.
-A change of what is measured has a new engine version, and a new file.
+A line is the name of a run (model-battery-condition_hash), the split, the examples a cluster, and
+the wordings of what is asked ("one" in sweeps of every head). A change of what is measured has a new engine version, and a new file.
 
 Run: pytest tests/measurement/test_stored_addresses.py
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -30,6 +31,7 @@ class Stored(NamedTuple):
     name: str
     split: str
     per_cluster: int
+    wordings: Literal["all", "one"]
 
     @property
     def parts(self) -> tuple[str, str, str]:
@@ -41,8 +43,8 @@ class Stored(NamedTuple):
 
 
 STORED = [
-    Stored(name, split, int(number))
-    for name, split, number in (
+    Stored(name, split, int(number), "one" if wordings == "one" else "all")
+    for name, split, number, wordings in (
         line.split()
         for line in Path(__file__).with_name("addresses.txt").read_text("utf-8").splitlines()
     )
@@ -57,10 +59,13 @@ def bench(model: str) -> Bench:
 @pytest.mark.parametrize("model", REGISTRY.local_ids)
 def test_every_run_has_the_address_it_had(model: str) -> None:
     own = [stored for stored in STORED if stored.parts[0] == model]
-    assert len(own) == 60 and {stored.parts[2] for stored in own} == set(CONDITIONS)
+    assert len(own) == 68 and {stored.parts[2] for stored in own} == set(CONDITIONS)
     for stored in own:
         _, battery, condition = stored.parts
-        sample = Sample(None if stored.split == "all" else stored.split, stored.per_cluster)
+        split = None if stored.split == "all" else stored.split
+        sample = Sample(split, stored.per_cluster, stored.wordings)
+        if battery.endswith("-unknown"):
+            sample = replace(sample, pairs="unknown")
         assert bench(model).config(condition, battery, sample).name == stored.name
 
 

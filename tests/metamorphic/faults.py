@@ -349,7 +349,7 @@ def gaps_as_they_come(patch: pytest.MonkeyPatch) -> None:
     def gap(self: Patches, split: str) -> Any:
         clean, corrupt = (
             each.table[(each.table["method"] == "none") & (each.table["split"] == split)]
-            for each in (self.reverse, self.forward)
+            for each in (self.noising, self.denoising)
         )
         return clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
 

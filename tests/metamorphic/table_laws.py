@@ -112,15 +112,13 @@ def coalition_figures(coalitions: Coalitions) -> dict[str, Any]:
 
 def patch_figures(patches: Patches) -> dict[str, Any]:
     """What claims ask of patches both ways."""
-    candidates = residual_patches(patches.n_layers)
     patch = PatchResidual(2, positions="last")
-    found, sign = patches.most_asymmetric(candidates)
     return {
-        "forward": patches.recovery("forward", patch),
-        "reverse": patches.recovery("reverse", patch),
+        "denoising": patches.recovery("denoising", patch),
+        "noising": patches.recovery("noising", patch),
         "asymmetry": patches.asymmetry(patch),
-        "most asymmetric": (found, sign),
-        "p": patches.p_asymmetry(patch, candidates, sign),
+        "most asymmetric": patches.most_asymmetric(residual_patches(patches.n_layers)),
+        "p": patches.p_asymmetry(patch),
         "sham": patches.sham(),
         "gap": patches.gap(DISCOVERY).tolist(),
     }

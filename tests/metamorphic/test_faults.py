@@ -210,9 +210,9 @@ def paths() -> None:
 
 
 def patches() -> None:
-    one = make_patches({**RECOVERIES, (2, "last"): 0.9}, RECOVERIES)
-    other = replace(one.forward, table=TURNED.of(one.forward.table), _cache={})
-    two = replace(one, forward=other, _cache={})
+    one = make_patches(RECOVERIES, {**RECOVERIES, (2, "last"): 0.9})
+    other = replace(one.denoising, table=TURNED.of(one.denoising.table), _cache={})
+    two = replace(one, denoising=other, _cache={})
     table_laws.figures_do_not_depend_on_order(table_laws.patch_figures, one, two)
 
 

@@ -23,7 +23,7 @@ def made() -> dict[str, Any]:
         "sweep": make_sweep({(0, 0): 1.0, (1, 2): -0.5}, n_clusters=8, per_cluster=2),
         "coalitions": make_coalitions({LEADER: 1.0}),
         "paths": make_paths(1.0, {1: 0.5, 4: 0.3}),
-        "patches": make_patches({**recoveries, (2, "last"): 0.9}, recoveries),
+        "patches": make_patches(recoveries, {**recoveries, (2, "last"): 0.9}),
     }
 
 
@@ -49,11 +49,11 @@ def test_patches_do_not_depend_on_the_orders_of_their_tables(
     made: Any, order: Order, other: Order
 ) -> None:
     one = replace(made["patches"], _cache={})
-    forward, reverse = (
+    denoising, noising = (
         replace(effects, table=of.of(effects.table), _cache={})
-        for effects, of in ((one.forward, order), (one.reverse, other))
+        for effects, of in ((one.denoising, order), (one.noising, other))
     )
-    two = replace(one, forward=forward, reverse=reverse, _cache={})
+    two = replace(one, denoising=denoising, noising=noising, _cache={})
     table_laws.figures_do_not_depend_on_order(table_laws.patch_figures, one, two)
 
 

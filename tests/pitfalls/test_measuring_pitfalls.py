@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from claims import test_h6_patching as h6
 from tests.benches import bench_of
 from tests.bridging import make_prompts, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
 from tests.metamorphic.faults import next_head
+from tests.synthetic_effects import make_patches
 from tinyablation.analysis.findings import Findings
 from tinyablation.analysis.patching import is_flat
 from tinyablation.engine.engine import EngineError
 from tinyablation.engine.hook_backends import Place, PlainHooks
 from tinyablation.engine.logit_metrics import distribution, divergence
-from tinyablation.interventions.batteries import one_head
+from tinyablation.interventions.batteries import PATCHED, Patching, one_head
 from tinyablation.interventions.head_sets import Subsets
 from tinyablation.interventions.interventions import (
     AblateHeads,
@@ -29,12 +31,14 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
 )
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.plan import plan_run
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.records.trust import BackendCheck
 from tinyablation.runs.store import RunStore
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.floors import effect_floor
+from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.verdicts import judge_above_floor
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +107,21 @@ def test_p03_only_aligned_pairs_are_patched(family, engines):
 def test_p03_a_result_that_is_the_same_at_every_layer_is_no_evidence():
     assert is_flat([0.31, 0.31, 0.31])
     assert not is_flat([0.1, 0.4, 0.9])
+
+
+def test_p03_no_pair_is_compared_with_its_mirror(tmp_path):
+    """Denoising one is noising the other: of the facts, all of which have one, others are made."""
+    made = bench_of("tiny-gpt2", tmp_path)
+    assert made.sampling.mirrored("facts", PATCHED) == 1
+    sample = Findings(made)._patched_pairs("facts")
+    patched = plan_run(made, "facts", Patching("forward", sample)).measure.examples
+    clean = {example.clean for example in made.corpus("facts")[0].examples}
+    assert patched and not {example.corrupt for example in patched} & clean
+
+
+def test_p03_a_result_that_is_the_same_at_every_layer_refutes_nothing():
+    flat = make_patches({}, {}, flat=0.5)
+    assert hear(h6.test_patching_is_asymmetric, flat, None).verdict.status == "blocked"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

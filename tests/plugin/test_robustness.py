@@ -229,18 +229,17 @@ PATCH = PatchResidual(2, positions="last")
 
 
 def about_patches(patches, twin_patches, judge):
-    effect = (
-        patches.asymmetry(PATCH)
-        if twin_patches is None
-        else patches.asymmetry_beyond(twin_patches, PATCH, 1)
-    )
-    judge(judge_above_floor(effect, floor=patches.bound(0.05), what="asymmetry"))
+    effect, p = patches.asymmetry(PATCH), patches.p_asymmetry(PATCH)
+    if twin_patches is not None:
+        assert twin_patches.mean_asymmetry(PATCH) < effect.low
+    floor = patches.bound(0.05)
+    judge(judge_above_floor(effect, floor=floor, p_corrected=p, what="asymmetry"))
 
 
 @pytest.mark.parametrize("twin", [None, make_patches({}, {}, seed=4)])
 def test_both_directions_of_patching_are_made_anew(twin):
-    own = make_patches({(2, "last"): 0.6}, {(2, "last"): 0.2})
-    bench = Bench(own.forward)
+    own = make_patches({(2, "last"): 0.2}, {(2, "last"): 0.6})
+    bench = Bench(own.denoising)
     given = {"patches": own, "twin_patches": twin}
     found = cells.multiverse_of(
         cell(about_patches, bench, **given), verdict_of(about_patches, **given)

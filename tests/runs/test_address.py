@@ -24,25 +24,27 @@ def test_the_name_holds_model_battery_condition_and_hash():
 
 def test_the_hash_is_the_same_on_every_machine():
     # Written out: a change of canonical form would orphan every run directory there is.
-    shown = make_config().model_dump(exclude={"selection"})
+    shown = make_config().model_dump(exclude={"selection", "wordings"})
     assert make_config().hash == digest(shown)[:12] == "86656ebc94ff"
 
 
-def test_addresses_without_a_selection_are_those_of_before():
-    """Of the code before there were selections: every run and its parent is found again."""
+def test_addresses_without_selection_and_wordings_are_those_of_before():
+    """Of the code before there were these fields: every run and its parent is found again."""
     assert make_config(share=0.5, split="discovery", per_cluster=2).hash == "14e7c6dbd989"
     both = {"facts": make_config(), "logic": make_config(condition="logic", corpus_hash="e" * 64)}
     assert parent_name(both) == "tiny-gpt2-h1_2ce1c6ede6b3"
     assert make_config(selection=None) == make_config()
     chosen = {make_config(selection=token).hash for token in (None, "0" * 12, "1" * 12)}
     assert len(chosen) == 3
+    assert make_config(wordings=None) == make_config()
+    assert make_config(wordings="one").hash != make_config(selection="one").hash
 
 
 def test_runs_on_other_selections_have_one_parent():
     """What a model knows differs by condition; their heads are comparable all the same."""
     both = {
         "facts": make_config(selection="0" * 12, per_cluster=2),
-        "logic": make_config(condition="logic", selection="1" * 12),
+        "logic": make_config(condition="logic", selection="1" * 12, wordings="one"),
     }
     assert parent_name(both) != parent_name({**both, "logic": make_config(condition="logic")})
 

@@ -88,18 +88,36 @@ class Coalitions(Effects):
         return self.interval(self.deltas(wanted, split, column), split, purpose)
 
     def margin_of(
-        self, heads: Iterable[Head], *, split: str = CONFIRMATION, share: float = EFFECT_SHARE
+        self,
+        heads: Iterable[Head],
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        share: float = EFFECT_SHARE,
     ) -> Estimate:
-        """Mean Delta of a set beyond a share of each example's clean LD; see margin."""
+        """Mean Delta of a set beyond a share of each example's clean figure; see margin."""
         wanted = tuple(sorted(heads))
+        purpose = f"joint {set_name(wanted)}{_column_suffix(column)}"
         return self.margin(
-            self.deltas(wanted, split), split, f"joint {set_name(wanted)}", share=share
+            self.deltas(wanted, split, column), split, purpose, column=column, share=share
         )
 
-    def lead(self, heads: Heads, over: Heads, *, split: str = CONFIRMATION) -> Estimate:
-        """Mean Delta of one set minus that of another, paired by example, in logits."""
-        values = self.deltas(heads, split) - self.deltas(over, split)
-        return self.interval(values, split, f"lead {set_name(heads)} {set_name(over)}")
+    def lead(
+        self,
+        heads: Heads,
+        over: Heads,
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        sign: int = 1,
+    ) -> Estimate:
+        """Mean Delta of one set minus that of another, paired by example, in the column's unit.
+
+        sign -1: how much further below 0 it is.
+        """
+        values = sign * (self.deltas(heads, split, column) - self.deltas(over, split, column))
+        purpose = f"lead {set_name(heads)} {set_name(over)}{_column_suffix(column)}"
+        return self.interval(values, split, purpose)
 
     def cooperation(self, heads: Heads, *, split: str = CONFIRMATION) -> Estimate:
         """Delta of the set minus the sum of its heads' own Deltas, paired by example, in logits.
@@ -179,28 +197,46 @@ class Coalitions(Effects):
         return max(rivals, key=lambda each: sum(alone[head] for head in each))
 
     def least_lead(
-        self, heads: Heads, rivals: Sequence[Heads], *, split: str = CONFIRMATION
+        self,
+        heads: Heads,
+        rivals: Sequence[Heads],
+        *,
+        split: str = CONFIRMATION,
+        column: str = "logit_diff",
+        sign: int = 1,
     ) -> tuple[Heads, Estimate, float]:
         """The rival over which the lead has the smallest lower end, that lead, and the least lead.
 
         If that end is above 0, so are all: an intersection-union test, which needs no correction
         for their number (Berger 1982). The last figure is the smallest estimate of any lead.
         """
-        leads = {over: self.lead(heads, over, split=split) for over in rivals}
+        leads = {
+            over: self.lead(heads, over, split=split, column=column, sign=sign) for over in rivals
+        }
         over = min(leads, key=lambda rival: leads[rival].low)
         return over, leads[over], min(lead.estimate for lead in leads.values())
 
-    def for_every_rival(self, verdict: Verdict, heads: Heads, leader: Head) -> Verdict:
+    def for_every_rival(
+        self,
+        verdict: Verdict,
+        heads: Heads,
+        leader: Head,
+        *,
+        column: str = "logit_diff",
+        sign: int = 1,
+    ) -> Verdict:
         """The verdict on a claim that no other set of that size without the leader does as well.
 
         Large layers have a sample of their triples measured, drawn at random. Supported becomes
         inconclusive while one that was not drawn may have as large an effect.
         """
         rivals = self.rivals(heads, leader)
-        every = comb(len(self.of_size(1)) - 1, len(heads))
+        measured = {head for each in self.sets for head in each}
+        every = comb(len(measured) - 1, len(heads))
         if verdict.status != "supported" or len(rivals) == every:
             return verdict
-        found = sum(self.mean(each) >= self.mean(heads) for each in rivals)
+        own = sign * self.mean(heads, column=column)
+        found = sum(sign * self.mean(each, column=column) >= own for each in rivals)
         most = most_in_population(every, len(rivals), found) - found
         if not most:
             return verdict
@@ -264,3 +300,8 @@ def _parse(text: str) -> Heads:
     return tuple(
         Head(int(layer), int(head)) for layer, head in (part.split(".") for part in text.split("+"))
     )
+
+
+def _column_suffix(column: str) -> str:
+    """The suffix that gives a figure of a column other than LD its own random draws."""
+    return "" if column == "logit_diff" else f" {column}"

@@ -1,14 +1,25 @@
 """What claims read about one model: its runs as sweeps, coalitions, patches, paths and effects."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.corpora.examples import CONFIRMATION, SPLITS
+from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
-from tinyablation.interventions.batteries import AnyBattery, Patching, Paths, Sample, one_head
+from tinyablation.interventions.batteries import (
+    PATCHED,
+    PATCHED_UNKNOWN,
+    AnyBattery,
+    Patching,
+    Paths,
+    Sample,
+    one_head,
+)
 from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.memo import Memo
+from tinyablation.records.conditions import CONDITIONS
 
 if TYPE_CHECKING:
     import pandas
@@ -22,6 +33,15 @@ if TYPE_CHECKING:
     from tinyablation.measurement.interface import Directions
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.store import Run
+
+
+FEWEST_CLUSTERS = 2  # of either split, for an interval
+# Sample.pairs -> what the corrupt prompts are.
+CORRUPT_PROMPTS = {"own": "of the corpus", "unknown": "about unknown things"}
+
+
+class MirroredPairs(TinyAblationError):
+    """Every corrupt prompt is the clean one of another pair: the two directions cannot differ."""
 
 
 class Findings:
@@ -88,19 +108,46 @@ class Findings:
         return self._memo(("subsets", condition, heads), make)
 
     def patches(self, condition: str) -> "Patches":
-        """Activation patching in both directions under one condition, on aligned pairs."""
+        """Activation patching in both directions under one condition, on aligned pairs.
+
+        The corrupt prompts of the project's conditions ask about unknown things; those of a user's
+        own are the file's, unless they are mirrored. Raises MirroredPairs if there are no others.
+        """
         from tinyablation.analysis.effects import Effects
         from tinyablation.analysis.patching import Patches
 
         def make() -> Patches:
-            self.bench.ahead(condition, Patching("forward"), Patching("reverse"))
-            forward, reverse = (
-                Effects(*self.measured(condition, self.bench.run(condition, Patching(direction))))
-                for direction in ("forward", "reverse")
+            sample = self._patched_pairs(condition)
+            both = Patching("forward", sample), Patching("reverse", sample)
+            self.bench.ahead(condition, *both)
+            denoising, noising = (
+                Effects(*self.measured(condition, self.bench.run(condition, each))) for each in both
             )
-            return Patches(forward, reverse, self.bench.facts.n_layers, self.bench.facts.n_heads)
+            facts = self.bench.facts
+            pairs = CORRUPT_PROMPTS[sample.pairs]
+            return Patches(denoising, noising, facts.n_layers, facts.n_heads, pairs)
 
         return self._memo(("patches", condition), make)
+
+    def _patched_pairs(self, condition: str) -> Sample:
+        """The sample of pairs to patch: none of them mirrored."""
+        bench = self.bench
+        mirrored = bench.sampling.mirrored(condition, PATCHED)
+        if condition not in CONDITIONS and not mirrored:
+            return PATCHED
+        unknown = bench.rows(condition, PATCHED_UNKNOWN, aligned=True)
+        corpus, _ = bench.corpus(condition)
+        clusters = {(split, corpus.examples[row].cluster_id) for row, split in unknown.items()}
+        halves = Counter(split for split, _ in clusters)
+        if all(halves[split] >= FEWEST_CLUSTERS for split in SPLITS):
+            return PATCHED_UNKNOWN
+        if not mirrored:
+            return PATCHED
+        raise MirroredPairs(
+            f"{condition}: {mirrored:.0%} of the pairs have their mirror in the corpus, so that "
+            "denoising one is noising the other, and no words of as many tokens make prompts about "
+            "unknown things; give pairs whose corrupt prompt is not the clean one of another"
+        )
 
     def paths(self, condition: str, head: Head) -> "PathEffects":
         """One head's direct paths into every later layer under one condition."""

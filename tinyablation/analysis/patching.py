@@ -1,11 +1,12 @@
 """Activation patching in both directions, and the figures read from it.
 
-Forward puts activations of the clean prompt into the run on the corrupt one; reverse puts those of
-the corrupt prompt into the run on the clean one. Both are normalised by the same fixed baselines,
-the unhooked LD of the two prompts of each pair:
+Denoising puts activations of the clean prompt into the run on the corrupt one: what restores the
+answer is sufficient for it. Noising puts those of the corrupt prompt into the run on the clean one:
+what destroys the answer is necessary for it (Heimersheim and Nanda 2024, arXiv 2404.15255). Both
+are normalised by the same fixed baselines, the unhooked LD of the two prompts of each pair:
 
-    forward recovery = (LD patched - LD corrupt) / (LD clean - LD corrupt)
-    reverse recovery = (LD clean - LD patched)   / (LD clean - LD corrupt)
+    denoising = (LD patched - LD corrupt) / (LD clean - LD corrupt)
+    noising   = (LD clean - LD patched)   / (LD clean - LD corrupt)
 
 so that in both directions 0 is no effect and 1 the full effect, and the two can be compared.
 """
@@ -22,15 +23,14 @@ from tinyablation.interventions.interventions import Intervention, PatchResidual
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
-    cluster_statistic_interval,
     generator,
     max_t_sign_flip,
 )
 from tinyablation.statistics.ratios import above_zero, ratio_interval
 from tinyablation.verdicts.floors import Floor, Noise
 
-Direction = Literal["forward", "reverse"]
-DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
+Direction = Literal["denoising", "noising"]
+DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 
 # Two recoveries this close count as equal. Streams replaced as a whole give the donor's own logits
 # at every layer, up to 1e-5; real profiles vary over layers by tenths.
@@ -52,15 +52,16 @@ class Patches:
     Raises EffectsError if the pairs differ, and if the sham patch has an effect.
     """
 
-    forward: Effects  # its baseline rows are the corrupt prompts
-    reverse: Effects  # its baseline rows are the clean prompts
+    denoising: Effects  # its baseline rows are the corrupt prompts
+    noising: Effects  # its baseline rows are the clean prompts
     n_layers: int
     n_heads: int
+    pairs: str = "of the corpus"  # what the corrupt prompts are, for a reader
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for split in (DISCOVERY, CONFIRMATION):
-            same_examples(self.forward, self.reverse, split)
+            same_examples(self.denoising, self.noising, split)
         allowed = self.resolution()
         if self.sham() > allowed:
             raise EffectsError(
@@ -71,20 +72,20 @@ class Patches:
 
     @property
     def model(self) -> str:
-        return self.forward.model
+        return self.denoising.model
 
     @property
     def condition(self) -> str:
-        return self.forward.condition
+        return self.denoising.condition
 
     @property
     def runs(self) -> tuple[str, ...]:
-        return (*self.forward.runs, *self.reverse.runs)
+        return (*self.denoising.runs, *self.noising.runs)
 
     def gap(self, split: str) -> Floats:
         """[n_examples] LD clean - LD corrupt, unhooked, which normalises both directions."""
-        clean = self.reverse.baseline(split)["logit_diff"].to_numpy(dtype=float)
-        corrupt = self.forward.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        clean = self.noising.baseline(split)["logit_diff"].to_numpy(dtype=float)
+        corrupt = self.denoising.baseline(split)["logit_diff"].to_numpy(dtype=float)
         difference: Floats = clean - corrupt
         return difference
 
@@ -95,30 +96,31 @@ class Patches:
         """
         key = ("whole", split)
         if key not in self._cache:
-            rng = generator(self.forward.seed, f"{self.model} {self.condition} {split} whole")
+            rng = generator(self.denoising.seed, f"{self.model} {self.condition} {split} whole")
             gap = self.gap(split)
-            above_zero(gap, self.forward.clusters(split), rng, noise=self.noise())
+            above_zero(gap, self.denoising.clusters(split), rng, noise=self.noise())
             self._cache[key] = float(gap.sum())
         return float(self._cache[key])
 
     def noise(self) -> Noise:
         """The numerical noise of a change of LD in the noisier direction, in logits."""
-        return max(self.forward.noise(), self.reverse.noise())
+        return max(self.denoising.noise(), self.noising.noise())
 
     def resolution(self) -> float:
         """How far a patch without effect may move LD in this arithmetic, in logits."""
         return max(SHAM_TOLERANCE, SHAM_NOISES * self.noise())
 
     def bound(self, share: float, *, split: str = CONFIRMATION) -> Floor:
-        """A share of LD clean - LD corrupt with its noise, as the bound for a recovery."""
-        noisier = max(self.forward, self.reverse, key=Effects.noise)
-        return noisier.share_of(share, float(self.gap(split).mean()))
+        """A share of LD clean - LD corrupt with its noise: the smallest asymmetry that counts."""
+        noisier = max(self.denoising, self.noising, key=Effects.noise)
+        bound = noisier.share_of(share, float(self.gap(split).mean()))
+        return Floor(bound, Noise(bound.noise, bound.where), minimum=True)
 
     def moved(self, direction: Direction, patch: Intervention, split: str) -> Floats:
         """[n_examples] how far the patch moves LD towards its donor, in logits."""
-        if direction == "forward":
-            return self.forward.change(patch.label, split)
-        return -self.reverse.change(patch.label, split)
+        if direction == "denoising":
+            return self.denoising.change(patch.label, split)
+        return -self.noising.change(patch.label, split)
 
     def share(self, direction: Direction, patch: Intervention, split: str = CONFIRMATION) -> float:
         """The normalised recovery, without an interval; ratios.RatioUndefined as `whole`."""
@@ -135,11 +137,11 @@ class Patches:
         return self._ratio(moved, split, f"{direction} recovery {patch.label}")
 
     def asymmetry(self, patch: Intervention, *, split: str = CONFIRMATION) -> Estimate:
-        """Forward minus reverse recovery, a share, with its interval over clusters."""
+        """Noising minus denoising, a share, with its interval over clusters."""
         return self._ratio(self.difference(patch, split), split, f"asymmetry {patch.label}")
 
     def mean_asymmetry(self, patch: Intervention, split: str = CONFIRMATION) -> float:
-        """Forward minus reverse recovery, without an interval; RatioUndefined as `whole`."""
+        """Noising minus denoising, without an interval; RatioUndefined as `whole`."""
         return float(self.difference(patch, split).sum() / self.whole(split))
 
     def profile(
@@ -148,61 +150,32 @@ class Patches:
         """The normalised recovery by layer."""
         return [self.share(direction, patch_of(layer), split) for layer in range(self.n_layers)]
 
-    def most_asymmetric(self, candidates: Sequence[Intervention]) -> tuple[Intervention, int]:
-        """The patch with the largest |asymmetry| on discovery, and its sign there."""
+    def most_asymmetric(self, candidates: Sequence[Intervention]) -> Intervention:
+        """The patch by which noising exceeds denoising most, on discovery."""
         scores = [self.mean_asymmetry(patch, DISCOVERY) for patch in candidates]
-        best = int(np.argmax(np.abs(scores)))
-        return candidates[best], 1 if scores[best] >= 0 else -1
+        return candidates[int(np.argmax(scores))]
 
-    def p_asymmetry(
-        self, patch: Intervention, candidates: Sequence[Intervention], sign: int
-    ) -> float:
-        """p of an asymmetry of that sign under exchange of the two directions, by cluster.
+    def p_asymmetry(self, patch: Intervention) -> float:
+        """p of noising that exceeds denoising, under exchange of the two directions, by cluster.
 
         Permutation null: if both directions have the same effect, the sign of each cluster's
-        forward - reverse is arbitrary. Corrected over the candidates (max-T), on confirmation.
+        noising - denoising is arbitrary. On confirmation; a patch chosen on discovery is one test.
         """
-        key = ("p", sign, tuple(candidate.label for candidate in candidates))
+        key = ("p", patch.label)
         if key not in self._cache:
-            rng = generator(self.forward.seed, f"asymmetry {self.model} {self.condition} {sign:+d}")
-            values = np.stack(
-                [sign * self.difference(each, CONFIRMATION) for each in candidates], axis=1
+            rng = generator(
+                self.denoising.seed, f"asymmetry {self.model} {self.condition} {patch.label}"
             )
-            self._cache[key] = max_t_sign_flip(values, self.forward.clusters(CONFIRMATION), rng)
-        return float(self._cache[key][list(candidates).index(patch)])
-
-    def asymmetry_beyond(
-        self, twin: "Patches", patch: Intervention, sign: int, *, split: str = CONFIRMATION
-    ) -> Estimate:
-        """sign * (own asymmetry - asymmetry of the twin), resampling the same examples for both.
-
-        Raises ratios.RatioUndefined as `whole` does, for either model.
-        """
-        for patches in (self, twin):
-            patches.whole(split)
-        clusters = same_examples(self.forward, twin.forward, split)
-        own, other = self.difference(patch, split), twin.difference(patch, split)
-        gap, gap_other = self.gap(split), twin.gap(split)
-
-        def difference(rows: list[Any]) -> float:
-            (index,) = rows
-            here = own[index].sum() / gap[index].sum()
-            there = other[index].sum() / gap_other[index].sum()
-            return float(sign * (here - there))
-
-        rng = generator(
-            self.forward.seed, f"{self.model} {self.condition} {split} beyond twin {patch.label}"
-        )
-        try:
-            return cluster_statistic_interval(difference, [list(clusters)], rng, resamples=1000)
-        except DegenerateInterval as same:
-            value = same.value
-            return Estimate(value, value, value, len(own), len(set(clusters)))
+            values = self.difference(patch)[:, None]
+            (self._cache[key],) = max_t_sign_flip(
+                values, self.denoising.clusters(CONFIRMATION), rng
+            )
+        return float(self._cache[key])
 
     def sham(self) -> float:
         """The largest |change of LD| by patches of a prompt's own activations, in logits."""
         largest = 0.0
-        for effects in (self.forward, self.reverse):
+        for effects in (self.denoising, self.noising):
             rows = effects.table[effects.table["donor"] == "self"]
             if rows.empty:
                 raise EffectsError(f"{self.model}, {self.condition}: no sham patch was measured")
@@ -212,18 +185,18 @@ class Patches:
         return largest
 
     def difference(self, patch: Intervention, split: str = CONFIRMATION) -> Floats:
-        """[n_examples] how much farther the patch moves LD forward than in reverse, in logits."""
-        forward, reverse = (self.moved(direction, patch, split) for direction in DIRECTIONS)
-        difference: Floats = forward - reverse
+        """[n_examples] how much farther noising moves LD than denoising, in logits."""
+        denoising, noising = (self.moved(direction, patch, split) for direction in DIRECTIONS)
+        difference: Floats = noising - denoising
         # If both directions must be equal (the last stream at the last token), they differ only by
-        # the order of sums. max-T divides each patch by its own spread and would turn this rounding
-        # into an effect as large as any other.
+        # the order of sums. Tests divide by the spread and would turn this rounding into an effect
+        # as large as any other.
         difference[np.abs(difference) <= self.resolution()] = 0.0
         return difference
 
     def _ratio(self, values: Floats, split: str, purpose: str) -> Estimate:
-        rng = generator(self.forward.seed, f"{self.model} {self.condition} {split} {purpose}")
-        clusters = self.forward.clusters(split)
+        rng = generator(self.denoising.seed, f"{self.model} {self.condition} {split} {purpose}")
+        clusters = self.denoising.clusters(split)
         try:
             return ratio_interval(values, self.gap(split), clusters, rng, noise=self.noise())
         except DegenerateInterval as same:

@@ -2,11 +2,23 @@
 
 The unit is a pair of facts of one relation (or of two entities of two kinds) with different
 answers. Each pair gives examples in both directions, so each answer is target as often as foil.
+
+Every corpus is a full factorial: whatever is asked of a cluster is asked in every wording of its
+condition. So no difference between wordings is mistaken for one between facts, and a measurement
+that is to cost less can take the wordings in turn (subsampling.one_wording).
+
+| condition | a cluster is | it is asked | wordings |
+|---|---|---|---|
+| facts | a pair of facts | 2 facts | 2 |
+| negation | a pair of facts | 4 cells: affirmed or negated, true or false | 3 |
+| counterfactual | an entity, moved into another kind | 4 attributes | 3 |
+| logic | two pairs of facts of different relations | 8 cells in 12 statements (LOGIC_CELLS) | 3 |
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinyablation.corpora.binding import BindingTable, build_binding
@@ -26,7 +38,7 @@ from tinyablation.corpora.filtering import (
     finish,
     summed,
 )
-from tinyablation.corpora.knowledge import Fact, Knowledge
+from tinyablation.corpora.knowledge import Fact, Knowledge, Member
 from tinyablation.corpora.pairs import FactPair, MemberPair, Pairing, turns
 from tinyablation.corpora.tokenisation import encode
 from tinyablation.corpora.wording import (
@@ -42,12 +54,14 @@ from tinyablation.corpora.wording import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEMPLATES_PER_PAIR = 2  # 2 x 2 prompts per pair: some 90 pairs of facts give 360 prompts
-
 MADE_OF_FACTS = ("negation", "logic")  # made of the facts of "facts", whose report has the losses
 
-# Cells of logic: truth of the parts, how often. Both labels are equally frequent under each
-# operator, so that the operator word alone is uninformative.
+# Cells of logic: truth of the parts, how often in each cluster and wording. Once each would make
+# three of four compounds with "and" false and three of four with "or" true: a model that reads the
+# operator alone would be right in 75 %, and a head that leans to "no" after "and" would look as if
+# it served logic. So the cell that stands alone with its label is asked of three choices of facts
+# (of the four that two pairs give), and both labels are equally frequent under each operator. Its
+# three corrupt prompts are the three cells of the other label.
 LOGIC_CELLS = {
     "and": {"TT": 3, "TF": 1, "FT": 1, "FF": 1},
     "or": {"FF": 3, "TF": 1, "FT": 1, "TT": 1},
@@ -183,8 +197,9 @@ class CorpusBuilder:
         rows = []
         blank = self.knowledge.wording.null.word
         for turn, pair, split in turns(pairs):
-            for offset in range(TEMPLATES_PER_PAIR):
-                template = self.fact_templates[(turn + offset) % len(self.fact_templates)]
+            # From another one on in every pair, so that the first rows hold all of them.
+            start = turn % len(self.fact_templates)
+            for template in (*self.fact_templates[start:], *self.fact_templates[:start]):
                 for fact, other in (pair, pair[::-1]):
                     rows.append(
                         (
@@ -211,59 +226,58 @@ class CorpusBuilder:
         blank = self.knowledge.wording.null.word
         makes = {"affirmed": affirmed, "negated": negated}
         for turn, pair, split in turns(pairs):
-            template = self.truth_templates[turn % len(self.truth_templates)]
             order = pair if turn % 2 == 0 else pair[::-1]
-            for fact, truth in zip(order, (True, False), strict=True):
-                for operator, make in makes.items():
-                    right, wrong = fact.answer, pair.wrong(fact)
-                    holds = truth == (operator == "affirmed")
-                    obj, other = (right, wrong) if holds else (wrong, right)
-                    nothing = make(self.knowledge, fact._replace(subject=blank), blank)
-                    rows.append(
-                        (
-                            self._truth_example(
-                                template,
-                                make(self.knowledge, fact, obj),
-                                make(self.knowledge, fact, other),
-                                nothing,
-                                truth,
-                                fact_id=fact.id,
-                                cluster=pair.id,
-                                cell=f"{operator}-{'true' if truth else 'false'}",
-                            ),
-                            split,
-                        )
-                    )
+            cells = [
+                (fact, truth, operator)
+                for fact, truth in zip(order, (True, False), strict=True)
+                for operator in makes
+            ]
+            for template, (fact, truth, operator) in product(self.truth_templates, cells):
+                make = makes[operator]
+                right, wrong = fact.answer, pair.wrong(fact)
+                holds = truth == (operator == "affirmed")
+                obj, other = (right, wrong) if holds else (wrong, right)
+                nothing = make(self.knowledge, fact._replace(subject=blank), blank)
+                example = self._truth_example(
+                    template,
+                    make(self.knowledge, fact, obj),
+                    make(self.knowledge, fact, other),
+                    nothing,
+                    truth,
+                    fact_id=fact.id,
+                    cluster=pair.id,
+                    cell=f"{operator}-{'true' if truth else 'false'}",
+                )
+                rows.append((example, split))
         return rows
 
     def _logic(self, pairs: Sequence[tuple[FactPair, str]]) -> list[tuple[Example, str]]:
-        """Six statements from every two pairs of different relations in one split."""
+        """Twelve statements from every two pairs of different relations in one split."""
         rows = []
         for split in SPLITS:
-            for turn, quad in enumerate(
-                self.pairing.quads([pair for pair, own in pairs if own == split])
-            ):
-                operator = ("and", "or")[turn % 2]
-                template = self.truth_templates[(turn // 2) % len(self.truth_templates)]
-                rows += [(row, split) for row in self._logic_cells(operator, template, quad, turn)]
+            quads = self.pairing.quads([pair for pair, own in pairs if own == split])
+            for turn, quad in enumerate(quads):
+                rows += [(row, split) for row in self._logic_cells(quad, turn)]
         return rows
 
-    def _logic_cells(
-        self, operator: str, template: Template, quad: tuple[FactPair, FactPair], turn: int
-    ) -> Iterable[Example]:
+    def _logic_cells(self, quad: tuple[FactPair, FactPair], turn: int) -> Iterable[Example]:
         blank = self.knowledge.wording.null.word
         cluster = "+".join(pair.id for pair in quad)
-        number = turn
-        for cell, count in LOGIC_CELLS[operator].items():
-            for repeat in range(count):
-                # Each repeat pairs the facts differently, so no statement occurs twice.
-                facts = [pair[(number >> part) % 2] for part, pair in enumerate(quad)]
-                number += 1
-                flip = LOGIC_FLIPS[operator][cell][repeat % len(LOGIC_FLIPS[operator][cell])]
-                nothing = [
-                    affirmed(self.knowledge, fact._replace(subject=blank), blank) for fact in facts
-                ]
-                truth = {"and": all, "or": any}[operator](part == "T" for part in cell)
+        statements = (
+            (operator, cell, LOGIC_FLIPS[operator][cell][repeat % len(LOGIC_FLIPS[operator][cell])])
+            for operator, cells in LOGIC_CELLS.items()
+            for cell, count in cells.items()
+            for repeat in range(count)
+        )
+        for number, (operator, cell, flip) in enumerate(statements, start=turn):
+            # The four choices of facts in turn: a cell's statements differ, each choice stands in
+            # three of the twelve, and over the clusters every choice in every cell.
+            facts = [pair[(number >> part) % 2] for part, pair in enumerate(quad)]
+            nothing = [
+                affirmed(self.knowledge, fact._replace(subject=blank), blank) for fact in facts
+            ]
+            truth = {"and": all, "or": any}[operator](part == "T" for part in cell)
+            for template in self.truth_templates:
                 yield self._truth_example(
                     template,
                     self._compound(operator, quad, facts, cell),
@@ -285,42 +299,56 @@ class CorpusBuilder:
         return compound(self.knowledge, operator, *parts)
 
     def _counterfactual(self, pairs: Sequence[tuple[MemberPair, str]]) -> list[tuple[Example, str]]:
-        rows = []
-        kinds, blank = self.knowledge.kinds, self.knowledge.wording.null.word
-        for turn, pair, split in turns(pairs):
-            for shift, attribute in enumerate(kinds.attributes):
-                words = [kinds.word(member.kind, attribute) for member in pair]
-                if words[0] == words[1]:
+        """Both entities of a pair are moved: two clusters, whose answers are each other's foils.
+
+        What two clusters of a pair share is the bias towards an answer, with opposite signs, so
+        intervals that take them as independent are rather too wide than too narrow.
+        """
+        rows: list[tuple[Example, str]] = []
+        kinds = self.knowledge.kinds
+        seen: set[str] = set()
+        for pair, split in pairs:
+            for attribute in kinds.attributes:
+                count = 2 * len(self.counterfactual_templates)
+                if len({kinds.word(member.kind, attribute) for member in pair}) == 1:
                     self.report.drop(
-                        "counterfactual", f"{attribute}: the same word for both kinds", 2
+                        "counterfactual", f"{attribute}: the same word for both kinds", count
                     )
                     continue
-                templates = self.counterfactual_templates
-                template = templates[(turn + shift) % len(templates)]
-
-                def prompt(entity: str, kind: str) -> str:
-                    return counterfactual_prompt(self.knowledge, template, entity, kind, attribute)  # noqa: B023
-
                 examples = [
-                    self._example(
-                        clean=prompt(member.entity, other.kind),
-                        corrupt=prompt(member.entity, member.kind),
-                        null=prompt(blank, blank),
-                        target=kinds.word(other.kind, attribute),
-                        foil=kinds.word(member.kind, attribute),
-                        fact_id=f"{member.id}/{attribute}",
-                        template=template,
-                        cluster=pair.id,
-                    )
+                    self._moved(member, other, attribute, template)
+                    for template in self.counterfactual_templates
                     for member, other in (pair, pair[::-1])
                 ]
+                # Faults are found here, before the rows are clusters: of a pair both directions
+                # have to go, in all wordings, or the labels are unbalanced.
                 faults = (fault(self.tokenizer, "counterfactual", example) for example in examples)
                 found = next(filter(None, faults), None)
+                if any(example.clean in seen for example in examples):
+                    found = "the same prompt again"
                 if found is None:
                     rows += [(example, split) for example in examples]
+                    seen |= {example.clean for example in examples}
                 else:
-                    self.report.drop("counterfactual", f"{attribute}: {found}", 2)
+                    self.report.drop("counterfactual", f"{attribute}: {found}", count)
         return rows
+
+    def _moved(self, member: Member, other: Member, attribute: str, template: Template) -> Example:
+        kinds, blank = self.knowledge.kinds, self.knowledge.wording.null.word
+
+        def prompt(entity: str, kind: str) -> str:
+            return counterfactual_prompt(self.knowledge, template, entity, kind, attribute)
+
+        return self._example(
+            clean=prompt(member.entity, other.kind),
+            corrupt=prompt(member.entity, member.kind),
+            null=prompt(blank, blank),
+            target=kinds.word(other.kind, attribute),
+            foil=kinds.word(member.kind, attribute),
+            fact_id=f"{member.id}/{attribute}",
+            template=template,
+            cluster=member.id,
+        )
 
     # Examples ----------------------------------------------------------------------------------
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.builder import Built
 
-BUILDER = 1  # incremented when the same knowledge and tokenizer give other examples
+# Incremented when the same knowledge and tokenizer give other examples, for either world.
+# 2 of the embedded one: everything in every wording, all cells of logic in every cluster.
+BUILDER = 1
+EMBEDDED_BUILDER = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A plain folder name, so that a path made from it cannot lead elsewhere.
@@ -172,10 +175,12 @@ def put_on_shelf(
     *,
     knowledge: str,
     seed: int,
+    builder: int = BUILDER,
 ) -> Shelf:
     """Write everything that was built into `folder`, the manifest last; CorpusError if it fails.
 
-    knowledge: the hash of the tables the corpora were built from.
+    knowledge: the hash of the tables the corpora were built from; builder: the version of what
+    built them.
     """
     conditions = {
         condition: Made(examples=0, refused=reason) for condition, reason in built.refused.items()
@@ -189,7 +194,7 @@ def put_on_shelf(
         write_corpus(folder, corpus, split)
         conditions[condition] = _made(corpus, split)
     return _label(
-        folder, conditions, tokenizer, name, seed=seed, knowledge=knowledge, builder=BUILDER
+        folder, conditions, tokenizer, name, seed=seed, knowledge=knowledge, builder=builder
     )
 
 

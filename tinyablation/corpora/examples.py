@@ -70,6 +70,11 @@ class Example:
             raise CorpusError("field 'corrupt': it equals the clean text")
 
     @property
+    def item(self) -> tuple[str, str, str]:
+        """What is asked, whatever the wording: cluster, fact and cell."""
+        return self.cluster_id, self.fact_id, self.cell
+
+    @property
     def family(self) -> str:
         """The family of prompts within the condition; "" if it has none."""
         return family_of(self.template_id)
@@ -142,6 +147,15 @@ class Corpus:
     def is_crossed(self) -> bool:
         """Whether its prompts form families, with each fact in every wording of its family."""
         return all(example.family for example in self.examples)
+
+    @property
+    def is_factorial(self) -> bool:
+        """Whether every item stands once in every wording, of which there are several."""
+        wordings = sorted({example.template_id for example in self.examples})
+        items: dict[tuple[str, str, str], list[str]] = {}
+        for example in self.examples:
+            items.setdefault(example.item, []).append(example.template_id)
+        return len(wordings) > 1 and all(sorted(own) == wordings for own in items.values())
 
     @classmethod
     def of(

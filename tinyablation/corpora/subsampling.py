@@ -4,7 +4,7 @@ Clusters are the units of every interval, so measuring only a few examples of ea
 widens it and saves most of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tinyablation.statistics.intervals import generator
@@ -37,6 +37,35 @@ def subsample(examples: Sequence["Example"], per_cluster: int, seed: int) -> lis
 
 def _rank(index: int, turns: tuple[list[int], list[int]]) -> int:
     return next(kind.index(index) for kind in turns if index in kind)
+
+
+def one_wording(examples: Sequence["Example"], halves: Mapping[int, str], seed: int) -> list[int]:
+    """Indices, in order, of one example of each item of a factorial corpus, wordings in turn.
+
+    halves: index -> split of the examples that count. In each split the clusters are put into an
+    order drawn by the seed; the first item of the first cluster takes the first wording, its second
+    item the second, and the next cluster begins one wording later. So the wordings are equally
+    frequent, up to one, in each cluster, and over the clusters of a split at each place in the
+    order of items (by cell, then fact). An item keeps its wording whichever split is measured.
+    """
+    wordings = sorted({example.template_id for example in examples})
+    kept: list[int] = []
+    for split in sorted(set(halves.values())):
+        clusters: dict[str, dict[tuple[str, str], dict[str, int]]] = {}
+        for index, own in halves.items():
+            if own == split:
+                example = examples[index]
+                items = clusters.setdefault(example.cluster_id, {})
+                items.setdefault((example.cell, example.fact_id), {})[example.template_id] = index
+        names = sorted(clusters)
+        order = generator(seed, f"wordings of {split}").permutation(len(names))
+        for turn, place in enumerate(order):
+            for number, (_, rows) in enumerate(sorted(clusters[names[int(place)]].items())):
+                start = (turn + number) % len(wordings)
+                in_turn = (*wordings[start:], *wordings[:start])
+                # A row may be in no split, so the wording whose turn it is may be missing.
+                kept.append(next(rows[wording] for wording in in_turn if wording in rows))
+    return sorted(kept)
 
 
 def subsample_pairs(

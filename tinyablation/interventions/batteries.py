@@ -46,30 +46,39 @@ STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 class Sample:
     """The examples a battery is measured on: one split or both, all of a cluster or some.
 
-    Clusters are the units of every interval: measuring one or two of the 4 to 8 examples of each
-    hardly widens it and saves 60 to 80 % of the work. (In a crossed corpus, whose clusters are
-    relations of many examples, Bench.per_cluster scales these numbers.)
+    per_cluster: at most so many examples of each cluster, drawn; 0: all. (In a crossed corpus,
+    whose clusters are relations of many examples, Sampling.per_cluster scales these numbers.)
+    wordings: "one" measures whatever is asked in one of its wordings, which are taken in turn, if
+    the corpus has all of it in every wording (Corpus.is_factorial).
 
     among, relations and lent concern crossed corpora. among: the examples whose facts the model
     knows ("known"), those of the families that count for it ("counting"), or all; any other corpus
     is used whole. relations: at most this many relations of each split, drawn; 0: all. lent: donor
     activations come from other clusters, so only prompts are used for which a prompt of another
     relation has the same length.
+
+    pairs: the corrupt prompts of the corpus ("own"), or the clean ones with their content replaced
+    by words of which nothing can be known ("unknown", corpora/unknown_words.py).
     """
 
     split: str | None = None
     per_cluster: int = 0
+    wordings: Literal["all", "one"] = "all"
     among: Literal["known", "counting", "all"] = "known"
     relations: int = 0
     lent: bool = False
+    pairs: Literal["own", "unknown"] = "own"
 
 
 EVERYTHING = Sample()
+# For sweeps of every head, whose passes are many: the interval is over clusters, and all are kept.
+ONE_WORDING = Sample(wordings="one")
 UNHOOKED = Sample(among="all")  # to find out what the model knows, all prompts are needed
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
 LENT = Sample(lent=True)
 PATCHED = Sample(per_cluster=1, relations=6, lent=True)
+PATCHED_UNKNOWN = replace(PATCHED, pairs="unknown")
 
 
 class BatteryError(TinyAblationError):
@@ -123,7 +132,7 @@ class Battery:
     side: Side = "clean"
     first_layer: tuple[AblationMethod, ...] = ()
     donor: Side | Literal[""] = ""
-    sample: Sample = EVERYTHING
+    sample: Sample = ONE_WORDING
 
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
         """The baseline shard (no interventions), then ranges of layers: "L00-L02", "L03-L05"..."""
@@ -147,10 +156,13 @@ class Battery:
 class Patching:
     """H6: activations of one side of each pair put into the run on the other.
 
-    direction: "forward" puts the clean prompt's into the corrupt one's run (does it restore the
-    answer?), "reverse" the corrupt prompt's into the clean one's (does it destroy it?). Residual
-    stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other prompt,
-    and as controls the prompt itself ("self", the sham) and another example's ("other").
+    direction: "forward" is denoising, the clean prompt's activations in the corrupt one's run (are
+    they sufficient for the answer?); "reverse" is noising, the corrupt prompt's in the clean one's
+    (are the clean ones necessary?), in the words of Heimersheim and Nanda 2024 (arXiv 2404.15255).
+    The names of stored runs are older. sample.pairs: which corrupt prompts.
+
+    Residual stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other
+    prompt, and as controls the prompt itself ("self", the sham) and another example's ("other").
     """
 
     direction: Literal["forward", "reverse"]
@@ -160,7 +172,8 @@ class Patching:
 
     @property
     def name(self) -> str:
-        return f"patch-{self.direction}"
+        other = "" if self.sample.pairs == "own" else f"-{self.sample.pairs}"
+        return f"patch-{self.direction}{other}"
 
     @property
     def side(self) -> Side:
@@ -335,8 +348,16 @@ BATTERIES: dict[str, Battery] = {
         # Every single head of every layer.
         Battery("zero", ("zero",)),
         Battery("folded", ("zero_folded",)),
-        Battery("single-heads", ("zero", "zero_folded", "mean", "resample"), sample=LENT),
-        Battery("other-methods", ("zero_folded", "mean", "resample"), sample=LENT),
+        Battery(
+            "single-heads",
+            ("zero", "zero_folded", "mean", "resample"),
+            sample=replace(ONE_WORDING, lent=True),
+        ),
+        Battery(
+            "other-methods",
+            ("zero_folded", "mean", "resample"),
+            sample=replace(ONE_WORDING, lent=True),
+        ),
         # Every head of layer 0, on one example of each cluster.
         Battery(
             "methods",

@@ -6,7 +6,7 @@ the store is read without loading torch.
 
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -132,9 +132,12 @@ class Bench(Measures):
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
         return self.sampling.counting(condition, sample, aligned=aligned)
 
-    def pool(self, condition: str, among: str = "known") -> list["Example"]:
-        corpus, _ = self.corpus(condition)
-        return [corpus.examples[row] for row in self.sampling.pool(condition, among)]
+    def pool(self, condition: str, sample: Sample = EVERYTHING) -> list["Example"]:
+        rows = self.sampling.pool(condition, sample)
+        return self.sampling.examples(condition, sample, rows)
+
+    def chosen(self, condition: str, sample: Sample, rows: Iterable[int]) -> list["Example"]:
+        return self.sampling.examples(condition, sample, rows)
 
     def examples(self, condition: str, split: str | None = None) -> list["Example"]:
         corpus, _ = self.corpus(condition)
@@ -172,6 +175,7 @@ class Bench(Measures):
             split=sample.split or ALL_SPLITS,
             per_cluster=self.sampling.per_cluster(condition, sample),
             selection=self.sampling.token(condition, sample),
+            wordings=self.sampling.wordings(condition, sample),
         )
 
     def run(

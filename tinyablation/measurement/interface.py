@@ -6,7 +6,7 @@ The parts of a bench are written against them, so that none of them imports benc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tinyablation.interventions.batteries import EVERYTHING, Sample
@@ -67,12 +67,16 @@ class Measures(HeldModel, ABC):
         """Corpus row -> split of all rows that a sample is drawn from (Sampling.counting)."""
 
     @abstractmethod
-    def pool(self, condition: str, among: str = "known") -> list[Example]:
-        """All examples that means and donors of the condition may come from."""
+    def pool(self, condition: str, sample: Sample = EVERYTHING) -> list[Example]:
+        """All examples that means and donors of a sample of the condition may come from."""
+
+    @abstractmethod
+    def chosen(self, condition: str, sample: Sample, rows: Iterable[int]) -> list[Example]:
+        """The examples of these rows, with the corrupt prompts of the sample (Sampling.paired)."""
 
     @abstractmethod
     def examples(self, condition: str, split: str | None = None) -> list[Example]:
-        """The examples that a sweep of the condition measures, in row order."""
+        """The examples of the condition that count for the model, in row order."""
 
     @abstractmethod
     def prompts(

@@ -14,7 +14,7 @@ from tinyablation.runs.address import RunConfig
 if TYPE_CHECKING:
     import pandas
 
-    from tinyablation.corpora.examples import Corpus, Example
+    from tinyablation.corpora.examples import Example
     from tinyablation.measurement.interface import Directions, Measures
 
 
@@ -44,16 +44,15 @@ def plan_run(
     first, which measures the unhooked model (Gate.selection).
     """
     chosen = battery(wanted) if isinstance(wanted, str) else wanted
-    corpus, _ = bench.corpus(condition)
     sample = chosen.sample
     rows = bench.rows(condition, sample, aligned=bool(chosen.donor))
-    examples = [corpus.examples[row] for row in rows]
+    examples = bench.chosen(condition, sample, rows)
     return RunPlan(
         bench.config(condition, chosen.name, sample),
         chosen,
         chosen.shards(bench.facts.n_layers, bench.facts.n_heads),
         measurement_of(bench, chosen, condition, examples, directions),
-        examples_frame(corpus, rows, chosen.side),
+        examples_frame(examples, rows, chosen.side),
         directions,
     )
 
@@ -69,7 +68,7 @@ def measurement_of(
     sample = wanted.sample
     corpus, _ = bench.corpus(condition)
     # The unhooked model needs no donors, and encoding a crossed corpus takes a second.
-    pool = examples if sample.among == "all" else bench.pool(condition, sample.among)
+    pool = examples if sample.among == "all" else bench.pool(condition, sample)
     return Measurement(
         bench,
         wanted,
@@ -84,12 +83,13 @@ def measurement_of(
     )
 
 
-def examples_frame(corpus: Corpus, rows: Mapping[int, str], side: Side) -> pandas.DataFrame:
-    """The examples of a run as columns of its tables; "clean" holds the measured prompt."""
+def examples_frame(
+    examples: Sequence[Example], rows: Mapping[int, str], side: Side
+) -> pandas.DataFrame:
+    """The examples of a run's rows as columns of its tables; "clean" holds the measured prompt."""
     import pandas
 
     # By column: a dictionary per row takes ten times as long, and reading a run does this.
-    examples = [corpus.examples[row] for row in rows]
     return pandas.DataFrame(
         {
             "split": list(rows.values()),

@@ -29,7 +29,7 @@ from tinyablation.files.hashes import digest
 from tinyablation.heads import Head
 from tinyablation.interventions.batteries import (
     BASELINE,
-    EVERYTHING,
+    ONE_WORDING,
     Sample,
     Shard,
     Side,
@@ -196,7 +196,7 @@ class ScreenedHeads:
     plan: str
     side: Side = "clean"
     donor: Side | Literal[""] = ""
-    sample: Sample = EVERYTHING
+    sample: Sample = ONE_WORDING
 
     @property
     def name(self) -> str:

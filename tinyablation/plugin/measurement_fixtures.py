@@ -14,6 +14,7 @@ from tinyablation.plugin.judge import Judge
 from tinyablation.plugin.multiverse import (
     coalitions_again,
     each_sweep_again,
+    every_subsets_again,
     heads_again,
     methods_again,
     patches_again,
@@ -107,17 +108,12 @@ def methods(findings: "Findings", valid: str) -> "Sweep":
 
 
 @pytest.fixture
-@remade(each_sweep_again)
-def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
-    """The sweeps of all conditions that are valid for the model; also written as one matrix.
-
-    The matrix is not written with --screen, which chooses different heads for each condition.
-    """
+@same_in_every_analysis
+def valid_conditions(model: "Bench", judge: Judge) -> "list[str]":
+    """The named conditions that are valid for the model; with fewer than two, blocked."""
     from tinyablation.corpora.examples import CONDITIONS
-    from tinyablation.runs.across_conditions import write_cross_condition
     from tinyablation.verdicts.verdicts import blocked
 
-    model = findings.bench
     invalid = {
         name: reason
         for name in CONDITIONS
@@ -126,10 +122,23 @@ def sweeps(findings: "Findings", judge: Judge) -> "list[Sweep]":
     if len(CONDITIONS) - len(invalid) < LEAST_CONDITIONS:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in invalid.items())
         judge(blocked(f"fewer than {LEAST_CONDITIONS} conditions are valid: {reasons}"))
-    valid = [name for name in CONDITIONS if name not in invalid]
+    return [name for name in CONDITIONS if name not in invalid]
+
+
+@pytest.fixture
+@remade(each_sweep_again)
+def sweeps(findings: "Findings", valid_conditions: "list[str]") -> "list[Sweep]":
+    """The sweeps of all conditions that are valid for the model; also written as one matrix.
+
+    The matrix is not written with --screen, which chooses different heads for each condition.
+    """
+    from tinyablation.runs.across_conditions import write_cross_condition
+
+    model = findings.bench
     if model.screening is None:
-        write_cross_condition(model.store, {name: model.run(name, model.battery) for name in valid})
-    return [findings.sweep(name) for name in valid]
+        tables = {name: model.run(name, model.battery) for name in valid_conditions}
+        write_cross_condition(model.store, tables)
+    return [findings.sweep(name) for name in valid_conditions]
 
 
 @pytest.fixture
@@ -152,6 +161,15 @@ def subsets(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coa
 
 
 @pytest.fixture
+@remade(every_subsets_again)
+def every_subsets(
+    findings: "Findings", valid_conditions: "list[str]", named: "tuple[Head, ...]"
+) -> "list[Coalitions]":
+    """The named heads ablated alone, in pairs and all together, under every valid condition."""
+    return [findings.subsets(name, named) for name in valid_conditions]
+
+
+@pytest.fixture
 @remade(coalitions_again)
 def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "Coalitions":
     """All pairs and triples of the named heads' layer, on one example of each cluster."""
@@ -161,9 +179,17 @@ def coalitions(findings: "Findings", valid: str, named: "tuple[Head, ...]") -> "
 @pytest.fixture
 @remade(patches_again, NOT_OF_PATCHES)
 def patches(findings: "Findings", valid: str, judge: Judge) -> "Patches":
-    """Activations patched both ways between the prompts of aligned pairs."""
+    """Activations patched both ways between the prompts of aligned pairs that have no mirror."""
+    from tinyablation.analysis.findings import MirroredPairs
+    from tinyablation.statistics.ratios import RatioUndefined
+    from tinyablation.verdicts.verdicts import blocked
+
     corrected_only(findings.bench, judge)
-    return _require_gap(findings.patches(valid), judge)
+    try:
+        return _with_gap(findings.patches(valid))
+    except (MirroredPairs, RatioUndefined) as refusal:
+        judge(blocked(str(refusal)))  # ends the test
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -189,35 +215,32 @@ def twin_findings(twin: "Bench | None") -> "Findings | None":
 
 @pytest.fixture
 @remade(patches_again, NOT_OF_PATCHES)
-def twin_patches(twin_findings: "Findings | None", valid: str, judge: Judge) -> "Patches | None":
-    """The same patches in the unplanted twin; the claim is blocked if it is not valid there."""
-    from tinyablation.verdicts.verdicts import blocked
+def twin_patches(twin_findings: "Findings | None", valid: str) -> "Patches | None":
+    """The same patches in the unplanted twin, to be shown; None where they say nothing there."""
+    from tinyablation.statistics.ratios import RatioUndefined
 
-    if twin_findings is None:
+    if twin_findings is None or twin_findings.bench.gate.reason_blocked(valid) is not None:
         return None
-    twin = twin_findings.bench
-    reason = twin.gate.reason_blocked(valid)
-    if reason is not None:
-        judge(blocked(f"{valid} is not valid for the twin {twin.entry.id}: {reason}"))
-    return _require_gap(twin_findings.patches(valid), judge)
+    try:
+        return _with_gap(twin_findings.patches(valid))
+    except RatioUndefined:
+        return None
 
 
-def _require_gap(patches: "Patches", judge: Judge) -> "Patches":
-    """The patches; the claim is blocked if LD does not differ between the aligned pairs' sides."""
+def _with_gap(patches: "Patches") -> "Patches":
+    """The patches; RatioUndefined if LD does not differ between the two sides of its pairs."""
     from tinyablation.corpora.examples import SPLITS
     from tinyablation.statistics.ratios import RatioUndefined
-    from tinyablation.verdicts.verdicts import blocked
 
     for split in SPLITS:
         try:
             patches.whole(split)
         except RatioUndefined as refusal:
-            judge(
-                blocked(
-                    f"LD clean - LD corrupt of {patches.model} on the aligned pairs of "
-                    f"{patches.condition}, {split}: {refusal}"
-                )
-            )
+            raise RatioUndefined(
+                f"LD clean - LD corrupt of {patches.model} on the aligned pairs of "
+                f"{patches.condition}, {split}: {refusal}",
+                refusal.denominator,
+            ) from refusal
     return patches
 
 

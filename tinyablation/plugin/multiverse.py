@@ -8,6 +8,7 @@ multiverse.
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
@@ -163,11 +164,15 @@ def subsets_again(
     name: str, own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]"
 ) -> Remade:
     """All subsets of the named heads, measured for claims on a part of the examples."""
-    from tinyablation.interventions.batteries import InEveryMethod
-    from tinyablation.interventions.head_sets import Subsets
+    return Remade({name: _subsets(own, findings, named)}, itemgetter(name))
 
-    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
-    return Remade({name: _head_sets(own, findings, again)}, itemgetter(name))
+
+def every_subsets_again(
+    name: str, own: "list[Coalitions]", findings: "Findings", named: "tuple[Head, ...]"
+) -> Remade:
+    """All subsets of the named heads, under several conditions."""
+    by_condition = {f"subsets of {each.condition}": _subsets(each, findings, named) for each in own}
+    return Remade(by_condition, lambda made: [made[source] for source in by_condition])
 
 
 def coalitions_again(
@@ -204,17 +209,20 @@ def patches_again(
     a probability moves by a quarter of that at most, and a rank by whole places or not at all.
     """
     from tinyablation.analysis.alternatives import Source
-    from tinyablation.analysis.patching import DIRECTIONS, Patches
+    from tinyablation.analysis.patching import DIRECTIONS
 
     if own is None:
         return Remade({}, lambda _: None)
-    n_layers, n_heads = own.n_layers, own.n_heads
-    forward, reverse = (f"{name}, {direction}" for direction in DIRECTIONS)
+    first, second = (f"{name}, {direction}" for direction in DIRECTIONS)
     parts = {
-        forward: Source.patched(own.forward, _tolerance(findings)),
-        reverse: Source.patched(own.reverse, _tolerance(findings)),
+        first: Source.patched(own.denoising, _tolerance(findings)),
+        second: Source.patched(own.noising, _tolerance(findings)),
     }
-    return Remade(parts, lambda made: Patches(made[forward], made[reverse], n_layers, n_heads))
+
+    def put_together(made: "Mapping[str, Effects]") -> "Patches":
+        return replace(own, denoising=made[first], noising=made[second], _cache={})
+
+    return Remade(parts, put_together)
 
 
 def _heads(own: "Sweep", findings: "Findings") -> "Source":
@@ -225,6 +233,14 @@ def _heads(own: "Sweep", findings: "Findings") -> "Source":
         method: own if method == own.method else others for method in _methods()
     }
     return Source(own, by_method, _tolerance(findings))
+
+
+def _subsets(own: "Coalitions", findings: "Findings", named: "tuple[Head, ...]") -> "Source":
+    from tinyablation.interventions.batteries import InEveryMethod
+    from tinyablation.interventions.head_sets import Subsets
+
+    again = InEveryMethod(tuple(Subsets(named, method) for method in _methods()))
+    return _head_sets(own, findings, again)
 
 
 def _head_sets(

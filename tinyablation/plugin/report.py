@@ -364,7 +364,8 @@ class Reporter:
         if together is not None and together.supported:
             self.lines.append(
                 f"{together.discoveries} of {together.supported} supported cells are discoveries "
-                f"among all {together.n} tests (Benjamini-Yekutieli, {together.alpha:g})"
+                f"among all {together.n} tests (closed Benjamini-Yekutieli, "
+                f"{together.alpha:g})"
             )
         screened = sum(bool(record.screened) for record in file.records)
         if screened:

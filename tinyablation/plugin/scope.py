@@ -43,7 +43,9 @@ def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scop
         return Scope()
     corpus, _ = bench.corpus(condition)
     if not corpus.is_crossed:
-        return Scope(f"conditional on these {_counted(bench.pool(condition, 'all'))}")
+        from tinyablation.interventions.batteries import UNHOOKED
+
+        return Scope(f"conditional on these {_counted(bench.pool(condition, UNHOOKED))}")
     if item.nodeid.startswith("claims/test_validity"):
         return Scope(_counted(_judged(bench, condition, "all")))
     if protocol(item.config) != "corrected":

@@ -95,7 +95,7 @@ class BackendCheck(Plain):
 class Multiplicity(Plain):
     """False discovery rate over all tests of a session, valid under any dependence.
 
-    Benjamini and Yekutieli (2001), at level alpha, over the n tests that have a p. A discovery is a
+    Closed Benjamini-Yekutieli, at level alpha, over the n tests that have a p. A discovery is a
     supported cell whose p_adjusted is at most alpha. lost: supported cells that are no discovery.
     """
 

@@ -225,7 +225,8 @@ def said_of(file: RecordFile) -> list[str]:
         found = session.multiplicity
         said.append(
             f"{found.discoveries} of {found.supported} supported cells are discoveries at a false "
-            f"discovery rate of {found.alpha:g} over {found.n} tests (Benjamini and Yekutieli)."
+            f"discovery rate of {found.alpha:g} over {found.n} tests (closed Benjamini and "
+            "Yekutieli)."
         )
     tool = session.versions.get("tinyablation", "")
     said.append(

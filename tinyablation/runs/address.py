@@ -35,8 +35,9 @@ class RunConfig(BaseModel):
     weights with another epsilon or rotary base are another model. `bos`: whether every prompt
     begins with a BOS token; `share`: the share of fact clusters that the seed draws from each
     split; `split`: the one that is measured ("all": both); `per_cluster`: the most examples of a
-    cluster (0: all). `selection`: names the examples that count for the model (known_facts.py); if
-    none were selected, the field is not part of the address.
+    cluster (0: all). `selection`: names the examples that count for the model (known_facts.py);
+    `wordings`: "one" if each item was measured in one of its wordings only. The last two are part
+    of the address only if they are set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class RunConfig(BaseModel):
     split: Name = ALL_SPLITS
     per_cluster: Annotated[int, Field(ge=0, strict=True)] = 0
     selection: Token | None = None
+    wordings: Token | None = None
 
     @field_validator("device", mode="before")
     @classmethod
@@ -74,7 +76,7 @@ class RunConfig(BaseModel):
     @property
     def hash(self) -> str:
         """The first 12 hex digits of sha256 over the canonical JSON of every field that is set."""
-        unset = {"selection"} if self.selection is None else set()
+        unset = {name for name in ("selection", "wordings") if getattr(self, name) is None}
         return digest(self.model_dump(mode="json", exclude=unset))[:HASH_DIGITS]
 
     @property
@@ -96,7 +98,14 @@ def parent_name(children: Mapping[str, RunConfig]) -> str:
         if config.condition != condition:
             raise RunError(f"run {config.name} was given as condition {condition!r}")
         kept = config.model_dump(
-            exclude={"condition", "corpus_hash", "split_hash", "selection", "per_cluster"}
+            exclude={
+                "condition",
+                "corpus_hash",
+                "split_hash",
+                "selection",
+                "per_cluster",
+                "wordings",
+            }
         )
         shared = kept if shared is None else shared
         differing = sorted(key for key in kept if kept[key] != shared[key])

@@ -1,0 +1,57 @@
+"""Samples whose corrupt prompts are others than the corpus's.
+
+Run: pytest tests/measurement/test_sampling.py
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.benches import bench_of
+from tinyablation.corpora.examples import CONDITIONS
+from tinyablation.corpora.subsampling import mirror_rows
+from tinyablation.interventions.batteries import PATCHED, PATCHED_UNKNOWN, Patching
+from tinyablation.measurement.plan import plan_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return bench_of("tiny-gpt2", tmp_path_factory.mktemp("sampling"))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_share_of_mirrored_pairs_is_that_of_the_sample(made, condition):
+    corpus, _ = made.corpus(condition)
+    rows = made.rows(condition, PATCHED, aligned=True)
+    mirrors = mirror_rows(corpus.examples)
+    shares = [mirrors[row] is not None for row in rows]
+    assert made.sampling.mirrored(condition, PATCHED) == pytest.approx(sum(shares) / len(shares))
+    # Of the facts every row is the mirror of another, also if the other is not in the sample.
+    assert made.sampling.mirrored("facts", PATCHED) == 1
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_sample_of_unknown_words_measures_them(made, direction):
+    own = plan_run(made, "facts", Patching(direction, PATCHED))
+    unknown = plan_run(made, "facts", Patching(direction, PATCHED_UNKNOWN))
+    assert len(unknown.examples) == len(own.examples) > 0
+    prompts = dict(zip(unknown.examples["fact_id"], unknown.examples["clean"], strict=True))
+    for example in unknown.measure.examples:
+        assert prompts[example.fact_id] == getattr(example, unknown.battery.side)
+        assert any(example is each for each in unknown.measure.pool)
+    corrupt = {example.corrupt for example in unknown.measure.examples}
+    clean = {example.clean for example in made.corpus("facts")[0].examples}
+    assert not corrupt & clean
+    assert {example.corrupt for example in own.measure.examples} <= clean
+
+
+def test_the_prompts_are_part_of_the_address_and_the_old_addresses_stay(made):
+    own, unknown = (
+        made.config("facts", "patch-forward", sample) for sample in (PATCHED, PATCHED_UNKNOWN)
+    )
+    assert own.selection is None and unknown.selection.startswith("all-unknown-")
+    other = made.like(made.entry)
+    other.sampling._pairs(  # as if other words were known
+        "facts", lambda: [replace(row, corrupt="So") for row in made.corpus("facts")[0].examples]
+    )
+    assert other.config("facts", "patch-forward", PATCHED_UNKNOWN).name != unknown.name
