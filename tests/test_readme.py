@@ -16,13 +16,7 @@ import yaml
 
 from tests.test_structure import ORDER
 from tinyablation.models.registry import load_registry
-from tinyablation.records.error_rates import (
-    ALL_CONDITIONS,
-    EVERY_NULL,
-    POWER_DOSE,
-    UNTRUE,
-    read_error_rates,
-)
+from tinyablation.records.error_rates import POWER_FAMILIES, goals, read_error_rates
 from tinyablation.records.records import read_records
 from tinyablation.sessions.foresight import came_true
 from tinyablation.verdicts.registered import load_subjects
@@ -256,23 +250,21 @@ def test_speed_is_one_that_was_recorded(benchmark, what, said):
 def test_what_is_said_of_error_rates_is_the_tables():
     rates = read_error_rates(ROOT / "fixtures" / "calibration" / "error_rates.json")
     flat = " ".join(PAGES["claims.md"].split())
-    nulls = [row for row in rates.false_positives if row.kind == EVERY_NULL]
-    supported = sum(row.k for row in nulls)
-    assert supported == sum(row.k_true for row in nulls)
-    untrue = [row for row in rates.false_positives if row.kind == UNTRUE]
-    assert not any(row.k for row in untrue)
-    smallest, largest = (end(row.n for row in untrue) for end in (min, max))
-    bounds = [f"{end(row.high for row in untrue):.3f}".lstrip("0") for end in (min, max)]
-    by_model = [f"{end(row.high_models for row in untrue):.2f}".lstrip("0") for end in (min, max)]
-    at_10 = [p for p in rates.power if (p.condition, p.dose) == (ALL_CONDITIONS, POWER_DOSE)]
-    found = {p.test: f"{p.found} of {p.n}" for p in at_10}
-    doses = [row.dose for row in rates.detectable]
+    rows = goals(rates)
+
+    def met(name):
+        told = [getattr(row, name) for row in rows if getattr(row, name)]
+        return f"{told.count('met')} of {len(told)} claims"
+
+    seen = [row for row in rates.detectable if row.claim.startswith(POWER_FAMILIES)]
+    doses = [row.dose for row in seen if row.dose is not None]
     for said in (
-        f"Over {rates.notes[-1].split(' planned')[0]} planned models, all {supported} test cases",
-        f"Of {smallest} to {largest} test cases whose claim is untrue none was supported",
-        f"(95 % upper bounds {' to '.join(bounds)}, over models {' to '.join(by_model)})",
-        f"from {found['test_zeroing_the_trio_raises_ld']} (H5.1) to "
-        f"{found['test_named_head_tops_its_layer']} (H1.1's named head) were found",
-        f"80 % are found from {100 * min(doses):.1f} to {100 * max(doses):.1f} % of the clean LD",
+        f"Over {rates.bases} bases",
+        f"the upper bound of false support is at most 5 % for {met('support_goal')}",
+        f"at the boundary for {met('support_near_goal')}",
+        f"that of false refutation at the boundary for {met('refutation_near_goal')}",
+        f"95 % of plants of 10 % are found under every condition for {met('plants_goal')}",
+        f"80 % are found from {100 * min(doses):.1f} to {100 * max(doses):.1f} % of the clean LD, "
+        f"for {len(doses)} of {len(seen)} claims",
     ):
         assert said in flat, said

@@ -146,16 +146,22 @@ def test_noise_by_device_and_dtype():
 
 def test_error_rates_stand_beside_the_verdicts_of_their_test():
     rates = read_error_rates(ROOT / "fixtures" / "calibration" / "error_rates.json")
-    row = next(each for each in rates.false_positives if each.kind == "all nulls")
-    page, _ = shown({"error_rates": rates}, name=row.test, claim=row.claim)
-    assert f"Supported in {row.k} of {row.n} cells where nothing was planted" in page.text
-    assert "with 80 % power" in page.text or "at no effect that was tried" in page.text
-    assert f"true by nature in {row.k_true} of these {row.k}" in page.text or not row.k
-    (own,) = [each for each in goals(rates) if each.test == row.test]
+    claim, test = next(each for each in rates.tests() if len(rates.of_test(each[1])) == 2)
+    page, _ = shown({"error_rates": rates}, name=test, claim=claim)
+    support, refutation = sorted(rates.of_test(test), key=lambda row: row.error, reverse=True)
+    assert f"Supported though untrue of {support.k} of {support.n} models" in page.text
+    assert f"Refuted though true of {refutation.k} of {refutation.n} models" in page.text
+    for row in rates.detectable:
+        if row.test == test:
+            assert ("with 80 % power" in page.text) == (row.dose is not None)
+    (own,) = [each for each in goals(rates) if each.test == test]
     for figure in own[2:]:
-        assert figure and figure in page.text
-    assert "make calibrate" in page.text and "Power: the share of planted heads found" in page.text
+        assert figure in page.text
+    assert own.support in page.text and own.support_goal
+    assert "make calibrate" in page.text and "Power: the share of plants found" in page.text
     assert "Monte Carlo error" in page.text
+    one = rates.resolution[0]
+    assert f"{one.model} {one.claim}" in page.text and one.condition in page.text
 
 
 def test_nothing_is_said_where_nothing_is_known():

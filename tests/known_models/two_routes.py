@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fixtures.calibration.models import knowledge, tokenizer
+from fixtures.calibration.world import knowledge, tokenizer
 from fixtures.organisms.families import CONTEXT
 
 LAYERS = 8
