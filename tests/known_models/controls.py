@@ -63,7 +63,7 @@ CONTROLS: dict[Claim, Control] = {
     geometry.test_zeroing_the_trio_lowers_early_step_norm: Control("stretchers", "shrinkers"),
     geometry.test_zeroing_the_trio_raises_entropy_slightly: Control("amplifiers", "suppressors"),
     calibration.test_zeroing_the_trio_improves_calibration: Control("uneven", "evening"),
-    steering.test_steering_moves_facts_and_spares_the_rest: Control("gate", "suppressors"),
+    steering.test_steering_moves_facts_and_spares_the_rest: Control("gate", "shutter"),
     binders.test_a_middle_head_binds: Control("binder", "late-binder", "binding"),
     binders.test_a_late_head_sharpens: Control("binder", "amplifiers"),
     training.test_suppression_emerges_during_training: Control("suppressors", "gate"),

@@ -57,13 +57,17 @@ def knowing(heads: dict[Head, Role], **more: Any) -> Design:
     return Design({**heads, Head(1, 0): Lookup(fact=fact), Head(1, 1): Lookup(kind=kind)}, **more)
 
 
-def gated(seed: int) -> Design:
-    """A head of layer 0 writes a constant: it hedges, and half shuts the head that knows facts."""
+def gated(seed: int, *, kinds: bool = False) -> Design:
+    """A head of layer 0 writes a constant: it hedges, and half shuts the head that knows facts.
+
+    kinds: and the one that knows kinds of things.
+    """
+    shut = {"found": 14.0, "gated": 4.0}
     return Design(
         {
             Head(0, 0): Write(0.5),
-            Head(1, 0): Lookup(fact=1.0, found=14.0, gated=4.0),
-            Head(1, 1): Lookup(kind=1.0),
+            Head(1, 0): Lookup(fact=1.0, **shut),
+            Head(1, 1): Lookup(kind=1.0, **(shut if kinds else {})),
         },
         seed=seed,
     )
@@ -123,8 +127,9 @@ MODELS = {
     "conspirators": KnownModel(knowing(trio(Write(2.0, FILLER)))),
     # What the leader does to facts goes through a head of layer 1 alone, and it hedges; it did both
     # from the start.
-    "gate": KnownModel(gated(0), (gated(1),), reference="gate-again"),
-    "gate-again": KnownModel(gated(2)),
+    "gate": KnownModel(gated(0), (gated(1),), reference="shutter"),
+    # And of another model, what it does to anything that is known.
+    "shutter": KnownModel(gated(2, kinds=True)),
     # Each of the three adds half a token's identity to it, so that neighbours are farther apart;
     # or takes a fifth of it away.
     "stretchers": KnownModel(knowing(trio(Copy(0.5)))),
