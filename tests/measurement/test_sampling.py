@@ -51,7 +51,8 @@ def test_the_prompts_are_part_of_the_address_and_the_old_addresses_stay(made):
     )
     assert own.selection is None and unknown.selection.startswith("all-unknown-")
     other = made.like(made.entry)
-    other.sampling._pairs(  # as if other words were known
-        "facts", lambda: [replace(row, corrupt="So") for row in made.corpus("facts")[0].examples]
+    other.sampling._memo(  # as if other words were known
+        ("pairs", "facts"),
+        lambda: [replace(row, corrupt="So") for row in made.corpus("facts")[0].examples],
     )
     assert other.config("facts", "patch-forward", PATCHED_UNKNOWN).name != unknown.name

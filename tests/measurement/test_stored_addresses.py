@@ -1,7 +1,8 @@
 """Runs that were stored are found again: addresses.txt has those that claims make on this version.
 
 A line is the name of a run (model-battery-condition_hash), the split, the examples a cluster, and
-the wordings of what is asked ("one" in sweeps of every head). A change of what is measured has a new engine version, and a new file.
+the wordings of what is asked ("one" in sweeps of every head). A change of what is measured has a
+new engine version, and a new file.
 
 Run: pytest tests/measurement/test_stored_addresses.py
 """

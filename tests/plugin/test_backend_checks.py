@@ -113,7 +113,9 @@ def test_a_figure_that_had_a_snapshot_fails_when_its_run_is_no_longer_confirmed(
     result = run(suite)
     result.assert_outcomes(failed=1)
     assert 'verdict: was "supported", now "blocked"' in suite.records()[CELL]["drift"]
-    result.stdout.fnmatch_lines(["*; blocked now: the engine is not confirmed by plain *"])
+    result.stdout.fnmatch_lines(
+        ["*is blocked, and the verdict last accepted is supported: the engine is not confirmed *"]
+    )
 
 
 def test_the_published_protocol_and_runs_without_a_check_are_left_alone(suite):

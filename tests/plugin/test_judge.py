@@ -6,18 +6,15 @@ import xml.etree.ElementTree
 
 import pytest
 
+from tests.plugin.test_outcome_table import OPEN, PREDICTED
+from tinyablation.verdicts.verdicts import STATUSES
+
 pytest_plugins = ["pytester"]
 
-# One claim a column of the table in tinyablation/plugin/judge.py, one model a row.
-ROWS = ("none", "supported", "refuted", "inconclusive", "blocked")
-COLUMNS = ROWS[1:]
-TABLE = {
-    "none": ("passed", "failed", "skipped", "skipped"),
-    "supported": ("passed", "failed", "failed", "skipped"),
-    "refuted": ("failed", "xfailed", "failed", "skipped"),
-    "inconclusive": ("failed", "failed", "skipped", "skipped"),
-    "blocked": ("failed", "failed", "failed", "skipped"),
-}
+# One claim a column of the tables in tinyablation/plugin/judge.py, one model a row; nothing is
+# accepted for any (test_outcome_table.py has both tables, in one process).
+TABLE = {name: row for name, row in PREDICTED.items() if name != "present"}
+ROWS, COLUMNS = tuple(TABLE), STATUSES
 
 
 def put_table(suite):
@@ -57,8 +54,11 @@ def test_every_verdict_against_every_prediction(suite, workers):
     result.assert_outcomes(**{name: values.count(name) for name in set(values)})
     text = result.stdout.str()
     assert "H1.1 model-refuted all was predicted refuted, and is supported: the reason" in text
-    assert "H1.2 model-supported all is refuted, against its prediction (supported)" in text
-    assert "as predicted" in text and "against the prediction" in text
+    assert "H1.3 model-supported all was predicted supported, and is refuted: the reason" in text
+    assert "H1.3 model-none all is refuted: the reason" in text
+    # Four rows are registered; of five verdicts each, a blocked one counts only where it was.
+    assert "17 predictions, all fixed before the measurement: 4 came true (24%)" in text
+    assert "25 not accepted yet" in text
     record = suite.records()["test_refuted[model-refuted]"]
     assert (record["prediction"], record["verdict"]) == ("refuted", "refuted")
 
@@ -97,11 +97,16 @@ def test_record_and_junit_say_what_judge_was_told(suite):
         "verdict": "supported",
         "reason": "because",
         "prediction": None,
+        "predicted_on": None,
+        "accepted": None,
         "outcome": "passed",
         "effect": 1.0,
         "low": 0.75,
         "high": 1.25,
         "floor": 0.1,
+        "margin": None,
+        "margin_low": None,
+        "margin_high": None,
         "p_corrected": 0.01,
         "unit": "nats",
         "n_examples": 40,
@@ -247,7 +252,7 @@ def test_nothing_is_registered_for_the_published_protocol(suite, workers):
     suite.write("claims/__snapshots__/tiny-gpt2.json", json.dumps(entries))
     before = suite.baselines()
     result = suite.run("claims", "--protocol", "published", "-n", workers, "--snapshot-update")
-    result.assert_outcomes(passed=1, xfailed=1, skipped=2, failed=1)
+    result.assert_outcomes(passed=1, xfailed=2, skipped=2, failed=1)
     assert suite.baselines() == before
     text = result.stdout.str()
     assert "without a snapshot" not in text and "of no test case" not in text
@@ -256,6 +261,7 @@ def test_nothing_is_registered_for_the_published_protocol(suite, workers):
     found = {record["name"]: (record["verdict"], record["outcome"]) for record in records.values()}
     assert found == {
         "test_supported": ("supported", "passed"),
+        "test_present": ("present", "xfailed"),
         "test_refuted": ("refuted", "xfailed"),
         "test_inconclusive": ("inconclusive", "skipped"),
         "test_blocked": ("blocked", "skipped"),
@@ -280,10 +286,6 @@ def test_an_unknown_protocol_is_a_usage_error(suite):
     assert "invalid choice: 'mine'" in result.stderr.str()
 
 
-# What is not registered is open for a model that is not embedded.
-OPEN = {"none": ("passed", "xfailed", "skipped", "skipped")}
-
-
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_what_nobody_predicted_of_a_real_model_is_open(suite, workers):
     """Also where "tiny-*" would match an unlisted folder: nobody thought of that one."""
@@ -291,9 +293,7 @@ def test_what_nobody_predicted_of_a_real_model_is_open(suite, workers):
     suite.write("elsewhere/tiny-new/config.json", '{"architectures": ["GPT2LMHeadModel"]}')
     put_table(suite)
     patterns = '{ "tiny-*" = "supported", "hub-refuted" = "refuted" }'
-    suite.write(
-        "claims/predictions.toml", "".join(f'"H1.{n}" = {patterns}\n' for n in (1, 2, 3, 4))
-    )
+    suite.write("claims/predictions.toml", "".join(f'"H1.{n}" = {patterns}\n' for n in range(1, 6)))
     models = ("hub-none", "hub-refuted", "elsewhere/tiny-new")
     options = [word for name in models for word in ("--model", name)]
     result = suite.run("claims", *options, "-n", workers, "-rx")
@@ -301,15 +301,38 @@ def test_what_nobody_predicted_of_a_real_model_is_open(suite, workers):
     assert found == {
         f"test_{column}[{model}]": outcome
         for model, row in (("hub-none", "none"), ("hub-refuted", "refuted"), ("tiny-new", "none"))
-        for column, outcome in zip(COLUMNS, OPEN.get(row, TABLE[row]), strict=True)
+        for column, outcome in zip(COLUMNS, OPEN if row == "none" else TABLE[row], strict=True)
     }
     text = result.stdout.str()
-    assert "refuted; nothing is registered for hub-none" in text
+    assert "refuted; nothing is registered for hub-none: the reason" in text
     assert "refuted; nothing is registered for tiny-new" in text
     assert "H1.1 hub-refuted all was predicted refuted, and is supported: the reason" in text
     record = suite.records()["test_refuted[tiny-new]"]
     assert (record["prediction"], record["verdict"]) == (None, "refuted")
     assert (record["reason"], record["drift"]) == ("the reason", None)
+
+
+def test_a_prediction_for_models_that_are_listed_elsewhere_is_no_mistake(suite):
+    suite.models("tiny-gpt2")
+    suite.claims("test_heads", suite.claim())
+    group = "[[registered.group]]\ndate = 2025-03-01\nmodels = ['fresh-*']\n"
+    predicted = '"H1.1" = { "fresh-*" = "refuted", "tiny-*" = "supported" }\n'
+    suite.write("claims/predictions.toml", f"{predicted}{group}elsewhere = true\n")
+    suite.accept("-k", "facts").assert_outcomes(passed=1)
+    (record,) = suite.records().values()
+    assert (record["prediction"], record["predicted_on"]) == ("supported", None)
+    suite.write("claims/predictions.toml", f"{predicted}{group}")
+    result = suite.run("claims")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert 'decide no cell: "H1.1": "fresh-*"' in result.stderr.str()
+    # Of a claim that there is none of, it is one.
+    suite.write(
+        "claims/predictions.toml",
+        f"{predicted}'H9.1' = {{ 'fresh-*' = 'refuted' }}\n{group}elsewhere = true\n",
+    )
+    result = suite.run("claims")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert 'decide no cell: "H9.1": "fresh-*"' in result.stderr.str()
 
 
 def test_a_prediction_for_a_hub_model_is_no_mistake_in_a_session_without_it(suite):

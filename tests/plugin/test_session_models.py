@@ -327,3 +327,56 @@ def test_the_command_on_the_page_reruns_a_cell_of_an_unlisted_model(models):
         (again,) = read_records(models.root / "again").records
         assert (again.test, again.model) == (record.test, record.model)
         assert again.options == record.options
+
+
+# --- a second registry ---------------------------------------------------------------------------
+
+FURTHER = """
+[[model]]
+id = "fresh-gpt2-1"
+title = "Fresh"
+source = "fresh-gpt2-1"
+family = "gpt2"
+variant = "hedged"
+"""
+SUBJECTS = '[fresh-gpt2-1]\nsuppressor = "0:3"\nsource = "planted"\nreference = "tiny-gpt2"\n'
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_models_of_a_second_registry_have_predictions_and_heads_but_no_baseline(models, workers):
+    body = "judge(verdict('refuted'), subject=str(subjects(request.config).for_model(model)))"
+    imported = "from tinyablation.plugin.subjects import subjects\n"
+    arguments = "model, condition, judge, verdict, request"
+    models.claims("test_heads", imported, models.claim(body=body, arguments=arguments))
+    models.write("elsewhere/models.toml", FURTHER)
+    models.write("elsewhere/subjects.toml", SUBJECTS)
+    predicted = '"H1.1" = { "fresh-*-facts" = "supported", "fresh-*" = "refuted" }\n'
+    group = "[[registered.group]]\ndate = 2025-03-01\nmodels = ['fresh-*']\nelsewhere = true\n"
+    models.write("claims/predictions.toml", predicted + group)
+    options = ("--registry", "elsewhere/models.toml", "-k", "fresh", "-n", workers)
+    result = models.accept(*options)
+    result.assert_outcomes(xfailed=3, failed=1)
+    assert not models.baselines() and "without a snapshot" not in result.stdout.str()
+    assert "4 predictions, all fixed before the measurement: 3 came true (75%)" in (
+        result.stdout.str()
+    )
+    record = models.records()["test_it_holds[fresh-gpt2-1-facts]"]
+    assert (record["prediction"], record["predicted_on"]) == ("supported", "2025-03-01")
+    assert record["accepted"] is None and "head=3" in record["subject"]
+    assert record["options"] == ["--registry", "elsewhere/models.toml"]
+    # Without the file there is no such model, and the predictions are still no mistake.
+    assert collected(models)[0] == EMBEDDED
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FURTHER.replace("fresh-gpt2-1", "tiny-gpt2"), "'tiny-gpt2' is listed in * too; rename it"),
+        (FURTHER.replace("family", "famly"), "unknown field 'famly'"),
+    ],
+)
+def test_a_second_registry_that_cannot_be_used_is_refused(models, text, said):
+    models.write("elsewhere/models.toml", text)
+    result = models.run("claims", "--registry", "elsewhere/models.toml")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines([f"*{said}*"])

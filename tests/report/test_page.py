@@ -10,7 +10,7 @@ import re
 import pytest
 
 from tests.fake_sessions import HOSTILE, Page, fake_session, one_record, opened
-from tinyablation.records.records import Record, RecordFile
+from tinyablation.records.records import VERDICTS, Record, RecordFile
 from tinyablation.report.page import ReportError, render, write_report
 from tinyablation.report.sections import standing
 
@@ -117,7 +117,7 @@ def test_matrix_links_say_what_they_show(page):
 
 
 def test_counts(session, page):
-    by_verdict = dict.fromkeys(("supported", "refuted", "inconclusive", "blocked", "error"), 0)
+    by_verdict = dict.fromkeys(VERDICTS, 0)
     for record in session.records:
         by_verdict[record.verdict] += 1
     for word, count in by_verdict.items():
@@ -131,18 +131,59 @@ def test_counts(session, page):
         assert f"{outcome} {count} " in page.text
 
 
-def test_answer_follows_the_predictions(session):
-    def answer(**changes):
-        records = [one_record(**changes)]
+def test_the_answer_is_about_what_was_accepted_and_foresight_about_predictions(session):
+    def answer(*changes):
+        records = [one_record(**given) for given in changes]
         return Page(shown(session.model_copy(update={"records": records}))).text
 
-    good = {"verdict": "supported", "prediction": "supported", "outcome": "passed"}
-    assert "Is the world as registered? Yes. " in answer(**good)
-    assert "No: some verdicts are against" in answer(**good | {"prediction": "refuted"})
-    assert "Not known: some tests broke" in answer(**good | {"prediction": None})
-    assert "Not known: nothing could be judged" in answer(
-        verdict="blocked", prediction="supported", outcome="skipped"
+    question = "Did anything move since it was accepted?"
+    good = {"verdict": "supported", "outcome": "passed", "drift": None, "prediction_changed": None}
+    good |= {"accepted": "supported", "prediction": "refuted", "family": "H1"}
+    text = answer(good)
+    assert f"{question} No. " in text and "1 against prediction" in text
+    assert (
+        "Foresight. 1 prediction, all fixed before the measurement: 0 came true (0%). 0 as" in text
     )
+    edited = good | {"prediction": "supported", "prediction_changed": "changed after it"}
+    assert "1 was edited after it: no foresight." in answer(good, edited)
+    other = good | {"accepted": "refuted", "outcome": "failed"}
+    said = "Yes: 1 of 2 cells have another verdict than the one accepted."
+    assert f"{question} {said}" in answer(good, other)
+    assert "Yes: figures of 1 of 1 cells." in answer(
+        good | {"drift": "effect", "outcome": "failed"}
+    )
+    assert "Not known: some tests broke." in answer(good, good | {"outcome": "error"})
+    none = good | {"accepted": None, "prediction": None}
+    assert f"{question} Not known: no verdict has been accepted yet." in answer(none)
+    assert "Foresight" not in answer(none)
+    assert "No, of 1 cells with an accepted verdict." in answer(good, none)
+
+
+def test_an_edited_prediction_is_marked_in_the_matrix_and_explained(session):
+    plain, edited = (
+        one_record(verdict="supported", prediction="supported", prediction_changed=said)
+        for said in (None, "changed after the first measurement, from refuted")
+    )
+    html = shown(session.model_copy(update={"records": [plain]}))
+    assert 'class="edited"' not in html
+    html = shown(session.model_copy(update={"records": [edited]}))
+    matrix = html[html.index('class="matrix"') : html.index('class="legends"')]
+    assert matrix.count('<span class="edited">') == 1
+    assert "supported, as predicted, prediction edited" in html
+    assert 'data-x="edited' in html
+    assert "edited 1 its prediction was edited after the measurement" in Page(html).text
+
+
+def test_an_effect_too_small_to_count_has_a_glyph_a_legend_and_its_margin(session):
+    small = {"verdict": "present", "effect": 0.05, "low": 0.02, "high": 0.08, "unit": "logits"}
+    small |= {"margin": -0.03, "margin_low": -0.06, "margin_high": 0.01}
+    html = shown(session.model_copy(update={"records": [one_record(**small)]}))
+    assert 'id="v-present"' in html and 'href="#v-present"' in html
+    said = "the effect is there, but it is not shown to reach the smallest effect that counts"
+    text = Page(html).text
+    assert f"present 1 {said}" in text
+    beyond = "beyond the floor −0.030 [−0.060, +0.010] logits, by example; this interval decides"
+    assert beyond in text
 
 
 def test_incomplete_run_is_said(html):
@@ -305,7 +346,7 @@ def test_the_head_says_which_protocol_and_what_the_published_one_does(session, p
         for words in ("last index read", "zero_folded", "mean over ablated heads", "validity gate"):
             assert words in text
     assert "What holds as the study measured it?" in published.text
-    assert "Is the world as registered?" not in published.text
+    assert "Did anything move" not in published.text and "Foresight" not in published.text
     assert "as predicted" not in published.text
     assert "--protocol published" in published.text, "the command that repeats a cell"
 

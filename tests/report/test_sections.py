@@ -26,7 +26,10 @@ from tinyablation.sessions.drift import compare_sessions
         ("supported", "refuted", "failed", "against"),
         ("refuted", "supported", "failed", "against"),
         ("inconclusive", "supported", "failed", "against"),
-        ("inconclusive", "supported", "skipped", "unjudged"),
+        ("inconclusive", "supported", "skipped", "against"),  # as when it was accepted
+        ("present", "supported", "xfailed", "against"),
+        ("present", "present", "xfailed", "as"),
+        ("inconclusive", None, "skipped", "unjudged"),
         ("blocked", "supported", "skipped", "unjudged"),
         ("supported", None, "passed", "unregistered"),
         ("error", "supported", "error", "error"),

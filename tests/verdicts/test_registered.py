@@ -75,7 +75,7 @@ def test_the_first_pattern_that_matches_cell_or_model_decides(write, name, among
 
 def test_a_reason_comes_along_and_a_claim_over_all_conditions_goes_by_the_model(write):
     predictions = load_predictions(write(PREDICTIONS))
-    expected = Prediction("inconclusive", "eight heads are few")
+    expected = Prediction("inconclusive", "eight heads are few", "2025-01-31")
     assert predictions.for_cell("H1.3", "tiny-gpt2", None) == expected
     assert predictions.for_cell("H1.3", "tiny-gpt2", "all") == expected
     assert predictions.for_cell("H1.2", "tiny-gpt2", None) is None
@@ -150,12 +150,55 @@ def test_the_hash_is_of_what_is_registered_not_of_how_it_is_written(write):
         ('[registered]\ndate = "today"', "write it bare"),
         ("[registered]\nnote = 1", "note 1 is not text"),
         ("registered = 1", "must be a table"),
+        ("[registered.group]\ndate = 2025-01-31", "two brackets"),
+        ('[[registered.group]]\nmodels = ["a"]', r"\[registered\]: group 1: field 'date'"),
+        ("[[registered.group]]\ndate = 2025-01-31\nmodels = []", "group 1: field 'models'"),
+        ("[[registered.group]]\ndat = 2025-01-31", "'dat'; did you mean 'date'"),
     ],
 )
 def test_a_wrong_prediction_is_refused_with_its_place(write, text, message):
     with pytest.raises(ExpectationError, match=message) as caught:
         load_predictions(write(text))
     assert "file.toml" in str(caught.value)
+
+
+GROUPS = """
+"H1.1" = { "fresh-*" = "supported", "tiny-*" = "refuted" }
+"H1.2" = { "fresh-*" = "supported", "tiny-*" = "present" }
+
+[registered]
+date = 2025-01-31
+
+[[registered.group]]
+date = 2025-02-01
+models = ["fresh-*"]
+elsewhere = true
+
+[[registered.group]]
+date = 2025-03-01
+models = ["tiny-*"]
+claims = ["H1.2"]
+"""
+
+
+def test_predictions_of_another_day_say_so(write):
+    predictions = load_predictions(write(GROUPS))
+    found = {
+        (claim, model): predictions.for_cell(claim, model, "facts").date
+        for claim in ("H1.1", "H1.2")
+        for model in ("fresh-gpt2", "tiny-gpt2")
+    }
+    assert found == {
+        ("H1.1", "fresh-gpt2"): "2025-02-01",
+        ("H1.2", "fresh-gpt2"): "2025-02-01",
+        ("H1.1", "tiny-gpt2"): "2025-01-31",
+        ("H1.2", "tiny-gpt2"): "2025-03-01",
+    }
+    assert predictions.for_cell("H1.2", "tiny-gpt2", "facts").verdict == "present"
+    assert predictions.is_elsewhere("H1.1", "fresh-*")
+    assert not predictions.is_elsewhere("H1.1", "tiny-*")
+    later = load_predictions(write(GROUPS.replace("2025-02-01", "2025-02-02")))
+    assert later.content_hash != predictions.content_hash, "a date is part of what is registered"
 
 
 def test_a_pattern_on_a_line_of_its_own_is_named_by_that_line(write):

@@ -127,12 +127,15 @@ def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
     )
 
 
-def follows_answers(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
+def follows_answers(
+    tables: Tables, *, seed: int = 0, what: str = "", corrected: bool = True
+) -> Verdict:
     """The verdict on "D > 0 whichever answer is the target, and wherever it is in the prompt".
 
     Examples are grouped by whether the target sorts before the foil (for labels: one group per
     label) and by cell, which gives the position if both answers occur in the prompt. A model that
-    merely prefers one label or position has D > 0 in one group and D < 0 in the other.
+    merely prefers one label or position has D > 0 in one group and D < 0 in the other. corrected:
+    as for judge_all_of.
     """
     clean = tables.clean
     d = (clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()) / 2
@@ -153,7 +156,7 @@ def follows_answers(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict
                 estimate, floor=Floor(0.0, tables.noise), what=f"{_led(what)}D where {name}"
             )
         )
-    return judge_all_of(verdicts)
+    return judge_all_of(verdicts, corrected=corrected)
 
 
 def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
@@ -165,9 +168,10 @@ def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
     for name in tables.families:
         own = tables.of(name)
         apart = told_apart(own, seed=seed, what=name)
-        answers = follows_answers(own, seed=seed, what=name)
+        # Uncorrected: what is not shown to fail counts, so a correction would open the gate.
+        answers = follows_answers(own, seed=seed, what=name, corrected=False)
         parts = [apart] if answers.status == "blocked" else [apart, answers]
-        verdict = judge_all_of(parts, show=apart)
+        verdict = judge_all_of(parts, show=apart, corrected=False)
         clean = own.clean["logit_diff"]
         details = {
             "prompts": len(own.clean),
@@ -310,14 +314,19 @@ def _interval(
     purpose: str,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
-    """The mean with its interval, which has zero width if all values are equal."""
+    """The mean with its interval, which has zero width if all values are equal.
+
+    It is not widened for few clusters: what is not shown to be invalid counts, so that a wider
+    interval would let families of few clusters pass the gate.
+    """
     data = np.asarray(values, dtype=float)
     if len(set(clusters)) < 2:
         # One cluster says nothing about others: any mean in the observed range is possible.
         mean = float(data.mean())
         return Estimate(mean, float(data.min()), float(data.max()), len(data), 1)
     try:
-        return cluster_interval(data, clusters, generator(seed, purpose), bounds=bounds)
+        rng = generator(seed, purpose)
+        return cluster_interval(data, clusters, rng, widened=False, bounds=bounds)
     except DegenerateInterval as same:
         return Estimate(same.value, same.value, same.value, len(data), len(set(clusters)))
 

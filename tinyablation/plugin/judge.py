@@ -1,30 +1,38 @@
 """From a verdict to a pytest outcome, and the record of it.
 
-    prediction     supported   refuted      inconclusive   blocked
-    none           passed      failed       skipped        skipped
-    supported      passed      failed       failed         skipped
-    refuted        failed      xfailed      failed         skipped
-    inconclusive   failed      failed       skipped        skipped
-    blocked        failed      failed       failed         skipped
+Two things are known of a cell beforehand, and they are kept apart:
 
-(columns: the verdict.) So a session passes if results match the predictions in
-claims/predictions.toml, and what cannot be judged here (weights missing, condition invalid) is a
-skip with its reason. Only a refutation is an expected failure: the xfail mark is put on the test at
-collection, strict, with raises=ClaimRefuted, so that a crash or a drifted figure still fails.
+    registered  the prediction (claims/predictions.toml): written before the measurement and never
+                edited. What came true of it is a score (sessions/foresight.py), not an outcome.
+    regression  the verdict last accepted, in the model's baseline (snapshots.py). It decides the
+                outcome, so a session passes if no verdict and no figure moved:
+
+    accepted       supported   present   refuted   inconclusive   blocked
+    supported      passed      failed    failed    failed         failed
+    present        failed      xfailed   failed    failed         failed
+    refuted        failed      failed    xfailed   failed         failed
+    inconclusive   failed      failed    failed    skipped        failed
+    blocked        failed      failed    failed    failed         skipped
+
+(columns: the verdict.) While nothing is accepted for a cell, its prediction decides, so that a miss
+is seen when the cell is measured first:
+
+    prediction     supported   present   refuted   inconclusive   blocked
+    none           passed      failed    failed    skipped        skipped
+    supported      passed      failed    failed    failed         skipped
+    present        failed      xfailed   failed    failed         skipped
+    refuted        failed      failed    xfailed   failed         skipped
+    inconclusive   failed      failed    failed    skipped        skipped
+    blocked        failed      failed    failed    failed         skipped
 
 Of a model that is not embedded (session_models.py), and of a condition of one's own
-(conditions.py), nobody knows beforehand: where nothing is registered, the row is passed,
-xfailed, skipped, skipped. What is registered for a model, if fixtures/models.toml lists it, counts
-as for any.
+(conditions.py), nobody knows beforehand: where nothing is registered, the row is passed, xfailed,
+xfailed, skipped, skipped. It is also the row of `--protocol published`, about which nothing is
+registered or accepted. What is inconclusive on a screened sweep is skipped: what is registered and
+accepted is about sweeps of every head (screening_option.py).
 
-A prediction that is known to have been missed (claims/misses.toml) is never edited; its cell is
-xfailed, strictly: it fails if it comes to another verdict than it did then.
-
-What is inconclusive on a screened sweep is skipped, whatever was predicted: predictions are about
-sweeps of every head (screening_option.py).
-
-Predictions and snapshots are about the corrected protocol. Under `--protocol published` neither
-applies: supported passed, refuted xfailed, inconclusive and blocked skipped.
+A test is xfailed here and nowhere else, after its verdict and figures were compared, so a crash, a
+drifted figure or another verdict fails.
 
 Each claim carries one property "claim", a record as JSON, from set-up on: first "did not finish",
 then what `judge` was told, or the error that ended the test. So no selected cell is missing from a
@@ -45,13 +53,13 @@ from tinyablation.plugin.conditions import condition_options, own_conditions
 from tinyablation.plugin.defects import own_details
 from tinyablation.plugin.first_registration import prediction_changed
 from tinyablation.plugin.options import is_claim, protocol
-from tinyablation.plugin.predictions import missed, predicted, published, unmatched
+from tinyablation.plugin.predictions import predicted, published, unmatched
 from tinyablation.plugin.robustness import examine
 from tinyablation.plugin.scope import scope_of
 from tinyablation.plugin.screening_option import screened
 from tinyablation.plugin.selection import cell_of, claim_id, read_docstring, refuse
 from tinyablation.plugin.session_models import model_options, session_models
-from tinyablation.plugin.snapshots import compare, uncompared
+from tinyablation.plugin.snapshots import accepted, compare, uncompared
 from tinyablation.plugin.subjects import how_found
 from tinyablation.records import records
 from tinyablation.records.plain import plain
@@ -64,7 +72,9 @@ if TYPE_CHECKING:
 
 PROPERTY = "claim"
 BLOCKED = "blocked: "  # how the reason of such a skip begins
-UNREGISTERED = "refuted under the published protocol, for which nothing is registered"
+ACCEPT = "if that is right, accept it: --snapshot-update"
+# Verdicts that a claim does not hold, as reasons of an xfail word them.
+SAID = {"refuted": "refuted", "present": "present, below the smallest effect that counts"}
 MEASURED = ("device", "dtype", "weights", "commit", "derived")  # properties too: see measured_with
 _METRICS = ("verdict", "effect", "low", "high", "p_corrected", "subject")  # flat, for JUnit XML
 _record_key = pytest.StashKey[dict[str, Any]]()
@@ -72,11 +82,15 @@ _judged_key = pytest.StashKey[bool]()
 
 
 class ClaimRefuted(AssertionError):
-    """The claim does not hold here. The one failure that a prediction can expect."""
+    """The claim does not hold here, or its effect is not shown to be large enough to count."""
 
 
 class PredictionMissed(AssertionError):
-    """The verdict is another than the one registered beforehand."""
+    """The verdict is another than the one registered beforehand, and none was accepted yet."""
+
+
+class VerdictChanged(AssertionError):
+    """The verdict is another than the one last accepted."""
 
 
 class FiguresDrifted(AssertionError):
@@ -104,7 +118,7 @@ class Judge(Protocol):
     ) -> None: ...
 
 
-# --- collection: predictions become marks --------------------------------------------------------
+# --- collection ----------------------------------------------------------------------------------
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -114,20 +128,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         complaint = unmatched(config, claims)
         published(claims[0])  # a defect of that file is said before anything is measured
-        known = {item: missed(item) for item in claims}
     except TinyAblationError as error:
         complaint = str(error)
     if complaint:
         refuse(config, items, complaint)
-        return
-    for item, miss in known.items():
-        prediction = predicted(item)
-        if miss is not None:
-            reason = f"missed: predicted {miss.predicted}, found {miss.found}"
-            item.add_marker(pytest.mark.xfail(strict=True, raises=PredictionMissed, reason=reason))
-        elif prediction is not None and prediction.verdict == "refuted":
-            reason = ": ".join(filter(None, ("predicted refuted", prediction.reason)))
-            item.add_marker(pytest.mark.xfail(strict=True, raises=ClaimRefuted, reason=reason))
 
 
 # --- one cell's record ---------------------------------------------------------------------------
@@ -171,6 +175,8 @@ def _first_record(item: pytest.Item) -> dict[str, Any]:
         "verdict": "error",
         "reason": "the test did not finish",
         "prediction": prediction.verdict if prediction else None,
+        "predicted_on": prediction.date if prediction else None,
+        "accepted": accepted(item) if _has_baseline(item) else None,
         "outcome": "error",
         "published": published(item),
         "details": own_details(item),
@@ -220,7 +226,7 @@ def pytest_runtest_makereport(
 def _note_error(item: pytest.Item, error: BaseException, when: str) -> None:
     """What an exception means for the record: nothing new after `judge`, else blocked or error."""
     record = item.stash[_record_key]
-    if isinstance(error, ClaimRefuted | PredictionMissed | FiguresDrifted):
+    if isinstance(error, ClaimRefuted | PredictionMissed | VerdictChanged | FiguresDrifted):
         return
     if isinstance(error, pytest.xfail.Exception) and item.stash[_judged_key]:
         return
@@ -248,8 +254,8 @@ def judge(
     runs are run directory names; figures are further numbers to snapshot; panels are token tables
     and curves (tinyablation.records.panels). numpy is converted; NaN raises RecordError.
 
-    Raises FiguresDrifted, ClaimRefuted or PredictionMissed (all AssertionErrors), or skips; the
-    module docstring has the table. A second call is a JudgingError.
+    Raises VerdictChanged, FiguresDrifted, ClaimRefuted or PredictionMissed (all AssertionErrors),
+    xfails or skips; the module docstring has the table. A second call is a JudgingError.
     """
     item = request.node
 
@@ -263,14 +269,15 @@ def judge(
         record = _fill(item, verdict, **given) | checks
         record |= plain(examine(item, verdict, record), "robustness")
         record["prediction_changed"] = prediction_changed(item, record)
-        known, measured = session_models(item.config), measured_with(item)
-        own = record["condition"] in own_conditions(item.config)
-        if not own and protocol(item.config) == "corrected" and known.is_listed(record["model"]):
+        measured = measured_with(item)
+        if _has_baseline(item):
             reason = uncompared(screened=bool(record["screened"]), **measured)
             if reason is None:
                 figures = _figures(record, given.get("figures"))
-                needed = known.is_embedded(record["model"])
+                needed = session_models(item.config).is_embedded(record["model"])
                 record["drift"] = compare(snapshot, figures, needed=needed)
+                if record["accepted"] is not None and item.config.option.update_snapshots:
+                    record["accepted"] = accepted(item)
             else:
                 record["details"]["snapshot"] = f"not compared: {reason}"
         item.stash[_record_key] = record
@@ -282,6 +289,14 @@ def judge(
         _conclude(item, record)
 
     return judge_once
+
+
+def _has_baseline(item: pytest.Item) -> bool:
+    """Whether the cell is of a kind whose figures are kept in a baseline."""
+    model, condition = cell_of(item)
+    kept = session_models(item.config).has_baseline(model)
+    own = condition in own_conditions(item.config)
+    return kept and not own and protocol(item.config) == "corrected"
 
 
 def measured_with(item: pytest.Item) -> dict[str, str | None]:
@@ -317,6 +332,7 @@ def _fill(
 ) -> dict[str, Any]:
     """The validated record of one verdict, in plain Python."""
     effect, scope = verdict.effect, scope_of(item, verdict, subject)
+    margin = getattr(verdict, "margin", None)
     record = item.stash[_record_key] | {
         "verdict": verdict.status,
         "reason": verdict.reason,
@@ -326,6 +342,9 @@ def _fill(
         "n_examples": effect.n if effect else None,
         "n_clusters": effect.n_clusters if effect else None,
         "floor": verdict.floor,
+        "margin": margin.estimate if margin else None,
+        "margin_low": margin.low if margin else None,
+        "margin_high": margin.high if margin else None,
         "p_corrected": verdict.p_corrected,
         "p_value": getattr(verdict, "p_value", None),
         "unit": verdict.unit,
@@ -353,51 +372,65 @@ def _figures(record: Mapping[str, Any], figures: Mapping[str, Any] | None) -> di
     """What a snapshot holds of a record."""
     kept = ("verdict", "subject", "effect", "low", "high", "floor", "p_corrected")
     held: dict[str, Any] = {name: record[name] for name in (*kept, "n_examples", "n_clusters")}
+    if record["margin"] is not None:
+        held |= {name: record[name] for name in ("margin", "margin_low", "margin_high")}
     if figures:
         held["figures"] = plain(figures, "figures")
     return held
 
 
 def _conclude(item: pytest.Item, record: Mapping[str, Any]) -> None:
-    """End the test as the table in the module docstring says."""
+    """End the test as the tables in the module docstring say."""
     __tracebackhide__ = True
-    verdict, prediction, reason = record["verdict"], record["prediction"], record["reason"]
-    if verdict == "refuted" and record["protocol"] == "published":
-        pytest.xfail(UNREGISTERED)
+    verdict, reason, accepted = record["verdict"], record["reason"], record["accepted"]
+    if verdict == "inconclusive" and record["screened"]:
+        pytest.skip(f"inconclusive: {reason}")
+    if accepted is not None and verdict != accepted:
+        said = (
+            f"{_name(record)} is {verdict}, and the verdict last accepted is {accepted}: {reason}"
+        )
+        if record["drift"]:
+            said += f"; {ACCEPT}; figures: {record['drift']}"
+        _fail(item, VerdictChanged(said))
     if record["drift"]:
-        why = f"; blocked now: {reason}" if verdict == "blocked" else ""
-        drift = f"{_name(record)}, against its snapshot: {record['drift']}{why}"
+        drift = f"{_name(record)}, against its snapshot: {record['drift']}"
         _fail(item, FiguresDrifted(drift))
     if verdict == "blocked":
         pytest.skip(f"{BLOCKED}{reason}")
-    miss = missed(item)
-    if miss is not None and verdict != miss.found:
-        said = f"{_name(record)} is listed in misses.toml as found {miss.found}, and is {verdict}"
-        _fail(item, FiguresDrifted(f"{said}: {reason}"))
-    if miss is not None:
-        said = f"{_name(record)} was predicted {prediction}, and is {verdict}, as is known"
-        raise PredictionMissed(f"{said}: {reason}")
-    if verdict == "refuted" and prediction is None and not _is_registered(item, record):
-        pytest.xfail(f"refuted; nothing is registered for {_of(item, record)}")
-    if verdict == "refuted" and prediction in (None, "supported", "refuted"):
-        against = ", against its prediction (supported)" if prediction == "supported" else ""
-        _fail(item, ClaimRefuted(f"{_name(record)} is refuted{against}: {reason}"))
-    if verdict == "inconclusive" and record["screened"]:
-        pytest.skip(f"inconclusive: {reason}")
-    if prediction is not None and verdict != prediction:
-        _fail(
-            item,
-            PredictionMissed(
-                f"{_name(record)} was predicted {prediction}, and is {verdict}: {reason}"
-            ),
-        )
+    if accepted is None:
+        _compare_with_prediction(item, record)
     if verdict == "inconclusive":
         pytest.skip(f"inconclusive: {reason}")
+    if verdict in SAID:
+        before = ", as before" if accepted else _expected(item, record)
+        pytest.xfail(f"{SAID[verdict]}{before}: {reason}")
+        # --runxfail makes of an expected failure what it would be otherwise.
+        _fail(item, ClaimRefuted(f"{_name(record)} is {SAID[verdict]}: {reason}"))
+
+
+def _compare_with_prediction(item: pytest.Item, record: Mapping[str, Any]) -> None:
+    """Fail a cell of which no verdict was accepted yet, if it is not as it is expected to be."""
+    __tracebackhide__ = True
+    verdict, prediction, reason = record["verdict"], record["prediction"], record["reason"]
+    if prediction is not None and verdict != prediction:
+        said = f"{_name(record)} was predicted {prediction}, and is {verdict}: {reason}"
+        _fail(item, PredictionMissed(said))
+    if prediction is None and verdict in SAID and _is_registered(item, record):
+        _fail(item, ClaimRefuted(f"{_name(record)} is {SAID[verdict]}: {reason}"))
+
+
+def _expected(item: pytest.Item, record: Mapping[str, Any]) -> str:
+    """Why a claim that does not hold is no failure, where nothing was accepted yet."""
+    if record["prediction"] is not None:
+        return ", as predicted"
+    if record["protocol"] == "published":
+        return " under the published protocol, for which nothing is registered"
+    return f"; nothing is registered for {_of(item, record)}"
 
 
 def _is_registered(item: pytest.Item, record: Mapping[str, Any]) -> bool:
     """Whether a cell of this kind is expected to have a prediction."""
-    own = record["condition"] in own_conditions(item.config)
+    own = record["condition"] in own_conditions(item.config) or record["protocol"] == "published"
     return not own and session_models(item.config).is_embedded(record["model"])
 
 

@@ -10,9 +10,7 @@ from tinyablation.plugin.options import asked_cells, claims_folder, collects_eve
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import ALL_CONDITIONS
-from tinyablation.verdicts.misses import MISSES, Miss, Misses, load_misses
 from tinyablation.verdicts.registered import (
-    ExpectationError,
     Prediction,
     Predictions,
     Published,
@@ -21,7 +19,6 @@ from tinyablation.verdicts.registered import (
 )
 
 _predictions_key = pytest.StashKey[Predictions]()
-_misses_key = pytest.StashKey[Misses]()
 _published_key = pytest.StashKey[Published]()
 
 
@@ -49,33 +46,6 @@ def predicted(item: pytest.Item) -> Prediction | None:
     ):
         return None
     return predictions(item.config).for_cell(claim_id(item), *cell_of(item))
-
-
-def misses(config: pytest.Config) -> Misses:
-    """The known missed predictions (claims/misses.toml), read once."""
-    if _misses_key not in config.stash:
-        config.stash[_misses_key] = load_misses(claims_folder(config) / MISSES)
-    return config.stash[_misses_key]
-
-
-def missed(item: pytest.Item) -> Miss | None:
-    """The known miss of this cell, or None; ExpectationError if its prediction has changed."""
-    if predicted(item) is None:
-        return None
-    known = misses(item.config)
-    found = known.by_cell.get(_key(item))
-    prediction = predicted(item)
-    if found is not None and prediction is not None and prediction.verdict != found.predicted:
-        raise ExpectationError(
-            f"{known.path}: {' '.join(found.cell)}: says that {found.predicted} was predicted, but "
-            f"the prediction is {prediction.verdict}; predictions must not be edited: restore it"
-        )
-    return found
-
-
-def _key(item: pytest.Item) -> tuple[str, str, str, str]:
-    function = getattr(item, "function")  # noqa: B009 - pytest.Item does not declare it
-    return (claim_id(item), function.__name__, *cell_of(item))
 
 
 def published(item: pytest.Item) -> list[dict[str, Any]]:
@@ -122,15 +92,9 @@ def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | Non
     complaints = [
         f'"{claim}": "{pattern}"'
         for claim, pattern in unused
-        if claim in collected or collects_every_claim(config)
+        if (claim in collected or collects_every_claim(config))
+        and not (claim in collected and registered.is_elsewhere(claim, pattern))
     ]
-    if not complaints and collects_every_claim(config):
-        models = {cell_of(item)[0] for item in claims}
-        lines = misses(config).unmatched(map(_key, claims), models)
-        if lines:
-            return (
-                f"{misses(config).path}: no cell is called {lines[0]}; correct or remove the line"
-            )
     if not complaints:
         return None
     return (

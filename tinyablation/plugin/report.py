@@ -55,6 +55,7 @@ from tinyablation.records.records import (
 from tinyablation.records.trust import NoiseRow
 from tinyablation.sessions.drift import compare_sessions, summary, within
 from tinyablation.sessions.false_discovery import multiplicity
+from tinyablation.sessions.foresight import foresight, sentence
 
 REPORTER = "tinyablation-report"
 # What figures depend on.
@@ -347,19 +348,20 @@ class Reporter:
 
     def _say(self, file: RecordFile, page: Path) -> None:
         verdicts = Counter(str(record.verdict) for record in file.records)
-        registered = Counter(
-            "unregistered"
-            if record.prediction is None
-            else "as predicted"
-            if record.prediction == record.verdict
-            else "left open by screening"
-            if record.screened and record.verdict == "inconclusive"
-            else "predicted and blocked"
-            if record.verdict == "blocked"
-            else "against the prediction"
+        stand = Counter(
+            "not accepted yet"
+            if record.accepted is None
+            else "as accepted"
+            if record.accepted == record.verdict
+            else "not judged"
+            if record.outcome in ("skipped", "error") or record.verdict == "error"
+            else "another verdict than accepted"
             for record in file.records
         )
-        against = f"; {_counts(registered)}" if file.session.protocol == "corrected" else ""
+        against = f"; {_counts(stand)}" if file.session.protocol == "corrected" else ""
+        score = foresight(file.records)
+        if score is not None:
+            self.lines.append(sentence(score))
         together = file.session.multiplicity
         if together is not None and together.supported:
             self.lines.append(

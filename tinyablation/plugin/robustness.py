@@ -18,6 +18,7 @@ from tinyablation.plugin.boundary import boundary_of
 from tinyablation.plugin.multiverse import multiverse_of
 from tinyablation.plugin.options import protocol, reports_base
 from tinyablation.records.plain import Plain, RecordError, plain
+from tinyablation.records.records import JUDGED
 from tinyablation.records.trust import Boundary, Multiverse
 from tinyablation.report.text import slug
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # Part of the address of stored results: increment it when either examination changes.
 EXAMINATION_VERSION = 2
-JUDGED = ("supported", "refuted", "inconclusive")
 _RESTS_ON = ("test", "verdict", "subject", "effect", "low", "high", "floor", "p_corrected", "runs")
 
 

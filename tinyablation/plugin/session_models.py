@@ -12,7 +12,9 @@ that names them, by
 
 Unless a hub model is named, there is no network access (environment.py).
 
-A --model that the file does not list is named by --name, else by its files
+With --registry, a second file lists further models: they have predictions, but no baseline.
+
+A --model that no file lists is named by --name, else by its files
 (tinyablation/models/naming.py). Two models with the same name get some digits of their hashes.
 """
 
@@ -25,7 +27,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.plugin.options import AUTO, asked_cells, asked_words, executor, is_claims_run
+from tinyablation.plugin.options import (
+    AUTO,
+    asked_cells,
+    asked_words,
+    executor,
+    further_registry,
+    is_claims_run,
+)
 
 if TYPE_CHECKING:
     from tinyablation.models.registry import ModelEntry, Registry
@@ -41,7 +50,7 @@ class SessionModels:
     listed: those of the file; registry: those plus the ones that only --model names; chosen: model
     id -> the text given to --model; named: models of the hub and of packages that may run, in
     order; by_hand: the model whose heads --heads names, "" for none. Predictions are about other
-    heads, so that model counts as not listed.
+    heads, so that model counts as not listed. further: those listed by --registry.
     """
 
     listed: "Registry"
@@ -49,6 +58,7 @@ class SessionModels:
     chosen: dict[str, str]
     named: tuple[str, ...]
     by_hand: str = ""
+    further: frozenset[str] = frozenset()
 
     @property
     def collected(self) -> tuple[str, ...]:
@@ -66,7 +76,12 @@ class SessionModels:
 
     def is_embedded(self, model: str) -> bool:
         """Whether the file lists the model with a folder; also true for "", no model at all."""
-        return model == "" or (model in self.listed.local_ids and model != self.by_hand)
+        local = model in self.listed.local_ids and model not in self.further
+        return model == "" or (local and model != self.by_hand)
+
+    def has_baseline(self, model: str) -> bool:
+        """Whether figures of the model are kept: of those that the project's own file lists."""
+        return self.is_listed(model) and model not in self.further
 
     def is_listed(self, model: str) -> bool:
         """Whether the file lists the model; the others have neither predictions nor snapshots."""
@@ -129,6 +144,8 @@ def model_options(config: pytest.Config, model: str) -> list[str]:
     """The options that a command needs besides the node ids of cells of the model."""
     option, known = config.option, session_models(config)
     given: list[str] = []
+    if model in known.further:
+        given += ["--registry", str(option.registry)]
     if not known.is_listed(model):
         entry, name = known.registry[model], known.chosen.get(model, model)
         at_root = entry.source is None or (config.rootpath / name).exists() or model in known.listed
@@ -166,6 +183,7 @@ def _make(config: pytest.Config) -> SessionModels:
     from tinyablation.models.registry import load_registry
 
     listed = load_registry(config.rootpath / "fixtures" / "models.toml")
+    listed, further = _with_further(config, listed)
     entries = _chosen(config, listed)
     found = listed.with_entries(entry for _, entry in entries)
     chosen: dict[str, str] = {}
@@ -175,10 +193,26 @@ def _make(config: pytest.Config) -> SessionModels:
         named = tuple(name for name in chosen if found[name].is_named_only)
     else:
         named = _named(config, listed)
-    made = SessionModels(listed, found, chosen, named)
+    made = SessionModels(listed, found, chosen, named, further=further)
     one = made.asked
     by_hand = one[0] if config.option.heads is not None and len(one) == 1 else ""
     return replace(made, by_hand=by_hand)
+
+
+def _with_further(config: pytest.Config, listed: "Registry") -> "tuple[Registry, frozenset[str]]":
+    """The listed models with those of --registry, and the ids of these."""
+    from tinyablation.models.registry import RegistryError, load_registry
+
+    path = further_registry(config)
+    if path is None:
+        return listed, frozenset()
+    further = load_registry(path)
+    twice = [name for name in further.ids if name in listed]
+    if twice:
+        raise RegistryError(
+            f"--registry {path}: model {twice[0]!r} is listed in {listed.path}, too; rename it"
+        )
+    return listed.with_entries(further.values()), frozenset(further.ids)
 
 
 def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, ModelEntry]]":
@@ -242,7 +276,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.revision is not None and not option.model:
         raise pytest.UsageError("--revision is the revision of a --model; give --model too")
     try:
-        if option.model:
+        if option.model or option.registry:
             session_models(config)
         if not option.collectonly:
             _check_folders(config)

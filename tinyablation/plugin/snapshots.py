@@ -1,7 +1,8 @@
 """Figures unchanged: one reviewable JSON file a model, compared with a named tolerance.
 
-A snapshot says "unchanged", never "true": no verdict looks at it. A model's snapshots are its
-baseline, claims/__snapshots__/<model>.json; the keys are claim, test and condition, as in
+A snapshot says "unchanged", never "true": no claim looks at it, but its verdict, the one last
+accepted, decides whether a test passes (judge.py). A model's snapshots are its baseline,
+claims/__snapshots__/<model>.json; the keys are claim, test and condition, as in
 "H1.1 test_top_suppressor_is_in_layer_zero facts" (tinyablation/sessions/baselines.py has the form
 of a file). A figure that left the tolerance fails its test, and all of them stand in one table at
 the session's end (snapshot_summary.py).
@@ -182,6 +183,19 @@ def uncompared(
     if screened:
         return "the sweep was screened; snapshots are of sweeps of every head"
     return f"measured on {kind} in {dtype}; snapshots are of {' in '.join(REFERENCE)}"
+
+
+def accepted(item: pytest.Item) -> str | None:
+    """The verdict last accepted for a test case; None if its baseline has none.
+
+    So also for a baseline that is broken, which `compare` says, and pytest before anything runs.
+    """
+    try:
+        found = read_baseline(baseline_of(item)).get(case_of(item), {})
+    except BaselineError:
+        return None
+    verdict: str | None = found.get("verdict")
+    return verdict
 
 
 def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> str | None:

@@ -1,6 +1,6 @@
 """The heads that claims are about: declared, named by hand, or found on the discovery split.
 
-    declared   claims/subjects.toml has a table for the model
+    declared   claims/subjects.toml, or the file of that name beside --registry, has a table for it
     by hand    --heads names them, for the one model of the session, instead of the declared ones
     found      the model has neither: for each condition its suppressor is the head of layer 0 with
                the largest mean Delta on the discovery split, its trio the top three, its pair the
@@ -28,7 +28,12 @@ import pytest
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
 from tinyablation.plugin.multiverse import same_in_every_analysis
-from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run
+from tinyablation.plugin.options import (
+    claims_folder,
+    further_registry,
+    is_claim,
+    is_claims_run,
+)
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS, claim_order
@@ -86,6 +91,11 @@ def subjects(config: pytest.Config) -> Subjects:
     if _subjects_key not in config.stash:
         path = claims_folder(config) / "subjects.toml"
         declared = load_subjects(path) if path.exists() else Subjects(path, {})
+        registry_file = further_registry(config)
+        further = registry_file and registry_file.with_name("subjects.toml")
+        if further and further.exists():
+            theirs = load_subjects(further, session_models(config).listed.ids).subjects
+            declared = declared._replace(subjects={**declared.subjects, **theirs})
         model = session_models(config).by_hand
         if model:
             by_hand = {model: parse_heads(config.option.heads)}

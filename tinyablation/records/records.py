@@ -40,13 +40,16 @@ from tinyablation.records.trust import (
 
 # 2: protocols, panels, and published figures with unit, interval and quantity.
 # 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
-SCHEMA_VERSION = 3
-# Schema 2 can be read too, because every field that 3 added is optional: an older report can
+# 4: the verdict "present", margins, accepted verdicts, the date of a prediction.
+SCHEMA_VERSION = 4
+# Schemas 2 and 3 can be read too, because every field added since is optional: an older report can
 # serve as a baseline.
-READABLE = (2, SCHEMA_VERSION)
+READABLE = (2, 3, SCHEMA_VERSION)
 
-Verdict = Literal["supported", "refuted", "inconclusive", "blocked", "error"]
-Prediction = Literal["supported", "refuted", "inconclusive", "blocked"]
+Verdict = Literal["supported", "present", "refuted", "inconclusive", "blocked", "error"]
+Prediction = Literal["supported", "present", "refuted", "inconclusive", "blocked"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+JUDGED: tuple[Verdict, ...] = ("supported", "present", "refuted", "inconclusive")
 Outcome = Literal["passed", "xfailed", "failed", "skipped", "error"]
 # How a session measured: as this project does, or as the published study did.
 ProtocolName = Literal["corrected", "published"]
@@ -121,9 +124,15 @@ class Record(Plain):
     protocol: ProtocolName = Field(
         default="corrected", description="how it was measured: corrected or published"
     )
-    verdict: Verdict = Field(description="supported, refuted, inconclusive, blocked or error")
+    verdict: Verdict = Field(description=f"one of {', '.join(VERDICTS)}")
     reason: str = Field(description="why this verdict, in words")
     prediction: Prediction | None = Field(default=None, description="verdict registered beforehand")
+    predicted_on: str | None = Field(
+        default=None, description="date on which the prediction was registered"
+    )
+    accepted: Prediction | None = Field(
+        default=None, description="verdict last accepted for this cell, in its model's baseline"
+    )
     outcome: Outcome = Field(description="what pytest made of it")
     effect: Number | None = Field(default=None, description="point estimate, in `unit`")
     low: Number | None = Field(
@@ -133,6 +142,15 @@ class Record(Plain):
         default=None, description="upper end of the 95 % interval, in `unit`"
     )
     floor: Number | None = Field(default=None, description="smallest effect that counts, in `unit`")
+    margin: Number | None = Field(
+        default=None, description="effect beyond the floor by example, estimate, in `unit`"
+    )
+    margin_low: Number | None = Field(
+        default=None, description="lower end of the margin's 95 % interval, in `unit`"
+    )
+    margin_high: Number | None = Field(
+        default=None, description="upper end of the margin's 95 % interval, in `unit`"
+    )
     p_corrected: Number | None = Field(
         default=None, ge=0, le=1, description="p, corrected over all heads of the sweep"
     )
@@ -335,7 +353,7 @@ NESTED = (
 
 
 _NUMBERS = (
-    *("effect", "low", "high", "floor"),
+    *("effect", "low", "high", "floor", "margin", "margin_low", "margin_high"),
     *("p_corrected", "p_value", "p_adjusted", "duration_s"),
 )
 _COUNTS = ("n_examples", "n_clusters")

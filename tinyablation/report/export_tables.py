@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, TokensPanel
-from tinyablation.records.records import NESTED, Record, RecordFile
+from tinyablation.records.records import JUDGED, NESTED, VERDICTS, Record, RecordFile
 from tinyablation.report.markdown import escaped, one_line
 from tinyablation.report.text import sentence_of
+from tinyablation.sessions.foresight import foresight, sentence
 
 CELL_COLUMNS = tuple(name for name in Record.model_fields if name not in NESTED)
 HEADER = ("Claim", "Test", "Model", "Condition", "Verdict", "Effect", "Unit", "p", "n", "Head")
@@ -203,7 +204,7 @@ def _count(verdicts: Counter[str] | None) -> str:
     """ "3/4": supported of judged; what could not be judged is not counted, "n.j." if all of it."""
     if verdicts is None:
         return ""
-    judged = sum(verdicts[word] for word in ("supported", "refuted", "inconclusive"))
+    judged = sum(verdicts[word] for word in JUDGED)
     return f"{verdicts['supported']}/{judged}" if judged else "n.j."
 
 
@@ -211,11 +212,7 @@ def said_of(file: RecordFile) -> list[str]:
     """What a paper says of the session: how many cells, verdicts, with what, and how to read it."""
     session, records = file.session, file.records
     verdicts = Counter(str(record.verdict) for record in records)
-    counted = ", ".join(
-        f"{verdicts[word]} {word}"
-        for word in ("supported", "refuted", "inconclusive", "blocked", "error")
-        if verdicts[word]
-    )
+    counted = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
     tests = len({(record.claim, record.name) for record in records})
     models = len({record.model for record in records})
     said = [
@@ -228,6 +225,9 @@ def said_of(file: RecordFile) -> list[str]:
             f"discovery rate of {found.alpha:g} over {found.n} tests (closed Benjamini and "
             "Yekutieli)."
         )
+    score = foresight(records)
+    if score is not None:
+        said.append(sentence(score))
     tool = session.versions.get("tinyablation", "")
     said.append(
         f"Measured on {session.device} under the {session.protocol} protocol, "

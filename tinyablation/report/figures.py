@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "supported": "#0a6b62",
+    "present": "#6a3d9a",
     "refuted": "#ad3f17",
     "inconclusive": "#806000",
     "blocked": "#6b727a",
@@ -31,7 +32,14 @@ COLOURS = {
 }
 _PLAIN = "#1d4f91"  # of figures that are no verdict
 _BOUND = "#5c646c"  # of floors and bounds
-MARKERS = {"supported": "o", "refuted": "X", "inconclusive": "D", "blocked": "s", "error": "^"}
+MARKERS = {
+    "supported": "o",
+    "present": "v",
+    "refuted": "X",
+    "inconclusive": "D",
+    "blocked": "s",
+    "error": "^",
+}
 ACROSS = 4  # small multiples beside each other: the conditions of one model
 LETTERS = 44  # that fit above one of them
 _TITLE = 10  # pt, above a figure
@@ -188,7 +196,7 @@ def _draw_forest(
             continue
         if line.low is not None and line.high is not None:
             axes.plot([line.low, line.high], [place, place], color=colour, lw=strokes.interval)
-        hollow = "none" if line.verdict in ("inconclusive", "blocked") else colour
+        hollow = "none" if line.verdict in ("present", "inconclusive", "blocked") else colour
         marker = MARKERS.get(line.verdict, "o")
         axes.plot(line.value, place, marker, color=colour, mfc=hollow, ms=strokes.marker)
         if line.floor is not None:

@@ -35,6 +35,7 @@ TABLE_PLOT, TABLE_MARGIN = 230, 8  # px of a row in a table; so markers at its e
 # Markers about (0, 0); the first is a circle, drawn as such.
 _SHAPES = {
     "supported": "",
+    "present": "M0 4.6L4.4-3.4H-4.4z",
     "refuted": "M-3.4-3.4L3.4 3.4M3.4-3.4L-3.4 3.4",
     "inconclusive": "M0-4.6L4.6 0 0 4.6-4.6 0z",
     "blocked": "M-3.4-3.4h6.8v6.8h-6.8z",

@@ -41,7 +41,7 @@ from tinyablation.report import export_tables as exports
 from tinyablation.report.drift_tables import Table, notes, tables
 from tinyablation.report.heat_tables import HEAT_STEPS
 from tinyablation.report.model_columns import columns_of, competence
-from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, sections
+from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
     finalize,
@@ -53,6 +53,7 @@ from tinyablation.report.text import (
     visible,
 )
 from tinyablation.sessions.drift import compare_sessions, summary
+from tinyablation.sessions.foresight import foresight, sentence
 from tinyablation.sessions.protocol_comparison import (
     FATES,
     MEANING,
@@ -66,22 +67,23 @@ TITLE = "Claims about language models, tested"
 
 VERDICTS = {
     "supported": "the whole interval lies beyond the floor, on the side the claim names",
+    "present": "the effect is there, but it is not shown to reach the smallest effect that counts",
     "refuted": "measured well enough, and the claim does not hold",
     "inconclusive": "the interval reaches across the floor: neither can be said",
     "blocked": "not judged: the condition is not valid for this model, or weights are missing",
     "error": "the test broke before it came to a verdict",
 }
 OUTCOMES = {
-    "passed": "held, as predicted",
-    "xfailed": "refuted as predicted, or known to have missed its prediction",
-    "failed": "against its prediction, or figures drifted",
+    "passed": "held, as when it was last accepted",
+    "xfailed": "did not hold, as when it was last accepted",
+    "failed": "another verdict or other figures than accepted; or not as predicted, if none were",
     "skipped": "could not be judged",
     "error": "broke",
 }
 # Under the published protocol nothing is registered, so nothing is as predicted.
 OUTCOMES_UNREGISTERED = {
     "passed": "held",
-    "xfailed": "refuted",
+    "xfailed": "did not hold",
     "failed": "broke",
     "skipped": "could not be judged",
     "error": "broke",
@@ -109,22 +111,28 @@ def _conditions(records: Iterable[Record]) -> list[tuple[str, str]]:
     return [(name, LETTERS.get(name, name[:2])) for name in ordered or CONDITIONS]
 
 
-def _answer(counts: Counter[str], complete: bool) -> str:
-    if not sum(counts.values()):
+def _answer(records: Sequence[Record], complete: bool) -> str:
+    """Whether anything moved since it was last accepted: what the session's exit status says."""
+    if not records:
         return "Nothing was judged."
-    if counts["against"]:
-        return "No: some verdicts are against their prediction."
-    if counts["error"] or counts["unregistered"]:
-        return "Not known: some tests broke or have no prediction."
-    if not counts["as"]:
-        return "Not known: nothing could be judged."
+    other = sum(is_another(record) for record in records)
+    if other:
+        return f"Yes: {other} of {len(records)} cells have another verdict than the one accepted."
+    drifted = sum(record.drift is not None for record in records)
+    if drifted:
+        return f"Yes: figures of {drifted} of {len(records)} cells."
+    if any("error" in (record.verdict, record.outcome) for record in records):
+        return "Not known: some tests broke."
+    known = sum(record.accepted is not None for record in records)
+    if not known:
+        return "Not known: no verdict has been accepted yet."
     if not complete:
-        return "So far, yes; the run is not complete."
-    return "Yes, as far as it could be judged." if counts["unjudged"] else "Yes."
+        return "So far, no; the run is not complete."
+    return "No." if known == len(records) else f"No, of {known} cells with an accepted verdict."
 
 
 def _answer_published(verdicts: Counter[str]) -> str:
-    judged = verdicts["supported"] + verdicts["refuted"]
+    judged = verdicts["supported"] + verdicts["present"] + verdicts["refuted"]
     if not judged:
         return "Nothing could be judged."
     return f"{verdicts['supported']} of {judged} cells that could be judged are supported."
@@ -287,8 +295,9 @@ def _page(
     script = _source("claims.js")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
     answer = (
-        _answer(standings, file.session.complete) if registered else _answer_published(verdicts)
+        _answer(file.records, file.session.complete) if registered else _answer_published(verdicts)
     )
+    score = foresight(file.records)
     return {
         "title": TITLE,
         "file": file,
@@ -326,6 +335,8 @@ def _page(
         "deviations": [cell for cell in cells if cell.standing in ("against", "error")],
         "drifted": [cell for cell in cells if cell.record.drift],
         "answer": answer,
+        "foresight": sentence(score) if score is not None else "",
+        "registered_on": sorted({r.predicted_on for r in file.records if r.predicted_on}),
         "duration": duration(file.session.duration_s),
         "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
         "changed": sum(cell.record.prediction_changed is not None for cell in cells),

@@ -18,6 +18,7 @@ from tinyablation.report.heat_tables import HeatTable, heat_table
 from tinyablation.report.panel_views import PanelView, panels_of, view
 from tinyablation.report.text import detail, number, sentence_of, slug
 from tinyablation.sessions.drift import Drift
+from tinyablation.sessions.foresight import came_true
 from tinyablation.sessions.protocol_comparison import CellKey, Comparison, cell_key
 from tinyablation.sessions.replication import (
     Measured,
@@ -43,6 +44,8 @@ FLAGS = {
     "fragile": "fragile under other analyses",
     "fails": "fails on some prompts",
     "lost": "supported, but no discovery",
+    "edited": "prediction edited after the measurement",
+    "other": "another verdict than the one accepted",
     "drifted": "figures moved since accepted",
 }
 _SIGNS = ("same sign", "opposite sign", "not told from zero")  # of sign_agreement, as printed
@@ -52,17 +55,17 @@ def standing(record: Record) -> str:
     """How a verdict stands to its prediction: a key of STANDINGS."""
     if record.verdict == "error" or record.outcome == "error":
         return "error"
-    if record.verdict == record.prediction:
-        return "as"
-    if record.outcome == "skipped" or record.verdict == "blocked":
-        return "unjudged"
-    if record.prediction is None:
+    true = came_true(record)
+    if true is not None:
+        return "as" if true else "against"
+    if record.prediction is None and record.verdict not in ("inconclusive", "blocked"):
         return "unregistered"
-    return (
-        "against"
-        if record.outcome in ("failed", "xfailed") or record.verdict != "inconclusive"
-        else "unjudged"
-    )
+    return "unjudged"
+
+
+def is_another(record: Record) -> bool:
+    """Whether the verdict is another than the one last accepted for the cell."""
+    return record.outcome == "failed" and record.accepted not in (None, record.verdict)
 
 
 def said_of_screening(screened: Screened) -> str:
@@ -163,6 +166,7 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
     changes = context.changes.get(key, [])
     words = [
         stance,
+        *(["prediction edited"] if record.prediction_changed else []),
         *(["sessions disagree"] if rivals else []),
         *(CHANGES[name] for name in changes),
     ]
@@ -178,6 +182,7 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
         heat=heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=plot,
         figures=[
+            *([("beyond the floor", _margin(record))] if record.margin is not None else []),
             *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
@@ -201,6 +206,15 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
     )
 
 
+def _margin(record: Record) -> str:
+    """The effect beyond the floor by example, whose interval decides."""
+    said = number(record.margin or 0.0, signed=True)
+    if record.margin_low is not None and record.margin_high is not None:
+        low, high = (number(end, signed=True) for end in (record.margin_low, record.margin_high))
+        said += f" [{low}, {high}]"
+    return f"{said} {record.unit}, by example; this interval decides".replace("  ", " ")
+
+
 def _flags(record: Record, rivals: list[Record], alpha: float | None) -> list[str]:
     found = {
         "conflict": bool(rivals),
@@ -209,6 +223,8 @@ def _flags(record: Record, rivals: list[Record], alpha: float | None) -> list[st
         "lost": record.verdict == "supported"
         and None not in (alpha, record.p_adjusted)
         and (record.p_adjusted or 0.0) > (alpha or 0.0),
+        "edited": record.prediction_changed is not None,
+        "other": is_another(record),
         "drifted": bool(record.drift),
     }
     return [name for name in FLAGS if found[name]]

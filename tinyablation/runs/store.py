@@ -425,9 +425,8 @@ def require_config(folder: Path, config: RunConfig) -> None:
     """Raise RunError, which names the fields, unless the directory's config.json is this config."""
     found = read_json(folder / CONFIG)
     expected = config.model_dump(mode="json")
-    differing = sorted(
-        key for key in {*found, *expected} if found.get(key, ...) != expected.get(key, ...)
-    )
+    # A field that is not set may be missing: runs were stored before it existed.
+    differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
     if differing:
         raise RunError(
             f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the requested config, "

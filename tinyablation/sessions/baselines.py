@@ -37,6 +37,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is half a character, 
 _LINES = (
     ("verdict", "subject", "n_examples", "n_clusters"),
     ("effect", "low", "high"),
+    ("margin", "margin_low", "margin_high"),
     ("floor", "p_corrected"),
 )
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True).encode
@@ -69,6 +70,9 @@ class _Entry(Plain):
     effect: Number | None = None
     low: Number | None = None
     high: Number | None = None
+    margin: Number | None = None
+    margin_low: Number | None = None
+    margin_high: Number | None = None
     floor: Number | None = None
     p_corrected: Number | None = None
     figures: Figures = Field(default={}, description="further ones, named by the claim")

@@ -33,7 +33,7 @@ from tinyablation.sessions.drift import ABSOLUTE, RELATIVE
 from tinyablation.sessions.false_discovery import multiplicity
 from tinyablation.sessions.protocol_comparison import CellKey, cell_key
 
-_FIGURES = ("effect", "low", "high", "floor", "p_corrected")
+_FIGURES = ("effect", "low", "high", "floor", "margin", "margin_low", "margin_high", "p_corrected")
 _FACTS = ("verdict", "subject", "unit", "prediction")
 
 

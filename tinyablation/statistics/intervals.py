@@ -88,6 +88,7 @@ def cluster_interval(
     rng: np.random.Generator,
     *,
     strata: Sequence[object] | None = None,
+    widened: bool = True,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -97,8 +98,9 @@ def cluster_interval(
     values [n_examples] and clusters [n_examples] (labels: str or int). The mean is the ratio of
     the clusters' sums to their counts, with the linearised standard error of a ratio. Each end is
     the wider of two: the studentised bootstrap over clusters (Efron and Tibshirani 1993, ch. 12)
-    and Student's t on n_clusters - 1. Fewer than few_clusters.ENOUGH_CLUSTERS take wider quantiles
-    of the former. bounds: the range of the values; no mean lies beyond, so the ends are cut there.
+    and Student's t on n_clusters - 1. If widened, fewer than few_clusters.ENOUGH_CLUSTERS take
+    wider quantiles of the former. bounds: the range of the values; no mean lies beyond, so the ends
+    are cut there.
 
     strata [n_examples]: kinds of examples in shares fixed by design (strata.py), whose differences
     are then no error. The mean is the same with and without.
@@ -151,7 +153,7 @@ def cluster_interval(
         # A resample of one repeated cluster has no spread, hence no t; Student's t allows for it.
         usable = spread > ROUNDING * error
         ratios.append((found[usable] - centre) / spread[usable])
-    tail = bootstrap_tail(confidence, k)
+    tail = bootstrap_tail(confidence, k) if widened else (1 - confidence) / 2
     below, above = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
     student = student_quantile((1 + confidence) / 2, k - 1)
     low, high = mean - max(above, student) * error, mean - min(below, -student) * error

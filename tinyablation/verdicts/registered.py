@@ -53,15 +53,38 @@ class ExpectationError(TinyAblationError):
 
 
 class Prediction(NamedTuple):
-    """The verdict registered for a cell, and why it is expected ("" if no reason is given)."""
+    """The verdict registered for a cell, why ("" if no reason is given), and the day (ISO 8601)."""
 
     verdict: Status
     reason: str = ""
+    date: str | None = None
 
     @property
     def is_changed(self) -> bool:
         """Whether its reason says that it was edited after the measurement."""
         return self.reason.startswith(CHANGED)
+
+
+class Group(BaseModel):
+    """Predictions that were registered together, on another day than the others of the file.
+
+    models: patterns of predictions' patterns ("smollm2-135m*"); claims: only those of these claims,
+    all if empty. elsewhere: fixtures/models.toml need not list the models.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: date
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    claims: tuple[str, ...] = ()
+    elsewhere: bool = False
+    note: str = ""
+
+    def holds(self, claim: str, pattern: str) -> bool:
+        """Whether a prediction is of this group."""
+        return claim in (self.claims or (claim,)) and any(
+            fnmatchcase(pattern, models) for models in self.models
+        )
 
 
 class Predictions(NamedTuple):
@@ -70,6 +93,7 @@ class Predictions(NamedTuple):
     path: Path
     claims: Mapping[str, Mapping[str, Prediction]]
     registered: Mapping[str, str]
+    groups: tuple[Group, ...] = ()
 
     def for_cell(self, claim: str, model: str, condition: str | None) -> Prediction | None:
         """The prediction for a cell; None if nothing is registered.
@@ -87,6 +111,10 @@ class Predictions(NamedTuple):
             (claim, pattern) for claim, patterns in self.claims.items() for pattern in patterns
         )
         return [entry for entry in every if entry not in deciding]
+
+    def is_elsewhere(self, claim: str, pattern: str) -> bool:
+        """Whether a prediction is about models that this project does not list."""
+        return any(group.elsewhere and group.holds(claim, pattern) for group in self.groups)
 
     @property
     def content_hash(self) -> str:
@@ -111,29 +139,27 @@ class Predictions(NamedTuple):
 def load_predictions(path: str | Path) -> Predictions:
     """Read predictions.toml: claim id = { pattern = verdict, or { verdict, reason } }.
 
-    An optional table `registered` says when and by whom: date, note.
+    An optional table `registered` says when and by whom: date, note; [[registered.group]] tables
+    do for predictions of other days.
     """
     path = Path(path)
     text, document = read_toml(path, ExpectationError)
     claims: dict[str, dict[str, Prediction]] = {}
-    registered: dict[str, str] = {}
+    registered, groups = _registered(document.pop(_REGISTERED, {}), _place(path, text, _REGISTERED))
     for key, value in document.items():
         place = _place(path, text, key)
-        if key == _REGISTERED:
-            registered = _registered(value, place)
-            continue
         _check_claim(key, place)
         if not isinstance(value, dict) or not value:
             raise ExpectationError(
                 f'{place}: claim {key!r}: give its patterns: {{ "tiny-*" = "supported" }}'
             )
-        claims[key] = {
-            pattern: _prediction(
-                entry, pattern, f"{_place(path, text, key, pattern)}: claim {key!r}"
-            )
-            for pattern, entry in value.items()
-        }
-    return Predictions(path, claims, registered)
+        claims[key] = {}
+        for pattern, entry in value.items():
+            where = f"{_place(path, text, key, pattern)}: claim {key!r}"
+            days = [group.date.isoformat() for group in groups if group.holds(key, pattern)]
+            day = days[0] if days else registered.get("date")
+            claims[key][pattern] = _prediction(entry, pattern, where)._replace(date=day)
+    return Predictions(path, claims, registered, groups)
 
 
 def _prediction(entry: object, pattern: str, where: str) -> Prediction:
@@ -146,7 +172,7 @@ def _prediction(entry: object, pattern: str, where: str) -> Prediction:
     table = {"verdict": entry} if isinstance(entry, str) else entry
     if not isinstance(table, dict):
         raise ExpectationError(f"{where}: {entry!r} is not a verdict; {did_you_mean('', STATUSES)}")
-    _refuse_unknown(table, Prediction._fields, where)
+    _refuse_unknown(table, ("verdict", "reason"), where)
     verdict, reason = table.get("verdict"), table.get("reason", "")
     if not isinstance(reason, str):
         raise ExpectationError(f"{where}: reason {reason!r} is not text")
@@ -160,7 +186,8 @@ def _prediction(entry: object, pattern: str, where: str) -> Prediction:
     )
 
 
-def _registered(value: object, place: str) -> dict[str, str]:
+def _registered(value: object, place: str) -> tuple[dict[str, str], tuple[Group, ...]]:
+    """When, and the groups of other days."""
     where = f"{place}: [{_REGISTERED}]"
     if not isinstance(value, dict):
         raise ExpectationError(f"{where} must be a table with date and note")
@@ -170,13 +197,20 @@ def _registered(value: object, place: str) -> dict[str, str]:
                 f"{where} holds claim {key!r}: in TOML a line belongs to the table above it; put "
                 f"[{_REGISTERED}] at the end of the file"
             )
-    _refuse_unknown(value, ("date", "note"), where)
+    _refuse_unknown(value, ("date", "note", "group"), where)
     day, note = value.get("date"), value.get("note", "")
     if day is not None and type(day) is not date:
         raise ExpectationError(f"{where}: date {day!r} is not a date; write it bare: 2025-01-31")
     if not isinstance(note, str):
         raise ExpectationError(f"{where}: note {note!r} is not text")
-    return ({"date": day.isoformat()} if day else {}) | ({"note": note} if note else {})
+    tables = value.get("group", [])
+    if not isinstance(tables, list):
+        raise ExpectationError(f"{where}: write [[{_REGISTERED}.group]], with two brackets")
+    groups = tuple(
+        _validated(Group, table, f"{where}: group {number}")
+        for number, table in enumerate(tables, 1)
+    )
+    return ({"date": day.isoformat()} if day else {}) | ({"note": note} if note else {}), groups
 
 
 # --- subjects.toml -------------------------------------------------------------------------------

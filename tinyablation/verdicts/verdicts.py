@@ -241,13 +241,15 @@ def _least(parts: Sequence[float | None]) -> float | None:
     return min(known) if known else None
 
 
-def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) -> Verdict:
+def judge_all_of(
+    verdicts: Sequence[Verdict], *, show: Verdict | None = None, corrected: bool = True
+) -> Verdict:
     """The verdict on a claim that needs every one of `verdicts`.
 
     All supported: supported; else any refuted: refuted; else any blocked: blocked; else any
     inconclusive: inconclusive; else present. Any of several parts may seem refuted by chance, so
     one refutes the claim only if its p is at most .025 / the number of parts that can (Bonferroni);
-    else it is inconclusive. The figures are those of `show`, if given; else of the deciding
+    else it is inconclusive. Not so if corrected is False. The figures are those of `show`, if given; else of the deciding
     verdict: the first of that status, or, if all are supported, the one nearest to its floor. Among
     equally near ones (AS_NEAR) the first is taken, so that rounding does not decide. p_value is the
     largest of all, distance the least.
@@ -255,7 +257,9 @@ def judge_all_of(verdicts: Sequence[Verdict], *, show: Verdict | None = None) ->
     if not verdicts:
         raise VerdictError("no verdicts to combine: n = 0 supports nothing")
     number = sum(verdict.refutes for verdict in verdicts)
-    parts = [_corrected_refutation(verdict, number) for verdict in verdicts]
+    parts = [
+        _corrected_refutation(verdict, number) if corrected else verdict for verdict in verdicts
+    ]
     order: tuple[Status, ...] = ("refuted", "blocked", "inconclusive", "present", "supported")
     status = min((verdict.status for verdict in parts), key=order.index)
     deciding = [verdict for verdict in parts if verdict.status == status]

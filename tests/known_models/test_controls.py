@@ -1,0 +1,68 @@
+"""Every claim is supported by a model of which it is true, and refuted by one of which it is false.
+
+Run: pytest tests/known_models
+"""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import claims.test_validity
+from tests.known_models.controls import CONTROLS, ELSEWHERE
+from tests.known_models.models import MODELS
+
+HERE = Path(__file__).parent
+CLAIMS = Path(claims.test_validity.__file__).parent
+
+
+def every_claim():
+    """The test functions under claims/ that are marked as a claim."""
+    found = []
+    for path in sorted(CLAIMS.glob("test_*.py")):
+        module = importlib.import_module(f"claims.{path.stem}")
+        found += [
+            function
+            for _, function in inspect.getmembers(module, inspect.isfunction)
+            if any(mark.name == "claim" for mark in getattr(function, "pytestmark", ()))
+        ]
+    return found
+
+
+@pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
+def test_a_true_claim_is_supported(shelf, claim):
+    control = CONTROLS[claim]
+    verdict = shelf.measured(control.true_of, control.condition).hear(claim).verdict
+    assert verdict.status == "supported", f"{control.true_of}: {verdict.reason}"
+
+
+@pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
+def test_a_false_claim_is_refuted(shelf, claim):
+    control = CONTROLS[claim]
+    verdict = shelf.measured(control.false_of, control.condition).hear(claim).verdict
+    assert verdict.status == "refuted", f"{control.false_of}: {verdict.reason}"
+
+
+def test_every_claim_has_controls():
+    found = every_claim()
+    assert len(found) > 30  # they were looked for where they are
+    lacking = [claim.__name__ for claim in found if claim not in {*CONTROLS, *ELSEWHERE}]
+    assert not lacking, (
+        f"no model is known of which these claims are true, and none of which they are false: "
+        f"{', '.join(lacking)}. Give each a line in tests/known_models/controls.py, with two models "
+        "of tests/known_models/models.py (or new ones there, that make it true and false)"
+    )
+
+
+@pytest.mark.parametrize(("claim", "file"), ELSEWHERE.items(), ids=lambda each: str(each)[:60])
+def test_controls_that_stand_elsewhere_are_there(claim, file):
+    text = (HERE / file).read_text(encoding="utf-8")
+    for word in (claim.__name__, '"supported"', '"refuted"'):
+        assert word in text, f"tests/known_models/{file} has no {word}"
+
+
+def test_every_model_is_a_control():
+    used = {name for control in CONTROLS.values() for name in (control.true_of, control.false_of)}
+    compared = {known.reference for known in MODELS.values() if known.reference}
+    assert set(MODELS) == used | compared
