@@ -249,10 +249,10 @@ def judge_all_of(
     All supported: supported; else any refuted: refuted; else any blocked: blocked; else any
     inconclusive: inconclusive; else present. Any of several parts may seem refuted by chance, so
     one refutes the claim only if its p is at most .025 / the number of parts that can (Bonferroni);
-    else it is inconclusive. Not so if corrected is False. The figures are those of `show`, if given; else of the deciding
-    verdict: the first of that status, or, if all are supported, the one nearest to its floor. Among
-    equally near ones (AS_NEAR) the first is taken, so that rounding does not decide. p_value is the
-    largest of all, distance the least.
+    else it is inconclusive. Not so if corrected is False. The figures are those of `show`, if
+    given; else of the deciding verdict: the first of that status, or, if all are supported, the one
+    nearest to its floor. Among equally near ones (AS_NEAR) the first is taken, so that rounding
+    does not decide. p_value is the largest of all, distance the least.
     """
     if not verdicts:
         raise VerdictError("no verdicts to combine: n = 0 supports nothing")
