@@ -152,7 +152,7 @@ def embedded() -> list[dict[str, Any]]:
     from tinyablation.measurement.setup import Setup
     from tinyablation.models.registry import load_registry
     from tinyablation.runs.store import RunStore
-    from tinyablation.verdicts.registered import load_subjects
+    from tinyablation.verdicts.subjects import load_subjects
 
     registry = load_registry(ROOT / "fixtures" / "models.toml")
     subjects = load_subjects(ROOT / "claims" / "subjects.toml")

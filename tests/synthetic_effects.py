@@ -17,7 +17,7 @@ from tinyablation.interventions.interventions import (
     PatchPath,
     PatchResidual,
 )
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 
 N_CLUSTERS, PER_CLUSTER = 24, 2
 N = N_CLUSTERS * PER_CLUSTER

@@ -14,7 +14,7 @@ from claims import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
 from tinyablation.measurement.validity import Tables, condition_validity, counting, family_validity
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 
 NAMED = Subject(suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted")
 PLANTED = {(0, 2): 1.0}

@@ -27,7 +27,9 @@ LIGHT = {
             *(
                 "tinyablation.corpora.examples",
                 "tinyablation.models.devices",
-                "tinyablation.verdicts.registered",
+                "tinyablation.verdicts.predictions",
+                "tinyablation.verdicts.published",
+                "tinyablation.verdicts.subjects",
             ),
             *(
                 "tinyablation.models.checkpoint",

@@ -21,7 +21,7 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.plugin import measurement_fixtures
 from tinyablation.records.plain import plain
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 
 ONE, OTHER = (head for head in TRIO if head != LEADER)
 FIRST, SECOND = (tuple(sorted([LEADER, head])) for head in (ONE, OTHER))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyablation.verdicts.registered import load_predictions, load_published
+from tinyablation.verdicts.predictions import load_predictions
+from tinyablation.verdicts.published import load_published
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "claims"

@@ -18,7 +18,7 @@ from tinyablation.plugin.head_fixtures import Reference
 from tinyablation.records.panels import TokensPanel
 from tinyablation.records.plain import plain
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject, Subjects
+from tinyablation.verdicts.subjects import Subject, Subjects
 from tinyablation.verdicts.verdicts import blocked, refuted
 
 SUBJECT = Subject(suppressor="0:2", source="planted", reference="other")

@@ -19,7 +19,7 @@ from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import POWER_FAMILIES, goals, read_error_rates
 from tinyablation.records.records import read_records
 from tinyablation.sessions.foresight import came_true
-from tinyablation.verdicts.registered import load_subjects
+from tinyablation.verdicts.subjects import load_subjects
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

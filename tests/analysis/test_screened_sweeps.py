@@ -15,7 +15,7 @@ from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.screened_sweeps import ScreenedSweep
 from tinyablation.measurement.screening import Plan
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 from tinyablation.verdicts.verdicts import Verdict, judge_above_floor
 
 NAMED = Subject(suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted")

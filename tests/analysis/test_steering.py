@@ -20,7 +20,7 @@ from tinyablation.plugin.head_fixtures import Steered
 from tinyablation.records.panels import CurvePanel
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 
 NAMED = Subject(suppressor="0:2", source="planted")
 CLEAN = 4.0

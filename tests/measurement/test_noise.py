@@ -38,7 +38,7 @@ from tinyablation.records.trust import NoiseRow
 from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.floors import Noise
 from tinyablation.verdicts.listener import hear
-from tinyablation.verdicts.registered import Subject
+from tinyablation.verdicts.subjects import Subject
 
 OF_FOUR = Subject(
     suppressor="0:2", trio=["0:2", "0:0", "0:1"], source="planted"

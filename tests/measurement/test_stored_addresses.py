@@ -20,7 +20,7 @@ from tinyablation.interventions.batteries import UNHOOKED, Sample
 from tinyablation.interventions.head_sets import TrioZeroed
 from tinyablation.runs.address import RunConfig
 from tinyablation.runs.store import RunStore
-from tinyablation.verdicts.registered import load_subjects
+from tinyablation.verdicts.subjects import load_subjects
 
 CONDITIONS = ("facts", "negation", "counterfactual", "logic", "binding")
 SUBJECTS = load_subjects(ROOT / "claims" / "subjects.toml")

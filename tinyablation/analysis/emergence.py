@@ -225,18 +225,20 @@ def training_trajectory(bench: "Bench", head: Head, condition: str) -> TrainingT
     complete; each model is loaded only if necessary, and released before the next. Raises
     TrajectoryError if the registry lists no checkpoints, WeightsMissing if one is missing.
     """
-    from tinyablation.interventions.batteries import one_head
+    from tinyablation.interventions.batteries import ONE_WORDING, one_head
 
     if not bench.entry.checkpoints:
         raise TrajectoryError(
             f"model {bench.entry.id!r} has no checkpoints; list them in the registry to follow it"
         )
+    # As many examples as a sweep has: every wording would cost three times as much per checkpoint.
+    wanted = replace(one_head(head), sample=ONE_WORDING)
     sweeps = []
     benches = [bench.like(bench.entry.at(checkpoint)) for checkpoint in bench.entry.checkpoints]
     for then in benches:
-        then.ahead(condition, one_head(head))
+        then.ahead(condition, wanted)
     for then in benches:
-        found = Findings(then).effects(condition, one_head(head))
+        found = Findings(then).effects(condition, wanted)
         then.release()
         sweeps.append(
             Sweep(found.model, condition, found.table, found.noise_floor, found.seed, found.runs)

@@ -138,7 +138,7 @@ def _known(bench: "Bench", condition: str) -> Iterator[str]:
 
 def _heads(bench: "Bench") -> str:
     """The heads that claims are about."""
-    from tinyablation.verdicts.registered import load_subjects
+    from tinyablation.verdicts.subjects import load_subjects
 
     declared = load_subjects(SUBJECTS).for_model(bench.entry.id) if SUBJECTS.is_file() else None
     if declared is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinyablation.analysis.sweeps import Sweep
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
-    from tinyablation.verdicts.registered import Subject
+    from tinyablation.verdicts.subjects import Subject
 
 
 TRIO = 3

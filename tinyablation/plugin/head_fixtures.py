@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
     from tinyablation.runs.documents import Reading
-    from tinyablation.verdicts.registered import Subject
+    from tinyablation.verdicts.subjects import Subject
 
 TARGET = "facts"  # the condition that the direction is made from and that steering should affect
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
     from tinyablation.measurement.validity import Tables
-    from tinyablation.verdicts.registered import Subject
+    from tinyablation.verdicts.subjects import Subject
     from tinyablation.verdicts.verdicts import Verdict
 
 NOT_OF_PATCHES = {

@@ -10,13 +10,8 @@ from tinyablation.plugin.options import asked_cells, claims_folder, collects_eve
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import ALL_CONDITIONS
-from tinyablation.verdicts.registered import (
-    Prediction,
-    Predictions,
-    Published,
-    load_predictions,
-    load_published,
-)
+from tinyablation.verdicts.predictions import Prediction, Predictions, load_predictions
+from tinyablation.verdicts.published import Published, load_published
 
 _predictions_key = pytest.StashKey[Predictions]()
 _published_key = pytest.StashKey[Published]()

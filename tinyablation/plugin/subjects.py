@@ -37,7 +37,7 @@ from tinyablation.plugin.options import (
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS, claim_order
-from tinyablation.verdicts.registered import Subject, Subjects, load_subjects
+from tinyablation.verdicts.subjects import Subject, Subjects, load_subjects
 
 if TYPE_CHECKING:
     from tinyablation.analysis.sweeps import Sweep
