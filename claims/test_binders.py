@@ -23,8 +23,8 @@ def test_a_middle_head_binds(binding, judge):
     Estimator: on prompts that introduce two things and ask for one, mean Delta LD of the head of
       the middle half of the layers whose zeroing lowers LD most on one half of the examples, judged
       by the other half, and the reverse.
-    Threshold: the 95 % interval over clusters lies below -5 % of the clean LD, -.01 logits and the
-      numerical noise. Blocked where the model does not bind.
+    Threshold: the 98 % interval (see H1.1) over clusters lies below -5 % of the clean LD, -.01
+      logits and the numerical noise. Blocked where the model does not bind.
     Refuted if: the interval of every head of these layers lies above that and not below 0.
     """
     layers = middle_half(binding.n_layers)
@@ -76,7 +76,8 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
     Estimator: mean change of the entropy of the next token, in nats, of the head of the last
       quarter of the layers (at least one) whose zeroing raises it most on one half of the examples,
       judged by the other half, and the reverse.
-    Threshold: the 95 % interval over fact clusters lies above .05 nats and the numerical noise.
+    Threshold: the 98 % interval (see H1.1) over fact clusters lies above .05 nats and the numerical
+      noise.
     Refuted if: the interval of every head of these layers lies below that floor and not above 0.
     """
     sweep = corrected_sweep

@@ -94,7 +94,7 @@ def test_h1_1_named_head(effects, status):
     ],
 )
 def test_h1_2_partners(effects, status):
-    sweep = make_sweep(effects, spread=0.05)
+    sweep = make_sweep(effects, spread=0.02)
     assert judged(h1.test_partners_come_next, sweep, NAMED).status == status
 
 

@@ -86,8 +86,8 @@ def test_one_that_comes_and_goes_does_not_emerge():
     assert found.first_above == 30
 
 
-def test_an_effect_at_its_floor_is_inconclusive():
-    assert emergence(made_up(0.0, 0.2)).verdict.status == "inconclusive"
+def test_an_effect_at_its_floor_leaves_open_whether_it_counts():
+    assert emergence(made_up(0.0, 0.2)).verdict.status == "present"
     assert emergence(made_up(0.2, 1.5)).verdict.status == "inconclusive"
 
 

@@ -27,6 +27,7 @@ from tinyablation.corpora.examples import SPLITS
 from tinyablation.errors import TinyAblationError
 from tinyablation.statistics.intervals import Estimate, generator
 from tinyablation.verdicts.floors import Noise
+from tinyablation.verdicts.verdicts import CONFIDENCE
 
 if TYPE_CHECKING:
     import pandas
@@ -113,11 +114,13 @@ class _ByMetric(Effects):
         signed: Floats = metric.least + (values if values.mean() >= 0 else -values)
         return signed
 
-    def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
+    def interval(
+        self, values: Floats, split: str, purpose: str, confidence: float = CONFIDENCE
+    ) -> Estimate:
         """As Effects.interval, but cached by purpose, because the draws would be the same."""
         key = ("interval", split, purpose)
         if key not in self._cache:
-            self._cache[key] = super().interval(values, split, purpose)
+            self._cache[key] = super().interval(values, split, purpose, confidence)
         found: Estimate = self._cache[key]
         return found
 

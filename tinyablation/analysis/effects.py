@@ -19,6 +19,7 @@ from tinyablation.statistics.intervals import (
     generator,
 )
 from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise, effect_floor
+from tinyablation.verdicts.verdicts import CONFIDENCE
 
 if TYPE_CHECKING:
     import pandas
@@ -118,6 +119,7 @@ class Effects:
         *,
         column: str = "logit_diff",
         share: float = EFFECT_SHARE,
+        confidence: float = CONFIDENCE,
     ) -> Estimate:
         """The mean of values [n_examples] minus a share of each example's own clean figure.
 
@@ -127,7 +129,7 @@ class Effects:
         """
         beyond = values - share * self.whole(split, column)
         try:
-            return self.interval(beyond, split, f"{purpose} beyond {share:g}")
+            return self.interval(beyond, split, f"{purpose} beyond {share:g}", confidence)
         except DegenerateInterval as same:
             if values.any():
                 raise
@@ -149,7 +151,9 @@ class Effects:
         noise = self.noise()
         return Floor(bound, Noise(noise / abs(whole), noise.where) if whole else Noise(0.0))
 
-    def interval(self, values: Floats, split: str, purpose: str) -> Estimate:
+    def interval(
+        self, values: Floats, split: str, purpose: str, confidence: float = CONFIDENCE
+    ) -> Estimate:
         """The mean of values [n_examples] with its interval over clusters.
 
         If nothing changes at all, the interval is [0, 0].
@@ -157,7 +161,9 @@ class Effects:
         clusters = self.clusters(split)
         rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose}")
         try:
-            return cluster_interval(values, clusters, rng, strata=self.strata(split))
+            return cluster_interval(
+                values, clusters, rng, strata=self.strata(split), confidence=confidence
+            )
         except DegenerateInterval as same:
             if same.value != 0:
                 raise

@@ -36,10 +36,7 @@ from tinyablation.statistics.intervals import (
     spearman,
 )
 from tinyablation.verdicts.floors import EFFECT_SHARE, figure
-from tinyablation.verdicts.verdicts import (
-    ALPHA,
-    Verdict,
-)
+from tinyablation.verdicts.verdicts import ALPHA, CONFIDENCE, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -184,7 +181,8 @@ class Sweep(Effects):
         """
         values = self.changes(who, split, method, column)
         purpose = f"effect {_name(who)} {method or self.method}"
-        return self.interval(values, split, purpose + _column_suffix(column))
+        purpose += _column_suffix(column)
+        return self.interval(values, split, purpose, _confidence(who))
 
     def margin_of(
         self,
@@ -197,14 +195,17 @@ class Sweep(Effects):
         """Mean Delta of one head beyond a share of each example's clean figure; see margin."""
         values = self.changes(who, split, None, column)
         purpose = f"effect {_name(who)}{_column_suffix(column)}"
-        return self.margin(values, split, purpose, column=column, share=share)
+        return self.margin(
+            values, split, purpose, column=column, share=share, confidence=_confidence(who)
+        )
 
     def lead(
         self, who: Head | Choice, over: Head | Choice, *, split: str = CONFIRMATION
     ) -> Estimate:
         """Mean Delta of one head minus that of another, paired by example, in logits."""
         values = self.changes(who, split) - self.changes(over, split)
-        return self.interval(values, split, f"lead {_name(who)} {_name(over)}")
+        confidence = max(_confidence(who), _confidence(over))
+        return self.interval(values, split, f"lead {_name(who)} {_name(over)}", confidence)
 
     def least_lead(
         self, who: Head | Choice, others: Sequence[Head], *, split: str = CONFIRMATION
@@ -369,6 +370,10 @@ def _other(split: str) -> str:
 
 def _name(who: Head | Choice) -> str:
     return who.name if isinstance(who, Choice) else head_name(who)
+
+
+def _confidence(who: Head | Choice) -> float:
+    return who.confidence if isinstance(who, Choice) else CONFIDENCE
 
 
 def _end(verdict: Verdict, alternative: Alternative) -> float:

@@ -99,6 +99,11 @@ KINDS = (
         _FINDING,
     ),
     Kind(
+        r"what patching .* restores and destroys is the same at every layer",
+        "patching does the same at every layer",
+        _FINDING,
+    ),
+    Kind(
         r".*there is no effect to take a share of|.*too near to 0|.*: no room: ",
         "there is no effect to take a share of, or no room for one",
         _FINDING,

@@ -89,6 +89,13 @@ class Floor(float):
         return made
 
     @property
+    def absolute(self) -> Floor:
+        """The part of the bound that is no share of an example's own figure, as a bound."""
+        made = Floor(self.least, Noise(self.noise, self.where))
+        made.limited = self.limited
+        return made
+
+    @property
     def noise_said(self) -> str:
         """The noise as text: "the numerical noise 0.120 of cuda in bfloat16"."""
         where = f" of {self.where}" if self.where else ""

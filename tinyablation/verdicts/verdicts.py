@@ -157,9 +157,8 @@ def _judge(
     tested = [(effect, value)]
     if margin is not None:
         finite(margin=margin.estimate, margin_low=margin.low, margin_high=margin.high)
-        least = value.least if isinstance(value, Floor) else 0.0
-        noise = Noise(value.noise, value.where) if isinstance(value, Floor) else Noise(0.0)
-        tested = [(margin, Floor(0.0, noise)), (effect, Floor(least, noise))]
+        floor = value if isinstance(value, Floor) else Floor(value, least=0.0)
+        tested = [(margin, Floor(0.0, Noise(floor.noise, floor.where))), (effect, floor.absolute)]
     sides = [side_of(*part) for part in tested]
     # Both must hold; either may fail.
     side = next((each for each in (failing, "", WITHIN_NOISE) if each in sides), holding)
