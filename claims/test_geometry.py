@@ -10,6 +10,7 @@ import pytest
 from tinyablation.analysis.coalitions import NO_RIVALS, set_name
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS
 from tinyablation.heads import head_name
+from tinyablation.verdicts.floors import Floor
 from tinyablation.verdicts.verdicts import (
     blocked,
     judge_above_floor,
@@ -115,10 +116,11 @@ def test_zeroing_the_trio_raises_entropy_slightly(coalitions, trio, judge):
     Refuted if: the interval lies below .001 % of the clean entropy, or above 10 % of it.
     """
     change = coalitions.effect(trio, column="entropy")
+    clean = float(coalitions.baseline("confirmation")["entropy"].mean())
     what = f"change of entropy with {set_name(trio)} zeroed"
     rises = judge_above_floor(
         change,
-        floor=coalitions.floor(column="entropy", share=RISES),
+        floor=Floor(RISES * clean, coalitions.noise("entropy")),  # any rise counts
         what=what,
         unit="nats",
     )

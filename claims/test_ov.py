@@ -29,6 +29,7 @@ NO_HEDGES = 1.0
 # the two write apart outweighs what they write together three times over. Of the embedded models'
 # discovery split: .6 to .7 for a head before and after planting, .1 to .3 for any two heads.
 SAME_TOKENS = 0.5
+SAME_LISTS = 1 / 3  # OV.2: of two lists of the same length, half of each is in the other
 SHOWN = 10  # tokens of a list in the details; the panel has them all
 
 
@@ -81,11 +82,12 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
 
     Estimator: cosine of the two heads' logits over the vocabulary, both models on the same prompts,
       without the one axis that nearly all heads write on; where vocabularies differ, the Jaccard
-      index of the 50 tokens that each writes most.
-    Threshold: the 95 % interval of the cosine over fact clusters lies above .5, and p <= .05 by
-      (k + 1) / (n + 1) over all other heads of both models, each against the other model's named
-      head. The Jaccard index has no interval; p alone decides.
-    Refuted if: the interval lies below .5, or no token is shared.
+      index of the 50 tokens that each writes most, by their texts.
+    Threshold: the 95 % interval over fact clusters lies above .5 (cosine) or 1/3 (Jaccard), and p
+      <= .05 by (k + 1) / (n + 1) over all other heads of both models, each against the other
+      model's named head. For the interval of the Jaccard index the lists are made anew from drawn
+      clusters; tokens whose text no list has count against either end.
+    Refuted if: the interval lies below .5, or 1/3.
     """
     head = _head(subject)
     there = reference.vocabulary
@@ -93,7 +95,7 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
     shared = shared_tokens(ov, head, there, reference.head)
     details = {
         "reference": f"{there.model} {head_name(reference.head)}",
-        "shared top tokens, Jaccard": shared.jaccard,
+        "shared top tokens, Jaccard": list(shared.estimate[:3]),
         "p by shared tokens": shared.p,
     }
     if one_vocabulary(ov, there):
@@ -103,7 +105,9 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
             alike.estimate, floor=SAME_TOKENS, p_corrected=alike.p, what=what, unit="cosine"
         )
     else:
-        verdict = _judge_shared(shared, what)
+        verdict = judge_above_floor(
+            shared.estimate, floor=SAME_LISTS, p_corrected=shared.p, what=what, unit="Jaccard"
+        )
     judge(
         verdict,
         subject=head_name(head),
@@ -154,15 +158,6 @@ def _judge_none(ov, head):
     said = f"p {figure(p)} against random words and directions"
     reason = f"{verdict.reason}, {said}" if agrees else f"{verdict.reason}, but {said}"
     return Verdict(status, reason, verdict.effect, verdict.floor, p, verdict.unit, verdict.details)
-
-
-def _judge_shared(shared, what):
-    said = f"{what}: {figure(shared.jaccard)} of the top tokens shared, p {figure(shared.p)}"
-    if shared.jaccard == 0:
-        return Verdict("refuted", f"{what}: no top token is shared", p_corrected=shared.p)
-    if shared.p <= ALPHA:
-        return Verdict("supported", f"{said} <= {ALPHA:g}", p_corrected=shared.p)
-    return Verdict("inconclusive", f"{said} > {ALPHA:g}", p_corrected=shared.p)
 
 
 def _written(ov, head):

@@ -14,7 +14,7 @@ from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.heads import head_name
 from tinyablation.interventions.directions import OV
 from tinyablation.records.panels import CurvePanel, Series
-from tinyablation.verdicts.floors import figure
+from tinyablation.verdicts.floors import EFFECT_SHARE, figure
 from tinyablation.verdicts.verdicts import (
     Verdict,
     judge_above_floor,
@@ -24,6 +24,9 @@ from tinyablation.verdicts.verdicts import (
 TARGET = "facts"
 # The study steers three doses; over seven, .9 allows of one exchange of two or three neighbours.
 MONOTONE = 0.9
+# The published slope on facts, -.004 logits per unit of a clean LD of 1.425, is .28 % of it; half
+# of that is a slope still. Negation's is the same: what is spared moves by less than half as much.
+MOVES = 0.0014
 
 
 @pytest.mark.claim("S.1")
@@ -33,17 +36,24 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
     Estimator: slope of LD over the dose, least squares by example, with its sign on the discovery
       split; for facts also its lead over the strongest of three random directions of the same
       length (chosen on the discovery split), paired by example.
-    Threshold: on facts the 95 % interval over fact clusters lies above 5 % of the clean LD per
-      unit and that of the lead above 0, with Spearman's rho of dose and mean LD >= .9; under every
-      other valid condition the interval of the slope lies within 5 % of its own clean LD either
-      way.
-    Refuted if: on facts the interval lies below that floor or that of the lead below 0, or the
-      interval of another condition lies outside its floor.
+    Threshold: on facts the 95 % interval over fact clusters lies above .14 % of the clean LD per
+      unit, half of the published slope, and the numerical noise, and that of the lead above 0, with
+      Spearman's rho of dose and mean LD >= .9; under every other valid condition the interval of
+      the slope lies within 5 % of its own clean LD either way, and within half of the share by
+      which facts move on the discovery split.
+    Refuted if: on facts the interval lies below that floor and not above 0 or that of the lead
+      below 0, or the interval of another condition lies outside its bound; each with p <= .025 /
+      the number of parts. (So the published figures would refute it: negation moves by as much.)
     """
     facts = steered.responses[TARGET]
     control = facts.strongest_control()
+    spared_share = min(EFFECT_SHARE, facts.moved() / 2)
     moves = judge_above_floor(
-        facts.slope(), floor=facts.floor(), what=f"slope on {TARGET}", unit=PER_UNIT
+        facts.slope(),
+        floor=facts.floor(MOVES),
+        margin=facts.margin(MOVES),
+        what=f"slope on {TARGET}",
+        unit=PER_UNIT,
     )
     beyond = judge_above_floor(
         facts.lead(control),
@@ -54,7 +64,9 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
     others = [each for name, each in steered.responses.items() if name != TARGET]
     spared = [
         judge_spared(
-            each.slope(signed=False), floor=each.floor(), what=f"slope on {each.condition}"
+            each.slope(signed=False),
+            floor=each.floor(spared_share),
+            what=f"slope on {each.condition}",
         )
         for each in others
     ]
@@ -67,9 +79,10 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
             "sign on the discovery split": facts.sign(OV),
             "lead over the strongest random direction": list(beyond.effect[:3]),
             "slope, and 5 % of the clean LD": {
-                name: [*each.slope(signed=False)[:3], each.floor()]
+                name: [*each.slope(signed=False)[:3], each.floor(EFFECT_SHARE)]
                 for name, each in steered.responses.items()
             },
+            "share that others may move by": spared_share,
             "slope of random directions on facts": {
                 name: list(facts.slope(name, signed=False)[:3]) for name in facts.controls
             },
@@ -95,8 +108,8 @@ def _judge_monotone(response):
     rho = response.monotony()
     said = f"rho of dose and mean LD on {response.condition}: {figure(rho)}"
     if rho >= MONOTONE:
-        return Verdict("supported", f"{said} >= {MONOTONE:g}")
-    return Verdict("inconclusive", f"{said} < {MONOTONE:g}")
+        return Verdict("supported", f"{said} >= {MONOTONE:g}", refutes=False)
+    return Verdict("inconclusive", f"{said} < {MONOTONE:g}", refutes=False)
 
 
 def _levels_name(condition):

@@ -23,8 +23,9 @@ def test_suppression_emerges_during_training(training, judge):
       above it at the last, and that of the rise above the last floor; a floor is 5 % of that step's
       clean LD, and at least the last one's while the model does not know the answers. Blocked where
       it does not know them at the last either.
-    Refuted if: one of the three fails with its whole interval: there is no such rise, or the head
-      suppressed from the start.
+    Refuted if: one of the three fails with its whole interval: the head suppressed from the start,
+      or suppression at the last checkpoint, or the rise, lies below its floor and not above 0
+      (above 0 it is present, but less than counts).
     """
     found = emergence(training)
     first, last = training.steps[0], training.steps[-1]

@@ -136,7 +136,7 @@ def test_h5_9_the_trio_in_every_condition(effects, spread, status):
 
 
 def test_a_head_chosen_on_discovery_is_judged_by_the_other_half():
-    """Discovery examples are moved by 1, the others by nothing: those alone count, if it chose."""
+    """Discovery examples are moved by 1, the others by nothing: those count alone if it was."""
     sweep = make_sweep({}, spread=0.03)
     moved = (sweep.table["split"] == "discovery") & (sweep.table["head"] == 2)
     table = sweep.table.assign(logit_diff=sweep.table["logit_diff"] + np.where(moved, 1.0, 0.0))

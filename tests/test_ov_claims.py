@@ -143,8 +143,32 @@ def test_ov_2_without_one_vocabulary_tokens_that_all_heads_share_settle_nothing(
         for seed, name in ((1, "one"), (2, "other"))
     )
     found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
-    assert found.given["details"]["shared top tokens, Jaccard"] > 0.5
-    assert found.verdict.status == "inconclusive" and found.verdict.effect is None
+    estimate, low, _ = found.given["details"]["shared top tokens, Jaccard"]
+    assert estimate > 0.5 and found.verdict.p_corrected > 0.05
+    assert found.verdict.status == "inconclusive" and low > ov.SAME_LISTS
+
+
+@pytest.mark.parametrize(
+    ("apart", "spread", "status"),
+    [
+        (0.3, 0.2, "supported"),
+        (1.2, 1.5, "inconclusive"),  # some tokens are shared: how many is not known well enough
+        (4.0, 0.2, "refuted"),  # some by chance, and surely less than half of the lists
+    ],
+)
+def test_ov_2_without_one_vocabulary_needs_an_interval(apart, spread, status):
+    other = SAME + apart * own_vector(1009)
+    one, there = (
+        make_head_vocabulary(
+            model=name, axis=0.0, seed=seed, tokenizer=name, writes={NAMED: vector}, spread=spread
+        )
+        for seed, name, vector in ((1, "one", SAME), (2, "other", other))
+    )
+    found = judged(ov.test_named_head_writes_the_same_tokens, one, Reference(there, NAMED))
+    effect = found.verdict.effect
+    assert found.verdict.status == status, found.verdict.reason
+    assert 0 <= effect.low < effect.high <= 1 and found.verdict.unit == "Jaccard"
+    assert found.verdict.floor == pytest.approx(1 / 3)
 
 
 # --- the fixtures: what blocks -------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 
 from tests.browsing import Browser
 from tests.fake_sessions import CONDITIONS, HOSTILE, fake_session, large_session
-from tinyablation.records.records import RecordFile
+from tinyablation.records.records import VERDICTS, RecordFile
 from tinyablation.report.page import write_report
 from tinyablation.sessions.merging import merge
 
@@ -235,7 +235,7 @@ def test_both_themes_can_be_read(page, address, scheme):
     page.open(address)
     dark = page.luminance("body") < 0.2
     assert dark == (scheme == "dark")
-    for word in ("supported", "refuted", "inconclusive", "blocked", "error"):
+    for word in VERDICTS:
         assert page.contrast(f".legend th.v-{word}") >= READABLE, word
     for words in (".muted, .note", "main p", "nav a"):
         assert page.contrast(words) >= READABLE, words

@@ -15,6 +15,7 @@ from tests.synthetic_head_vocabulary import (
     CLUSTERS,
     COUNTS,
     NAMED,
+    VOCAB,
     WORDS,
     make_head_vocabulary,
     own_vector,
@@ -152,10 +153,12 @@ def test_shared_tokens_need_no_vocabulary_in_common():
         )
     )
     found = shared_tokens(one, NAMED, alike, NAMED)
-    assert found.jaccard > 0.5 and found.n == 30 and found.p == pytest.approx(1 / 31)
-    assert shared_tokens(one, NAMED, other, NAMED).jaccard < 0.3
+    assert found.estimate.low > 0.5 and found.n == 30 and found.p == pytest.approx(1 / 31)
+    assert shared_tokens(one, NAMED, other, NAMED).estimate.high < 0.3
     assert one_vocabulary(one, alike) and not one_vocabulary(one, foreign)
-    assert shared_tokens(one, NAMED, foreign, NAMED) == (0.0, 1.0, 30)
+    estimate, p, n = shared_tokens(one, NAMED, foreign, NAMED)
+    assert (estimate.estimate, estimate.low, p, n) == (0.0, 0.0, 1.0, 30)
+    assert estimate.high < 0.1
 
 
 def test_logits_of_every_layer_are_needed():
@@ -175,3 +178,27 @@ def test_no_torch_is_needed():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_token_whose_text_no_list_has_widens_the_share_of_both_ends():
+    """Draws bring in tokens beyond the lists; if all texts are known, only draws move the ends."""
+    one, other = (
+        make_head_vocabulary(
+            model=name, axis=0.0, seed=seed, tokenizer=name, writes={NAMED: SAME}, spread=2.0
+        )
+        for seed, name in enumerate(("one", "other"))
+    )
+    some = shared_tokens(one, NAMED, other, NAMED).estimate
+    for each in (one, other):
+        listed = {
+            token["token_id"]
+            for row in each.document["heads"]
+            for token in (*row["tokens"]["top"], *row["tokens"]["bottom"])
+        }
+        rest = [n for n in range(VOCAB) if n not in listed]
+        each.document["heads"][0]["static"]["tokens"]["bottom"] += [
+            {"token_id": n, "token": f" w{n}", "logit": 0.0} for n in rest
+        ]
+    every = shared_tokens(one, NAMED, other, NAMED).estimate
+    assert some.estimate == every.estimate
+    assert some.low <= every.low < every.estimate < every.high <= some.high

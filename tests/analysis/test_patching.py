@@ -146,3 +146,9 @@ def test_directions_of_different_examples_are_refused():
     table = patches.noising.table.assign(fact_id="another")
     with pytest.raises(EffectsError, match="not the same examples"):
         type(patches)(patches.denoising, type(patches.noising)("m", "facts", table, 0.0), LAYERS, 8)
+
+
+@pytest.mark.parametrize(("spread", "flat"), [(0.0, True), (0.008, True), (0.012, False)])
+def test_windows_that_hold_nearly_all_of_the_answer_are_flat(spread, flat):
+    """A window of four layers' streams, of a model that moves everything in the first, say."""
+    assert is_flat([1.0, 1.0 - spread, 1.0, 1.0]) == flat

@@ -164,8 +164,12 @@ def test_s_1_supported_either_way(slope):
 @pytest.mark.parametrize(
     ("facts", "other", "status"),
     [
-        (response(0.0), still("logic"), "refuted"),  # facts do not move
-        (response(0.1), still("logic"), "refuted"),  # they move, by half of what counts
+        (response(0.0, spread=0.0002), still("logic"), "refuted"),  # facts do not move
+        (response(0.0), still("logic"), "inconclusive"),  # who can tell, of so small a slope
+        # By .1 %: logic may do as much, within what is known.
+        (response(0.004, spread=0.0002), still("logic"), "inconclusive"),
+        (response(0.6), still("logic", 0.25), "refuted"),  # more than 5 %
+        (response(0.2), still("logic", 0.14), "refuted"),  # 3.5 %, more than half of 5 %
         (response(0.6), still("logic", 0.6), "refuted"),  # logic moves as much
         (response(0.6), still("logic", -0.6), "refuted"),  # the other way
         (response(0.6, control=-0.9), still("logic"), "refuted"),  # a random direction does more
@@ -186,8 +190,35 @@ def test_s_1_refuted_or_open(facts, other, status):
 def test_s_1_holds_every_condition_to_a_share_of_its_own_clean_ld(clean, slope, status):
     """Floors of .1 and .4, where that of facts, .2, would judge either the other way round."""
     other = still("logic", slope, clean=clean)
-    assert other.floor() == pytest.approx(0.05 * clean, rel=0.1)
+    assert other.floor(0.05) == pytest.approx(0.05 * clean, rel=0.1)
     assert judged(response(0.6), logic=other).verdict.status == status
+
+
+def test_s_1_the_published_slope_counts_and_the_published_negation_refutes():
+    """Slopes of -.004 logits per unit at a clean LD of 1.43 and 1.41, and tight intervals."""
+    facts = response(-0.004, spread=0.0002, clean=1.4251)
+    assert facts.moved() == pytest.approx(0.0028, rel=0.1)
+    spared = still("negation", 0.0, spread=0.0002, clean=1.4071)
+    assert judged(facts, negation=spared).verdict.status == "supported"
+    moved = still("negation", -0.004, spread=0.0002, clean=1.4071)
+    found = judged(facts, negation=moved).verdict
+    assert found.status == "refuted" and "slope on negation" in found.reason
+
+
+def test_s_1_a_slope_below_half_of_the_published_one_is_present():
+    facts = response(0.002, spread=0.0002)  # .05 % of the clean LD
+    found = judged(facts, logic=still("logic", spread=0.0001)).verdict
+    assert found.status == "present", found.reason
+
+
+@pytest.mark.parametrize("estimate", [-0.4, -0.1, 0.0, 0.1, 0.4])
+def test_the_p_of_spared_goes_with_its_verdict(estimate):
+    found = judge_spared(
+        Estimate(estimate, estimate - 0.05, estimate + 0.05, 96, 24), floor=0.2, what="a slope"
+    )
+    inside = abs(estimate) < 0.2
+    assert (found.p_value < 0.025) == inside and (found.p_refuted < 0.025) == (not inside)
+    assert found.distance == pytest.approx(0.2 - abs(estimate))
 
 
 def test_s_1_needs_a_dose_response():

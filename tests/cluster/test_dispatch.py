@@ -105,8 +105,10 @@ def test_what_is_asked_for_ahead_is_sent_once(corpora, tmp_path):
     # What the gate still lacks, and no sweep.
     assert names == ["baseline", "corrupt", "null"]
     Findings(made).patches("facts")
-    # Both directions of patching, of which each is some shards, before either is waited for.
-    names = [job.config.battery for job in executor.jobs[3:]]
+    # Both directions of patching, of which each is some shards, before either is waited for, and
+    # first of all the prompts.
+    words, *names = [job.config.battery for job in executor.jobs[3:]]
+    assert words.startswith("unknown-words")
     assert {*names} == {"patch-forward-unknown", "patch-reverse-unknown"}
     assert "model" not in made.__dict__
 

@@ -24,6 +24,7 @@ from tinyablation.corpora.examples import (
     SPLITS,
     Corpus,
     CorpusError,
+    Example,
     Split,
     load_corpus,
     load_split,
@@ -90,6 +91,79 @@ def test_a_build_is_balanced_with_disjoint_splits(built: Built) -> None:
     require_balance_and_disjoint_splits(built)
 
 
+WORDINGS = {"facts": 2, "negation": 3, "counterfactual": 3, "logic": 3}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_everything_stands_once_in_every_wording(condition: str, built: Built) -> None:
+    corpus, split = built[condition]
+    wordings = {row.template_id for row in corpus.examples}
+    assert len(wordings) == WORDINGS[condition]
+    found = Counter((row.item, row.template_id) for row in corpus.examples)
+    items = {item for item, _ in found}
+    assert set(found) == {(item, wording) for item in items for wording in wordings}
+    assert set(found.values()) == {1} and corpus.is_factorial
+    # Enough clusters in each half for an interval over them: 24 are asked for.
+    for rows in split.rows.values():
+        assert len({corpus.examples[row].cluster_id for row in rows}) >= 24
+
+
+def test_every_cluster_of_negation_holds_its_four_cells(built: Built) -> None:
+    for rows in clusters_of(built["negation"][0]).values():
+        assert Counter(row.cell for row in rows) == dict.fromkeys(
+            ("affirmed-true", "affirmed-false", "negated-true", "negated-false"), 3
+        )
+
+
+def test_every_cluster_of_logic_holds_all_eight_cells_and_the_operator_says_nothing(
+    built: Built,
+) -> None:
+    """Each cell once would make P(yes | and) a quarter: right in 75 % without reading the rest."""
+    clusters = clusters_of(built["logic"][0])
+    assert len(clusters) == 48
+    for rows in clusters.values():
+        counts = Counter(row.cell for row in rows)
+        assert counts == {
+            **dict.fromkeys((f"{word}-{cell}" for word in ("and", "or") for cell in CELLS), 3),
+            "and-TT": 9,
+            "or-FF": 9,
+        }
+        labels = Counter((row.cell.split("-")[0], row.template_id, row.target) for row in rows)
+        assert set(labels.values()) == {3} and len(labels) == 2 * 3 * 2
+        # The four choices of one fact of either pair are equally frequent.
+        assert sorted(Counter(row.fact_id for row in rows).values()) == [9, 9, 9, 9]
+        # The lone cell of a label is opposed to each of the three others.
+        for word, lone in (("and", "TT"), ("or", "FF")):
+            corrupt = {row.corrupt for row in rows if row.cell == f"{word}-{lone}"}
+            assert len(corrupt) == 9
+
+
+CELLS = ("TT", "TF", "FT", "FF")
+
+
+def test_a_counterfactual_cluster_is_the_entity_that_is_moved(
+    knowledge: Knowledge, built: Built
+) -> None:
+    corpus, split = built["counterfactual"]
+    clusters = clusters_of(corpus)
+    kinds = knowledge.kinds
+    assert set(clusters) == {member.id for kind in kinds.kinds for member in kinds.members(kind)}
+    for name, rows in clusters.items():
+        assert Counter(row.fact_id for row in rows) == {f"{name}/{a}": 3 for a in kinds.attributes}
+    # Whose answers are another's foils: both directions of a pair are in one half.
+    for rows in split.rows.values():
+        own = [corpus.examples[row] for row in rows]
+        ways = Counter((row.target, row.foil, row.template_id) for row in own)
+        assert all(ways[foil, target, word] == n for (target, foil, word), n in ways.items())
+
+
+def clusters_of(corpus: Corpus) -> dict[str, list[Example]]:
+    found: dict[str, list[Example]] = {}
+    for row in corpus.examples:
+        found.setdefault(row.cluster_id, []).append(row)
+    return found
+
+
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_answers_are_one_token_in_every_prompt_of_the_embedded_tokenizer(
     condition: str, tiny: Any
@@ -115,12 +189,22 @@ def test_every_word_of_the_embedded_corpora_is_one_token(built: Built, tiny: Any
 def test_another_seed_gives_other_pairs_of_the_same_facts(
     knowledge: Knowledge, tiny: Any, built: Built
 ) -> None:
+    """Other foils, other compounds, entities moved into other kinds; asked of the same facts."""
     other = CorpusBuilder(knowledge, tiny, "tiny", seed=1).build()
+    shared = {}
     for condition in CONDITIONS:
         assert other[condition][0].content_hash != built[condition][0].content_hash
         assert other[condition][1].seed == 1
-    clusters = [{row.cluster_id for row in each["facts"][0].examples} for each in (built, other)]
-    assert clusters[0] != clusters[1]
+        first, second = (
+            {(row.clean, row.corrupt) for row in each[condition][0].examples}
+            for each in (built, other)
+        )
+        shared[condition] = len(first & second) / len(second)
+        items = [{row.fact_id for row in each[condition][0].examples} for each in (built, other)]
+        if condition != "logic":  # whose facts are those of two parts
+            assert len(items[0] & items[1]) >= len(items[1]) - 1, condition
+    # By chance a fact meets the same partner, an entity the same of seven kinds.
+    assert max(shared.values()) < 0.25 and shared["logic"] < 0.01, shared
 
 
 @pytest.mark.slow
@@ -162,7 +246,7 @@ def test_answers_of_more_tokens_are_dropped_and_counted_by_reason(
     covers = {row.target for row in made["counterfactual"][0].examples}
     assert " fire" not in covers and " feathers" in covers
     reason = "cover: the answers are not one token each after a prompt"
-    assert dropped["counterfactual"][reason] == 256 - len(made["counterfactual"][0].examples) > 0
+    assert dropped["counterfactual"][reason] == 768 - len(made["counterfactual"][0].examples) > 0
     assert f"  dropped {dropped['counterfactual'][reason]}: {reason}" in builder.report.lines()
     # Tokens are counted, not words: Japan and Egypt are six each, and Portugal nine.
     facts = made["facts"][0].examples
@@ -186,7 +270,7 @@ def test_a_label_of_more_tokens_leaves_too_little_and_the_error_says_why(
     tokenizer = byte_level(f" {word}" for word in vocabulary(built) - {"yes"})
     with pytest.raises(CorpusError, match="few, negation: 0 prompts are left, 200 are") as caught:
         CorpusBuilder(knowledge, tokenizer, "few").build()
-    assert "dropped 388: the answers are not one token each after a prompt" in str(caught.value)
+    assert "dropped 1164: the answers are not one token each after a prompt" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -206,7 +290,7 @@ def test_conditions_are_built_one_by_one_and_one_alone_may_lack_prompts(
     assert made["counterfactual"][0].examples == built["counterfactual"][0].examples
     assert tuple(refused) == ("negation", "logic")
     assert refused["logic"] == caught.value.reason
-    assert "288 (the answers are not one token each after a prompt)" in refused["logic"]
+    assert "1728 (the answers are not one token each after a prompt)" in refused["logic"]
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -272,6 +356,24 @@ def test_what_cannot_be_used_is_dropped_by_the_cluster(knowledge: Knowledge, tin
     assert not any(row.fact_id.startswith("age/") for row in made["facts"][0].examples)
     repeated = builder.report.dropped["facts"]["the same prompt again"]
     assert repeated > 0 and repeated % 2 == 0
+
+
+def test_a_counterfactual_that_stands_twice_takes_both_directions_along(
+    knowledge: Knowledge, tiny: Any, built: Built
+) -> None:
+    """Entities that are said to be of three kinds: they may be moved into one kind twice."""
+    kinds = {name: dict(row) for name, row in knowledge.kinds.kinds.items()}
+    for name in ("birds", "mammals"):
+        kinds[name]["members"] = kinds["fish"]["members"]
+    doubled = knowledge.kinds.model_copy(update={"kinds": kinds})
+    builder = CorpusBuilder(knowledge._replace(kinds=doubled), tiny, "twice")
+    corpus, split = builder.build_one("counterfactual")
+    assert builder.report.dropped["counterfactual"]["place: the same prompt again"] % 6 == 0
+    assert builder.report.dropped["counterfactual"].total() == 768 - len(corpus.examples) > 0
+    assert corpus.is_factorial
+    for rows in split.rows.values():
+        own = [corpus.examples[row] for row in rows]
+        assert Counter(row.target for row in own) == Counter(row.foil for row in own)
 
 
 def test_too_little_knowledge_is_an_error(knowledge: Knowledge, tiny: Any) -> None:

@@ -16,7 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyablation.corpora.corpus_folder import BUILDER, Shelf, knowledge_hash, natural_hash
+from tinyablation.corpora.corpus_folder import (
+    BUILDER,
+    EMBEDDED_BUILDER,
+    Shelf,
+    knowledge_hash,
+    natural_hash,
+)
 from tinyablation.corpora.examples import (
     BINDING,
     CONDITIONS,
@@ -247,7 +253,8 @@ def test_the_manifest_is_of_these_corpora_and_of_todays_knowledge(tokenizer: str
     manifest = Shelf.at(CORPORA / tokenizer).manifest
     of_world = knowledge_hash if tokenizer == EMBEDDED else natural_hash
     assert manifest.knowledge == of_world(CORPORA / "knowledge")
-    assert (manifest.tokenizer, manifest.builder, manifest.seed) == (tokenizer, BUILDER, 0)
+    builder = EMBEDDED_BUILDER if tokenizer == EMBEDDED else BUILDER
+    assert (manifest.tokenizer, manifest.builder, manifest.seed) == (tokenizer, builder, 0)
     assert manifest.built == (*CONDITIONS, BINDING)
     for condition in manifest.built:
         corpus, split = committed(tokenizer, condition)
@@ -261,6 +268,18 @@ def test_the_manifests_name_six_tokenizers() -> None:
     assert {shelf.folder.name for shelf in shelves} == set(TOKENIZERS)
     sizes = {shelf.folder.name: shelf.manifest.vocabulary for shelf in shelves}
     assert sizes["gpt2"] == 50257 and sizes["mistral"] == sizes["llama2"] == 32000
+
+
+def test_a_corpus_is_factorial_if_all_of_it_stands_in_every_wording() -> None:
+    corpus, _ = committed(EMBEDDED, "facts")
+    rows = corpus.examples
+    assert Corpus.of("facts", EMBEDDED, rows).is_factorial
+    assert not Corpus.of("facts", EMBEDDED, rows[1:]).is_factorial
+    one = [row for row in rows if row.template_id == rows[0].template_id]
+    assert not Corpus.of("facts", EMBEDDED, one).is_factorial
+    twice = [*rows, replace(rows[0], clean=f"{rows[0].clean} once more")]
+    assert not Corpus.of("facts", EMBEDDED, twice).is_factorial
+    assert not committed(EMBEDDED, BINDING)[0].is_factorial
 
 
 # Crossed corpora ---------------------------------------------------------------------------------

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyablation.corpora.examples import Example
-from tinyablation.corpora.subsampling import mirror_rows, subsample, subsample_pairs
+from tinyablation.corpora.subsampling import (
+    mirror_rows,
+    one_wording,
+    subsample,
+    subsample_pairs,
+)
 
 
 def example(number: int, cluster: str, yes: bool) -> Example:
@@ -67,6 +72,74 @@ def test_no_cluster_is_lost_and_none_gives_more(members, per_cluster, seed):
     whole = Counter(each.cluster_id for each in examples)
     drawn = Counter(examples[index].cluster_id for index in kept)
     assert drawn == {name: min(count, per_cluster) for name, count in whole.items()}
+
+
+# --- one wording of each item ---------------------------------------------------------------------
+
+PLACES = ("and-no", "and-yes", "or-no", "or-yes")
+SPLITS = ("confirmation", "discovery")
+
+
+def factorial(clusters: int = 14, wordings: str = "abc") -> list[Example]:
+    """In every cluster two facts in each of four cells, in every wording."""
+    return [
+        replace(
+            example(0, f"c{cluster}", cell.endswith("yes")),
+            clean=f"{cluster} {cell} {fact} {wording}",
+            fact_id=f"{cluster}/{fact}",
+            template_id=f"plain.{wording}",
+            cell=cell,
+        )
+        for cluster in range(clusters)
+        for wording in wordings
+        for fact in "xy"
+        for cell in PLACES
+    ]
+
+
+FACTORIAL = factorial()
+HALVES = {row: SPLITS[int(each.cluster_id[1:]) % 2] for row, each in enumerate(FACTORIAL)}
+
+
+def even(counts: Counter, kinds: int) -> bool:
+    """Whether so many kinds are there, and equally often up to one."""
+    return len(counts) == kinds and max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_every_item_is_measured_in_one_wording_and_all_wordings_are_in_turn():
+    kept = one_wording(FACTORIAL, HALVES, seed=0)
+    assert kept == sorted(set(kept))
+    drawn = [FACTORIAL[row] for row in kept]
+    assert Counter(each.item for each in drawn) == {each.item: 1 for each in FACTORIAL}
+    for cluster in {each.cluster_id for each in drawn}:
+        assert even(Counter(e.template_id for e in drawn if e.cluster_id == cluster), 3)
+    for split in SPLITS:
+        own = [FACTORIAL[row] for row in kept if HALVES[row] == split]
+        for cell in PLACES:
+            for fact in "xy":
+                of_place = [e for e in own if e.cell == cell and e.fact_id.endswith(fact)]
+                assert even(Counter(each.template_id for each in of_place), 3)
+
+
+def test_the_seed_draws_which_wording():
+    """Pitfall P11."""
+    assert one_wording(FACTORIAL, HALVES, seed=0) == one_wording(FACTORIAL, HALVES, seed=0)
+    assert len({tuple(one_wording(FACTORIAL, HALVES, seed=seed)) for seed in range(5)}) == 5
+
+
+def test_an_item_has_the_same_wording_whichever_split_is_measured():
+    whole = one_wording(FACTORIAL, HALVES, seed=2)
+    for split in SPLITS:
+        own = {row: name for row, name in HALVES.items() if name == split}
+        assert one_wording(FACTORIAL, own, seed=2) == [r for r in whole if HALVES[r] == split]
+
+
+def test_what_is_in_no_split_gives_its_turn_to_the_next_wording():
+    some = {row: half for row, half in HALVES.items() if row % 5}
+    drawn = [FACTORIAL[row] for row in one_wording(FACTORIAL, some, seed=0)]
+    items = {FACTORIAL[row].item for row in some}
+    assert Counter(each.item for each in drawn) == dict.fromkeys(items, 1)
+    assert not {FACTORIAL.index(each) for each in drawn} - set(some)
 
 
 # --- crossed corpora ------------------------------------------------------------------------------

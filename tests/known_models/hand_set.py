@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,15 +37,15 @@ VALUES = {"fact": FACT, "kind": KIND, "half": FACT}
 
 # Logits: an answer's code read off `out` (LD is some 5), and how far all other words lie below.
 READ, NO_ANSWER = 6.0, 12.0
-# The number n has the code (cos, sin) of n times this angle; its word, looked up as a part of a sum,
-# that of 2 n: the mean of two parts then points to their sum's.
+# The number n has the code (cos, sin) of n times this angle; its word, looked up as a part of a
+# sum, that of 2 n: the mean of two parts then points to their sum's.
 NUMERAL_ANGLE = 0.1 * torch.pi
 NUMERAL_LENGTH = 1.5  # longer than other codes: neighbours are but 18 degrees apart
 # Attention scores: of a token that is looked for, of the first token, and of all others (0).
 FOUND, SUNK = 24.0, 12.0
-# Length of what a head without a role writes, and of what every other adds to its own; and the share
-# that either passes on of what earlier heads wrote, in a direction of its own.
-NOISE, LEAK = 0.1, 0.05
+# Length of what a head without a role writes, and of what every other adds to its own; and the
+# share that either passes on of what earlier heads wrote, in a direction of its own.
+NOISE, LEAK = 0.1, 0.03
 IDENTITY_LENGTH = 3.0
 
 
@@ -88,7 +87,7 @@ class Previous:
 
 @dataclass(frozen=True)
 class Binder:
-    """Adds gain x the code of the thing that follows this colour, earlier in the prompt, to `out`."""
+    """Adds gain x the code of the thing that had this colour earlier in the prompt to `out`."""
 
     gain: float
 
@@ -100,8 +99,9 @@ Role = Lookup | Write | Copy | Previous | Binder
 class Design:
     """What the heads of a model do.
 
-    heads: by head; faint: the length of the facts' codes of half of the subjects; wrong: the share
-    of the subjects about which the model believes the opposite; seed: of codes and noise.
+    heads: by head; faint: the length of the facts' codes of half of the subjects, below 0 the
+    opposite's; wrong: the share of the subjects about which the model believes the opposite; seed:
+    of codes and noise.
     """
 
     heads: Mapping[Head, Role] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def save(design: Design, folder: Path) -> Path:
 @cache
 def numerals() -> dict[str, int]:
     """The number words, as far as the facts go."""
-    words = "one two three four five six seven eight nine ten".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     return {word: number for number, word in enumerate(words, start=1)}
 
 
@@ -180,7 +180,7 @@ def things() -> tuple[list[str], list[str]]:
 
 @cache
 def associations() -> tuple[tuple[str, str, str], ...]:
-    """(key, word, what it is about) for all but the sums: Paris is about French, birds about wings."""
+    """(key, word, what it is about), without sums: Paris is about French, birds about wings."""
     kinds = knowledge().kinds
     found = []
     for name, relation in knowledge().relations.items():
@@ -310,5 +310,3 @@ def _head(role: Role | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tens
         mixed = torch.randn(SIZE, SIZE, generator=rng) / SIZE**0.5
         value[:, block] += length * mixed / unit
     return query, key, value, output
-
-

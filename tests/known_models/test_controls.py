@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import claims.test_validity
-from tests.known_models.controls import CONTROLS, ELSEWHERE
+from tests.known_models.controls import CONTROLS, ELSEWHERE, PRESENT, SMALL
 from tests.known_models.models import MODELS
 
 HERE = Path(__file__).parent
@@ -44,19 +44,26 @@ def test_a_false_claim_is_refuted(shelf, claim):
     assert verdict.status == "refuted", f"{control.false_of}: {verdict.reason}"
 
 
+@pytest.mark.parametrize("claim", PRESENT, ids=lambda claim: claim.__name__)
+def test_an_effect_too_small_to_count_is_present(shelf, claim):
+    verdict = shelf.measured(SMALL, "facts").hear(claim).verdict
+    assert verdict.status == "present", verdict.reason
+
+
 def test_every_claim_has_controls():
     found = every_claim()
     assert len(found) > 30  # they were looked for where they are
     lacking = [claim.__name__ for claim in found if claim not in {*CONTROLS, *ELSEWHERE}]
     assert not lacking, (
         f"no model is known of which these claims are true, and none of which they are false: "
-        f"{', '.join(lacking)}. Give each a line in tests/known_models/controls.py, with two models "
-        "of tests/known_models/models.py (or new ones there, that make it true and false)"
+        f"{', '.join(lacking)}. Give each a line in tests/known_models/controls.py, with two "
+        "models of tests/known_models/models.py (or new ones there, that make it true and false)"
     )
 
 
-@pytest.mark.parametrize(("claim", "file"), ELSEWHERE.items(), ids=lambda each: str(each)[:60])
-def test_controls_that_stand_elsewhere_are_there(claim, file):
+@pytest.mark.parametrize("claim", ELSEWHERE, ids=lambda claim: claim.__name__)
+def test_controls_that_stand_elsewhere_are_there(claim):
+    file = ELSEWHERE[claim]
     text = (HERE / file).read_text(encoding="utf-8")
     for word in (claim.__name__, '"supported"', '"refuted"'):
         assert word in text, f"tests/known_models/{file} has no {word}"
@@ -65,4 +72,4 @@ def test_controls_that_stand_elsewhere_are_there(claim, file):
 def test_every_model_is_a_control():
     used = {name for control in CONTROLS.values() for name in (control.true_of, control.false_of)}
     compared = {known.reference for known in MODELS.values() if known.reference}
-    assert set(MODELS) == used | compared
+    assert set(MODELS) == used | compared | {SMALL}

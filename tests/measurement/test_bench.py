@@ -6,6 +6,8 @@ Run: pytest tests/measurement/test_bench.py
 import json
 import shutil
 import threading
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +15,10 @@ import numpy as np
 import pytest
 
 from tests.benches import bench_of
-from tests.small_corpora import label, put_corpora
+from tests.small_corpora import crossed, label, put_corpora, put_crossed
 from tinyablation.analysis.findings import Findings
-from tinyablation.corpora.examples import CorpusError, load_corpus, load_split, write_corpus
-from tinyablation.interventions.batteries import ONE_EACH, battery
+from tinyablation.corpora.examples import SPLITS, CorpusError, load_corpus, load_split, write_corpus
+from tinyablation.interventions.batteries import EVERYTHING, ONE_EACH, ONE_WORDING, battery
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
@@ -54,8 +56,45 @@ def test_methods_cover_layer_zero_in_four_ways_on_some_examples(measured):
     methods = Findings(made).methods("facts")
     assert methods.heads == sweep.layer(0)
     assert set(methods.methods((0, 1))) == {"zero", "zero_folded", "mean", "resample"}
-    # One example of each of the 8 clusters, where the sweep has four.
+    # One example of each of the 8 clusters, where the sweep has two.
     assert len(methods.baseline()) == len(set(methods.baseline()["cluster_id"])) == 8
+
+
+def test_a_sweep_has_one_wording_of_each_item_and_subsets_have_all(measured):
+    made, sweep, _ = measured
+    heads = sweep.layer(0)[:2]
+    every = Findings(made).subsets("facts", heads).baseline()
+    assert len(every) == 16 and len(sweep.baseline()) == 16  # of one half, and of both
+    items = Counter(zip(sweep.baseline()["fact_id"], sweep.baseline()["split"], strict=True))
+    assert set(items.values()) == {1}
+    assert set(Counter(every["fact_id"]).values()) == {2}
+    for split in SPLITS:
+        assert Counter(sweep.baseline(split)["template_id"]) == dict.fromkeys(WORDINGS, 4)
+    for name in (None, *SPLITS):
+        rows = made.rows("facts", replace(ONE_WORDING, split=name))
+        assert set(rows.values()) <= {*SPLITS} and len(rows) == (16 if name is None else 8)
+
+
+WORDINGS = ("note.simply", "short.known")
+
+
+def test_the_wordings_are_part_of_the_address(measured):
+    made, _, _ = measured
+    names = {made.config("facts", "zero", sample).name for sample in (EVERYTHING, ONE_WORDING)}
+    assert len(names) == 2 and made.config("facts", "zero", EVERYTHING).wordings is None
+
+
+@pytest.mark.parametrize("condition", ["facts", "binding"])
+def test_a_corpus_without_several_wordings_of_each_item_is_swept_whole(condition, tmp_path):
+    """facts in families, each in every wording of its own; binding, each in one."""
+    if condition == "facts":
+        root = put_crossed(tmp_path, crossed())
+    else:
+        root = put_corpora(tmp_path, conditions=("binding",))
+    made = bench(tmp_path / "store", root)
+    samples = [replace(sample, among="all") for sample in (EVERYTHING, ONE_WORDING)]
+    assert made.rows(condition, samples[0]) == made.rows(condition, samples[1])
+    assert made.config(condition, "zero", samples[0]) == made.config(condition, "zero", samples[1])
 
 
 def test_a_complete_run_is_read_without_the_model(measured, corpora):

@@ -105,7 +105,6 @@ def coalition_figures(coalitions: Coalitions) -> dict[str, Any]:
         "against sum": coalitions.against_sum(TRIO),
         "exceedance": coalitions.exceedance(TRIO, coalitions.rivals(TRIO, LEADER)),
         "least lead": coalitions.least_lead(TRIO, coalitions.rivals(TRIO, LEADER)),
-        "p": coalitions.p_corrected(TRIO),
         "accomplices": coalitions.accomplices(LEADER),
     }
 

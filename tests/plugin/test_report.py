@@ -39,7 +39,8 @@ def untimed(suite, folder):
 
 
 def test_serial_and_distributed_sessions_leave_the_same_records(judged):
-    judged.accept("--reports", "serial").assert_outcomes(passed=27)
+    judged.accept("--reports", "first").assert_outcomes(passed=27)
+    judged.run("claims", "--reports", "serial").assert_outcomes(passed=27)
     result = judged.run("claims", "--reports", "two", "-n", "2")
     result.assert_outcomes(passed=27)
     assert untimed(judged, "serial") == untimed(judged, "two")
@@ -56,7 +57,7 @@ def test_serial_and_distributed_sessions_leave_the_same_records(judged):
     assert order[-1] == ("H1.10", "tiny-mistral", "logic")
     text = result.stdout.str()
     assert f"report: {judged.root / 'two' / 'claims.html'}" in text
-    assert "27 cells: 27 supported; 27 unregistered" in text
+    assert "27 cells: 27 supported; 27 as accepted" in text
     for name in ("claims.html", "pytest.html", "records.json", "records.parquet"):
         assert (judged.root / "two" / name).stat().st_size > 0
     page = (judged.root / "two" / "pytest.html").read_text()
@@ -247,7 +248,7 @@ def test_protocols_have_reports_of_their_own_and_are_compared(judged):
     text = result.stdout.str()
     assert f"report: {reports / 'published' / 'claims.html'}" in text
     assert f"protocols compared, here and in: {reports / 'claims.html'}" in text
-    assert "2 cells: 2 supported\n" in text and "unregistered" not in text
+    assert "2 cells: 2 supported\n" in text and "accepted" not in text
     assert {path.name for path in (reports / "published").iterdir()} == {
         "claims.html",
         "full",

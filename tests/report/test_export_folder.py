@@ -7,9 +7,9 @@ import pytest
 
 from tests.fake_sessions import HOSTILE, fake_session, one_record
 from tests.report.test_page import PANELS
-from tinyablation.records.records import Record, read_records
+from tinyablation.records.records import VERDICTS, Record, read_records
 from tinyablation.report.export_folder import ExportError, write_exports
-from tinyablation.report.figures import figures
+from tinyablation.report.figures import COLOURS, MARKERS, figures
 from tinyablation.runs.pictures import DOTS
 
 FOREST = {
@@ -75,6 +75,11 @@ def test_each_figure_is_a_drawing_and_a_picture(folder):
 def test_text_in_a_figure_is_text_and_no_formula(folder):
     (path,) = (folder / "figures").glob("*in_layer_zero_effects.svg")
     assert "tiny-gpt2, facts" in ET.tostring(ET.parse(path).getroot(), "unicode")
+
+
+def test_every_verdict_has_a_marker_and_a_colour_of_its_own():
+    for table in (MARKERS, COLOURS):
+        assert tuple(table) == VERDICTS and len(set(table.values())) == len(VERDICTS)
 
 
 def test_the_same_records_give_the_same_figures(small):

@@ -29,6 +29,7 @@ from tinyablation.report.export_tables import (
     summary_tex,
     tex,
 )
+from tinyablation.sessions.foresight import foresight, sentence
 
 BAD = r'\input{/etc/passwd} $x$ & 50% #1 a_b {c} ~ ^ < > | " Δ −1 ✓'
 
@@ -97,10 +98,12 @@ def test_the_summary_counts_what_is_supported_of_what_was_judged():
         ]
 
     file = fake_session()
-    some = verdicts("supported", "refuted", "inconclusive", "blocked")
+    some = verdicts("supported", "present", "refuted", "blocked")
     text = summary_markdown(file.model_copy(update={"records": some}))
     assert "| H1.1 x | 1/3 |" in text
-    assert "4 cells (1 tests of claims, 1 models): 1 supported, 1 refuted, 1 inconclusive" in text
+    assert "4 cells (1 tests of claims, 1 models): 1 supported, 1 present, 1 refuted" in text
+    open_ = verdicts("supported", "present", "inconclusive", "error")
+    assert "| H1.1 x | 1/3 |" in summary_markdown(file.model_copy(update={"records": open_}))
     none = verdicts("blocked", "blocked", "blocked", "error")
     assert "| H1.1 x | n.j. |" in summary_markdown(file.model_copy(update={"records": none}))
 
@@ -110,6 +113,7 @@ def test_the_summary_says_what_a_paper_must():
     said = " ".join(said_of(file))
     assert "Measured on cpu under the corrected protocol, 2025-03-01" in said
     assert "The run is not complete." in said
+    assert sentence(foresight(file.records)) in said
     latex = summary_tex(file)
     assert latex.count("\\\\") == 1 + len({(r.claim, r.name) for r in file.records})
     assert "\\begin{tabular}{lrrrrrrrr}" in latex and "tiny-gpt2-plain" in latex

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fake_sessions import HOSTILE, fake_session
 from tinyablation.records.panels import ForestPanel
+from tinyablation.records.records import VERDICTS
 from tinyablation.report.forest_plots import (
     TABLE_PLOT,
     Line,
@@ -45,10 +46,9 @@ def test_every_line_has_its_figures_in_words_and_its_marker():
 
 
 def test_verdicts_are_told_apart_without_colour():
-    words = ("supported", "refuted", "inconclusive", "blocked", "error")
-    svg = drawn(*(Line(word, 1.0, verdict=word, said=word) for word in words))
+    svg = drawn(*(Line(word, 1.0, verdict=word, said=word) for word in VERDICTS))
     markers = [e for e in svg.iter() if e.get("class") == "fs"]
-    assert len({(e.tag, e.get("d")) for e in markers}) == len(words)
+    assert len({(e.tag, e.get("d")) for e in markers}) == len(VERDICTS)
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS).map(sorted), min_size=1, max_size=5))

@@ -120,6 +120,7 @@ def test_counts(session, page):
     by_verdict = dict.fromkeys(VERDICTS, 0)
     for record in session.records:
         by_verdict[record.verdict] += 1
+    assert {f"v-{word}" for word in VERDICTS} <= set(page.ids), "each has a glyph"
     for word, count in by_verdict.items():
         assert re.search(rf"{word} {count} ", page.text), (word, count)
     standings = [standing(record) for record in session.records]

@@ -59,14 +59,15 @@ def test_edited_predictions_are_counted_apart_and_validity_once_more_without():
         *[cell(prediction_changed="changed after the first measurement")] * 4,
         cell("refuted", prediction_changed="changed after the first measurement"),
         cell("blocked"),
+        cell("blocked", "blocked"),
         cell(prediction=None),
     ]
     found = foresight(records)
-    assert found == Foresight(Score(15, 5, 5), Score(12, 5, 2))
-    assert (found.every.fixed, found.every.missed) == (10, 5)
+    assert found == Foresight(Score(16, 5, 6, 1), Score(13, 5, 3, 1))
+    assert (found.every.fixed, found.every.missed) == (11, 5)
     assert sentence(found) == (
-        "Of 15 predictions 10 were fixed before the measurement: 5 came true (50%); without "
-        "validity (V) 2 of 7 (29%). 5 were edited after it: no foresight."
+        "Of 16 predictions 11 were fixed before the measurement: 6 came true (55%), 1 of them as "
+        "blocked; without validity (V) 3 of 8 (38%). 5 were edited after it: no foresight."
     )
 
 

@@ -20,6 +20,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
 from tinyablation.runs.documents import Reading
 from tinyablation.statistics.intervals import (
+    DegenerateInterval,
     Estimate,
     cluster_statistic_interval,
     exceedance,
@@ -46,9 +47,9 @@ class Likeness(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """Share of the top tokens that two heads have in common, and its p among n other heads."""
+    """Jaccard index of two heads' top tokens, by text, and its p among n other heads."""
 
-    jaccard: float
+    estimate: Estimate
     p: float
     n: int
 
@@ -299,7 +300,10 @@ def shared_tokens(
 ) -> Shared:
     """The Jaccard index of the top tokens' texts, for any two vocabularies.
 
-    p: (k + 1) / (n + 1) over every other head of each model against the other's named head.
+    Its interval draws clusters, together where both models have the same, and makes the lists anew.
+    A reading has the texts of the tokens in some list of some head; one without a text counts as
+    shared by nobody for the lower end, and as shared for the upper one. p: (k + 1) / (n + 1) over
+    every other head of each model against the other's named head.
     """
     table = compare([one.document, other.document])
     named = [
@@ -315,4 +319,59 @@ def shared_tokens(
     shared = table["shared_top"].to_numpy(dtype=float)
     value = float(shared[across & named[0] & named[1]][0])
     rest = shared[across & (named[0] ^ named[1])]
-    return Shared(value, exceedance(value, rest), len(rest))
+    ends = [_shared_again(one, head, other, other_head, unknown) for unknown in (False, True)]
+    n, n_clusters = int(one.document["n_examples"]), ends[0].n_clusters
+    estimate = Estimate(value, min(value, ends[0].low), max(value, ends[1].high), n, n_clusters)
+    return Shared(estimate, exceedance(value, rest), len(rest))
+
+
+def _shared_again(
+    one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head, unknown: bool
+) -> Estimate:
+    """The Jaccard index of lists made of drawn clusters; unknown: whether texts not known agree."""
+    sides = ((one, head), (other, other_head))
+    length = min(len(row["tokens"]["top"]) for each, _ in sides for row in each.document["heads"])
+    texts: dict[str, int] = {}
+    codes = [_codes(each, texts, each.logits(own).shape[1]) for each, own in sides]
+    logits = [each.logits(own) for each, own in sides]
+
+    def index(drawn: Sequence[Indices]) -> Floats:
+        found = np.empty(len(drawn[0]))
+        weights = [each.weights(rows) for (each, _), rows in zip(sides, drawn, strict=True)]
+        for draw in range(len(found)):  # all at once would need draws x vocabulary, 800 MB
+            lists = [
+                own[np.argsort(-(weight[draw] @ values), kind="stable")[:length]]
+                for own, weight, values in zip(codes, weights, logits, strict=True)
+            ]
+            known = [codes_of[codes_of >= 0] for codes_of in lists]
+            common = len(np.intersect1d(known[0], known[1]))
+            if unknown:
+                common = min(length, common + sum(length - len(each) for each in known))
+            found[draw] = common / (2 * length - common)
+        return found
+
+    heads = f"{one.model} {tuple(head)} {other.model} {tuple(other_head)}"
+    try:
+        return cluster_statistic_interval(
+            index,
+            [one.clusters, other.clusters],
+            generator(int(one.document["seed"]), f"{heads} {one.condition} shared tokens"),
+            paired=one.clusters == other.clusters,
+            vectorized=True,
+            bounds=(0.0, 1.0),
+        )
+    except DegenerateInterval as same:  # the lists are the same, or apart, in every draw
+        clusters = min(len(one.clusters), len(other.clusters))
+        return Estimate(same.value, same.value, same.value, clusters, clusters)
+
+
+def _codes(of: HeadVocabulary, texts: dict[str, int], size: int) -> Indices:
+    """[size] a number for the text of every token id, the same for both models; -1: not known."""
+    found = np.full(size, -1, dtype=np.intp)
+    for row in of.document["heads"]:
+        for lists in (row["tokens"], row["static"]["tokens"]):
+            for end in ENDS:
+                for token in lists[end]:
+                    code = texts.setdefault(token["token"], len(texts))
+                    found[int(token["token_id"])] = code
+    return found

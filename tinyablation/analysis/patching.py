@@ -32,9 +32,10 @@ from tinyablation.verdicts.floors import Floor, Noise
 Direction = Literal["denoising", "noising"]
 DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 
-# Two recoveries this close count as equal. Streams replaced as a whole give the donor's own logits
-# at every layer, up to 1e-5; real profiles vary over layers by tenths.
-FLAT = 1e-3
+# Profiles that vary less over layers count as flat: a fifth of the smallest asymmetry that counts.
+# Streams replaced as a whole give the donor's own logits at every layer, up to 1e-5, and windows
+# that hold all of the answer do nearly; other profiles vary over layers by tenths.
+FLAT = 0.01
 # What counts as an asymmetry, as a share of LD clean - LD corrupt: as for effects.
 ASYMMETRY_FLOOR = 0.05
 # How far patching a prompt with its own activations may move LD, in logits: fp32 sums in another
@@ -218,8 +219,8 @@ def residual_patches(
 def is_flat(profile: Sequence[float]) -> bool:
     """Whether an effect is the same at every layer, which indicates an artefact.
 
-    If the figure cannot depend on the layer (whole streams replaced, or another position read than
-    the one patched), it is not evidence about any layer (pitfall P3).
+    If the figure cannot depend on the layer (whole streams replaced, all of the answer in what is
+    patched, or another position read than the one patched), it is no evidence about a layer (P3).
     """
     if len(profile) < 2:
         raise EffectsError("a profile over fewer than two layers is neither flat nor not")

@@ -5,6 +5,7 @@ the unhooked run as scale 0. In logits per unit, where one unit adds the directi
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from tinyablation.interventions.batteries import STEERING_SCALES
 from tinyablation.interventions.directions import CONTROLS, OV, SteeringError
 from tinyablation.interventions.interventions import Steer
 from tinyablation.statistics.intervals import Estimate, spearman
-from tinyablation.verdicts.floors import Floor, figure
-from tinyablation.verdicts.verdicts import Verdict
+from tinyablation.verdicts.floors import Floor, effect_floor, figure
+from tinyablation.verdicts.verdicts import Verdict, p_beyond
 
 PER_UNIT = "logits per unit"
 
@@ -44,9 +45,20 @@ class DoseResponse:
         """The doses and 0, ascending."""
         return tuple(sorted({*self.doses, 0.0}))
 
-    def floor(self) -> Floor:
-        """The smallest slope that counts, logits per unit: 5 % of clean LD, at least the noise."""
-        return self.effects.floor()
+    def floor(self, share: float) -> Floor:
+        """A share of the clean LD, in logits per unit, or the numerical noise if that is larger."""
+        clean = float(self.effects.whole(CONFIRMATION).mean())
+        return effect_floor(clean, self.effects.noise(), share, absolute=0.0)
+
+    def margin(self, share: float) -> Estimate:
+        """The slope, times the sign on discovery, beyond a share of each example's clean LD."""
+        values = self.sign(self.direction) * self.slopes(self.direction, CONFIRMATION)
+        return self.effects.margin(values, CONFIRMATION, f"slope {self.direction}", share=share)
+
+    def moved(self) -> float:
+        """|mean slope| on the discovery split, as a share of the clean LD there."""
+        clean = float(self.effects.whole(DISCOVERY).mean())
+        return abs(float(self.slopes(self.direction, DISCOVERY).mean())) / clean
 
     def zero(self) -> Floor:
         """A bound of 0 for a lead, in logits per unit, with its noise."""
@@ -124,15 +136,24 @@ def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
     """The verdict on "the slope is negligible", an equivalence test for conditions not to affect.
 
     supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive,
-    also if the floor is only the numerical noise, within which nothing is shown to be small.
+    also if the floor is only the numerical noise, within which nothing is shown to be small. Its p
+    is the larger of the two one-sided ones (Schuirmann 1987), that of "refuted" the smaller of the
+    other two.
     """
+    inside = (p_beyond(slope, floor, "below"), p_beyond(slope, -floor, "above"))
+    outside = (p_beyond(slope, floor, "above"), p_beyond(slope, -floor, "below"))
+    figures: dict[str, Any] = {
+        "p_value": None if None in inside else max(p for p in inside if p is not None),
+        "p_refuted": min((p for p in outside if p is not None), default=None),
+        "distance": float(floor) - abs(slope.estimate),
+    }
     found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
     found += f"{figure(slope.high)}]"
     within = f"+-{figure(floor)}"
     if -floor < slope.low and slope.high < floor:
         if isinstance(floor, Floor) and floor.limited:
             reason = f"{what}: {found} does not lie beyond {floor.noise_said}"
-            return Verdict("inconclusive", reason, slope, float(floor), None, PER_UNIT)
+            return Verdict("inconclusive", reason, slope, float(floor), None, PER_UNIT, **figures)
         return Verdict(
             "supported",
             f"{what}: {found} lies within {within}",
@@ -140,11 +161,24 @@ def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
             float(floor),
             None,
             PER_UNIT,
+            **figures,
         )
     if slope.low > floor or slope.high < -floor:
         return Verdict(
-            "refuted", f"{what}: {found} lies outside {within}", slope, float(floor), None, PER_UNIT
+            "refuted",
+            f"{what}: {found} lies outside {within}",
+            slope,
+            float(floor),
+            None,
+            PER_UNIT,
+            **figures,
         )
     return Verdict(
-        "inconclusive", f"{what}: {found} straddles {within}", slope, float(floor), None, PER_UNIT
+        "inconclusive",
+        f"{what}: {found} straddles {within}",
+        slope,
+        float(floor),
+        None,
+        PER_UNIT,
+        **figures,
     )

@@ -1,7 +1,8 @@
 """Subsampling: the examples of a measurement that does not use all of them, drawn by the seed.
 
-Clusters are the units of every interval, so measuring only a few examples of each cluster hardly
-widens it and saves most of the work.
+Clusters are the units of every interval, so all of them are kept. How much an interval widens with
+few examples of each depends on how alike these are: standard errors of head sets, with one example
+of each cluster instead of all, are 1.3 to 3.9 times as wide on the embedded models.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Readings of one head, described in plain values: what it writes, its direction, steering.
+"""Readings of one head or corpus, as plain values: what it writes, its direction, its prompts.
 
 Any bench can compute them, on this machine or another (cluster/messages.py).
 """
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tinyablation.measurement.interface import Measures
 
 TOP_K = 50  # tokens listed at either end, shown on the page and counted by cluster
+# Part of the address, likewise: of the choice of words. (What is measured on them is at an address
+# made from the prompts themselves, so that other tables of words leave nothing stale.)
+UNKNOWN_VERSION = 1
 DIRECTION_VERSION = 1  # part of the address: incremented whenever a steering direction could change
 
 
@@ -77,6 +80,29 @@ class Lengths:
         corpus, _ = bench.corpus(condition)
         tokenizer = bench.model.tokenizer
         return Computed({"lengths": [len(encode(tokenizer, row.clean)) for row in corpus.examples]})
+
+
+@dataclass(frozen=True)
+class UnknownPrompts:
+    """For each row of a condition's corpus, a corrupt prompt about unknown things, or None.
+
+    Stored as a measurement, so that evidence bundles without a tokenizer contain it.
+    """
+
+    sample: Sample = UNHOOKED
+
+    def name(self, bench: Measures) -> str:
+        return f"unknown-words-v{UNKNOWN_VERSION}"
+
+    def compute(self, bench: Measures, condition: str) -> Computed:
+        from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
+        from tinyablation.corpora.unknown_words import UnknownWords
+
+        corpus, _ = bench.corpus(condition)
+        tokenizer = load_as_measured(bench.facts.folder)
+        words = UnknownWords(tokenizer, bench.library.knowledge, bench.seed)
+        made = [words.corrupted(example) for example in corpus.examples]
+        return Computed({"corrupt": [None if each is None else each.corrupt for each in made]})
 
 
 @dataclass(frozen=True)

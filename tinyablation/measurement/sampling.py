@@ -43,12 +43,13 @@ class Sampling:
             return corpus.examples
 
         def make() -> "Sequence[Example | None]":
-            from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
-            from tinyablation.corpora.unknown_words import UnknownWords
+            from tinyablation.measurement.head_readings import UnknownPrompts
 
-            tokenizer = load_as_measured(self.bench.facts.folder)
-            words = UnknownWords(tokenizer, self.bench.library.knowledge, self.bench.seed)
-            return [words.corrupted(example) for example in corpus.examples]
+            prompts = self.bench.reading(condition, UnknownPrompts()).document()["corrupt"]
+            return [
+                None if prompt is None else replace(example, corrupt=prompt, aligned=True)
+                for example, prompt in zip(corpus.examples, prompts, strict=True)
+            ]
 
         return self._memo(("pairs", condition), make)
 

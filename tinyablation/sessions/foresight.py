@@ -17,11 +17,13 @@ VALIDITY = "V"  # the family of claims about conditions rather than heads
 class Score(NamedTuple):
     """Numbers of cells. predicted: those judged that have a prediction; edited: of these, whose
     prediction was changed after its measurement; missed + true are the others, `fixed` of them.
+    blocked: of the true ones, those that were predicted to be blocked, and were.
     """
 
     predicted: int
     edited: int
     true: int
+    blocked: int = 0
 
     @property
     def fixed(self) -> int:
@@ -74,6 +76,8 @@ def sentence(found: Foresight) -> str:
     else:
         began = f"{predictions}, all fixed before the measurement: "
     said = f"{began}{every.true:,} came true{_share(every)}"
+    if every.blocked:
+        said += f", {every.blocked:,} of them as blocked"
     if 0 < heads.predicted < every.predicted:
         said += f"; without validity (V) {heads.true:,} of {heads.fixed:,}{_share(heads)}"
     if every.edited:
@@ -84,8 +88,10 @@ def sentence(found: Foresight) -> str:
 def _score(records: Iterable[Record]) -> Score:
     judged = [(record, came_true(record)) for record in records]
     predicted = [(record, true) for record, true in judged if true is not None]
-    fixed = [true for record, true in predicted if record.prediction_changed is None]
-    return Score(len(predicted), len(predicted) - len(fixed), sum(fixed))
+    fixed = [(record, true) for record, true in predicted if record.prediction_changed is None]
+    came = [record for record, true in fixed if true]
+    blocked = sum(record.verdict == "blocked" for record in came)
+    return Score(len(predicted), len(predicted) - len(fixed), len(came), blocked)
 
 
 def _were(number: int) -> str:
