@@ -153,7 +153,7 @@ def test_error_rates_stand_beside_the_verdicts_of_their_test():
     assert f"Refuted though true of {refutation.k} of {refutation.n} models" in page.text
     for row in rates.detectable:
         if row.test == test:
-            assert ("with 80 % power" in page.text) == (row.dose is not None)
+            assert ("Finds a planted effect of" in page.text) == (row.dose is not None)
     (own,) = [each for each in goals(rates) if each.test == test]
     for figure in own[2:]:
         assert figure in page.text
