@@ -13,6 +13,8 @@ from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.models.registry import ModelEntry
 from tinyablation.verdicts.listener import hear
 
+pytestmark = pytest.mark.slow  # half a minute of patching in both directions
+
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory):
