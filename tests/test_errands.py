@@ -62,14 +62,13 @@ def test_a_claim(copy: Path) -> None:
     (copy / "claims" / "test_example.py").write_text(module, encoding="utf-8")
     append(copy / "claims" / "predictions.toml", predicted)
     judge, accept = commands(text)
-    chosen = ("-k", "tiny-llama or tiny-mistral", "-n", "0", "-q")
+    # Of the other families a sham has some effect under one condition: "present", a miss.
+    chosen = ("-k", "tiny-mistral", "-n", "0", "-q")
     done = run(copy, *judge, *chosen, CI="")
     records = judged(copy, done)
-    assert "16 test cases without a snapshot" in done.stdout
-    assert len(records) == 16 and {record["claim"] for record in records} == {"E.1"}
+    assert "8 test cases without a snapshot" in done.stdout
+    assert len(records) == 8 and {record["claim"] for record in records} == {"E.1"}
     assert {record["model"]: record["verdict"] for record in records} == {
-        "tiny-llama": "supported",
-        "tiny-llama-plain": "refuted",
         "tiny-mistral": "supported",
         "tiny-mistral-plain": "refuted",
     }

@@ -409,4 +409,4 @@ def test_every_test_case_of_every_embedded_model_has_a_committed_snapshot_and_no
         if path.stem not in named_only  # those are collected only if they are named
         for key in json.loads(path.read_text())
     }
-    assert found == wanted and len(wanted) == 1016
+    assert found == wanted and len(wanted) == 1096
