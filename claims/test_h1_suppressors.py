@@ -49,7 +49,7 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
             "rival elsewhere": rival.name,
             "nearest elsewhere": head_name(nearest),
             "lead over it": list(least[:3]),
-            "percentile in its layer": sweep.percentile(head, among=sweep.layer(0)),
+            "percentile in its layer": sweep.percentile(head, among=sweep.layer(0), split=split),
             "heads above the floor": [head_name(other) for other in sweep.above_floor()],
             "by ablation method": methods.methods(head),
             "behaviour": sweep.behaviour(head),
@@ -73,28 +73,7 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
     Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
       lead over the head that leads on the other half lies below 0.
     """
-    head = subject.suppressor
-    split = subject.judging
-    others = [h for h in sweep.layer(head[0]) if h != head]
-    rival = sweep.choose(others, split=split)
-    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, rival.split)
-    judge(
-        verdict,
-        subject=head_name(head),
-        details={
-            "named by": subject.source,
-            "judged by": rival.split,
-            "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
-            "percentile in its layer": sweep.percentile(head, among=sweep.layer(head[0])),
-            "rank in the model": sweep.rank(head),
-            "rival in its layer": rival.name,
-            "nearest in its layer": head_name(nearest),
-            "lead over it": list(least[:3]),
-        },
-        heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head, rival.split),
-        runs=sweep.runs,
-    )
+    _judge_layer(sweep, subject, judge)
 
 
 @pytest.mark.claim("H1.2")
@@ -177,10 +156,13 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
         subject=head_name(head),
         details={
             "named by": subject.source,
-            "rank in its layer": sweep.rank(head, among=sweep.layer(head[0])),
+            "judged by": subject.judging,
+            "rank in its layer": sweep.rank(
+                head, among=sweep.layer(head[0]), split=subject.judging
+            ),
         },
         heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head),
+        largest=sweep.extremes(head, subject.judging),
         runs=sweep.runs,
     )
 
@@ -229,23 +211,7 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
       anti-suppressor, or the interval of the lead over the head that leads on the other half lies
       below 0.
     """
-    head = subject.suppressor
-    others = [h for h in sweep.layer(head[0]) if h != head]
-    rival = sweep.choose(others, split=subject.judging)
-    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, rival.split)
-    judge(
-        verdict,
-        subject=head_name(head),
-        details={
-            "named by": subject.source,
-            "judged by": rival.split,
-            "nearest in its layer": head_name(nearest),
-            "lead over it": list(least[:3]),
-        },
-        heatmap=sweep.heatmap(),
-        largest=sweep.extremes(head, rival.split),
-        runs=sweep.runs,
-    )
+    _judge_layer(sweep, subject, judge)
 
 
 @pytest.mark.claim("H1.7")
@@ -304,13 +270,39 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
             "lead over it": list(least[:3]),
             "judged by": rival.split,
             "heads compared": len(others),
-            "(k + 1) / (n + 1)": sweep.exceedance(head),
-            "null 95th percentile": sweep.null_quantile(head, 0.95),
-            "null 99th percentile": sweep.null_quantile(head, 0.99),
-            "effect of the named head": list(sweep.effect(head)[:3]),
+            "(k + 1) / (n + 1)": sweep.exceedance(head, split=rival.split),
+            "null 95th percentile": sweep.null_quantile(head, 0.95, split=rival.split),
+            "null 99th percentile": sweep.null_quantile(head, 0.99, split=rival.split),
         },
         heatmap=sweep.heatmap(),
         largest=sweep.extremes(head, rival.split),
+        runs=sweep.runs,
+    )
+
+
+def _judge_layer(sweep, subject, judge):
+    """H1.1 and H1.6, of the heads of two sources: it suppresses, and leads its layer."""
+    head = subject.suppressor
+    layer = sweep.layer(head[0])
+    others = [other for other in layer if other != head]
+    rival = sweep.choose(others, split=subject.judging)
+    split = rival.split
+    verdict, nearest, least = _suppresses_and_leads(sweep, head, rival, others, split)
+    judge(
+        verdict,
+        subject=head_name(head),
+        details={
+            "named by": subject.source,
+            "judged by": split,
+            "rank in its layer": sweep.rank(head, among=layer, split=split),
+            "percentile in its layer": sweep.percentile(head, among=layer, split=split),
+            "rank in the model": sweep.rank(head, split=split),
+            "rival in its layer": rival.name,
+            "nearest in its layer": head_name(nearest),
+            "lead over it": list(least[:3]),
+        },
+        heatmap=sweep.heatmap(),
+        largest=sweep.extremes(head, split),
         runs=sweep.runs,
     )
 

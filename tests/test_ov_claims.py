@@ -19,7 +19,7 @@ from tinyablation.records.panels import TokensPanel
 from tinyablation.records.plain import plain
 from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.subjects import Subject, Subjects
-from tinyablation.verdicts.verdicts import blocked, refuted
+from tinyablation.verdicts.verdicts import Verdict, blocked
 
 SUBJECT = Subject(suppressor="0:2", source="planted", reference="other")
 BESIDE = (0, 5)  # another head of the named one's layer
@@ -234,7 +234,10 @@ def test_the_published_protocol_blocks_all():
         (None, "compared with no other model"),
         (Bench("hub-other"), "compared with hub-other, which this session does not name"),
         (Bench("unnamed"), "names no head for the reference unnamed"),
-        (Bench("other", validity={"facts": refuted("it cannot tell")}), "other: it cannot tell"),
+        (
+            Bench("other", validity={"facts": Verdict("refuted", "it cannot tell")}),
+            "other: it cannot tell",
+        ),
         (Bench("other", validity=WeightsMissing("no weights")), "the reference: no weights"),
     ],
 )

@@ -259,7 +259,7 @@ def test_what_is_said_of_error_rates_is_the_tables():
     seen = [row for row in rates.detectable if row.claim.startswith(POWER_FAMILIES)]
     doses = [row.dose for row in seen if row.dose is not None]
     for said in (
-        f"Over {rates.bases} bases",
+        f"Over {rates.bases} base{'' if rates.bases == 1 else 's'}",
         f"the upper bound of false support is at most 5 % for {met('support_goal')}",
         f"at the boundary for {met('support_near_goal')}",
         f"that of false refutation at the boundary for {met('refutation_near_goal')}",

@@ -17,6 +17,7 @@ from tinyablation.analysis.alternatives import (
     METRICS,
     PATCHED,
     REDRAWN,
+    AnalysedSweep,
     Analyses,
     Analysis,
     MultiverseError,
@@ -93,6 +94,21 @@ def judged(made, claim=claim, others=None, **options):
     source = Source(made, dict.fromkeys(METHODS, others or made), TOLERANCE, **options)
     verdict = claim({"sweep": made})
     return multiverse(claim, {"sweep": source}, verdict, Analyses({"facts": splits_of(made)}))
+
+
+def test_a_wider_interval_is_not_taken_from_the_cache_of_a_narrower_one():
+    """A choice of which both halves choose one head has that head's name, at .98."""
+    made = make_sweep({(0, 2): 1.0})
+    sweep = AnalysedSweep("made-up", "facts", made.table, 1e-6)
+    chosen = sweep.choose(sweep.layer(0))
+    assert chosen.name == "0:2"
+    alone = sweep.effect((0, 2), split="both")
+    crossed = sweep.effect(chosen, split="both")
+    assert crossed.low < alone.low < alone.high < crossed.high
+    assert (crossed, alone) == (
+        made.effect(chosen, split="both"),
+        made.effect((0, 2), split="both"),
+    )
 
 
 def test_an_effect_that_is_everywhere_agrees_everywhere():

@@ -79,8 +79,6 @@ def test_another_column_has_effects_floor_and_p_of_its_own():
     sweep = made.__class__("made-up", "facts", table, 1e-6)
     assert sweep.effect((1, 3), column="entropy").estimate == pytest.approx(-0.38, abs=0.01)
     assert sweep.mean_deltas("discovery", column="entropy")[1, 3] < -0.37
-    assert sweep.p_corrected((1, 3), column="entropy", alternative="less") < 0.01
-    assert sweep.p_corrected((1, 3), column="entropy") > 0.99
     assert sweep.floor(column="entropy", share=0.1) == pytest.approx(0.1)
     assert sweep.effect((0, 2), column="entropy").estimate == 0
     assert sweep.p_corrected((0, 2)) < 0.01

@@ -25,7 +25,6 @@ from tinyablation.verdicts.verdicts import (
     judge_all_of,
     judge_below_ceiling,
     of_many,
-    refuted,
 )
 
 
@@ -111,7 +110,7 @@ def test_a_verdict_has_a_known_word_and_a_reason_and_does_not_change():
 
 def test_a_claim_that_needs_several_findings_is_as_strong_as_the_weakest():
     strong, near, open_ = judge(1.0, 2.0), judge(0.2, 0.4), judge(0.0, 0.4)
-    wrong, shut = refuted("0:3 leads", unit=""), blocked("no weights")
+    wrong, shut = Verdict("refuted", "0:3 leads"), blocked("no weights")
     assert judge_all_of([strong, near]).status == "supported"
     assert judge_all_of([strong, near]).effect == near.effect
     # As near but for rounding: which is lower differs from machine to machine.

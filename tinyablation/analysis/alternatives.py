@@ -117,8 +117,8 @@ class _ByMetric(Effects):
     def interval(
         self, values: Floats, split: str, purpose: str, confidence: float = CONFIDENCE
     ) -> Estimate:
-        """As Effects.interval, but cached by purpose, because the draws would be the same."""
-        key = ("interval", split, purpose)
+        """As Effects.interval, but cached: with one purpose the draws would be the same."""
+        key = ("interval", split, purpose, confidence)
         if key not in self._cache:
             self._cache[key] = super().interval(values, split, purpose, confidence)
         found: Estimate = self._cache[key]

@@ -219,25 +219,12 @@ class Sweep(Effects):
         over = min(leads, key=lambda head: leads[head].low)
         return over, leads[over], min(lead.estimate for lead in leads.values())
 
-    def p_corrected(
-        self,
-        head: Head,
-        *,
-        split: str = CONFIRMATION,
-        column: str = "logit_diff",
-        alternative: Alternative = "greater",
-    ) -> float:
-        """p of the head's mean Delta > 0 (or < 0: "less"), corrected over all heads (max-T)."""
-        key = ("p", split, column, alternative)
+    def p_corrected(self, head: Head, *, split: str = CONFIRMATION) -> float:
+        """p of the head's mean Delta > 0, corrected over all heads (max-T)."""
+        key = ("p", split)
         if key not in self._cache:
-            purpose = f"max-T {self.model} {self.condition} {split}"
-            rng = generator(self.seed, purpose + _column_suffix(column))
-            self._cache[key] = max_t_sign_flip(
-                self.deltas(split, column=column),
-                self.clusters(split),
-                rng,
-                alternative=alternative,
-            )
+            rng = generator(self.seed, f"max-T {self.model} {self.condition} {split}")
+            self._cache[key] = max_t_sign_flip(self.deltas(split), self.clusters(split), rng)
         return float(self._cache[key][self.heads.index(head)])
 
     def above_floor(self, split: str = CONFIRMATION) -> tuple[Head, ...]:

@@ -319,19 +319,6 @@ def blocked(reason: str, *, details: Mapping[str, Any] | None = None) -> Verdict
     return Verdict("blocked", reason, details=dict(details or {}))
 
 
-def refuted(
-    reason: str,
-    *,
-    effect: Estimate | None = None,
-    floor: float | None = None,
-    p_corrected: float | None = None,
-    unit: str = "logits",
-    details: Mapping[str, Any] | None = None,
-) -> Verdict:
-    """The verdict that the claim fails for a reason other than a floor (the wrong head leads)."""
-    return Verdict("refuted", reason, effect, floor, p_corrected, unit, dict(details or {}))
-
-
 def _probability(p: float | None) -> None:
     if p is not None and not 0 <= p <= 1:
         raise VerdictError(f"p_corrected or p_value is {p}; it must lie between 0 and 1")
