@@ -82,9 +82,11 @@ class NotingStore(RunStore):
 
 @pytest.mark.parametrize("condition", ["facts", "logic"])
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-neox-plain"])
-def test_what_claims_read_is_asked_of_the_store_by_these_names(model: str, condition: str) -> None:
-    own = bench_of(model, ROOT / "nowhere")
-    own.store = NotingStore(ROOT / "nowhere")
+def test_what_claims_read_is_asked_of_the_store_by_these_names(
+    model: str, condition: str, tmp_path: Path
+) -> None:
+    own = bench_of(model, tmp_path)
+    own.store = NotingStore(tmp_path)
     subject = SUBJECTS.for_model(model)
     assert subject is not None
     heads = subject.trio or subject.pair
