@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tinyablation.corpora.examples import Corpus, Example, Split
     from tinyablation.corpora.own_conditions import OwnCondition
     from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.engine.document import Computed
     from tinyablation.measurement.interface import AnyReading
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.documents import Reading
@@ -257,9 +258,13 @@ class Bench(Measures):
             and self.elsewhere.begin(self, "reading", config, what=wanted)
         ):
             self.elsewhere.complete(self, config)
-        return obtain_reading(
-            self.store, config, lambda: wanted.compute(self, condition), self.circumstances
-        )
+
+        def compute() -> "Computed":
+            computed = wanted.compute(self, condition)
+            self.require_unchanged(fresh=True)
+            return computed
+
+        return obtain_reading(self.store, config, compute, self.circumstances)
 
 
 def _say(line: str) -> None:

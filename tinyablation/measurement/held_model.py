@@ -127,6 +127,17 @@ class HeldModel:
         made.__dict__["facts"] = self.facts
         return made
 
+    def require_unchanged(self, *, fresh: bool = False) -> None:
+        """Raise ModelChanged if the files of a model in memory changed (see FilesRead).
+
+        fresh: hash every byte of them again.
+        """
+        reference = self.__dict__.get("reference", self)
+        for held in (self,) if reference is self else (self, reference):
+            loaded = held.__dict__.get("model")
+            if loaded is not None and loaded.files is not None:
+                loaded.files.require_unchanged(fresh=fresh)
+
     def drop_reference(self) -> None:
         """Free the memory of the model that verifies this one."""
         reference = self.__dict__.pop("reference", None)
