@@ -234,6 +234,7 @@ class Bench(Measures):
     def _begin(self, plan: RunPlan) -> bool:
         """Submit the missing shards of a run; returns whether there is something to wait for."""
         assert self.elsewhere is not None
+        self.store.renew(plan.config)
         under_way = self.elsewhere.is_under_way(plan.config)
         if self.store.status(plan.config) == "complete" and not under_way:
             return False
@@ -248,9 +249,10 @@ class Bench(Measures):
 
     def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
         """A measurement whose result is a document, at its address: reused, or computed now."""
-        from tinyablation.runs.documents import obtain_reading
+        from tinyablation.runs.documents import LISTED, obtain_reading
 
         config = self.config(condition, wanted.name(self), wanted.sample)
+        self.store.renew(config, LISTED)
         missing = self.store.status(config) != "complete"
         if (
             missing
