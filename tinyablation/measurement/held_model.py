@@ -194,6 +194,7 @@ class HeldModel:
             "weights_dtype": self._weights_dtype,
             "attention": str(model.config._attn_implementation),
             "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
+            "tokenizer_state": self._tokenizer_state,
             "environment": self._environment,
         }
         seconds = self._loading_seconds
@@ -216,6 +217,13 @@ class HeldModel:
     @cached_property
     def _environment(self) -> str:
         return environment_fingerprint()
+
+    @cached_property
+    def _tokenizer_state(self) -> str:
+        # The same files may come to another state under another version of transformers.
+        from tinyablation.models.tokenizer_state import state_of
+
+        return state_of(self.model.tokenizer)
 
     @cached_property
     def _weights_dtype(self) -> str | None:
