@@ -157,7 +157,8 @@ def verify(table: pd.DataFrame) -> dict[str, float]:
 
 def obtain(root: Path, config: RunConfig | None = None, with_=compute, **options) -> Run:
     options.setdefault("verify", verify)
-    return RunStore(root).obtain(config or make_config(), SHARDS, with_, make_examples(), **options)
+    store = RunStore(root, remeasure=options.pop("remeasure", False))
+    return store.obtain(config or make_config(), SHARDS, with_, make_examples(), **options)
 
 
 def without_picture(monkeypatch: pytest.MonkeyPatch) -> None:

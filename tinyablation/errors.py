@@ -9,6 +9,10 @@ class LoadingError(TinyAblationError):
     """A model was found but cannot be used as it is."""
 
 
+class ModelChanged(LoadingError):
+    """A file of a model is no longer what was hashed: nothing measured with it may be stored."""
+
+
 class Unavailable(LoadingError):
     """This machine cannot provide the model: claims about it are blocked, not refuted."""
 

@@ -18,6 +18,7 @@ from tinyablation.cluster.executors import ExecutorError, Lost, parse
 from tinyablation.cluster.messages import Failure, Job, Receipt
 from tinyablation.cluster.worker import run_job
 from tinyablation.errors import TooLarge
+from tinyablation.files.manifests import Damaged
 from tinyablation.interventions.batteries import ONE_EACH, Steering
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.head_readings import Direction, SteeringDirections
@@ -80,6 +81,26 @@ def test_shards_travel_and_the_session_loads_nothing(corpora, tmp_path, alone):
     for name in TABLES:
         assert (run.path / name).read_bytes() == (alone.path / name).read_bytes()
     assert made.run("facts", "single-heads") == run and len(executor.jobs) == len(SHARDS)
+
+
+def test_what_was_changed_is_sent_again_where_that_is_asked_for(corpora, tmp_path):
+    store, executor = tmp_path / "runs", Inline()
+    made = bench(store, corpora, Dispatch(executor))
+    kept = [made.run("facts", "baseline"), made.reading("facts", Direction((0, 0)))]
+    for each, file in zip(kept, ("verify.json", "reading.json"), strict=True):
+        data = (each.path / file).read_bytes()
+        (each.path / file).write_bytes(data.replace(b"0", b"1", 1))
+    executor.jobs.clear()
+    with pytest.raises(Damaged, match="verify.json.*--remeasure"):
+        made.run("facts", "baseline")
+    with pytest.raises(Damaged, match="reading.json.*--remeasure"):
+        made.reading("facts", Direction((0, 0)))
+    assert executor.jobs == []
+    made.store = RunStore(store, remeasure=True)
+    assert made.run("facts", "baseline") == kept[0]
+    assert made.reading("facts", Direction((0, 0))) == kept[1]
+    assert [job.config.name for job in executor.jobs] == [each.name for each in kept]
+    assert "model" not in made.__dict__
 
 
 def test_several_shards_a_job_and_only_what_is_missing(corpora, tmp_path):

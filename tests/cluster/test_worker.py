@@ -5,6 +5,7 @@ Run: pytest tests/cluster/test_worker.py
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from tinyablation.cluster.messages import BenchFacts, Failure, Job, JobError, Re
 from tinyablation.cluster.serialization import describe
 from tinyablation.cluster.worker import DESK, run_job
 from tinyablation.corpora.examples import CorpusError
-from tinyablation.errors import TooLarge
+from tinyablation.errors import ModelChanged, TooLarge
 from tinyablation.interventions.batteries import battery
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.head_readings import Direction
+from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
-from tinyablation.runs.store import TABLES
+from tinyablation.runs.store import TABLES, RunStore
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
@@ -101,6 +103,30 @@ def test_a_worker_keeps_one_bench_from_job_to_job(corpora, tmp_path):
     other = bench(tmp_path / "runs", corpora, "tiny-llama-plain")
     assert done(job_of(other, "baseline")).error is None
     assert DESK.bench is not kept and "model" not in kept.__dict__
+
+
+def test_a_worker_whose_model_changed_describes_it_anew(corpora, tmp_path):
+    folder = shutil.copytree(REGISTRY["tiny-llama"].source, tmp_path / "model")
+    entry = REGISTRY["tiny-llama"].model_copy(update={"source": Path(folder), "twin": None})
+    store = tmp_path / "runs"
+    store.mkdir()
+
+    def made() -> Bench:
+        return Bench(Setup(entry=entry, corpora=corpora), RunStore(store), threads=1)
+
+    old = made()
+    assert done(job_of(old, "baseline")).error is None
+    shutil.copyfile(
+        REGISTRY["tiny-llama-plain"].source / "model.safetensors", folder / "model.safetensors"
+    )
+    error = done(job_of(old, "corrupt")).error
+    with pytest.raises(ModelChanged, match="model 'tiny-llama': .*was changed while it was in use"):
+        raise error.rebuilt("corrupt", "host:1")
+    assert old.store.status(job_of(old, "corrupt").config) != "complete"
+    assert DESK.bench is None
+    new = job_of(made(), "corrupt")
+    assert new.config.weight_hash != old.facts.weight_hash
+    assert done(new).error is None and old.store.status(new.config) == "complete"
 
 
 def test_errors_come_back_as_they_were_raised(corpora, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
+from tinyablation.models.tokenizer_state import load_tokenizer, state_of
 from tinyablation.runs.derived import environment_fingerprint
 from tinyablation.runs.store import RunStore
 
@@ -239,6 +240,7 @@ def test_provenance_and_profile_say_what_computed(corpora, tmp_path):
     assert provenance["architecture"] == "MistralForCausalLM" and provenance["commit"] is None
     assert provenance["config_hash"] == made.facts.config_hash
     assert provenance["environment"] == environment_fingerprint()
+    assert provenance["tokenizer_state"] == state_of(load_tokenizer(made.facts.folder))
     assert provenance["bos_policy"] == "prepended to every prompt"
     profile = json.loads((run.path / "profile.json").read_text())
     assert 0 < profile["loading_seconds"] < 60 and profile["batch_halvings"] == 0

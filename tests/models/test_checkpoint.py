@@ -3,11 +3,8 @@
 Run: pytest tests/models/test_checkpoint.py
 """
 
-import hashlib
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -78,47 +75,3 @@ def test_a_config_cannot_name_another_weight_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"transformers_weights": "../other.safetensors"}')
     with pytest.raises(LoadingError, match="'transformers_weights'; remove that field"):
         folders.read_config(tmp_path, "m")
-
-
-def test_the_hash_of_a_large_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "REMEMBERED_BYTES", 4)
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(folders, "_note_of", lambda path: cache / f"{path.name}.json")
-    read: list[Path] = []
-    digest = folders._digest
-
-    def counting(path: Path) -> str:
-        read.append(path)
-        return digest(path)
-
-    monkeypatch.setattr(folders, "_digest", counting)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"12345678")
-    expected = hashlib.sha256(b"12345678").hexdigest()
-    assert [folders.file_hash(path) for _ in range(3)] == [expected] * 3 and len(read) == 1
-    path.write_bytes(b"12345679")  # as long as before
-    os.utime(path, ns=(0, 1))
-    assert folders.file_hash(path) == hashlib.sha256(b"12345679").hexdigest() and len(read) == 2
-    (cache / "model.safetensors.json").write_text("{")
-    assert folders.file_hash(path) == hashlib.sha256(b"12345679").hexdigest() and len(read) == 3
-
-
-def test_a_cache_that_cannot_be_written_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folders, "REMEMBERED_BYTES", 4)
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(folders, "_note_of", lambda path: tmp_path / "file" / "note.json")
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"12345678")
-    assert folders.file_hash(path) == hashlib.sha256(b"12345678").hexdigest()
-
-
-def test_the_note_lies_in_the_caches_of_the_hub(tmp_path: Path, monkeypatch: Any) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path), raising=False
-    )
-    assert folders._note_of(tmp_path / "x").is_relative_to(tmp_path)

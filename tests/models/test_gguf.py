@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from tests.gguf_writing import write_gguf
 from tinyablation.corpora.tokenizer_fingerprint import fingerprint
-from tinyablation.errors import LoadingError, Unavailable
+from tinyablation.errors import LoadingError, ModelChanged, Unavailable
 from tinyablation.models import gguf as gguf_files
 from tinyablation.models.gguf import ORIGIN, architectures, dequantised, read_header
 from tinyablation.models.loading import describe, load_model
@@ -111,6 +111,23 @@ def test_what_was_cut_short_or_changed_is_made_again(
     with pytest.raises(ZeroDivisionError):
         dequantised(tiny_gguf, "m")
     assert [path.name for path in folder.parent.iterdir()] == ["lock"]
+
+
+def test_a_file_that_changes_while_it_is_dequantised_is_not_kept(
+    tiny_gguf: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, save = Path(shutil.copy(tiny_gguf, tmp_path)), gguf_files._save
+    data = path.read_bytes()
+
+    def save_another(*given: object) -> None:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        save(*given)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(gguf_files, "_save", save_another)
+    with pytest.raises(ModelChanged, match=f"{path.name} was changed while it was in use"):
+        dequantised(path, "m")
+    assert not list(own_cache.rglob("*.safetensors"))
 
 
 def test_weights_that_were_changed_are_not_said_to_be_the_files(tiny_gguf: Path) -> None:

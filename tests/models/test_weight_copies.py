@@ -18,9 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tinyablation.errors import LoadingError
+from tinyablation.errors import LoadingError, ModelChanged
 from tinyablation.models import weight_copies as copies
-from tinyablation.models.checkpoint import WEIGHTS_INDEX, files_hash, tokenizer_files, weight_files
+from tinyablation.models.checkpoint import WEIGHTS_INDEX, tokenizer_files, weight_files
+from tinyablation.models.file_hashes import files_hash
 from tinyablation.models.weight_copies import (
     WORTH_BYTES,
     CopyError,
@@ -220,12 +221,15 @@ def test_a_copy_is_made_once(half: Any, cache: Path) -> None:
     assert convert(folder, "bfloat16", say=said.append) != made and len(said) == 2
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "manifest", "layout"])
+@pytest.mark.parametrize("harm", ["cut", "byte", "gone", "manifest", "layout"])
 def test_a_copy_that_was_changed_is_made_again(harm: str, half: Any) -> None:
     folder, said = half(), list[str]()
     made = convert(folder, say=said.append)
     if harm == "cut":
         (made / "model.safetensors").write_bytes(b"short")
+    elif harm == "byte":
+        data = (made / "model.safetensors").read_bytes()
+        (made / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     elif harm == "gone":
         (made / "tokenizer.json").unlink()
     elif harm == "manifest":
@@ -332,10 +336,32 @@ def test_weights_that_changed_meanwhile_are_refused(half: Any) -> None:
     before = hash_of(folder)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(LoadingError, match="were changed while"):
+    with pytest.raises(LoadingError, match="was changed while"):
         converted(folder, before, "float32", name="m")
     with pytest.raises(LoadingError, match="no copy in 'int8'; one of float64, float32"):
         converted(folder, before, "int8", name="m")
+
+
+@pytest.mark.parametrize("put_back", [False, True], ids=["left", "put back"])
+def test_weights_that_change_while_they_are_converted_make_no_copy(
+    put_back: bool, half: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyablation.models import weight_copies
+
+    folder = half()
+    path, convert_file = folder / "model.safetensors", weight_copies._convert
+    data = path.read_bytes()
+
+    def convert_another(source: Path, target: Path, layout: Any) -> None:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        convert_file(source, target, layout)
+        if put_back:
+            path.write_bytes(data)
+
+    monkeypatch.setattr(weight_copies, "_convert", convert_another)
+    with pytest.raises(ModelChanged, match="model 'm': .*was changed while"):
+        convert(folder)
+    assert not list(cache.rglob("*.safetensors"))
 
 
 # --- what it is for ------------------------------------------------------------------------------

@@ -80,8 +80,11 @@ def test_an_edited_matrix_is_refused(store, children):
     folder = write_cross_condition(store, children)
     matrix = pd.read_parquet(folder / HEAD_MATRIX)
     matrix.assign(value=0.0).to_parquet(folder / HEAD_MATRIX)
-    with pytest.raises(RunError, match="head_matrix"):
+    with pytest.raises(RunError, match="head_matrix.*--remeasure"):
         write_cross_condition(store, children)
+    assert write_cross_condition(RunStore(store.root, remeasure=True), children) == folder
+    assert pd.read_parquet(folder / HEAD_MATRIX).equals(matrix)
+    assert len(list((store.root / ".set-aside").iterdir())) == 1
 
 
 def test_a_child_measured_anew_is_taken_over(store, children, tmp_path):

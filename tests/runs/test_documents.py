@@ -144,6 +144,31 @@ def test_a_changed_file_is_refused_and_left_alone(tmp_path, name, damage):
     assert files_under(reading.path) == left
 
 
+@pytest.mark.parametrize("name", [*readings.FILES, "manifest.json"])
+def test_a_changed_reading_is_computed_again_where_that_is_asked_for(tmp_path, name):
+    reading = obtain(tmp_path)
+    path = reading.path / name
+    path.write_bytes(path.read_bytes()[:-2])
+    left = files_under(reading.path)
+    store = RunStore(tmp_path, remeasure=True)
+    counting = Counting()
+    for _ in range(2):
+        again = obtain_reading(store, make_config(battery="ov"), counting)
+    assert counting.calls == 1 and again.document() == DOCUMENT
+    (aside,) = (tmp_path / ".set-aside").iterdir()
+    assert files_under(aside) == left
+
+
+@pytest.mark.parametrize("name", ["reading.json", "profile.json", "provenance.json"])
+def test_a_reading_whose_manifest_lacks_a_file_is_refused(tmp_path, name):
+    path = obtain(tmp_path).path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][name]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=f"does not list {name}. Run again with --remeasure"):
+        obtain(tmp_path, never)
+
+
 def test_a_tensor_file_slipped_in_is_refused(tmp_path):
     reading = obtain(tmp_path, Counting(Computed(DOCUMENT)))
     (reading.path / "tensors.safetensors").write_bytes(b"from elsewhere")

@@ -27,7 +27,7 @@ from tests.synthetic_runs import (
     without_picture,
 )
 from tinyablation.errors import RunError
-from tinyablation.files.manifests import write_manifest
+from tinyablation.files.manifests import Damaged, write_manifest
 from tinyablation.runs import store as runs
 from tinyablation.runs.derived import Circumstances
 from tinyablation.runs.store import (
@@ -78,7 +78,6 @@ def test_a_complete_run_has_exactly_the_files_of_its_manifest(finished):
     assert files_under(finished.path) == {*FILES, "manifest.json"}
     manifest = json.loads((finished.path / "manifest.json").read_text())
     assert set(manifest["files"]) == set(FILES)
-    finished.verify()
 
 
 def test_the_table_is_every_row_once_in_plan_order(finished):
@@ -169,7 +168,7 @@ def test_two_processes_compute_each_shard_once_in_all(tmp_path):
         assert process.returncode == 0, error
         assert out.strip() == make_config().name
     assert sorted(log.read_text().split()) == sorted(KEYS)
-    RunStore(root).open(make_config().name).verify()
+    RunStore(root).open(make_config().name)
 
 
 def fail_at(key: str, reason: BaseException):
@@ -254,6 +253,11 @@ def test_a_damaged_shard_of_a_partial_run_is_computed_again(tmp_path, damage, ca
 
 
 def edit(path: Path) -> None:
+    if path.suffix != ".parquet":  # of the same size
+        data = path.read_bytes()
+        at = next(n for n in range(len(data)) if data[n : n + 1].isalnum())
+        path.write_bytes(data[:at] + (b"1" if data[at : at + 1] != b"1" else b"2") + data[at + 1 :])
+        return
     table = pd.read_parquet(path)
     if table.empty:  # as layer_impact of a run without patches
         table.rename(columns={"value": "values"}).to_parquet(path)
@@ -264,25 +268,48 @@ def edit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [edit, cut_in_half, flip_one_byte, Path.unlink])
-@pytest.mark.parametrize("name", runs.TABLES)
-def test_a_changed_table_is_refused_and_left_alone(tmp_path, copied, name, damage):
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_refused_by_name_and_left_alone(tmp_path, copied, name, damage):
     run = copied
     damage(run.path / name)
     left = files_under(run.path)
     counting = Counting()
-    with pytest.raises(RunError, match=rf"{Path(name).name}.*[Mm]ove .* away or delete it"):
+    with pytest.raises(RunError, match=rf"{Path(name).name}.*Run again with --remeasure"):
         obtain(tmp_path, with_=counting)
     with pytest.raises(RunError, match=Path(name).name):
         RunStore(tmp_path).open(run.name)
     assert counting.keys == [] and files_under(run.path) == left
 
 
-def test_verify_finds_a_change_in_any_file(tmp_path, copied):
-    run = copied
-    flip_one_byte(run.path / "artifacts" / "impact_heatmap.png")
-    assert obtain(tmp_path) == run  # opening hashes the tables only
-    with pytest.raises(RunError, match=r"impact_heatmap\.png"):
-        run.verify()
+@pytest.mark.parametrize("name", ["verify.json", "metrics/summary.json", "profile.json"])
+def test_a_manifest_that_lacks_a_file_is_refused(tmp_path, copied, name):
+    path = copied.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][name]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(Damaged, match=f"manifest.json: does not list {name}. .*--remeasure"):
+        obtain(tmp_path)
+    with pytest.raises(Damaged, match=f"does not list {name}"):
+        RunStore(tmp_path).open(copied.name)
+    obtain(tmp_path, remeasure=True)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_what_was_changed_is_measured_again_where_that_is_asked_for(
+    tmp_path, finished, copied, name, caplog
+):
+    kept = files_under(copied.path)
+    flip_one_byte(copied.path / name)
+    damaged = (copied.path / name).read_bytes()
+    counting = Counting()
+    again = obtain(tmp_path, with_=counting, remeasure=True)
+    assert counting.keys == list(KEYS) and again.table().equals(finished.table())
+    (aside,) = (tmp_path / ".set-aside").iterdir()
+    assert aside.name.startswith(f"{copied.name}.") and files_under(aside) == kept
+    assert (aside / name).read_bytes() == damaged
+    assert f"moved to {aside}, and measured anew" in caplog.text
+    obtain(tmp_path, with_=counting, remeasure=True)
+    assert counting.keys == list(KEYS)  # a sound run stays
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -59,8 +59,13 @@ def add_bench_options(
             default=RUNS,
             help="store of measurements, shared with `pytest claims` (default: %(default)s)",
         )
+        parser.add_argument(
+            "--remeasure",
+            action="store_true",
+            help="move a stored measurement whose files were changed aside, and measure it again",
+        )
     else:
-        parser.set_defaults(runs=RUNS)
+        parser.set_defaults(runs=RUNS, remeasure=False)
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--device",
@@ -150,7 +155,12 @@ def bench_of(
         dtype=options.dtype,
         share=getattr(options, "share", 1.0),
     )
-    return Bench(setup, RunStore(options.runs), progress=True, elsewhere=elsewhere)
+    return Bench(
+        setup,
+        RunStore(options.runs, remeasure=options.remeasure),
+        progress=True,
+        elsewhere=elsewhere,
+    )
 
 
 def refuse_overwriting(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from tinyablation.cluster.messages import BenchFacts, Failure, Job, JobError, Receipt
+from tinyablation.errors import ModelChanged
 
 if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
@@ -99,6 +100,9 @@ def run_job(text: str) -> str:
     except Exception as error:
         if type(error).__module__.split(".")[0] == "submitit":
             raise  # submitit's signals at the time limit, raised anywhere in the job
+        if isinstance(error, (JobError, ModelChanged)):  # the next job reads all files anew
+            with DESK.lock:
+                DESK.clear()
         receipt = Receipt(run=run, worker=worker, error=Failure.of(error))
     return receipt.model_dump_json()
 

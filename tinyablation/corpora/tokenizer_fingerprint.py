@@ -12,28 +12,32 @@ most of it the import), and the result is cached beside the hub's cache.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.tokenisation import TokenisationError, encode
+from tinyablation.errors import LoadingError
 from tinyablation.files.hashes import text_sha256
-from tinyablation.installed import versions
 from tinyablation.models.checkpoint import TOKENIZER_FILES
+from tinyablation.models.file_hashes import Watch
+from tinyablation.models.tokenizer_state import (
+    AS_SAVED,
+    MODEL_TYPES,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    inputs,
+    keep_note,
+    load_tokenizer,
+    note_of,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 LAYOUT = 1  # incremented when the same tokenizer gets another fingerprint
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-
-# Classes that use tokenizer.json unchanged, and the model types that do not override this.
-_AS_SAVED = ("TokenizersBackend", "PreTrainedTokenizerFast")
-_MODEL_TYPES = ("gpt2", "gpt_neox", "llama", "mistral")
 # Fields of tokenizer_config.json that change no id. With any other field the tokenizer is loaded.
 _HARMLESS = frozenset(
     {
@@ -59,8 +63,6 @@ _EMPTY: tuple[Any, ...] = (None, [], {})  # values of a field that has no effect
 # transformers rewrites the pre-tokenizer of some larger ones (its patch of Mistral's).
 _PATCHED_FROM = 100_000
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
-# The content of these files can change the tokenizer; that of other files, like weights, cannot.
-_READ = (".json", ".model", ".tiktoken", ".txt")
 # Texts that identify a tokenizer without a backend, besides its vocabulary.
 _PROBES = (
     "The capital of France is Paris.",
@@ -82,18 +84,18 @@ def fingerprint(folder: Path) -> str:
     core = _as_saved(folder)
     if core is not None:
         return _digest(_content(core))
-    note = _note_of(folder)
+    try:
+        watch = Watch.over(folder.name, inputs(folder, folder.name))
+        note = note_of(folder, "fingerprints", LAYOUT)
+    except LoadingError as error:
+        raise TokenisationError(str(error)) from error
     if note is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(note.read_bytes())["fingerprint"]
             if re.fullmatch(r"[0-9a-f]{64}", kept):
                 return str(kept)
     found = fingerprint_of(load_as_measured(folder))
-    if note is not None:
-        from tinyablation.files.manifests import write_json
-
-        with contextlib.suppress(OSError):  # without the cache, it only takes longer
-            write_json(note, {"fingerprint": found})
+    keep_note(note, watch, {"fingerprint": found})
     return found
 
 
@@ -118,16 +120,11 @@ def fingerprint_of(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def load_as_measured(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model's folder, as loading.load_model loads it; or TokenisationError."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        return load_tokenizer(folder)
     except Exception as error:  # foreign files: tokenizers raises bare Exception on bad JSON
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TokenisationError(f"{folder}: no tokenizer can be loaded: {reason}") from error
-    return tokenizer
 
 
 # What counts -------------------------------------------------------------------------------------
@@ -195,8 +192,8 @@ def _as_saved(folder: Path) -> "Tokenizer | None":
     if (
         config is None
         or model_config is None
-        or config.get("tokenizer_class") not in _AS_SAVED
-        or model_config.get("model_type", _MODEL_TYPES[0]) not in _MODEL_TYPES
+        or config.get("tokenizer_class") not in AS_SAVED
+        or model_config.get("model_type", MODEL_TYPES[0]) not in MODEL_TYPES
         or any(config[key] not in _EMPTY for key in set(config) - _HARMLESS - _NAMED_TOKENS)
         or (folder / "added_tokens.json").exists()
         or not (folder / TOKENIZER).is_file()
@@ -238,19 +235,3 @@ def _object(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _note_of(folder: Path) -> Path | None:
-    """The cache file for the fingerprint of these files; None if there can be none."""
-    from huggingface_hub import cached_assets_path
-
-    lines = [" ".join((str(LAYOUT), *versions("transformers", "tokenizers").values()))]
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.suffix in _READ and path.is_file():
-                lines.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-        notes = cached_assets_path("tinyablation", namespace="fingerprints")
-    except (OSError, ValueError):  # ValueError: a file exists in place of the cache
-        return None
-    key = text_sha256("\n".join(lines))
-    return notes / f"{key[:32]}.json"

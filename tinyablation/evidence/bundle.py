@@ -35,7 +35,7 @@ from tinyablation.evidence.rederivation import (
     rederive,
 )
 from tinyablation.files.manifests import MANIFEST
-from tinyablation.models.checkpoint import file_hash, files_hash
+from tinyablation.models.file_hashes import file_hash, files_hash
 from tinyablation.models.registry import load_registry
 from tinyablation.records.conditions import ALL_CONDITIONS, NAMES
 from tinyablation.records.plain import plain

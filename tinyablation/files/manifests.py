@@ -24,6 +24,10 @@ _TEMPORARY = ".tmp"
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
+class Damaged(RunError):
+    """A complete directory does not hold what its manifest lists: a file was changed or lost."""
+
+
 class NotWritten(RunError, OSError):
     """A file or folder could not be written: disk full, read-only or no permission.
 
@@ -37,6 +41,14 @@ class NotWritten(RunError, OSError):
 def remedy(folder: Path) -> str:
     """Advice for a directory that cannot be trusted; the program itself never deletes it."""
     return f"Move {folder} away or delete it, then run again."
+
+
+def renewal(folder: Path) -> str:
+    """Advice for a complete directory whose files are not those of its manifest."""
+    return (
+        f"Run again with --remeasure, which moves {folder} aside and measures anew, or move it "
+        "away or delete it yourself."
+    )
 
 
 @contextlib.contextmanager
@@ -153,45 +165,48 @@ def path_fault(name: str) -> str | None:
     return None
 
 
-def check_manifest(folder: Path, *, hashed: Collection[str] | None = None) -> dict[str, Any]:
+def check_manifest(folder: Path, *, listed: Collection[str] = ()) -> dict[str, Any]:
     """The manifest of a complete directory, after checking its files.
 
-    Every listed file must exist with the recorded size; those in `hashed` (None: all) must also
-    have the recorded sha256. Otherwise raises RunError, which names the file and what to do.
+    Every file of the manifest must exist with the recorded size and sha256, and those of `listed`
+    must be among them. Otherwise raises Damaged, which names the file and what to do.
     """
-    manifest = read_json(folder / MANIFEST)
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except RunError as error:
+        raise Damaged(f"{error}. {renewal(folder)}") from error
     if manifest.get("layout") != LAYOUT:
-        raise RunError(
+        raise Damaged(
             f"{folder / MANIFEST}: layout {manifest.get('layout')!r}, this version reads {LAYOUT}. "
-            + remedy(folder)
+            + renewal(folder)
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not files:
-        raise RunError(f"{folder / MANIFEST}: field 'files' lists no file. {remedy(folder)}")
+        raise Damaged(f"{folder / MANIFEST}: field 'files' lists no file. {renewal(folder)}")
     for name, entry in files.items():
         fault = path_fault(name)
         if fault is None and not (isinstance(entry, dict) and {"size", "sha256"} <= set(entry)):
             fault = "has no size and sha256"
         if fault is not None:
-            raise RunError(
-                f"{folder / MANIFEST}: field 'files': {name!r} {fault}. {remedy(folder)}"
+            raise Damaged(
+                f"{folder / MANIFEST}: field 'files': {name!r} {fault}. {renewal(folder)}"
             )
-    for name in hashed or ():
+    for name in listed:
         if name not in files:
-            raise RunError(f"{folder / MANIFEST}: does not list {name}. {remedy(folder)}")
+            raise Damaged(f"{folder / MANIFEST}: does not list {name}. {renewal(folder)}")
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
-            raise RunError(f"{path}: is listed in {MANIFEST} but missing. {remedy(folder)}")
+            raise Damaged(f"{path}: is listed in {MANIFEST} but missing. {renewal(folder)}")
         size = path.stat().st_size
         if size != entry["size"]:
-            raise RunError(
+            raise Damaged(
                 f"{path}: has {size} bytes, {MANIFEST} says {entry['size']}: it was changed after "
-                f"the run. {remedy(folder)}"
+                f"the run. {renewal(folder)}"
             )
-        if (hashed is None or name in hashed) and file_sha256(path) != entry["sha256"]:
-            raise RunError(
+        if file_sha256(path) != entry["sha256"]:
+            raise Damaged(
                 f"{path}: its sha256 is not the one in {MANIFEST}: it was changed after the run. "
-                + remedy(folder)
+                + renewal(folder)
             )
     return manifest

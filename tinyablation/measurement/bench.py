@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tinyablation.corpora.examples import Corpus, Example, Split
     from tinyablation.corpora.own_conditions import OwnCondition
     from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.engine.document import Computed
     from tinyablation.measurement.interface import AnyReading
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.documents import Reading
@@ -233,6 +234,7 @@ class Bench(Measures):
     def _begin(self, plan: RunPlan) -> bool:
         """Submit the missing shards of a run; returns whether there is something to wait for."""
         assert self.elsewhere is not None
+        self.store.renew(plan.config)
         under_way = self.elsewhere.is_under_way(plan.config)
         if self.store.status(plan.config) == "complete" and not under_way:
             return False
@@ -247,9 +249,10 @@ class Bench(Measures):
 
     def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
         """A measurement whose result is a document, at its address: reused, or computed now."""
-        from tinyablation.runs.documents import obtain_reading
+        from tinyablation.runs.documents import LISTED, obtain_reading
 
         config = self.config(condition, wanted.name(self), wanted.sample)
+        self.store.renew(config, LISTED)
         missing = self.store.status(config) != "complete"
         if (
             missing
@@ -257,9 +260,13 @@ class Bench(Measures):
             and self.elsewhere.begin(self, "reading", config, what=wanted)
         ):
             self.elsewhere.complete(self, config)
-        return obtain_reading(
-            self.store, config, lambda: wanted.compute(self, condition), self.circumstances
-        )
+
+        def compute() -> "Computed":
+            computed = wanted.compute(self, condition)
+            self.require_unchanged(fresh=True)
+            return computed
+
+        return obtain_reading(self.store, config, compute, self.circumstances)
 
 
 def _say(line: str) -> None:

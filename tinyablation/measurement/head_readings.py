@@ -97,9 +97,14 @@ class UnknownPrompts:
     def compute(self, bench: Measures, condition: str) -> Computed:
         from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
         from tinyablation.corpora.unknown_words import UnknownWords
+        from tinyablation.models.file_hashes import changed
+        from tinyablation.models.tokenizer_state import tokenizer_hash
 
         corpus, _ = bench.corpus(condition)
-        tokenizer = load_as_measured(bench.facts.folder)
+        folder, name = bench.facts.folder, bench.entry.id
+        tokenizer = load_as_measured(folder)
+        if tokenizer_hash(folder, name, tokenizer) != bench.facts.tokenizer_hash:
+            raise changed(name, folder)
         words = UnknownWords(tokenizer, bench.library.knowledge, bench.seed)
         made = [words.corrupted(example) for example in corpus.examples]
         return Computed({"corrupt": [None if each is None else each.corrupt for each in made]})

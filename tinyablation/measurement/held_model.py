@@ -127,6 +127,17 @@ class HeldModel:
         made.__dict__["facts"] = self.facts
         return made
 
+    def require_unchanged(self, *, fresh: bool = False) -> None:
+        """Raise ModelChanged if the files of a model in memory changed (see FilesRead).
+
+        fresh: hash every byte of them again.
+        """
+        reference = self.__dict__.get("reference", self)
+        for held in (self,) if reference is self else (self, reference):
+            loaded = held.__dict__.get("model")
+            if loaded is not None and loaded.files is not None:
+                loaded.files.require_unchanged(fresh=fresh)
+
     def drop_reference(self) -> None:
         """Free the memory of the model that verifies this one."""
         reference = self.__dict__.pop("reference", None)
@@ -183,6 +194,7 @@ class HeldModel:
             "weights_dtype": self._weights_dtype,
             "attention": str(model.config._attn_implementation),
             "placed_on": sorted({f"cuda:{name}" if name.isdigit() else name for name in placed}),
+            "tokenizer_state": self._tokenizer_state,
             "environment": self._environment,
         }
         seconds = self._loading_seconds
@@ -205,6 +217,13 @@ class HeldModel:
     @cached_property
     def _environment(self) -> str:
         return environment_fingerprint()
+
+    @cached_property
+    def _tokenizer_state(self) -> str:
+        # The same files may come to another state under another version of transformers.
+        from tinyablation.models.tokenizer_state import state_of
+
+        return state_of(self.model.tokenizer)
 
     @cached_property
     def _weights_dtype(self) -> str | None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tinyablation.errors import ModelChanged
 from tinyablation.interventions.batteries import AnyBattery, Shard, Side, battery
 from tinyablation.measurement.shard_computation import Measurement
 from tinyablation.measurement.verification import verify
 from tinyablation.runs.address import RunConfig
+from tinyablation.runs.store import NotVerified
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +31,13 @@ class RunPlan(NamedTuple):
     directions: Directions | None
 
     def verify(self, table: pandas.DataFrame) -> dict[str, Any]:
-        return verify(self.measure, self.shards, table)
+        """verify.json; NotVerified also if the model's files are not those that were hashed."""
+        verified = verify(self.measure, self.shards, table)
+        try:
+            self.measure.held.require_unchanged(fresh=True)
+        except ModelChanged as error:  # shards may have been computed with other weights
+            raise NotVerified(f"run {self.config.name}: {error}") from error
+        return verified
 
 
 def plan_run(

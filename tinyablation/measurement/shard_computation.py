@@ -104,11 +104,13 @@ class Measurement:
         """The rows of a shard.
 
         Raises Unavailable, before anything is measured, if the CPU cannot hold the model in
-        float32, because the run could then not be verified.
+        float32, because the run could then not be verified; ModelChanged if the model's files
+        changed before the shard was done.
         """
         if not self.held.is_trusted:
             self.require_reference()
         table = self.measure(shard.interventions, list(range(len(self.prompts))))
+        self.held.require_unchanged()
         if shard.interventions:
             return table[table["method"] != "none"].reset_index(drop=True)
         return table

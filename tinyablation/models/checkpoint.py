@@ -1,14 +1,11 @@
-"""The files of a Hugging Face model folder (config, tokenizer, weights) and their hashes.
+"""The files of a Hugging Face model folder (config, tokenizer, weights).
 
 Nothing heavy is imported: a model can be described from its files alone.
 """
 
-import contextlib
-import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +30,6 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Fields of config.json about a model's origin or storage, not about what it computes; the dtype of
 # a run is part of its address anyway.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-# The hashes of files of at least this size are cached: 14 GB take some 10 s to read.
-REMEMBERED_BYTES = 2**26
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -158,59 +153,3 @@ def config_hash(config: dict[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return text_sha256(text)
-
-
-def weights_hash(paths: Sequence[Path]) -> str:
-    """The hash of a model's weights: that of the one file, or files_hash of several."""
-    return file_hash(paths[0]) if len(paths) == 1 else files_hash(paths)
-
-
-def files_hash(paths: Iterable[Path], *, text: bool = False) -> str:
-    """sha256 of the names and hashes of some files; text: after converting newlines to LF."""
-    lines = [f"{path.name} {file_hash(path, text=text)}\n" for path in paths]
-    return text_sha256("".join(lines))
-
-
-def file_hash(path: Path, *, text: bool = False) -> str:
-    """sha256 of a file, as sha256sum prints it; text: of its content with LF newlines.
-
-    The hash of a large file is cached beside the hub's cache and reused as long as the file's size
-    and modification time (to the nanosecond) are unchanged.
-    """
-    if text:  # a checkout with CRLF line ends holds the same tokenizer
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
-    status = path.stat()
-    if status.st_size < REMEMBERED_BYTES:
-        return _digest(path)
-    seen = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    note = _note_of(path)
-    known = _noted(note, seen)
-    if known is not None:
-        return known
-    found = _digest(path)
-    from tinyablation.files.manifests import write_json
-
-    with contextlib.suppress(OSError):  # without the cache, hashing only takes longer
-        write_json(note, {**seen, "sha256": found})
-    return found
-
-
-def _noted(note: Path, seen: dict[str, int]) -> str | None:
-    """The cached hash of a file in this state; None if there is no readable note of it."""
-    try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        return str(kept["sha256"]) if {key: kept[key] for key in seen} == seen else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _note_of(path: Path) -> Path:
-    from huggingface_hub import cached_assets_path
-
-    folder = cached_assets_path("tinyablation", namespace="hashes")
-    return folder / f"{text_sha256(str(path.resolve()))[:32]}.json"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

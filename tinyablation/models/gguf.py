@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 from tinyablation.errors import LoadingError, Unavailable
 from tinyablation.files.hashes import text_sha256
 from tinyablation.installed import versions
-from tinyablation.models.checkpoint import CONFIG, file_hash, weight_files, weights_hash
+from tinyablation.models.checkpoint import CONFIG, weight_files
 from tinyablation.models.devices import gigabytes
+from tinyablation.models.file_hashes import Watch, changed, file_hash, weights_hash
 
 ORIGIN = "dequantised.json"
 CONVERTER = 1  # incremented when the same file is converted differently
@@ -232,6 +233,7 @@ def _make(path: Path, name: str) -> Path:
     sha256 = file_hash(path)
     base = _place(sha256, name)
     made = base / "model"
+    watch = Watch.over(name, [path])
     with _explained(name), FileLock(base / "lock"):
         if _is_whole(made, sha256):
             return made
@@ -242,6 +244,9 @@ def _make(path: Path, name: str) -> Path:
         making = Path(tempfile.mkdtemp(prefix=_MAKING, dir=base))
         try:
             _convert(path, sha256, making, name)
+            if file_hash(path, fresh=True) != sha256:  # what was just converted
+                raise changed(name, path)
+            watch.require_unchanged()
             os.replace(making, made)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)

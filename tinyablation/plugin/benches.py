@@ -126,7 +126,7 @@ def model(
     )
     bench = Bench(
         setup,
-        RunStore(runs_folder(config)),
+        RunStore(runs_folder(config), remeasure=config.option.remeasure),
         own=own_conditions(config),
         threads=threads_per_worker(config),
         progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,

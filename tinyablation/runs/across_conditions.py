@@ -55,10 +55,10 @@ def write_cross_condition(store: RunStore, runs: Mapping[str, Run]) -> Path:
     with store.lock(name):
         config = _config(runs)
         if (folder / MANIFEST).exists():
-            if stands(folder, config):
+            if stands(store, folder, config):
                 return folder
             _LOG.warning("%s: rewritten from its single runs", name)
-            (folder / MANIFEST).unlink()
+            (folder / MANIFEST).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         write_json(folder / CONFIG, config)
@@ -75,7 +75,7 @@ def _config(runs: Mapping[str, Run]) -> dict[str, Any]:
     children = {}
     for condition in ordered(runs):
         run = runs[condition]
-        files = check_manifest(run.path, hashed=(HEAD_IMPACT, LAYER_IMPACT))["files"]
+        files = check_manifest(run.path, listed=(HEAD_IMPACT, LAYER_IMPACT))["files"]
         children[condition] = {
             "run": run.name,
             "head_impact_sha256": files[HEAD_IMPACT]["sha256"],
@@ -85,13 +85,18 @@ def _config(runs: Mapping[str, Run]) -> dict[str, Any]:
     return {"model": first.model, "battery": first.battery, "children": children}
 
 
-def stands(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether a parent run is complete and has this config; an edited file raises RunError."""
+def stands(store: RunStore, folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a parent run is complete and has this config.
+
+    An edited file raises Damaged, or the run is moved aside (see RunStore.is_sound).
+    """
     files = read_json(folder / MANIFEST).get("files", {})
     if not all((folder / name).is_file() for name in files):
         return False
-    check_manifest(folder)  # an edited file is an error and not overwritten
-    return read_json(folder / CONFIG) == config
+    # An edited file is an error and not overwritten.
+    return store.is_sound(folder.name, lambda: check_manifest(folder)) and (
+        read_json(folder / CONFIG) == config
+    )
 
 
 def _matrix(impacts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

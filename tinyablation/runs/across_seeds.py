@@ -23,7 +23,8 @@ from tinyablation.files.manifests import (
 )
 from tinyablation.runs.across_conditions import stands
 from tinyablation.runs.derived import SUMMARY_METRICS, split_names, utc_now
-from tinyablation.runs.store import CONFIG, HEAD_IMPACT, SUMMARY
+from tinyablation.runs.directories import CONFIG
+from tinyablation.runs.store import HEAD_IMPACT, SUMMARY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,13 +184,13 @@ def write_seeds(store: RunStore, runs: Sequence[Run], metrics: Sequence[str] | N
     folder = Path(store.root) / name
     with store.lock(name):
         config = _config(runs, metrics)
-        if (folder / MANIFEST).exists() and stands(folder, config):
+        if (folder / MANIFEST).exists() and stands(store, folder, config):
             return folder
         summary = summarise_runs(runs, metrics)
         impact = head_impact_over_seeds(runs)
         if (folder / MANIFEST).exists():
             _LOG.warning("%s: rewritten from its single runs", name)
-            (folder / MANIFEST).unlink()
+            (folder / MANIFEST).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         write_json(folder / CONFIG, config)
@@ -204,7 +205,7 @@ def _config(runs: Sequence[Run], metrics: Sequence[str] | None) -> dict[str, Any
     children = {}
     ordered = _by_seed(runs)
     for seed, run in ordered.items():
-        files = check_manifest(run.path, hashed=_CHILD_FILES)["files"]
+        files = check_manifest(run.path, listed=_CHILD_FILES)["files"]
         children[str(seed)] = {
             "run": run.name,
             **{f"{Path(file).stem}_sha256": files[file]["sha256"] for file in _CHILD_FILES},

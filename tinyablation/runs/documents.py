@@ -19,10 +19,11 @@ from tinyablation.engine.document import Computed
 from tinyablation.errors import RunError
 from tinyablation.files.manifests import (
     MANIFEST,
-    check_manifest,
+    Damaged,
     read_json,
     remedy,
     remove_leftovers,
+    renewal,
     write_atomic,
     write_json,
     write_manifest,
@@ -31,7 +32,8 @@ from tinyablation.files.manifests import (
 from tinyablation.records.plain import plain
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.address import RunConfig
-from tinyablation.runs.store import CONFIG, PROFILE, PROVENANCE, Kept, RunStore, require_config
+from tinyablation.runs.directories import CONFIG, check_directory, require_config
+from tinyablation.runs.store import PROFILE, PROVENANCE, Kept, RunStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 READING = "reading.json"
 TENSORS = "tensors.safetensors"
+LISTED = (CONFIG, READING, PROVENANCE, PROFILE)  # in every manifest
 FILES = (CONFIG, TENSORS, READING, PROVENANCE, PROFILE)  # in the order in which they are written
 
 
@@ -78,6 +81,7 @@ def obtain_reading(
     be acquired in time; RecordError for a document that is not plain JSON. A complete reading is
     never recomputed or overwritten.
     """
+    store.renew(config, LISTED)
     folder = store.path(config)
     if (folder / MANIFEST).exists():
         return _reuse(folder, config)
@@ -107,12 +111,9 @@ def obtain_reading(
 
 
 def _reuse(folder: Path, config: RunConfig) -> Reading:
-    require_config(folder, config)
-    files = check_manifest(folder)["files"]
-    if READING not in files:
-        raise RunError(f"{folder / MANIFEST}: does not list {READING}. {remedy(folder)}")
+    files = check_directory(folder, config, LISTED)["files"]
     if (folder / TENSORS).exists() and TENSORS not in files:
-        raise RunError(f"{folder / TENSORS}: is not in {MANIFEST}. {remedy(folder)}")
+        raise Damaged(f"{folder / TENSORS}: is not in {MANIFEST}. {renewal(folder)}")
     return Reading(folder, config)
 
 

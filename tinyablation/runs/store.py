@@ -11,12 +11,11 @@ Locks: see locks.py.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
 
 from tinyablation.engine.tables import (
     HEAD_IMPACT_COLUMNS,
@@ -30,6 +29,7 @@ from tinyablation.engine.tables import (
 from tinyablation.errors import RunError
 from tinyablation.files.manifests import (
     MANIFEST,
+    Damaged,
     check_manifest,
     read_json,
     remedy,
@@ -41,6 +41,13 @@ from tinyablation.files.manifests import (
 )
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.address import RunConfig
+from tinyablation.runs.directories import (
+    CONFIG,
+    check_directory,
+    move_aside,
+    read_config,
+    require_config,
+)
 from tinyablation.runs.filling import fill
 from tinyablation.runs.locks import RunLocks
 from tinyablation.runs.shards import (
@@ -59,9 +66,10 @@ if TYPE_CHECKING:
 
     from tinyablation.interventions.batteries import Shard
 
+_LOG = logging.getLogger(__name__)
+
 __all__ = ["NotVerified", "Run", "RunConfig", "RunError", "RunStore"]
 
-CONFIG = "config.json"
 SUMMARY = "metrics/summary.json"
 HEAD_IMPACT = "metrics/head_impact.parquet"
 LAYER_IMPACT = "metrics/layer_impact.parquet"
@@ -105,7 +113,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Run(Kept):
-    """A complete run. Get one from RunStore.obtain or RunStore.open, which check its tables."""
+    """A complete run. Get one from RunStore.obtain or RunStore.open, which check all its files."""
 
     def table(self) -> pd.DataFrame:
         """One row per (intervention, example), baseline included: PER_EXAMPLE_COLUMNS."""
@@ -141,10 +149,6 @@ class Run(Kept):
         }
         return Noise(float(found["noise_floor"]), where, columns)
 
-    def verify(self) -> None:
-        """Check size and sha256 of every file of the run; RunError names the first that differs."""
-        check_manifest(self.path)
-
 
 @dataclass(frozen=True)
 class RunStore:
@@ -153,11 +157,13 @@ class RunStore:
     lock_timeout: seconds to wait for another process; -1: no limit. before_waiting: called each
     time before this process starts to wait for another one that works on the same run. It must
     release what that process may need: if one holds the accelerator and waits for the run while the
-    other holds the run and waits for the accelerator, both wait forever.
+    other holds the run and waits for the accelerator, both wait forever. remeasure: move a complete
+    directory that is damaged aside (see renew), instead of refusing it.
     """
 
     root: Path
     lock_timeout: float = -1
+    remeasure: bool = False
     before_waiting: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     def path(self, config: RunConfig) -> Path:
@@ -171,7 +177,7 @@ class RunStore:
         return "partial" if (folder / CONFIG).exists() else "absent"
 
     def open(self, name: str) -> Run:
-        """The complete run of that directory name, its tables verified; RunError otherwise."""
+        """The complete run of that directory name, all its files checked; RunError otherwise."""
         if name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise RunError(f"{self.root}: {name!r} is not the name of a run directory in it")
         folder = Path(self.root) / name
@@ -180,9 +186,33 @@ class RunStore:
                 f": see {folder / PARTIAL_SUMMARY}" if (folder / PARTIAL_SUMMARY).exists() else ""
             )
             raise RunError(f"{folder}: no complete run (no {MANIFEST}){hint}")
-        config = _read_config(folder)
-        check_manifest(folder, hashed=(CONFIG, *TABLES))
+        config = read_config(folder)
+        check_manifest(folder, listed=FILES)
         return Run(folder, config)
+
+    def renew(self, config: RunConfig, listed: Sequence[str] = FILES) -> None:
+        """Make room for a new measurement if the complete one is damaged and `remeasure` is set.
+
+        listed: files that the manifest must have. The directory is moved to <root>/.set-aside/,
+        where nothing reads it; nothing is deleted.
+        """
+        folder = self.path(config)
+        if not self.remeasure or not (folder / MANIFEST).exists():
+            return
+        with self.lock(config.name):
+            self.is_sound(config.name, lambda: check_directory(folder, config, listed))
+
+    def is_sound(self, name: str, check: Callable[[], object]) -> bool:
+        """Whether check() raises nothing; if it raises Damaged, see renew. Call with the lock."""
+        try:
+            check()
+        except Damaged as damage:
+            if not self.remeasure:
+                raise
+            moved = move_aside(Path(self.root, name))
+            _LOG.warning("%s: moved to %s, and measured anew (%s)", name, moved, damage)
+            return False
+        return True
 
     def obtain(
         self,
@@ -279,13 +309,13 @@ class RunStore:
 
     def _reuse(self, config: RunConfig, plan: Plan) -> Run:
         folder = self.path(config)
-        require_config(folder, config)
-        manifest = check_manifest(folder, hashed=(CONFIG, *TABLES))
+        manifest = check_directory(folder, config, FILES)
         plan.require(manifest.get("plan", {}), folder / MANIFEST)
         return Run(folder, config)
 
     def _begin(self, config: RunConfig, plan: Plan) -> ShardFolder | Run:
         """The folder of shards to fill, created if necessary, or the run if it is complete."""
+        self.renew(config)
         folder = self.path(config)
         if (folder / MANIFEST).exists() and not has_partial(folder):
             return self._reuse(config, plan)
@@ -406,29 +436,3 @@ def _write(
         "plan": work.plan.record(),
     }
     write_manifest(folder, FILES, facts)
-
-
-def _read_config(folder: Path) -> RunConfig:
-    path = folder / CONFIG
-    try:
-        config = RunConfig.model_validate(read_json(path))
-    except ValidationError as error:
-        raise RunError(f"{path}: not a run's config: {error}. {remedy(folder)}") from error
-    if config.name != folder.name:
-        raise RunError(
-            f"{path}: is the config of {config.name}, but is in {folder.name}. {remedy(folder)}"
-        )
-    return config
-
-
-def require_config(folder: Path, config: RunConfig) -> None:
-    """Raise RunError, which names the fields, unless the directory's config.json is this config."""
-    found = read_json(folder / CONFIG)
-    expected = config.model_dump(mode="json")
-    # A field that is not set may be missing: runs were stored before it existed.
-    differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
-    if differing:
-        raise RunError(
-            f"{folder / CONFIG}: field(s) {', '.join(differing)} differ from the requested config, "
-            f"under the same address. {remedy(folder)}"
-        )
