@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.tokenisation import TokenisationError, encode
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.hashes import text_sha256
 from tinyablation.installed import versions
 from tinyablation.models.checkpoint import TOKENIZER_FILES
@@ -85,7 +86,7 @@ def fingerprint(folder: Path) -> str:
     note = _note_of(folder)
     if note is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(note.read_bytes())["fingerprint"]
+            kept = parse_json(read_bytes(note))["fingerprint"]
             if re.fullmatch(r"[0-9a-f]{64}", kept):
                 return str(kept)
     found = fingerprint_of(load_as_measured(folder))
@@ -234,8 +235,8 @@ def _is_known(token: Any, known: set[str]) -> bool:
 
 def _object(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -248,7 +249,7 @@ def _note_of(folder: Path) -> Path | None:
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix in _READ and path.is_file():
-                lines.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+                lines.append(f"{path.name} {hashlib.sha256(read_bytes(path)).hexdigest()}")
         notes = cached_assets_path("tinyablation", namespace="fingerprints")
     except (OSError, ValueError):  # ValueError: a file exists in place of the cache
         return None

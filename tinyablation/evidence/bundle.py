@@ -34,6 +34,7 @@ from tinyablation.evidence.rederivation import (
     read_models,
     rederive,
 )
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST
 from tinyablation.models.checkpoint import file_hash, files_hash
 from tinyablation.models.registry import load_registry
@@ -267,7 +268,7 @@ def _collect(judged: Path, folder: Path, project: Path) -> None:
     (folder / RUNS).mkdir()
     for run in sorted((judged / RUNS).iterdir()):
         with suppress(OSError, ValidationError):  # a parent run, which is not evidence, or a lock
-            RunConfig.model_validate_json((run / "config.json").read_bytes())
+            RunConfig.model_validate_json(read_bytes(run / "config.json"))
             shutil.move(run, folder / RUNS / run.name)
 
 

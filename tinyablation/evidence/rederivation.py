@@ -23,6 +23,7 @@ from tinyablation.corpora.corpus_folder import FolderName, Shelf
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.corpora.library import Library
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import Checkpoint, ModelEntry
@@ -259,7 +260,7 @@ def read_task(path: Path) -> Task:
 
 def _read(path: Path, kind: type[Any]) -> Any:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_bytes(path))
     except OSError as error:
         raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:

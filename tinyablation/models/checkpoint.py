@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
+from tinyablation.files.contents import open_regular, parse_json, read_bytes, read_text
 from tinyablation.files.hashes import text_sha256
 
 CONFIG = "config.json"
@@ -124,12 +125,12 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 def read_object(path: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of the model `name`; LoadingError if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path))
     except OSError as error:
         raise LoadingError(
             f"model {name!r}: {path} cannot be read ({error.strerror}); check the file"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise LoadingError(f"model {name!r}: {path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise LoadingError(f"model {name!r}: {path} does not hold a JSON object")
@@ -178,7 +179,7 @@ def file_hash(path: Path, *, text: bool = False) -> str:
     and modification time (to the nanosecond) are unchanged.
     """
     if text:  # a checkout with CRLF line ends holds the same tokenizer
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+        return hashlib.sha256(read_bytes(path).replace(b"\r\n", b"\n")).hexdigest()
     status = path.stat()
     if status.st_size < REMEMBERED_BYTES:
         return _digest(path)
@@ -212,5 +213,5 @@ def _note_of(path: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyablation.errors import LoadingError, Unavailable
+from tinyablation.files.contents import parse_json, read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.installed import versions
 from tinyablation.models.checkpoint import CONFIG, file_hash, weight_files, weights_hash
@@ -192,7 +193,7 @@ def origin_of(folder: Path, weight_hash: str) -> str:
     "" if they were not converted, or were changed afterwards.
     """
     try:
-        kept = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        kept = parse_json(read_text(folder / ORIGIN))
         if kept["weight_hash"] != weight_hash:
             return ""
         kind, file = str(kept["quantisation"])[:40], str(kept["file"])[:200]

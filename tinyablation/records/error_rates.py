@@ -12,6 +12,7 @@ import pydantic
 from pydantic import Field, model_validator
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_text
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.records.conditions import CONDITIONS
 from tinyablation.records.panels import CurvePanel, Series
@@ -296,7 +297,7 @@ def _words(test: str) -> str:
 def read_error_rates(path: Path) -> ErrorRates:
     """The table in a file; ErrorRateError names the file and the invalid field."""
     try:
-        return ErrorRates.model_validate_json(path.read_text(encoding="utf-8"))
+        return ErrorRates.model_validate_json(read_text(path))
     except OSError as error:
         raise ErrorRateError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pydantic.ValidationError as error:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_text
 from tinyablation.records.packs import packs, unpack
 from tinyablation.records.records import RecordFile, parse_records, read_records
 
@@ -23,7 +24,7 @@ def read_session(path: Path) -> RecordFile:
     if path.suffix != ".html":
         return read_records(path)
     try:
-        page = path.read_text(encoding="utf-8")
+        page = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SessionError(f"{path}: cannot be read: {error}") from error
     closed = packs(page).get(RECORDS)
