@@ -129,7 +129,7 @@ def check_name(name: str) -> None:
 def read_own(name: str, path: Path) -> OwnCondition:
     """Read the file of a condition; CorpusError names the file, the line and the wrong field."""
     check_name(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CorpusError(f"{path}: a folder; give a file of JSON lines")
     if not path.exists():
         raise CorpusError(f"{path}: no such file; give one of JSON lines")

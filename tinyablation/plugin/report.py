@@ -148,7 +148,7 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
 
 def _require_writable(folder: Path) -> None:
     """Raise UsageError before anything is measured if reports cannot be written."""
-    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    there = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise pytest.UsageError(
             f"--reports {folder}: cannot be written ({there} is "

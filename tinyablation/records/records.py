@@ -6,6 +6,7 @@ tinyablation/records/plain.py).
 """
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -400,7 +401,7 @@ def read_records(path: Path) -> RecordFile:
     Raises RecordError, which names the file and the cause, if it is missing, broken or of a schema
     that this version cannot read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False, not an error, for a name that is too long
         path = path / "records.json"
     try:
         data = read_bytes(path)

@@ -1,5 +1,6 @@
 """Reads a recorded session from a folder of reports, a file of records, or a page."""
 
+import os
 from pathlib import Path
 
 from tinyablation.errors import TinyAblationError
@@ -19,7 +20,7 @@ def read_session(path: Path) -> RecordFile:
 
     Raises RecordError, PackError or SessionError, which name the file and the cause.
     """
-    if path.is_dir() and path.name == "runs" and not (path / RECORDS).exists():
+    if path.name == "runs" and os.path.isdir(path) and not (path / RECORDS).exists():
         path = path.parent  # measurements have no verdicts; the records are one folder up
     if path.suffix != ".html":
         return read_records(path)
