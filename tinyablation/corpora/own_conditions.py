@@ -8,6 +8,7 @@ corpus of this project, and more, is listed in `defects`: users who measure with
 them, and the records say so. An unreadable line raises CorpusError with file, line and field.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import JSONDecodeError
@@ -131,7 +132,7 @@ def read_own(name: str, path: Path) -> OwnCondition:
     check_name(name)
     if os.path.isdir(path):
         raise CorpusError(f"{path}: a folder; give a file of JSON lines")
-    if not path.exists():
+    if not os.path.exists(path):
         raise CorpusError(f"{path}: no such file; give one of JSON lines")
     rows = []
     for number, text in enumerate(read_lines(path), start=1):

@@ -276,6 +276,8 @@ def power_panel(table: ErrorRates) -> CurvePanel | None:
             (p for p in table.power if (p.test, p.condition) == (test, ALL_CONDITIONS)),
             key=lambda point: point.dose,
         )
+        if not curve:  # a table that was cut to some conditions
+            continue
         lines.append(
             Series.of(
                 f"{curve[0].claim} {_words(test)}",
