@@ -68,6 +68,9 @@ _FULL_FILES = ("records.json", "records.parquet")
 ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
 PUBLISHED = "published"  # folder of the reports of that protocol
 PAGE = "claims.html"
+# Address space kept for the reports of a session that ran out of it. It is never written to, so it
+# takes no memory; the writers of Parquet and HTML map so much.
+RESERVE = 2**28
 
 
 def committed(path: Path) -> str | None:
@@ -202,6 +205,7 @@ class Reporter:
         self.started = _now()
         self.cells: dict[str, _Cell] = {}
         self.lines: list[str] = []
+        self.reserve = bytearray(RESERVE)
 
     def pytest_keyboard_interrupt(self) -> None:
         self.lines.append(
@@ -243,22 +247,23 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         result: object = None
+        self.reserve = bytearray()
         try:
             result = yield
-        except OSError as error:  # pytest-html writes into the same folder
+        except (OSError, MemoryError) as error:  # pytest-html writes into the same folder
             self._not_written(session, error)
         file = self._judged()
         if file is not None:
             self._say(file)
             try:
                 self._finish(file, reports_folder(self.config))
-            except (TinyAblationError, OSError) as error:
+            except (TinyAblationError, OSError, MemoryError) as error:
                 self._not_written(session, error)
                 self._finish_elsewhere(file)
         return result
 
     def _not_written(self, session: pytest.Session, error: Exception) -> None:
-        self.lines.append(f"the reports are incomplete: {error}")
+        self.lines.append(f"the reports are incomplete: {str(error) or 'out of memory'}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def _finish_elsewhere(self, file: RecordFile) -> None:
@@ -267,7 +272,7 @@ class Reporter:
             folder = Path(tempfile.mkdtemp(prefix="tinyablation-reports-"))
             write_records(file, folder)
             self._write(file, folder / PAGE, None)
-        except (TinyAblationError, OSError) as error:
+        except (TinyAblationError, OSError, MemoryError) as error:
             self.lines.append(f"what was judged is not kept either: {error}")
         else:
             self.lines.append(f"what was judged is kept in {folder} instead")
