@@ -176,7 +176,7 @@ def read_table(path: Path, names: Sequence[str]) -> pd.DataFrame:
             raise RunError(f"{path}: columns are not those of this table; differing: {wrong}")
 
     try:
-        return read_parquet(path, check).to_pandas()
+        return read_parquet(path, check).to_pandas(ignore_metadata=True)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 

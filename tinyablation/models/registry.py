@@ -386,7 +386,12 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
         raise RegistryError(f"{place}: model {name!r}: {where}{_first(error)}") from error
 
     def resolved(source: Path | None) -> Path | None:
-        return None if source is None else (folder / source).resolve()
+        try:
+            return None if source is None else (folder / source).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, links in a circle
+            raise RegistryError(
+                f"{place}: model {name!r}: {str(source)[:200]!r} is no path: {error}"
+            ) from error
 
     return entry.model_copy(
         update={

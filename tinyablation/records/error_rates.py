@@ -6,7 +6,7 @@ fixtures/calibration/error_rates.json; the report shows it beside the verdicts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pydantic
 from pydantic import Field, model_validator
@@ -116,6 +116,12 @@ class PowerPoint(Plain):
     share: Share
     low: Share
     high: Share
+
+    @model_validator(mode="after")
+    def _share_in_its_interval(self) -> Self:
+        if not self.low <= self.share <= self.high:
+            raise ValueError(f"{self.share} is not between {self.low} and {self.high}")
+        return self
 
     @property
     def has_goal(self) -> bool:
@@ -306,3 +312,5 @@ def read_error_rates(path: Path) -> ErrorRates:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise ErrorRateError(f"{path}: field {field}: {first['msg']}") from error
+    except UnicodeDecodeError as error:
+        raise ErrorRateError(f"{path}: is not UTF-8 ({error.reason})") from error

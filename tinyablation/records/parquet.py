@@ -50,7 +50,8 @@ def read_parquet(
             table = pyarrow.parquet.read_table(stream, read_dictionary=words)
             return _with_text(table, words, most_bytes)
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"not a readable Parquet file: {error}") from error
+            said = " ".join(str(error).split())
+            raise ValueError(f"not a readable Parquet file: {said}") from error
 
 
 def _require_small(found: Any, most_cells: int, most_bytes: int) -> None:

@@ -413,7 +413,11 @@ def _read_config(folder: Path) -> RunConfig:
     try:
         config = RunConfig.model_validate(read_json(path))
     except ValidationError as error:
-        raise RunError(f"{path}: not a run's config: {error}. {remedy(folder)}") from error
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunError(
+            f"{path}: not a run's config: field {place}: {first['msg']}. {remedy(folder)}"
+        ) from error
     if config.name != folder.name:
         raise RunError(
             f"{path}: is the config of {config.name}, but is in {folder.name}. {remedy(folder)}"
