@@ -56,6 +56,7 @@ from tinyablation.verdicts.subjects import load_subjects
 
 ROOT = Path(__file__).parent.parent
 FINDINGS = Path(__file__).parent / "findings"
+LARGEST = 2**20  # bytes of a damaged file; the time it takes is counted
 SECONDS, MEGABYTES = 1.0, 300  # of processor time, and of memory, for one file
 
 
@@ -327,7 +328,7 @@ def damaged(good: bytes, name: str, draws: random.Random) -> bytes:
     elif name.endswith(".zip"):
         ways = [_of_zip, _of_zip, _of_zip, *ways]
     for _ in range(draws.choice((1, 1, 1, 2, 3))):
-        data = draws.choice(ways)(data, draws)
+        data = draws.choice(ways)(data, draws)[:LARGEST]
     return data
 
 

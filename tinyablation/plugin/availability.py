@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tinyablation.errors import TinyAblationError, TooLarge, Unavailable
+from tinyablation.errors import OutOfMemory, TinyAblationError, Unavailable
 from tinyablation.plugin.judge import BLOCKED, ModelRequired
 from tinyablation.plugin.options import is_claim
 from tinyablation.plugin.selection import cell_of
@@ -107,7 +107,7 @@ def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Turn an error of memory into TooLarge, and free what its frames hold.
+    """Turn an error of memory into OutOfMemory, and free what its frames hold.
 
     Else pytest, which formats the traceback and keeps it, would need the memory that there is not.
     """
@@ -117,7 +117,7 @@ def _out_of_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not _SAYS_MEMORY.search(str(error)):
             raise
         traceback.clear_frames(error.__traceback__)
-        raise TooLarge(
+        raise OutOfMemory(
             "this machine, or what the session may take of it, has not enough memory: close other "
             "programs, give fewer workers (-n) or a smaller --dtype, and run the same command again"
         ) from None
