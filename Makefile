@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims real test docs slow mutations calibrate robustness reliability accept organisms corpora bench lock clean
+.PHONY: claims real test docs slow mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -42,6 +42,11 @@ robustness: $(READY)
 # Fifty kills, ten thousand damaged lines, damaged models and stores: docs/reliability-and-speed.md.
 reliability: $(READY)
 	$(BIN)/python -m benchmarks.reliability
+
+# Damages files for every reader so long, and keeps what one did not take in tests/findings/, a test then.
+FUZZ_MINUTES ?= 10
+fuzz: $(READY)
+	$(BIN)/python -m tests.readers $(FUZZ_MINUTES)
 
 # Puts every pitfall back, one at a time, and expects the test named after it to fail.
 mutations: $(READY)

@@ -5,6 +5,7 @@ Run: pytest tests/test_broken_files.py
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tinyablation.__main__ import main
 from tinyablation.engine.tables import PER_EXAMPLE_COLUMNS, read_table
 from tinyablation.errors import RunError
 from tinyablation.files.manifests import write_manifest
+from tinyablation.records.records import SCHEMA_VERSION
 from tinyablation.runs.store import (
     FILES,
     HEAD_IMPACT,
@@ -29,7 +31,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.stat().st_size < 2**30  # a file of holes takes a minute
     }
 
 
@@ -53,6 +55,12 @@ WRITE: dict[str, Callable[[Path], object]] = {
     "another Parquet file": parquet,
     "a page": lambda path: path.write_text("<!doctype html><title>404</title>"),
     "half a zip": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)),
+    "900 levels": lambda path: path.write_text(
+        f'{{"schema_version": {SCHEMA_VERSION}, "session": {"[" * 900}{"]" * 900}, "records": []}}'
+    ),
+    "a FIFO": os.mkfifo,
+    "a link to an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "ten gigabytes of nothing": lambda path: (path.touch(), os.truncate(path, 10 * 2**30)),
     "a folder": Path.mkdir,
     "no file at all": lambda path: None,
 }

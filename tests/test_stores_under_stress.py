@@ -7,8 +7,11 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tests.synthetic_runs import KEYS, Counting, make_config, obtain, tables, wi
 from tinyablation.errors import RunError
 from tinyablation.files import manifests
 from tinyablation.files.manifests import NotWritten, write_atomic, write_json
+from tinyablation.records.records import read_records
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.store import RunStore
 
@@ -168,6 +172,62 @@ def test_a_session_whose_reports_cannot_be_written_ends_in_one_line(tmp_path: Pa
     (line,) = [line for line in done.stderr.splitlines() if str(folder) in line]
     assert f"--reports {folder}: cannot be written" in line
     assert "Traceback" not in done.stdout + done.stderr and list(folder.iterdir()) == []
+
+
+def claims_of(model: str, folder: Path, **settings: Any) -> subprocess.Popen[str]:
+    """A session of two test cases."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "pytest", "claims", "-p", "no:cacheprovider", "-q"),
+            *("--claim", "H1.1", "-k", f"{model}-facts", "--reports", str(folder)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **settings,
+    )
+
+
+@pytest.mark.slow
+def test_a_store_that_turns_read_only_in_mid_run_ends_in_a_line_and_a_report(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    session = claims_of("tiny-gpt2", folder)
+    while not list(folder.glob("runs/*/manifest.json")) and session.poll() is None:
+        time.sleep(0.02)
+    with read_only(folder):
+        said, _ = session.communicate()
+    assert session.returncode == pytest.ExitCode.INTERNAL_ERROR, said
+    assert "INTERNALERROR" not in said and "Traceback" not in said
+    assert re.search(r"^NotWritten: \S+: cannot be written .Read-only file system", said, re.M)
+    assert re.search(r"^2 cells: 2 error", said, re.M)
+    (kept,) = re.findall(r"^what was judged is kept in (\S+) instead$", said, re.M)
+    assert len(read_records(Path(kept)).records) == 2 and (Path(kept) / "claims.html").exists()
+    shutil.rmtree(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+def test_a_session_without_memory_fails_in_a_line_and_reports(tmp_path: Path) -> None:
+    """2 GB of address space, of which torch's libraries take the most."""
+    import resource
+
+    limits = (2 * 2**30, 2 * 2**30)
+    session = claims_of(
+        "tiny-gpt2",
+        tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+    )
+    said, _ = session.communicate()
+    assert session.returncode == pytest.ExitCode.TESTS_FAILED, said
+    assert "INTERNALERROR" not in said and "Traceback" not in said
+    assert "has not enough memory: close other programs" in said
+    records = read_records(tmp_path).records
+    assert [record.verdict for record in records] == ["error"] * 2
 
 
 # --- clocks and locks ----------------------------------------------------------------------------

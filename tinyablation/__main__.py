@@ -11,6 +11,7 @@ from tinyablation.cli.drift import add_commands as add_drift_commands
 from tinyablation.cli.measure import add_commands
 from tinyablation.cli.ov import add_commands as add_ov_commands
 from tinyablation.cli.report import add_commands as add_report_commands
+from tinyablation.cli.statuses import status_of
 from tinyablation.cluster.cost import add_commands as add_planning_commands
 from tinyablation.errors import TinyAblationError
 
@@ -20,6 +21,9 @@ NATURAL, EMBEDDED = "natural", "embedded"
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m tinyablation", description="Tools beside `pytest claims`."
+    )
+    top.add_argument(
+        "--full-trace", action="store_true", help="show where an error was raised, not one line"
     )
     commands = top.add_subparsers(dest="command", required=True)
     corpora = commands.add_parser("corpora", help="corpora and splits for a tokenizer")
@@ -137,12 +141,7 @@ def _folder_name(source: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except TinyAblationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: options.run(options), full_trace=options.full_trace)
 
 
 if __name__ == "__main__":

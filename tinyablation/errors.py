@@ -29,5 +29,9 @@ class TooLarge(Unavailable):
     """The model does not fit into this machine's memory."""
 
 
+class OutOfMemory(TinyAblationError):
+    """The process got no more memory while it was at work: nothing follows about the model."""
+
+
 class RunError(TinyAblationError):
     """A run directory, its tables or its address is invalid."""

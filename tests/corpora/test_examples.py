@@ -623,7 +623,7 @@ def test_a_missing_field_of_a_split_is_named(corpus: Corpus, tmp_path: Path, nam
     [
         ('{"seed": 0,\n]', "facts.split.json, line 2: not JSON"),
         ("[]", "facts.split.json: must be a JSON object"),
-        ("[" * 100_000, "facts.split.json: nested too deeply"),
+        ("[" * 100_000, "facts.split.json: not JSON .nested too deeply"),
         ("9" * 5000, "facts.split.json: not JSON"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 from tests.fake_sessions import fake_session, one_record
 from tests.synthetic_runs import make_config, obtain
 from tinyablation.errors import RunError, WeightsMissing
-from tinyablation.evidence.bundle import choose
+from tinyablation.evidence.archive import BundleError
+from tinyablation.evidence.bundle import _test, choose
 from tinyablation.evidence.rederivation import (
     Conduct,
     Described,
@@ -169,6 +170,20 @@ def test_conduct_is_that_of_the_command(tmp_path):
         "--screen=64:5%",
     ]
     assert named_models(file.session.command) == ["--model", "a/b", "--revision", "main"]
+
+
+@pytest.mark.parametrize("options", ["'unclosed", "--seed=x", "--seed", "--model"])
+def test_a_command_that_cannot_be_read_is_refused_in_a_line(options, tmp_path):
+    with pytest.raises(EvidenceError, match="session's command cannot be read") as caught:
+        conduct_of(session(f"pytest claims {options}"), [one_record(runs=[])], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 200_000, f"claims/test_a.py::test_{'a' * 200_000}"])
+def test_a_test_id_of_200_kb_is_refused_in_a_line(name):
+    with pytest.raises(BundleError, match=r"'\.\.\. is not the node id of a claim") as caught:
+        _test(name)
+    assert len(str(caught.value)) < 200
 
 
 def test_heads_named_by_hand_are_not_bundled(tmp_path):

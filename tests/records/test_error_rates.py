@@ -159,3 +159,20 @@ def test_read_back_and_broken(tmp_path):
         read_error_rates(path)
     with pytest.raises(ErrorRateError, match="cannot be read"):
         read_error_rates(tmp_path / "none.json")
+
+
+def test_a_table_without_rows_over_all_conditions_has_no_curve():
+    """It was cut, or made by hand: nothing is drawn, and nothing else is missing."""
+    cut = table([error_row(1, 20)], [point(19, 20, condition="facts")])
+    assert power_panel(cut) is None and len(goals(cut)) == 1
+
+
+def test_a_share_lies_in_its_interval():
+    with pytest.raises(ValueError, match="0.5 is not between 0.6 and 0.7"):
+        point(10, 20, low=0.6, high=0.7)
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path):
+    (tmp_path / "rates.json").write_bytes(b"\xff")
+    with pytest.raises(ErrorRateError, match="rates.json: is not UTF-8"):
+        read_error_rates(tmp_path / "rates.json")

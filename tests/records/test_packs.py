@@ -1,6 +1,9 @@
 """Packs: text put away in a page, and got back. Run: pytest tests/records/test_packs.py"""
 
+import base64
 import json
+import resource
+import zlib
 
 import pytest
 from hypothesis import given
@@ -58,3 +61,15 @@ def test_what_unpacks_to_more_than_any_page_is_refused(monkeypatch):
     with pytest.raises(PackError, match="over 1000 bytes"):
         unpack(pack("x" * 1001))
     assert unpack(pack("x" * 1000)) == "x" * 1000
+
+
+def test_half_a_gigabyte_is_not_unpacked() -> None:
+    """A page of 650 kB may hold it."""
+    press = zlib.compressobj(9, zlib.DEFLATED, -15)
+    letters = base64.b64encode(
+        b"".join(press.compress(b" " * 10_000_000) for _ in range(50)) + press.flush()
+    ).decode()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PackError, match="over 67108864 bytes"):
+        packs.unpack(letters)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024

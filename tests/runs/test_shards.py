@@ -1,11 +1,14 @@
 """Run: pytest tests/runs/test_shards.py"""
 
+import json
+
 import pytest
 
 from tests.synthetic_runs import (
     KEYS,
     N_EXAMPLES,
     SHARDS,
+    Counting,
     baseline_rows,
     compute,
     make_config,
@@ -180,3 +183,43 @@ def test_a_shard_of_another_size_is_not_trusted(tmp_path):
         RunStore(tmp_path).obtain(
             make_config(), SHARDS, compute, make_examples().iloc[1:], verify=verify
         )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seconds": "x"},
+        {"seconds": None},
+        {"seconds": 10**400},
+        {"devices": "cpu"},
+        {"devices": [1]},
+        {"baseline": {"logit_diff": [0.0], "largest": 1.0}},
+        {"baseline": None},
+        {"rows": "many"},
+    ],
+)
+def test_a_sidecar_with_a_field_that_cannot_be_used_is_computed_again(tmp_path, fields):
+    def cut(shard):
+        if shard.key == KEYS[-1]:
+            raise KeyboardInterrupt
+        return compute(shard)
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain(tmp_path, with_=cut)
+    path = tmp_path / make_config().name / "shards" / f"{KEYS[1]}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    counting = Counting()
+    assert obtain(tmp_path, with_=counting).table().shape == obtain(tmp_path / "b").table().shape
+    assert counting.keys == [KEYS[1], KEYS[-1]]
+
+
+@pytest.mark.parametrize("computing", [[], "x", {"L01": 1}, {"L01": {"process": "x"}}, None])
+def test_notes_that_name_nobody_are_written_anew(tmp_path, computing):
+    def cut(shard):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain(tmp_path, with_=cut)
+    path = tmp_path / make_config().name / "partial_summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"computing": computing}))
+    assert obtain(tmp_path).table().shape[0]

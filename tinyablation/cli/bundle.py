@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.cli.measure import add_output_options, refuse_overwriting
+from tinyablation.cli.statuses import DIFFERENT
 from tinyablation.records.conditions import ALL_CONDITIONS, CONDITIONS
 
 
@@ -103,7 +104,7 @@ def _verdict(options: argparse.Namespace) -> None:
         print("\n".join(printable(each) for each in said))
         print(f"{count} of {len(found.cells)} cell(s) agree with the record")
     if not found.same:
-        sys.exit(1)  # 2 means that it could not be judged
+        sys.exit(DIFFERENT)
 
 
 def _document(path: Path, found: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tinyablation.cli.measure import add_output_options, put_text, refuse_overwriting
+from tinyablation.cli.statuses import DIFFERENT
 from tinyablation.errors import TinyAblationError
 from tinyablation.report.drift_tables import as_markdown, as_text
 from tinyablation.report.markdown import escaped
@@ -55,4 +56,4 @@ def _drift(options: argparse.Namespace) -> None:
         raise
     put_text(render(drift), options)
     if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
-        sys.exit(1)  # like diff; 2 means that the sessions could not be compared
+        sys.exit(DIFFERENT)

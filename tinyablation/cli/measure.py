@@ -5,6 +5,7 @@ Thin: each builds a bench or opens runs, asks the library, and writes JSON.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def entry_of(options: argparse.Namespace) -> "ModelEntry":
     """
     from tinyablation.models.registry import Registry, load_registry
 
-    is_path = Path(options.model).expanduser().exists()
+    is_path = os.path.exists(os.path.expanduser(options.model))  # False for a name too long
     registry = (
         Registry(options.registry, {})
         if is_path and not options.registry.is_file()

@@ -22,6 +22,7 @@ from tinyablation.corpora.examples import (
     write_corpus,
 )
 from tinyablation.corpora.tokenizer_fingerprint import fingerprint_of
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.hashes import digest
 from tinyablation.files.manifests import MANIFEST, write_json
 from tinyablation.records.conditions import BINDING, NAMES
@@ -106,7 +107,7 @@ class Shelf:
         path = folder / MANIFEST
         remedy = "build the corpora again, or `python -m tinyablation corpora adopt` them"
         try:
-            return cls(folder, Manifest.model_validate_json(path.read_bytes()))
+            return cls(folder, Manifest.model_validate_json(read_bytes(path)))
         except OSError as error:
             raise CorpusError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         except ValidationError as error:

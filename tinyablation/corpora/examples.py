@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files import contents
 from tinyablation.files.hashes import text_sha256
 from tinyablation.records.conditions import BINDING as BINDING
 from tinyablation.records.conditions import CONDITIONS as CONDITIONS
@@ -245,7 +246,7 @@ def _unbalanced(examples: Sequence[Example]) -> Iterator[tuple[int, str]]:
 
 def read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = contents.read_bytes(path).decode("utf-8")
     except FileNotFoundError:
         raise CorpusError(
             f"{path}: no such corpus; `python -m tinyablation corpora build` makes it"
@@ -260,21 +261,21 @@ def read_lines(path: Path) -> list[str]:
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for place, (name, _) in enumerate(pairs):
-        if name in (earlier for earlier, _ in pairs[:place]):
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
             raise CorpusError(f"field {name!r} occurs twice")
-    return dict(pairs)
+        found[name] = value
+    return found
 
 
 def parse_json(text: str) -> Any:
-    """json.loads with CorpusError for duplicate keys, deep nesting and over-long numbers."""
+    """The value of a JSON text; CorpusError for duplicate keys, deep nesting, over-long numbers."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_fields)
+        return contents.parse_json(text, pairs=_unique_fields)
     except json.JSONDecodeError:
         raise
-    except RecursionError:
-        raise CorpusError("nested too deeply") from None
-    except ValueError as error:  # a whole number of more than 4300 digits
+    except ValueError as error:  # a whole number of more than 4300 digits, or too many levels
         raise CorpusError(f"not JSON ({error})") from None
 
 

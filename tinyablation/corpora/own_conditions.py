@@ -8,6 +8,7 @@ corpus of this project, and more, is listed in `defects`: users who measure with
 them, and the records say so. An unreadable line raises CorpusError with file, line and field.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import JSONDecodeError
@@ -129,9 +130,9 @@ def check_name(name: str) -> None:
 def read_own(name: str, path: Path) -> OwnCondition:
     """Read the file of a condition; CorpusError names the file, the line and the wrong field."""
     check_name(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CorpusError(f"{path}: a folder; give a file of JSON lines")
-    if not path.exists():
+    if not os.path.exists(path):
         raise CorpusError(f"{path}: no such file; give one of JSON lines")
     rows = []
     for number, text in enumerate(read_lines(path), start=1):

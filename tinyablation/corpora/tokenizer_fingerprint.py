@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.tokenisation import TokenisationError, encode
 from tinyablation.errors import LoadingError
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.hashes import text_sha256
 from tinyablation.models.checkpoint import TOKENIZER_FILES
 from tinyablation.models.file_hashes import Watch
@@ -91,7 +92,7 @@ def fingerprint(folder: Path) -> str:
         raise TokenisationError(str(error)) from error
     if note is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(note.read_bytes())["fingerprint"]
+            kept = parse_json(read_bytes(note))["fingerprint"]
             if re.fullmatch(r"[0-9a-f]{64}", kept):
                 return str(kept)
     found = fingerprint_of(load_as_measured(folder))
@@ -231,7 +232,7 @@ def _is_known(token: Any, known: set[str]) -> bool:
 
 def _object(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from tinyablation.errors import RunError
 from tinyablation.files.hashes import digest
 from tinyablation.files.manifests import write_atomic
+from tinyablation.records.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,20 +166,19 @@ def write_table(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 def read_table(path: Path, names: Sequence[str]) -> pd.DataFrame:
     """Read a table; RunError unless it has exactly these columns with their types."""
-    import pandas as pd
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    def check(schema: pa.Schema) -> None:
+        found = {field.name: str(field.type) for field in schema}
+        expected = {name: str(pa.type_for_alias(COLUMNS[name].dtype)) for name in names}
+        if found != expected or schema.names != list(names):
+            wrong = sorted(set(found.items()) ^ set(expected.items())) or "their order"
+            raise RunError(f"{path}: columns are not those of this table; differing: {wrong}")
 
     try:
-        found = {field.name: str(field.type) for field in pq.read_schema(path)}
-        frame = pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path}: not a readable Parquet file: {error}") from error
-    expected = {name: str(pa.type_for_alias(COLUMNS[name].dtype)) for name in names}
-    if found != expected or list(frame.columns) != list(names):
-        wrong = sorted(set(found.items()) ^ set(expected.items())) or "their order"
-        raise RunError(f"{path}: columns are not those of this table; differing: {wrong}")
-    return frame
+        return read_parquet(path, check).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
 
 
 def check_examples(examples: pd.DataFrame) -> str:

@@ -34,6 +34,7 @@ from tinyablation.evidence.rederivation import (
     read_models,
     rederive,
 )
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST
 from tinyablation.models.file_hashes import file_hash, files_hash
 from tinyablation.models.registry import load_registry
@@ -70,6 +71,7 @@ DERIVED = (
 )
 # A node id becomes an argument of pytest and must not look like an option or another file.
 _TEST = re.compile(r"claims/(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
+_MOST_LETTERS = 500  # of a node id; the longest of ours has 106
 _README = """\
 Evidence of {n} cell(s) of the Tiny Ablation Lab.
 
@@ -267,7 +269,7 @@ def _collect(judged: Path, folder: Path, project: Path) -> None:
     (folder / RUNS).mkdir()
     for run in sorted((judged / RUNS).iterdir()):
         with suppress(OSError, ValidationError):  # a parent run, which is not evidence, or a lock
-            RunConfig.model_validate_json((run / "config.json").read_bytes())
+            RunConfig.model_validate_json(read_bytes(run / "config.json"))
             shutil.move(run, folder / RUNS / run.name)
 
 
@@ -302,8 +304,9 @@ def instruments(project: Path) -> str:
 
 
 def _test(name: str) -> str:
-    if not _TEST.fullmatch(name):
-        raise BundleError(f"{name!r} is not the node id of a claim")
+    if len(name) > _MOST_LETTERS or not _TEST.fullmatch(name):
+        shown = repr(name) if len(name) <= _MOST_LETTERS else f"{name[:60]!r}..."
+        raise BundleError(f"{shown} is not the node id of a claim")
     return name
 
 

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from tinyablation.corpora.corpus_folder import FolderName, Shelf
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.corpora.library import Library
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import Checkpoint, ModelEntry
@@ -259,7 +260,7 @@ def read_task(path: Path) -> Task:
 
 def _read(path: Path, kind: type[Any]) -> Any:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_bytes(path))
     except OSError as error:
         raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
@@ -315,7 +316,13 @@ def _command(command: str) -> Any:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--revision")
-    return parser.parse_known_args(shlex.split(command)[1:])[0]
+    try:
+        return parser.parse_known_args(shlex.split(command)[1:])[0]
+    except (ValueError, ArgumentError) as error:
+        raise EvidenceError(
+            f"the recorded session's command cannot be read ({printable(str(error))}): "
+            f"{printable(command)[:200]}"
+        ) from error
 
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -366,8 +373,10 @@ def _judged(
     ]
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     settings |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    asked = task.folder / ".tests.txt"  # a command line holds 128 kB at most
+    asked.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
     done = subprocess.run(
-        [*command, *options, *tests],
+        [*command, *options, f"@{asked}"],
         cwd=project,
         env=settings,
         capture_output=True,
@@ -375,6 +384,7 @@ def _judged(
         errors="replace",
     )
     path.unlink()
+    asked.unlink()
     at = task.folder / "published" if "--protocol=published" in options else task.folder
     if not (at / "records.json").exists():
         said = printable((done.stdout + done.stderr).strip()[-_SAID:])

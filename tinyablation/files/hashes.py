@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import RunError
+from tinyablation.files.contents import open_regular
 
 HASH_DIGITS = 12  # 48 bits: a million runs collide with probability 2e-3 %
 
@@ -39,5 +40,5 @@ def text_sha256(text: str) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 (64 hex digits) of a file's bytes."""
-    with open(path, "rb") as handle:
+    with open_regular(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.errors import RunError
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.hashes import file_sha256
 
 MANIFEST = "manifest.json"
@@ -134,10 +135,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; RunError if it is missing, unreadable or not an object."""
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(read_bytes(path))
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: a JSON object was expected, not {type(value).__name__}")

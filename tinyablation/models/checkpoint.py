@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.errors import LoadingError, PickledWeights, WeightsMissing
+from tinyablation.files.contents import (
+    MOST_BYTES,
+    parse_json,
+    read_text,
+    special_kind,
+)
 from tinyablation.files.hashes import text_sha256
+from tinyablation.models.limits import check_limits
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -26,6 +33,8 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+# Files of a folder that are read as a whole, by transformers or here.
+_WHOLE = frozenset((CONFIG, WEIGHTS_INDEX, "generation_config.json", "vocab.txt", *TOKENIZER_FILES))
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Fields of config.json about a model's origin or storage, not about what it computes; the dtype of
 # a run is part of its address anyway.
@@ -113,18 +122,43 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
             f"model {name!r}: {path} names its weight file in 'transformers_weights'; remove that "
             f"field and call the file {WEIGHTS}"
         )
+    check_limits(config, path, name)
     return config
+
+
+def refuse_special(folder: Path, name: str) -> None:
+    """Raise LoadingError for a file in the folder that transformers would wait for or never end.
+
+    It opens files by itself: of any kind, and texts of any size.
+    """
+    try:
+        found = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.exists()]
+    except OSError as error:
+        raise LoadingError(
+            f"model {name!r}: {folder} cannot be read ({error.strerror}); check the folder"
+        ) from error
+    for path, status in found:
+        kind = special_kind(status.st_mode)
+        if kind is not None:
+            raise LoadingError(
+                f"model {name!r}: {path} is {kind}, not a regular file; put the model's there"
+            )
+        if path.name in _WHOLE and status.st_size > MOST_BYTES:
+            raise LoadingError(
+                f"model {name!r}: {path} has {status.st_size:,} bytes, at most {MOST_BYTES:,} are "
+                "read"
+            )
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of the model `name`; LoadingError if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path))
     except OSError as error:
         raise LoadingError(
             f"model {name!r}: {path} cannot be read ({error.strerror}); check the file"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise LoadingError(f"model {name!r}: {path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise LoadingError(f"model {name!r}: {path} does not hold a JSON object")

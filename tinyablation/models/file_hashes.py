@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from tinyablation.errors import ModelChanged
+from tinyablation.files.contents import open_regular, read_bytes
 from tinyablation.files.hashes import text_sha256
 
 # The hashes of files of at least this size are cached: 14 GB take some 10 s to read.
@@ -98,7 +99,7 @@ def file_hash(path: Path, *, text: bool = False, fresh: bool = False) -> str:
     same. fresh: read every byte, whatever the cache says.
     """
     if text:  # a checkout with CRLF line ends holds the same tokenizer
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+        return hashlib.sha256(read_bytes(path).replace(b"\r\n", b"\n")).hexdigest()
     before = Stamp.of(path.stat())
     if fresh or before.size < REMEMBERED_BYTES:
         return _digest(path)[0]
@@ -134,6 +135,6 @@ def _note_of(path: Path) -> Path:
 
 def _digest(path: Path) -> tuple[str, Stamp]:
     """sha256 of a file, and its stamp after the last byte was read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         return found, Stamp.of(os.fstat(file.fileno()))

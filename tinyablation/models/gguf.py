@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyablation.errors import LoadingError, Unavailable
+from tinyablation.files.contents import open_regular, parse_json, read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.installed import versions
 from tinyablation.models.checkpoint import CONFIG, weight_files
 from tinyablation.models.devices import gigabytes
 from tinyablation.models.file_hashes import Watch, changed, file_hash, weights_hash
+from tinyablation.models.limits import check_limits
 
 ORIGIN = "dequantised.json"
 CONVERTER = 1  # incremented when the same file is converted differently
@@ -46,6 +48,18 @@ _FIXED = dict(zip(range(8), "BbHhIif?", strict=True)) | {10: "Q", 11: "q", 12: "
 _STRING, _ARRAY = 8, 9
 # Errors raised by reading a damaged header.
 _GARBLED = (struct.error, UnicodeDecodeError, LookupError, OverflowError, RecursionError)
+# What config.json calls the figures of a file's architecture ("llama.block_count").
+_FIGURES = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "context_length": "max_position_embeddings",
+    "expert_count": "num_experts",
+    "vocab_size": "vocab_size",
+}
 _PLAIN = ("F64", "F32", "F16", "BF16")  # types that are not quantised
 
 
@@ -81,7 +95,7 @@ class Header(NamedTuple):
 
 def read_header(path: Path, name: str) -> Header:
     """The header of a GGUF file; LoadingError if it is damaged or not a GGUF file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(len(_MAGIC))
         if start != _MAGIC:
             raise LoadingError(f"model {name!r}: {path} is not a GGUF file; name one, or a folder")
@@ -106,6 +120,8 @@ def _header(cursor: "_Cursor", path: Path, name: str) -> Header:
         value = cursor.value(cursor.number("I"))
         if key.startswith("general."):
             fields[key] = value
+        elif (spelt := _FIGURES.get(key.partition(".")[2])) is not None:
+            check_limits({spelt: value}, path, name)
     tensors = []
     for _ in range(n_tensors):
         cursor.text()
@@ -193,7 +209,7 @@ def origin_of(folder: Path, weight_hash: str) -> str:
     "" if they were not converted, or were changed afterwards.
     """
     try:
-        kept = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        kept = parse_json(read_text(folder / ORIGIN))
         if kept["weight_hash"] != weight_hash:
             return ""
         kind, file = str(kept["quantisation"])[:40], str(kept["file"])[:200]

@@ -14,11 +14,13 @@ from tinyablation.models.checkpoint import (
     gguf_in,
     read_config,
     read_object,
+    refuse_special,
     tokenizer_files,
     weight_files,
 )
 from tinyablation.models.file_hashes import weights_hash
 from tinyablation.models.gguf import dequantised, made_of, origin_of
+from tinyablation.models.limits import check_size
 from tinyablation.models.model_facts import ModelFacts
 from tinyablation.models.registry import ModelEntry
 from tinyablation.models.tokenizer_state import load_tokenizer, tokenizer_hash
@@ -86,6 +88,8 @@ def locate(entry: ModelEntry) -> tuple[Path, str | None]:
     # Checked first: transformers would query the hub for up to 46 s for a path that does not exist.
     if not entry.source.exists():
         raise WeightsMissing(f"model {entry.id!r}: no folder {entry.source}; put the model there")
+    if entry.source.is_dir():
+        refuse_special(entry.source, entry.id)
     gguf = gguf_in(entry.source, entry.id)
     if gguf is None:
         return entry.source, None
@@ -115,20 +119,25 @@ def describe(entry: ModelEntry) -> ModelFacts:
     if window is not None:
         window = _whole(window, "sliding_window", folder, entry.id)
     architecture = check_architecture(config, folder, entry.id)
+    n_layers = figure("num_hidden_layers", "n_layer")
+    d_model, vocab_size = figure("hidden_size", "n_embd"), figure("vocab_size")
+    weight_bytes = sum(path.stat().st_size for path in weights)
+    made = {"n_layers": n_layers, "d_model": d_model, "vocab_size": vocab_size}
+    check_size(config, made, weight_bytes, folder / CONFIG, entry.id)
     weight_hash = weights_hash(weights)
     return ModelFacts(
         architecture=architecture,
         model_type=str(config.get("model_type", "")),
-        n_layers=figure("num_hidden_layers", "n_layer"),
+        n_layers=n_layers,
         n_heads=figure("num_attention_heads", "n_head"),
-        d_model=figure("hidden_size", "n_embd"),
-        vocab_size=figure("vocab_size"),
+        d_model=d_model,
+        vocab_size=vocab_size,
         context=figure("max_position_embeddings", "n_positions"),
         sliding_window=window,
         weight_hash=weight_hash,
         config_hash=config_hash(config),
         tokenizer_hash=tokenizer_hash(folder, entry.id),
-        weight_bytes=sum(path.stat().st_size for path in weights),
+        weight_bytes=weight_bytes,
         bos=default_bos(folder, architecture, entry.id) if entry.bos is None else entry.bos,
         folder=folder,
         commit=commit,

@@ -3,13 +3,13 @@
 Nothing heavy is imported here.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyablation.errors import LoadingError
+from tinyablation.files.contents import parse_json, read_text
 from tinyablation.models.checkpoint import CONFIG, gguf_in
 
 # Generic names that do not identify a model: "hf", "model", "final", a commit in the hub's cache.
@@ -64,10 +64,10 @@ def _within(path: Path) -> tuple[str, str]:
     except (OSError, LoadingError):
         return "", ""
     try:
-        config: dict[str, Any] = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(read_text(path / CONFIG))
         name = next((str(config[field]) for field in _NAME_FIELDS if config.get(field)), "")
         return next(_parts(name), ""), str(config.get("model_type", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return "", ""
 
 

@@ -1,5 +1,6 @@
 """The registry of models: a typed view of a models.toml file. Nothing heavy is imported here."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from tinyablation.spelling import did_you_mean
 Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 # Repository ids of the hub: "owner/name", or an old "gpt2"; no part may lead out of a folder.
+MOST_LETTERS = 1_000  # of a name: paths have up to 4,096 bytes, their parts and repositories 255
 REPO = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
 # A branch, tag or commit, such as refs/pr/3; never "..", because the cache uses it as a path.
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=100)]
@@ -287,6 +289,12 @@ class Registry(Mapping[str, ModelEntry]):
         return entry.at_revision(revision)
 
     def _unlisted(self, name: str) -> ModelEntry:
+        parts = re.split(r"[/\\]", name)
+        if len(name) > MOST_LETTERS or max(len(os.fsencode(part)) for part in parts) > 255:
+            raise RegistryError(
+                f"{name[:60]}...: a name of {len(name):,} letters is no model's; name a folder, a "
+                "hub id or one of these: " + ", ".join(self.ids)
+            )
         path = Path(name).expanduser()
         given: dict[str, Any] = {"family": "other", "variant": "natural"}
         if name and (path.is_dir() or (path.suffix.lower() == GGUF and path.is_file())):
@@ -379,7 +387,12 @@ def _entry(table: Any, place: str, folder: Path) -> ModelEntry:
         raise RegistryError(f"{place}: model {name!r}: {where}{_first(error)}") from error
 
     def resolved(source: Path | None) -> Path | None:
-        return None if source is None else (folder / source).resolve()
+        try:
+            return None if source is None else (folder / source).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, links in a circle
+            raise RegistryError(
+                f"{place}: model {name!r}: {str(source)[:200]!r} is no path: {error}"
+            ) from error
 
     return entry.model_copy(
         update={

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.errors import LoadingError, ModelChanged
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.hashes import digest, text_sha256
 from tinyablation.installed import versions
 from tinyablation.models.checkpoint import (
@@ -189,7 +190,7 @@ def _combined(usual: str, state: str, implied: str) -> str:
 def _noted(note: Path | None) -> tuple[str, str] | None:
     """The cached states: of the tokenizer, and of what the usual files come to ("": nothing)."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(note.read_bytes()) if note is not None else {}
+        kept = parse_json(read_bytes(note)) if note is not None else {}
         state, implied = str(kept["state"]), str(kept["usual"])
         if re.fullmatch(r"[0-9a-f]{64}", state) and re.fullmatch(r"([0-9a-f]{64})?", implied):
             return state, implied
@@ -215,13 +216,13 @@ def _saved(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
             written = [Path(path) for path in tokenizer.save_vocabulary(made) or () if path]
         except NotImplementedError:
             written = []
-        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written}
+        files = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in written}
     return {"vocabulary": dict(sorted(tokenizer.get_vocab().items())), "files": files}
 
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,19 +13,23 @@ The record's verdict is "blocked" in every case. All other errors remain errors.
 contains all that the user needs, it is shown without a traceback (--full-trace shows it).
 """
 
-from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
+import re
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
 
-from tinyablation.errors import TinyAblationError, Unavailable
+from tinyablation.errors import OutOfMemory, TinyAblationError, Unavailable
 from tinyablation.plugin.judge import BLOCKED, ModelRequired
 from tinyablation.plugin.options import is_claim
 from tinyablation.plugin.selection import cell_of
 from tinyablation.plugin.session_models import session_models
 
 UNAVAILABLE = "unavailable"  # property of a test: why this machine cannot provide its model
+# As torch's allocator, the loader of libraries and the kernel say it.
+_SAYS_MEMORY = re.compile("not enough memory|[Cc]annot allocate memory|failed to map segment")
 _missing_key = pytest.StashKey[str]()
 
 
@@ -35,7 +39,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     if not is_claim(item):
         return (yield)
     try:
-        with _uncaptured(item):
+        with _uncaptured(item), _out_of_memory():
             return (yield)
     except TinyAblationError as error:
         reason = _reason(item, error)
@@ -52,7 +56,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
     try:
-        return (yield)
+        with _out_of_memory() if is_claim(item) else nullcontext():
+            return (yield)
     except TinyAblationError as error:
         reason = _reason(item, error) if is_claim(item) else None
         if reason is None:
@@ -98,6 +103,24 @@ def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None
     if isinstance(error, TooFewPrompts | RatioUndefined):
         return pytest.skip.Exception(f"{BLOCKED}{line}", _use_item_location=True)
     return None
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Turn an error of memory into OutOfMemory, and free what its frames hold.
+
+    Else pytest, which formats the traceback and keeps it, would need the memory that there is not.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _SAYS_MEMORY.search(str(error)):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise OutOfMemory(
+            "this machine, or what the session may take of it, has not enough memory: close other "
+            "programs, give fewer workers (-n) or a smaller --dtype, and run the same command again"
+        ) from None
 
 
 def _uncaptured(item: pytest.Item) -> AbstractContextManager[None]:

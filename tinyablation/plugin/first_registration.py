@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.files.manifests import write_atomic
 from tinyablation.plugin.options import protocol, reports_base
@@ -74,7 +75,7 @@ def _place(config: pytest.Config, record: Mapping[str, Any]) -> Path:
 
 def _read(path: Path) -> Registered | None:
     try:
-        return Registered.model_validate_json(path.read_text(encoding="utf-8"))
+        return Registered.model_validate_json(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, RecordError, UnicodeDecodeError) as error:

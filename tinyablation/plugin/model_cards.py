@@ -1,12 +1,12 @@
 """The report's entry on each model, from the registry, its card and its measurements."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import parse_json, read_text
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import SessionModel
 
@@ -44,7 +44,7 @@ def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
     path = None if entry.source is None else entry.source / "card.json"
     if path is not None and path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parse_json(read_text(path))
             known = {name: found[name] for name in SessionModel.model_fields if name in found}
             known["note"] = " ".join(filter(None, (entry.note, known.get("note", ""))))
             # The registry determines a model's name; the card its competence.

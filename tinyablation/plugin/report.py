@@ -13,7 +13,6 @@ ran a selection does not touch that folder. Reports of `--protocol published` go
 <reports>/published/; measurements are shared, in <reports>/runs/.
 """
 
-import html
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
+from tinyablation.plugin.html_view import HtmlView
 from tinyablation.plugin.judge import MEASURED, PROPERTY
 from tinyablation.plugin.model_cards import model_cards
 from tinyablation.plugin.options import (
@@ -66,8 +67,10 @@ _VERSIONS = (
 _FULL_FILES = ("records.json", "records.parquet")
 ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
 PUBLISHED = "published"  # folder of the reports of that protocol
-_COLUMNS = {"claim": "Claim", "verdict": "Verdict", "effect": "Effect", "interval": "Interval"}
-_FIRST_COLUMN = 2  # after pytest-html's own Result and Test
+PAGE = "claims.html"
+# Address space kept for the reports of a session that ran out of it. It is never written to, so it
+# takes no memory; the writers of Parquet and HTML map so much.
+RESERVE = 2**28
 
 
 def committed(path: Path) -> str | None:
@@ -124,6 +127,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Read before anything is measured: this session may overwrite it, and an incomparable baseline
     # should be reported now, not after an hour.
     config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
+    config.pluginmanager.register(HtmlView(config, reports_folder(config) / PAGE))
 
 
 def _baseline(config: pytest.Config) -> RecordFile | None:
@@ -148,7 +152,7 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
 
 def _require_writable(folder: Path) -> None:
     """Raise UsageError before anything is measured if reports cannot be written."""
-    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    there = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise pytest.UsageError(
             f"--reports {folder}: cannot be written ({there} is "
@@ -201,6 +205,7 @@ class Reporter:
         self.started = _now()
         self.cells: dict[str, _Cell] = {}
         self.lines: list[str] = []
+        self.reserve = bytearray(RESERVE)
 
     def pytest_keyboard_interrupt(self) -> None:
         self.lines.append(
@@ -238,12 +243,45 @@ class Reporter:
             found.setdefault(record.model, {}).update(self.cells[record.test].properties)
         return found
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    # Innermost: after every other plugin, and before the terminal prints the summary.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        result: object = None
+        self.reserve = bytearray()
+        try:
+            result = yield
+        except (OSError, MemoryError) as error:  # pytest-html writes into the same folder
+            self._not_written(session, error)
+        file = self._judged()
+        if file is not None:
+            self._say(file)
+            try:
+                self._finish(file, reports_folder(self.config))
+            except (TinyAblationError, OSError, MemoryError) as error:
+                self._not_written(session, error)
+                self._finish_elsewhere(file)
+        return result
+
+    def _not_written(self, session: pytest.Session, error: Exception) -> None:
+        self.lines.append(f"the reports are incomplete: {str(error) or 'out of memory'}")
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _finish_elsewhere(self, file: RecordFile) -> None:
+        """Keep what was judged in a folder for temporary files, if that can be written."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="tinyablation-reports-"))
+            write_records(file, folder)
+            self._write(file, folder / PAGE, None)
+        except (TinyAblationError, OSError, MemoryError) as error:
+            self.lines.append(f"what was judged is not kept either: {error}")
+        else:
+            self.lines.append(f"what was judged is kept in {folder} instead")
+
+    def _judged(self) -> RecordFile | None:
+        """The session and its records; None if nothing was judged, to keep an earlier report."""
         records = self.records()
         if not records:
-            return  # nothing was judged: keep an earlier report
-
+            return None
         together, adjusted = multiplicity(records)
         records = [
             record.model_copy(update={"p_adjusted": adjusted.get(record.test)})
@@ -253,7 +291,7 @@ class Reporter:
         # A test whose worker was lost during set-up has reported but has no record.
         heard = {nodeid for nodeid, cell in self.cells.items() if cell.payload is not None}
         complete = ledger is None or (ledger.complete and ledger.crashed <= heard)
-        file = RecordFile(
+        return RecordFile(
             session=Session(
                 started=self.started,
                 finished=_now(),
@@ -272,12 +310,14 @@ class Reporter:
             ),
             records=records,
         )
-        folder = reports_folder(self.config)
-        page = folder / "claims.html"
+
+    def _finish(self, file: RecordFile, folder: Path) -> None:
+        """Write the reports of a session, and those that are shown beside it."""
+        page, complete = folder / PAGE, file.session.complete
         write_records(file, folder)
         other = self._other()
         self._write(file, page, other)
-        self._say(file, page)
+        self.lines.append(f"report: {page}" + ("" if complete else " (incomplete)"))
         self._say_drift(file)
         if complete and runs_every_claim(self.config):
             (folder / "full").mkdir(exist_ok=True)
@@ -346,7 +386,7 @@ class Reporter:
             file, page, other, baseline=self.baseline_of(file), runs=[runs_folder(self.config)]
         )
 
-    def _say(self, file: RecordFile, page: Path) -> None:
+    def _say(self, file: RecordFile) -> None:
         verdicts = Counter(str(record.verdict) for record in file.records)
         stand = Counter(
             "not accepted yet"
@@ -375,10 +415,7 @@ class Reporter:
                 f"{screened} cells rest on screened sweeps (--screen): unmeasured heads may have "
                 "effects, and each cell gives the bound"
             )
-        self.lines += [
-            f"{len(file.records)} cells: {_counts(verdicts)}{against}",
-            f"report: {page}" + ("" if file.session.complete else " (incomplete)"),
-        ]
+        self.lines.append(f"{len(file.records)} cells: {_counts(verdicts)}{against}")
 
     def _say_drift(self, file: RecordFile) -> None:
         baseline = self.baseline_of(file)
@@ -391,45 +428,6 @@ class Reporter:
             terminalreporter.write_sep("-", "claims")
             for line in self.lines:
                 terminalreporter.write_line(line)
-
-    # pytest.html, the view by test beside the page
-
-    def pytest_html_report_title(self, report: Any) -> None:
-        report.title = "Claims, test by test"
-
-    def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        html_path = Path(self.config.option.htmlpath).resolve().parent
-        page = reports_folder(self.config) / "claims.html"
-        target = page.name if page.parent == html_path else page.as_uri()
-        prefix.append(
-            f'<p>This is the view by test. Claims, verdicts and figures: <a href="'
-            f'{html.escape(target)}">claims.html</a></p>'
-        )
-
-    def pytest_html_results_table_header(self, cells: list[str]) -> None:
-        cells[_FIRST_COLUMN:_FIRST_COLUMN] = [
-            f'<th class="sortable" data-column-type="{name}">{title}</th>'
-            for name, title in _COLUMNS.items()
-        ]
-
-    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        # pytest-html puts node ids on the page unescaped.
-        cells[1] = f'<td class="col-testId">{html.escape(str(report.nodeid))}</td>'
-        cells[_FIRST_COLUMN:_FIRST_COLUMN] = [
-            f'<td class="col-{name}">{html.escape(text)}</td>'
-            for name, text in _columns(dict(getattr(report, "user_properties", []))).items()
-        ]
-
-
-def _columns(properties: dict[str, Any]) -> dict[str, str]:
-    record = json.loads(properties[PROPERTY]) if PROPERTY in properties else {}
-    columns = dict.fromkeys(_COLUMNS, "")
-    columns |= {name: str(record.get(name) or "") for name in ("claim", "verdict")}
-    if record.get("effect") is not None:
-        columns["effect"] = f"{record['effect']:+.3f}"
-    if record.get("low") is not None and record.get("high") is not None:
-        columns["interval"] = f"{record['low']:+.3f} to {record['high']:+.3f}"
-    return columns
 
 
 def _counts(counter: Counter[str]) -> str:

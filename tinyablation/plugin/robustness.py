@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from tinyablation.files.contents import read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.files.manifests import write_atomic
 from tinyablation.plugin.boundary import boundary_of
@@ -68,7 +69,7 @@ def _place(config: pytest.Config, record: Mapping[str, Any]) -> Path:
 def _read(path: Path) -> Examination | None:
     """The stored results; None if there are none, or they cannot be used."""
     try:
-        return Examination.model_validate_json(path.read_text(encoding="utf-8"))
+        return Examination.model_validate_json(read_text(path))
     except (OSError, ValidationError, RecordError):
         return None
 

@@ -295,10 +295,12 @@ def _check_folders(config: pytest.Config) -> None:
     for model in session_models(config).chosen if config.option.model else ():
         entry = registry(config)[model]
         if model not in session_models(config).listed and entry.source is not None:
-            from tinyablation.models.checkpoint import gguf_in, read_config
+            from tinyablation.models.checkpoint import gguf_in, read_config, refuse_special
             from tinyablation.models.gguf import check
             from tinyablation.models.loading import check_architecture
 
+            if entry.source.is_dir():
+                refuse_special(entry.source, entry.id)
             gguf = gguf_in(entry.source, entry.id)
             if gguf is not None:
                 check(gguf, entry.id)

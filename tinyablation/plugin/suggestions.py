@@ -10,6 +10,7 @@ collection decides (selection.py).
 """
 
 import ast
+import os
 import re
 from collections.abc import Collection, Generator, Iterable, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def _claim(wanted: Iterable[str], known: Collection[str] | None) -> str | None:
 def _model(wanted: Iterable[str], known: Collection[str], folder: Path) -> str | None:
     """The complaint about a --model; a name without a slash is rarely a (very old) hub model."""
     for name in wanted:
-        if "/" in name or name in known or (folder / name).expanduser().exists():
+        if "/" in name or name in known or os.path.exists(folder / os.path.expanduser(name)):
             continue
         close = slip_of(name, known)
         if close is not None:

@@ -6,12 +6,13 @@ fixtures/calibration/error_rates.json; the report shows it beside the verdicts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pydantic
 from pydantic import Field, model_validator
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_text
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.records.conditions import CONDITIONS
 from tinyablation.records.panels import CurvePanel, Series
@@ -115,6 +116,12 @@ class PowerPoint(Plain):
     share: Share
     low: Share
     high: Share
+
+    @model_validator(mode="after")
+    def _share_in_its_interval(self) -> Self:
+        if not self.low <= self.share <= self.high:
+            raise ValueError(f"{self.share} is not between {self.low} and {self.high}")
+        return self
 
     @property
     def has_goal(self) -> bool:
@@ -275,6 +282,8 @@ def power_panel(table: ErrorRates) -> CurvePanel | None:
             (p for p in table.power if (p.test, p.condition) == (test, ALL_CONDITIONS)),
             key=lambda point: point.dose,
         )
+        if not curve:  # a table that was cut to some conditions
+            continue
         lines.append(
             Series.of(
                 f"{curve[0].claim} {_words(test)}",
@@ -296,10 +305,12 @@ def _words(test: str) -> str:
 def read_error_rates(path: Path) -> ErrorRates:
     """The table in a file; ErrorRateError names the file and the invalid field."""
     try:
-        return ErrorRates.model_validate_json(path.read_text(encoding="utf-8"))
+        return ErrorRates.model_validate_json(read_text(path))
     except OSError as error:
         raise ErrorRateError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise ErrorRateError(f"{path}: field {field}: {first['msg']}") from error
+    except UnicodeDecodeError as error:
+        raise ErrorRateError(f"{path}: is not UTF-8 ({error.reason})") from error

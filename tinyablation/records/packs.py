@@ -13,12 +13,10 @@ import zlib
 from collections.abc import Mapping
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import MOST_BYTES
 
 _RAW = -15  # zlib's name of raw DEFLATE with the largest window
 LEVEL = 9  # 1.3 s for the whole embedded set, and 4 % smaller than the default
-# A page may come from somebody else. The records of the embedded models unpack to some 20 MB; a
-# pack 40 times larger was not written by this project.
-MOST_BYTES = 800_000_000
 _ELEMENT = re.compile(
     r'<script type="text/plain" class="pack" id="pack-([\w.-]+)">([A-Za-z0-9+/=]*)</script>',
     re.ASCII,

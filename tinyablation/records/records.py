@@ -6,6 +6,7 @@ tinyablation/records/plain.py).
 """
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import write_together
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.records.conditions import CONDITIONS as CONDITIONS
@@ -399,15 +401,15 @@ def read_records(path: Path) -> RecordFile:
     Raises RecordError, which names the file and the cause, if it is missing, broken or of a schema
     that this version cannot read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False, not an error, for a name that is too long
         path = path / "records.json"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         is_table = path.suffix == ".parquet"
         content = from_parquet(data, NESTED) if is_table else from_json(data)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise RecordError(f"{path}: is not a record file: {error}") from error
     return _validated(content, path)
 
@@ -419,7 +421,7 @@ def parse_records(data: bytes, path: Path) -> RecordFile:
     """
     try:
         content = from_json(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RecordError(f"{path}: is not a record file: {error}") from error
     return _validated(content, path)
 

@@ -24,6 +24,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.manifests import MANIFEST, write_atomic
 from tinyablation.records.conditions import LETTERS
 from tinyablation.records.error_rates import goals, power_panel
@@ -199,7 +200,7 @@ def run_places(names: Iterable[str], folders: Sequence[Path], page: Path) -> dic
     for name in sorted(set(names)):
         for folder in folders:
             try:
-                content = json.loads((folder / name / MANIFEST).read_bytes())
+                content = parse_json(read_bytes(folder / name / MANIFEST))
                 listed = sorted(str(path) for path in content["files"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue

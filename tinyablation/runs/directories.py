@@ -21,7 +21,11 @@ def read_config(folder: Path) -> RunConfig:
     try:
         config = RunConfig.model_validate(read_json(path))
     except ValidationError as error:
-        raise Damaged(f"{path}: not a run's config: {error}. {renewal(folder)}") from error
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(
+            f"{path}: not a run's config: field {place}: {first['msg']}. {renewal(folder)}"
+        ) from error
     if config.name != folder.name:
         raise Damaged(
             f"{path}: is the config of {config.name}, but is in {folder.name}. {renewal(folder)}"

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,8 +111,9 @@ class Plan:
         }
         return digest(covered)[:HASH_DIGITS]
 
-    def require(self, recorded: dict[str, Any], path: Path) -> None:
+    def require(self, recorded: Any, path: Path) -> None:
         """Raise RunError if the directory was made from other examples or another battery."""
+        recorded = recorded if isinstance(recorded, dict) else {}
         for name, value in self.record().items():
             if recorded.get(name) != value:
                 raise RunError(
@@ -192,6 +194,7 @@ class ShardFolder:
             raise RunError(f"{path}: missing")
         if path.stat().st_size != sidecar.get("size") or file_sha256(path) != sidecar.get("sha256"):
             raise RunError(f"{path}: truncated or changed (size or sha256 differs)")
+        _require_sidecar(self._sidecar(shard.key), sidecar, self.plan.n_examples)
         if sidecar.get("address") != self.plan.address(self.folder.name, shard):
             raise RunError(f"{path}: made for other examples or interventions (address differs)")
         rows = len(self.read(shard.key))
@@ -270,14 +273,17 @@ class ShardFolder:
             return
         rows: dict[str, int] = {}
         for shard in self.plan.shards:
-            with contextlib.suppress(RunError, KeyError):
+            with contextlib.suppress(RunError, KeyError, TypeError, ValueError, OverflowError):
                 rows[shard.key] = int(read_json(self._sidecar(shard.key))["rows"])
         path = self.folder / PARTIAL_SUMMARY
-        busy = read_json(path).get("computing", {}) if path.exists() else {}
+        busy: Any = {}
+        if path.exists():
+            with contextlib.suppress(RunError):  # it is written anew below
+                busy = read_json(path).get("computing")
         me = {"process": os.getpid(), "host": socket.gethostname()}
         busy = {
             key: who
-            for key, who in busy.items()
+            for key, who in (busy.items() if isinstance(busy, dict) else ())
             if key not in rows and who != me and _is_alive(who)
         }
         if computing:
@@ -331,17 +337,48 @@ class _OwnBaseline(NamedTuple):
     largest: float
 
     @classmethod
+    def fits(cls, found: Any, n_examples: int) -> bool:
+        """Whether a sidecar's field is one of these."""
+        if not isinstance(found, dict) or set(found) != set(cls._fields):
+            return False
+        figures = found["logit_diff"]
+        return (
+            isinstance(figures, list)
+            and len(figures) == n_examples
+            and all(map(_is_number, (*figures, found["largest"])))
+        )
+
+    @classmethod
     def of(cls, rows: pd.DataFrame, n_examples: int, where: str) -> Self:
         check_rows(rows, [BASELINE], n_examples, f"{where}, its own baseline")
         largest = float(rows[["target_logit", "foil_logit"]].abs().to_numpy().max())
         return cls(rows.sort_values("example")["logit_diff"].tolist(), largest)
 
 
-def _is_alive(who: dict[str, Any]) -> bool:
+def _require_sidecar(path: Path, sidecar: dict[str, Any], n_examples: int) -> None:
+    """Raise RunError for fields besides address, rows, size and hash that cannot be used."""
+    devices = sidecar.get("devices")
+    if not _is_number(sidecar.get("seconds")) or sidecar["seconds"] < 0:
+        raise RunError(f"{path}: field 'seconds': {sidecar.get('seconds')!r} is not a time")
+    if not isinstance(devices, list) or not all(isinstance(each, dict) for each in devices):
+        raise RunError(f"{path}: field 'devices' is not a list of devices")
+    if "baseline" in sidecar and not _OwnBaseline.fits(sidecar["baseline"], n_examples):
+        raise RunError(f"{path}: field 'baseline' is not a figure of each example and the largest")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
+
+
+def _is_alive(who: Any) -> bool:
     """Whether a process may still be alive; always true for one on another machine."""
     import psutil
 
-    return who["host"] != socket.gethostname() or bool(psutil.pid_exists(who["process"]))
+    if not isinstance(who, dict) or type(who.get("process")) is not int:
+        return False  # nobody whom a version of ours named
+    if who.get("host") != socket.gethostname():
+        return True
+    return 0 < who["process"] < 2**31 and bool(psutil.pid_exists(who["process"]))
 
 
 def sidecar_path(folder: Path, key: str) -> Path:

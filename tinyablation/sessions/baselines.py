@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import remove_leftovers, write_atomic, writing
 from tinyablation.records.plain import Count, Number, Plain, RecordError
 from tinyablation.records.records import Verdict, claim_order
@@ -84,7 +85,7 @@ class _Entry(Plain):
 def read_baseline(path: Path) -> dict[Case, Figures]:
     """The entries of a file, none where there is no file; BaselineError names file and fault."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bytes(path).decode("utf-8")
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -145,11 +146,11 @@ def _case(key: str) -> Case:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BaselineError(f"{twice!r} stands there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BaselineError(f"{name!r} stands there twice")
+        found[name] = value
     return found
 
 

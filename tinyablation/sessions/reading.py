@@ -1,8 +1,10 @@
 """Reads a recorded session from a folder of reports, a file of records, or a page."""
 
+import os
 from pathlib import Path
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import read_text
 from tinyablation.records.packs import packs, unpack
 from tinyablation.records.records import RecordFile, parse_records, read_records
 
@@ -18,12 +20,12 @@ def read_session(path: Path) -> RecordFile:
 
     Raises RecordError, PackError or SessionError, which name the file and the cause.
     """
-    if path.is_dir() and path.name == "runs" and not (path / RECORDS).exists():
+    if path.name == "runs" and os.path.isdir(path) and not (path / RECORDS).exists():
         path = path.parent  # measurements have no verdicts; the records are one folder up
     if path.suffix != ".html":
         return read_records(path)
     try:
-        page = path.read_text(encoding="utf-8")
+        page = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SessionError(f"{path}: cannot be read: {error}") from error
     closed = packs(page).get(RECORDS)
