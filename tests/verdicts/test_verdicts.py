@@ -404,6 +404,9 @@ def test_ends_and_margins_that_are_not_finite_are_not_judged():
     for end in ("estimate", "low", "high"):
         with pytest.raises(VerdictError, match="margin.* is nan"):
             judge_above_floor(sound, floor=0.1, margin=sound._replace(**{end: nan}), what="it")
+    for end in ("estimate", "low", "high"):
+        with pytest.raises(VerdictError, match="is nan"):
+            Verdict("inconclusive", "it", sound._replace(**{end: nan}))
     with pytest.raises(VerdictError, match="share is nan"):
         effect_floor(4.0, 0.0, share=nan)
 
@@ -419,6 +422,6 @@ def test_p_of_a_claim_is_the_larger_of_its_interval_and_its_correction():
 
 def test_noise_as_large_as_the_bound_is_not_larger():
     assert not Floor(0.1, 0.1).limited and Floor(0.1, 0.11).limited
-    assert not Floor(0.0, 0.0).limited
+    assert not Floor(0.0, 0.0).limited and Floor(0.5).noise == 0
     assert effect_floor(4.0, 0.1, share=0.0, absolute=0.0) == 0.1
     assert effect_floor(1.0, NOISE).absolute.noise_said == effect_floor(1.0, NOISE).noise_said
