@@ -1,6 +1,8 @@
 """Tables of effects whose answer is known: no model behind them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -172,3 +174,15 @@ def make_paths(total: float, shares: Mapping[int, float], *, spread: float = 0.0
     return PathEffects(
         "made-up", "facts", table, 1e-6, runs=("made-up-run",), head=LEADER, n_layers=LAYERS
     )
+
+
+def share_of_clean(measured: Any, share: float) -> Any:
+    """The same measurement, where every intervention moves LD by this share of the clean one.
+
+    Its own interval is as wide as the spread of the clean LD; beyond a share of it there is hardly
+    any spread, so that only a margin by example tells the two shares apart.
+    """
+    table = measured.table
+    clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+    moved = (1 + share * (table["method"] != "none")) * clean.loc[table["example"]].to_numpy()
+    return replace(measured, table=table.assign(logit_diff=moved), _cache={})

@@ -242,3 +242,23 @@ def test_a_condition_is_valid_only_if_its_prompts_are_told_apart_by_no_bias(wron
 def test_accuracy_and_the_prior_gate_nothing(weak):
     """What the content of a prompt moves is measured all the same."""
     assert condition_validity(weak).status == "supported"
+
+
+def test_validity_is_judged_with_the_model_s_own_seed():
+    """Each draws its own resamples: another seed, other ends of the intervals.
+
+    (Where one cluster is far from all others: elsewhere Student's t is the wider, without draws.)
+    """
+    odd = tables(lambda row: 9.0 if row["example"] < 4 else -1.0, -3.0, null=-2.0)
+
+    class Other:
+        seed = 1
+
+    for claim in (
+        validity.test_model_is_competent,
+        validity.test_swapped_labels_flip_the_logit_difference,
+        validity.test_null_prompt_shows_no_prior,
+    ):
+        first, again, other = (hear(claim, odd, model) for model in (Model, Model, Other))
+        assert first.verdict.effect == again.verdict.effect != other.verdict.effect
+        assert first.given["runs"] == odd.runs

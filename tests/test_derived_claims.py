@@ -162,6 +162,32 @@ def test_g_3_entropy_rises_slightly(entropy, status):
     assert verdict.status == status, verdict.reason
 
 
+def test_g_3_any_rise_counts_and_a_tenth_is_the_most():
+    made = make_coalitions({}, entropy=0.1)
+    verdict, given = hear(geometry.test_zeroing_the_trio_raises_entropy_slightly, made, TRIO)
+    assert verdict.floor == pytest.approx(1e-5 * 2.0) and verdict.unit == "nats"
+    assert given["subject"] == "0:0 0:2 0:5" and given["details"]["clean entropy"] == 2.0
+    assert list(given["details"]["each alone"]) == ["0:0", "0:2", "0:5"]
+    for entropy, status in ((0.18, "supported"), (0.22, "refuted")):
+        made = make_coalitions({}, entropy=entropy)
+        claim = geometry.test_zeroing_the_trio_raises_entropy_slightly
+        assert judged(claim, made, TRIO).status == status
+
+
+@pytest.mark.parametrize("column", ["entropy", "steps"])
+def test_g_1_and_g_2_one_of_35_triples_may_be_left_out_if_no_other_falls_as_far(column):
+    made = make_coalitions({}, entropy=-0.8)
+    left_out = AblateHeads(made.rivals(TRIO, LEADER)[0]).label
+    rest = made.table[made.table["intervention"] != left_out]
+    some = replace(made, table=rest, _cache={})
+    if column == "entropy":
+        verdict = judged(geometry.test_zeroing_the_trio_lowers_entropy, some, TRIO, NAMED)
+    else:
+        claim = geometry.test_zeroing_the_trio_lowers_early_step_norm
+        verdict = judged(claim, steps_of(some), TRIO, NAMED)
+    assert verdict.status == "supported", verdict.reason
+
+
 def test_no_trio_can_lower_entropy_and_raise_it():
     for size in (-0.8, -0.1, 0.1, 0.8):
         made = make_coalitions({}, entropy=size)
@@ -227,6 +253,15 @@ def test_k_1_calibration(measured, status, said):
     verdict = judged(claim, measured, TRIO)
     assert verdict.status == status, verdict.reason
     assert said in verdict.reason
+
+
+def test_k_1_shows_the_figures_of_a_model_that_leaves_no_room():
+    claim = calibration.test_zeroing_the_trio_improves_calibration
+    verdict, given = hear(claim, zeroed(0.1, 3.0), TRIO)
+    assert verdict.status == "blocked" and given["subject"] == "0:0 0:2 0:5"
+    for name in ("ECE", "Brier", "NLL"):
+        assert set(given["details"][name]) == {"clean", "ablated"}
+    assert len(given["panels"]) == 1
 
 
 def test_k_1_a_change_of_scale_is_no_improvement():
@@ -319,6 +354,25 @@ def test_b_2_asks_for_nats_whatever_the_clean_entropy_is(eight_layers):
     table = made.table.assign(entropy=made.table["entropy"] + 5.4)
     found = judged(binders.test_a_late_head_sharpens, replace(made, table=table, _cache={}))
     assert found.status == "supported" and found.floor == pytest.approx(0.05)
+
+
+def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_layers):
+    made = entropies({(7, 1): 0.3, (6, 2): 0.2, (0, 1): 0.9})
+    verdict, given = hear(binders.test_a_late_head_sharpens, made)
+    assert verdict.unit == "nats" and given["subject"] == "7:1"
+    assert given["details"]["layers searched"] == [6, 7]
+    assert given["details"]["clean entropy"] == pytest.approx(1.0)
+    effects = given["details"]["effects"]
+    assert list(effects)[:2] == ["7:1", "6:2"] and "0:1" not in effects
+    assert [len(figures) for figures in effects.values()] == [3] * 8
+    lowering = make_sweep({(4, 2): -1.0, (3, 0): -0.5, (7, 1): -0.8})
+    verdict, given = hear(binders.test_a_middle_head_binds, lowering)
+    assert given["details"]["layers searched"] == [2, 5] and given["subject"] == "4:2"
+    assert list(given["details"]["effects"])[:3] == ["4:2", "7:1", "3:0"]
+    assert len(given["details"]["effects"]) == binders.SHOWN
+    clean = lowering.baseline("both")["logit_diff"].mean()
+    assert given["details"]["clean LD"] == pytest.approx(clean)
+    assert given["largest"][-1]["delta"] < -0.8 and given["heatmap"] == lowering.heatmap()
 
 
 # --- D --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from claims import test_every_condition as every
 from claims import test_h5_amplification as pairs
-from tests.synthetic_effects import LEADER, NAMED, TRIO, make_table, noise
+from tests.synthetic_effects import LEADER, NAMED, TRIO, make_table, noise, share_of_clean
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
 from tinyablation.interventions.interventions import AblateHeads
@@ -167,3 +167,32 @@ def test_fewer_than_two_valid_conditions_block(invalid, left):
             conditions(model, judge)
     else:
         assert len(conditions(model, judge)) == left
+
+
+def test_5_percent_are_of_each_example_in_every_condition():
+    """5.05 % of every clean LD: the interval of the effect itself straddles 5 % of their mean."""
+    for share, status in ((0.0505, "supported"), (0.0495, "present")):
+        sweeps = [
+            share_of_clean(make_sweep({}, condition=name, n_clusters=60, seed=seed), share)
+            for seed, name in enumerate(("facts", "logic"))
+        ]
+        claim = every.test_named_head_suppresses_in_every_condition
+        assert all(
+            sweep.effect((0, 2), split="both").low
+            < sweep.floor("both")
+            < sweep.effect((0, 2), split="both").high
+            for sweep in sweeps
+        )
+        assert judged(claim, sweeps, HEAD)[0].status == status
+        found = [share_of_clean(made({}, condition=name), share) for name in ("facts", "logic")]
+        claim = every.test_trio_suppresses_in_every_condition
+        assert judged(claim, found, NAMED)[0].status == status
+
+
+@pytest.mark.parametrize(
+    "claim", [pairs.test_partners_amplify_the_leader, pairs.test_pairs_cooperate]
+)
+def test_claims_about_pairs_are_about_the_leader(claim):
+    given = hear(claim, made(LONE | {FIRST: 1.5, SECOND: 1.9}), NAMED).given
+    assert given["subject"] == "0:2" and len(given["panels"]) == 1
+    assert given["largest"][0]["delta"] > 0.8  # of the pair that does more

@@ -257,3 +257,20 @@ def test_steering_needs_facts_and_something_to_spare(invalid, reason):
     bench = Bench(validity={name: blocked("unknown") for name in invalid})
     with pytest.raises(Stopped, match=reason):
         call(head_fixtures.steerable, bench, stopping)
+
+
+def test_each_figure_has_its_unit_and_each_record_its_head():
+    hedging = make_head_vocabulary({NAMED: 2.0})
+    there = Reference(make_head_vocabulary(model="other", writes={NAMED: SAME}, seed=2), NAMED)
+    found = {
+        ov.test_named_head_writes_hedges: (hedging,),
+        ov.test_named_head_writes_no_hedges: (hedging,),
+        ov.test_named_head_writes_the_same_tokens: (ONE, there),
+    }
+    for claim, given in found.items():
+        heard = judged(claim, *given)
+        same = claim is ov.test_named_head_writes_the_same_tokens
+        assert heard.verdict.unit == ("cosine" if same else "standard deviations")
+        assert heard.given["subject"] == "0:2" and len(heard.given["panels"]) == 1 + same
+    none = judged(ov.test_named_head_writes_no_hedges, hedging).given["details"]
+    assert none["named by"] == "planted" and len(none["top tokens"]) == 10

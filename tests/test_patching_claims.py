@@ -3,8 +3,10 @@
 Run: pytest tests/test_patching_claims.py
 """
 
+from dataclasses import replace
 from inspect import signature
 
+import numpy as np
 import pytest
 
 from claims import test_geometry as geometry
@@ -20,10 +22,11 @@ from tests.synthetic_effects import (
     make_patches,
     make_paths,
     noise,
+    share_of_clean,
 )
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.patching import is_flat
-from tinyablation.interventions.interventions import PatchResidual
+from tinyablation.interventions.interventions import AblateHeads, PatchResidual
 from tinyablation.verdicts.listener import hear
 
 PLANTED = {LEADER: 1.0}
@@ -252,3 +255,97 @@ def test_a_layer_without_another_trio_blocks_what_compares_trios(monkeypatch):
     assert judged(h5.test_no_other_trio_does_as_well, made, make_sweep({}), NAMED) == "blocked"
     for claim in (geometry.test_zeroing_the_trio_lowers_entropy,):
         assert judged(claim, made, TRIO, NAMED) == "blocked"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        h5.test_zeroing_the_trio_raises_ld,
+        h1.test_trio_of_the_small_model_raises_ld,
+        h1.test_named_pair_suppresses,
+    ],
+)
+def test_5_percent_are_of_each_example(claim):
+    """5.05 % of every clean LD: the interval of the effect itself straddles 5 % of their mean."""
+    asked = signature(claim).parameters.keys() & {"subsets", "coalitions"}
+    for share, status in ((0.0505, "supported"), (0.0495, "present")):
+        made = share_of_clean(make_coalitions(PLANTED), share)
+        found = made.effect(TRIO)
+        assert found.low < made.floor() < found.high
+        assert judged(claim, *[made] * len(asked), NAMED) == status
+
+
+def test_h5_6_counts_5_percent_of_each_example():
+    """Beside its lead: only its own effect is a share, of the others each has none."""
+
+    class Alone:
+        def mean_deltas(self, split):
+            return {(0, head): 0.0 for head in range(8)}
+
+    for share, status in ((0.0505, "supported"), (0.0495, "present")):
+        made = share_of_clean(make_coalitions({}), share)
+        table = made.table
+        clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+        own = table["intervention"].isin([AblateHeads(TRIO).label, "baseline"])
+        others = clean.loc[table["example"]].to_numpy() + np.resize(noise(0.01, 3), len(table))
+        table = table.assign(logit_diff=table["logit_diff"].where(own, others))
+        made = replace(made, table=table, _cache={})
+        assert judged(h5.test_no_other_trio_does_as_well, made, Alone(), NAMED) == status
+
+
+def test_h1_2_the_floor_is_2_percent():
+    sweep = make_sweep({LEADER: 1.0, TRIO[0]: 0.6, (0, 1): 0.5}, spread=0.02)
+    named = NAMED.model_copy(update={"trio": (LEADER, TRIO[0], (0, 1))})
+    found = hear(h1.test_partners_come_next, sweep, named).verdict
+    clean = sweep.baseline("confirmation")["logit_diff"].mean()
+    assert found.status == "supported"
+    (suppresses, *_) = [
+        hear(h1.test_partners_come_next, make_sweep(effects, spread=0.02), named).verdict
+        for effects in ({LEADER: 1.0, TRIO[0]: 0.06, (0, 1): 0.5},)
+    ]
+    assert suppresses.status == "present" and suppresses.floor == pytest.approx(0.02 * clean, 0.1)
+
+
+def test_h1_4_shows_prompts_of_the_examples_that_judge():
+    sweep = make_sweep({LEADER: 1.0})
+    for split, chosen_on in (("both", ""), ("confirmation", "discovery")):
+        named = NAMED.model_copy(update={"chosen_on": chosen_on})
+        for claim in (
+            h1.test_sibling_has_the_same_suppressor,
+            h1.test_named_head_is_the_primary_suppressor,
+            h1.test_no_other_head_does_as_well,
+        ):
+            given = hear(claim, sweep, named).given
+            assert given["details"]["judged by"] == split
+            assert given["largest"] == sweep.extremes(LEADER, split)
+
+
+def test_details_of_sets_are_estimates_with_their_intervals():
+    made = make_coalitions(PLANTED, extra={3: 0.5 + noise(0.05, 5)})
+    for claim in (h1.test_trio_of_the_small_model_raises_ld, h5.test_zeroing_the_trio_raises_ld):
+        asked = signature(claim).parameters.keys() & {"subsets", "coalitions"}
+        alone = hear(claim, *[made] * len(asked), NAMED).given["details"]["each alone"]
+        assert alone == {f"0:{n}": list(made.effect([(0, n)])[:3]) for n in (0, 2, 5)}
+    given = hear(h5.test_cooperation_is_super_additive, made, made, NAMED).given
+    share = given["details"]["together / sum"]
+    assert share["low"] < share["estimate"] < share["high"] and share["unit"] == "ratio"
+    assert share["estimate"] == pytest.approx(made.mean(TRIO) / 1.0, rel=0.05)
+    assert given["details"]["together"] == pytest.approx(made.mean(TRIO))
+
+
+def test_a_head_without_effect_has_no_profile_of_receivers():
+    found = hear(h6.test_path_mediates_most, make_paths(0.0, {LAYERS // 2: 0.8}), NAMED).given
+    assert found["panels"] == [] and "share by receiver" not in found["details"]
+    shown = hear(h6.test_path_mediates_most, make_paths(1.0, {LAYERS // 2: 0.8}), NAMED).given
+    assert len(shown["panels"]) == 1 and shown["subject"] == "0:2"
+    assert shown["details"]["share by receiver"]["into layer 2"] == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "claim", [h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows]
+)
+def test_h6_says_where_and_of_which_runs(claim):
+    given = hear(claim, make_patches(LAST, MORE), None).given
+    assert given["subject"] == "layer 2, last"
+    assert given["runs"] == ("made-up-denoising", "made-up-noising")
+    assert len(given["largest"]) == 10

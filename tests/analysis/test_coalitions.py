@@ -131,3 +131,32 @@ def test_gains_are_of_every_pair_and_of_no_head_with_itself():
     for row, one in enumerate(heads):
         for column, other in enumerate(heads):
             assert gains[row][column] == (None if one == other else pytest.approx(0.3))
+
+
+def test_a_rival_that_does_exactly_as_well_counts_as_one():
+    """34 of 35 drawn: the one left out may do as well only if one of those drawn does."""
+    found = make_coalitions({LEADER: 1.0}, spread=0.05)
+    rivals = found.rivals(TRIO, LEADER)
+    drawn = found.table[found.table["intervention"] != AblateHeads(rivals[0]).label]
+    some = replace(found, table=drawn, _cache={})
+    held = Verdict("supported", "it leads")
+    assert some.for_every_rival(held, TRIO, LEADER) == held
+    own, equal = AblateHeads(TRIO).label, drawn["intervention"] == AblateHeads(rivals[1]).label
+    copied = drawn.loc[drawn["intervention"] == own, "logit_diff"].to_numpy()
+    table = drawn.copy()
+    table.loc[equal, "logit_diff"] = copied
+    open_ = replace(found, table=table, _cache={}).for_every_rival(held, TRIO, LEADER)
+    assert open_.status == "inconclusive" and "up to 1 of the others" in open_.reason
+
+
+def test_a_fall_is_compared_with_falls():
+    """Of what is to fall, a triple that does not move is no rival, and one that rises neither."""
+    found = make_coalitions({}, entropy=-0.8)
+    rivals = found.rivals(TRIO, LEADER)
+    drawn = found.table[found.table["intervention"] != AblateHeads(rivals[0]).label]
+    some = replace(found, table=drawn, _cache={})
+    held = Verdict("supported", "it falls")
+    options = {"column": "entropy", "sign": -1}
+    assert some.for_every_rival(held, TRIO, LEADER, **options) == held
+    rises = some.for_every_rival(held, TRIO, LEADER, column="entropy")
+    assert rises.status == "inconclusive"

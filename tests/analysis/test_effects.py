@@ -80,3 +80,19 @@ def test_only_the_same_examples_are_paired():
 
 def test_heads_are_written_as_the_study_writes_them():
     assert head_name((0, 7)) == "0:7"
+
+
+def test_largest_say_of_which_prompt_what_was_changed_by_how_much():
+    made = effects(moved=np.linspace(-1, 1, N))
+    first = made.largest(made.change("moved", "discovery"), "discovery", 1)[0]
+    clean = made.baseline("discovery")
+    row = len(clean) - 1  # discovery's last example is moved most
+    assert first == {
+        "prompt": clean["clean"][row],
+        "target": clean["target"][row],
+        "foil": clean["foil"][row],
+        "clean_ld": pytest.approx(clean["logit_diff"][row]),
+        "delta": pytest.approx(made.change("moved", "discovery")[row]),
+        "split": "discovery",
+    }
+    assert first["target"] != first["foil"]

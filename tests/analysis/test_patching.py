@@ -13,6 +13,7 @@ from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.patching import is_flat, residual_patches
 from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.floors import Noise
 
 LAST = {(layer, "last"): 0.3 * layer for layer in range(LAYERS)}
 MORE = {**LAST, (2, "last"): 0.9}
@@ -152,3 +153,33 @@ def test_directions_of_different_examples_are_refused():
 def test_windows_that_hold_nearly_all_of_the_answer_are_flat(spread, flat):
     """A window of four layers' streams, of a model that moves everything in the first, say."""
     assert is_flat([1.0, 1.0 - spread, 1.0, 1.0]) == flat
+
+
+@pytest.mark.parametrize("split", ["discovery", "confirmation"])
+def test_directions_that_differ_in_one_split_are_refused(split):
+    patches = make_patches(LAST, LAST)
+    table = patches.noising.table
+    other = table["fact_id"].where(table["split"] != split, "another")
+    moved = replace(patches.noising, table=table.assign(fact_id=other), _cache={})
+    with pytest.raises(EffectsError, match="not the same examples"):
+        replace(patches, noising=moved, _cache={})
+
+
+@pytest.mark.parametrize("noisy", ["denoising", "noising"])
+def test_the_noisier_direction_says_what_is_told_from_nothing(noisy):
+    sound = make_patches(LAST, LAST)
+    loud = replace(getattr(sound, noisy), noise_floor=Noise(0.8, "a coarse device"), _cache={})
+    patches = replace(sound, **{noisy: loud}, _cache={})
+    bound = patches.bound(0.05)
+    assert patches.noise() == 0.8 and bound.where == "a coarse device"
+    assert bound.noise == pytest.approx(0.8 / patches.gap("confirmation").mean())
+
+
+def test_residual_patches_are_of_every_layer_and_position():
+    found = residual_patches(2, ("last", "subject"), window=1)
+    assert [(each.layer, each.positions, each.window) for each in found] == [
+        (0, "last", 1),
+        (1, "last", 1),
+        (0, "subject", 1),
+        (1, "subject", 1),
+    ]

@@ -226,3 +226,20 @@ def test_s_1_needs_a_dose_response():
     zigzag = {-2.0: -1.2, -1.0: 0.4, -0.5: -0.4, 0.5: 0.4, 1.0: -0.4, 2.0: 1.2}
     verdict = judged(response(bend=zigzag.get), logic=still("logic")).verdict
     assert verdict.status == "inconclusive" and "rho of dose" in verdict.reason
+
+
+def test_s_1_shows_slopes_as_they_are_beside_5_percent_of_each_clean_ld():
+    negation = still("negation", 0.05, clean=2.0)
+    found = judged(response(-0.6), negation=negation).given["details"]
+    facts, other = found["slope, and 5 % of the clean LD"].values()
+    assert facts[0] == pytest.approx(-0.6, abs=0.02) and facts[3] == pytest.approx(0.2, rel=0.1)
+    assert other[0] == pytest.approx(0.05, abs=0.02) and other[3] == pytest.approx(0.1, rel=0.1)
+    assert found["sign on the discovery split"] == -1
+
+
+def test_s_1_spares_what_moves_by_less_than_half_as_much():
+    """Facts move by 5 % of their LD on discovery: another condition may by up to 2.5 % of its."""
+    facts = response(0.2, spread=0.002)
+    for slope, status in ((0.08, "supported"), (0.12, "refuted")):
+        other = still("logic", slope, spread=0.002)
+        assert judged(facts, logic=other).verdict.status == status

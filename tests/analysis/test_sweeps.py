@@ -10,7 +10,8 @@ from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
-from tinyablation.statistics.intervals import StatisticsError
+from tinyablation.statistics.intervals import Estimate, StatisticsError
+from tinyablation.verdicts.verdicts import Verdict
 
 
 def test_heads_are_all_heads_layer_by_layer():
@@ -171,3 +172,81 @@ def test_rank_agreement_says_of_how_few_clusters_it_is(order):
 
 def test_head_names():
     assert head_name((0, 21)) == "0:21"
+
+
+RANKED = {(0, 0): -0.5, (0, 1): 0.5, (0, 2): 1.0, (1, 1): 2.0}
+
+
+def test_a_percentile_is_of_the_other_heads_named():
+    sweep = make_sweep(RANKED, spread=0.02)
+    layer = sweep.layer(0)
+    assert sweep.percentile((0, 2), among=layer) == 100.0
+    assert sweep.percentile((0, 1), among=layer) == pytest.approx(200 / 3)
+    assert sweep.percentile((0, 0), among=layer) == 0.0
+
+
+def test_the_least_lead_is_the_one_with_the_smallest_lower_end_on_the_split_asked_for():
+    sweep = make_sweep(RANKED, spread=0.05)
+    others = [head for head in sweep.layer(0) if head != (0, 2)]
+    for split in ("both", "discovery"):
+        over, lead, least = sweep.least_lead((0, 2), others, split=split)
+        assert over == (0, 1) and lead == sweep.lead((0, 2), (0, 1), split=split)
+        means = sweep.mean_deltas(split)
+        assert least == pytest.approx(means[0, 2] - means[0, 1])
+
+
+def test_methods_show_each_effect_with_its_interval():
+    sweep = make_sweep({(0, 2): 1.0})
+    table = sweep.table.copy()
+    mean = (table["method"] == "mean") & (table["layer"] == 0) & (table["head"] == 2)
+    table.loc[mean, "logit_diff"] += 0.5
+    table = table[~((table["method"] == "resample") & (table["head"] == 2))]
+    moved = sweep.__class__("made-up", "facts", table, 1e-6)
+    found = moved.methods((0, 2))
+    assert set(found) == {"zero", "zero_folded", "mean"}
+    for method, interval in found.items():
+        assert interval == list(moved.effect((0, 2), method=method)[:3])
+    assert found["mean"][0] == pytest.approx(found["zero"][0] + 0.5)
+
+
+def test_behaviour_is_of_one_split_and_against_the_clean_prompts():
+    sweep = make_sweep({(0, 2): 1.0})
+    table = sweep.table.copy()
+    own = (table["layer"] == 0) & (table["head"] == 2) & (table["split"] == "confirmation")
+    clean = (table["method"] == "none") & (table["split"] == "confirmation")
+    table.loc[own, ["target_rank", "target_probability", "kl", "entropy"]] = [1, 0.2, 0.3, 1.7]
+    table.loc[clean & (table["example"] % 8 < 6), "target_rank"] = 2
+    found = sweep.__class__("made-up", "facts", table, 1e-6).behaviour((0, 2))
+    assert found == {
+        "clean_top1": 0.5,
+        "ablated_top1": 0.0,
+        "clean_p_target": 0.5,
+        "ablated_p_target": pytest.approx(0.2),
+        "acc_flip_rate": 0.0,
+        "kl_nats": pytest.approx(0.3),
+        "entropy_change_nats": pytest.approx(0.7),
+    }
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less"])
+def test_some_head_is_refuted_only_if_every_head_is_and_the_nearest_is_named(alternative):
+    sign = 1 if alternative == "greater" else -1
+    sweep = make_sweep({})
+
+    def verdict(low, high, status, distance):
+        ends = sorted((sign * low, sign * high))
+        effect = Estimate(sum(ends) / 2, *ends, 40, 30)
+        return Verdict(status, "it", effect, 0.2, distance=distance)
+
+    chosen = verdict(-0.3, 0.05, "refuted", -0.4)
+    shut = {(0, 0): chosen, (0, 1): verdict(-0.5, -0.1, "refuted", -0.3)}
+    refuted = sweep.for_some_head(chosen, shut, 0.2, alternative=alternative)
+    assert refuted.status == "refuted" and refuted.distance == -0.3
+    left = {
+        (0, 2): verdict(-0.6, 0.3, "inconclusive", -0.2),
+        (0, 3): verdict(0.1, 0.25, "inconclusive", -0.1),
+        (1, 0): verdict(-0.1, 0.4, "inconclusive", -0.25),
+    }
+    open_ = sweep.for_some_head(chosen, shut | left, 0.2, alternative=alternative)
+    assert open_.status == "inconclusive" and open_.p_value is None and open_.distance == -0.1
+    assert "of 5 heads 3 are not excluded: 1:0 has the interval" in open_.reason

@@ -5,6 +5,7 @@ Run: pytest tests/known_models
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,17 @@ def every_claim():
 @pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
 def test_a_true_claim_is_supported(shelf, claim):
     control = CONTROLS[claim]
-    verdict = shelf.measured(control.true_of, control.condition).hear(claim).verdict
+    verdict, given = shelf.measured(control.true_of, control.condition).hear(claim)
     assert verdict.status == "supported", f"{control.true_of}: {verdict.reason}"
+    # What stands beside the verdict in the record of any claim.
+    assert given["runs"] and all(isinstance(name, str) for name in given["runs"])
+    if {"subject", "trio"} & set(inspect.signature(claim).parameters):
+        assert re.fullmatch(r"\d+:\d+( \d+:\d+)*", given["subject"])
+    if claim is not claims.test_validity.test_swapped_labels_flip_the_logit_difference:
+        assert given["details"]
+    if "largest" in given:
+        deltas = [row["delta"] for row in given["largest"]]
+        assert len(deltas) == 10 and deltas == sorted(deltas, reverse=True)
 
 
 @pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)

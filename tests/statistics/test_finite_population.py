@@ -56,3 +56,9 @@ def test_a_bound_without_a_sample_is_the_population():
             most_in_population(*counts)
     with pytest.raises(StatisticsError, match="between 0 and 1"):
         most_in_population(5, 3, 1, confidence=1.0)
+
+
+def test_what_is_just_as_likely_as_the_error_allows_is_excluded():
+    """One of two drawn: where one of them has it, none is found in half of the draws."""
+    assert most_in_population(2, 1, 0, confidence=0.5) == 0
+    assert most_in_population(2, 1, 0, confidence=0.51) == 1

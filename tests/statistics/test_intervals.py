@@ -471,3 +471,27 @@ def test_rankings_that_cannot_agree_are_refused():
         rank_agreement([1.0, 2.0, 3.0], [2.0, 1.0], rng)
     with pytest.raises(StatisticsError, match="need 3"):
         rank_agreement([1.0, 2.0], [2.0, 1.0], rng)
+
+
+def test_only_few_clusters_take_wider_quantiles_and_only_if_asked_to():
+    for k, same in ((12, False), (30, True)):
+        rng = generator(k, "widened")
+        values, labels = rng.exponential(size=3 * k), [f"c{n // 3}" for n in range(3 * k)]
+        plain, wide = (
+            cluster_interval(values, labels, generator(0, "interval"), widened=widened)
+            for widened in (False, True)
+        )
+        assert (plain == wide) == same
+        assert wide.low <= plain.low and plain.high <= wide.high
+
+
+def test_a_statistic_that_is_always_zero_has_no_interval():
+    with pytest.raises(DegenerateInterval) as caught:
+        cluster_statistic_interval(lambda rows: 0.0, [list("aabbcc")], generator(0, "nothing"))
+    assert caught.value.value == 0
+
+
+def test_one_permutation_is_enough_to_be_asked_for():
+    differences = [[1.0], [2.0], [3.0]]
+    found = max_t_sign_flip(differences, list("abc"), generator(0, "one"), permutations=1)
+    assert found[0] in (0.5, 1.0)

@@ -185,3 +185,12 @@ def test_a_common_unit_cancels_and_the_estimate_is_the_ratio_of_the_means(seed, 
 def test_what_carries_no_ratio_is_refused(above, below, clusters, message):
     with pytest.raises(StatisticsError, match=message):
         ratio_interval(above, below, clusters, generator(0, "ratio"))
+
+
+def test_a_denominator_is_bounded_with_the_settings_given():
+    _, below, labels = pair(generator(3, "settings"), 20)
+    kinds = ["a" if n % 3 else "b" for n in range(len(below))]
+    for options in ({"resamples": 300}, {"confidence": 0.8}, {"strata": kinds}):
+        found = above_zero(below, labels, generator(0, "own"), **options)
+        assert found == cluster_interval(below, labels, generator(0, "own"), **options)
+        assert found != above_zero(below, labels, generator(0, "own"))

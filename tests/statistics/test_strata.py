@@ -99,3 +99,10 @@ def test_clusters_alike_in_every_stratum_have_no_interval():
         cluster_interval(values, clusters, np.random.default_rng(0), strata=wording.tolist())
     with pytest.raises(StatisticsError, match="3 strata for 80 examples"):
         cluster_interval(values, clusters, np.random.default_rng(0), strata=["a", "b", "c"])
+
+
+def test_strata_with_just_enough_clusters_stay_apart():
+    clusters = np.concatenate([np.arange(20), np.arange(LEAST_CLUSTERS), np.arange(LEAST_CLUSTERS)])
+    names = ["large"] * 20 + ["one"] * LEAST_CLUSTERS + ["other"] * LEAST_CLUSTERS
+    index, n = stratum_index(names, clusters)
+    assert n == 3 and len({index[0], index[20], index[-1]}) == 3

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tinyablation.verdicts.expectations import place_of
+
 
 def test_expectations_import_nothing_heavy():
     code = """
@@ -13,3 +15,11 @@ print([name for name in ("numpy", "scipy", "pandas", "torch") if name in sys.mod
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_place_is_that_of_the_inner_key_on_the_same_line_or_below(tmp_path):
+    path = tmp_path / "it.toml"
+    text = '"H1.1" = { "tiny-*" = "supported" }\n"H1.2" = { "tiny-*" = "refuted" }\n'
+    assert place_of(path, text, "H1.1", "tiny-*") == f"{path}:1"
+    assert place_of(path, text, "H1.2", "tiny-*") == f"{path}:2"
+    assert place_of(path, text, "H1.3") == str(path)

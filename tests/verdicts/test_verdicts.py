@@ -386,3 +386,42 @@ def test_present_parts_leave_a_claim_present():
     open_ = judge_above_floor(beyond(-0.1, 0.1), floor=0.0, what="it")
     assert judge_all_of([present, holds]).status == "present"
     assert judge_all_of([present, holds, open_]).status == "inconclusive"
+
+
+def test_a_verdict_falls_short_if_refuted_or_surely_too_small():
+    assert Verdict("refuted", "it").falls_short
+    assert Verdict("present", "it", p_refuted=0.025).falls_short
+    assert not Verdict("present", "it", p_refuted=0.026).falls_short
+    assert not Verdict("inconclusive", "it").falls_short
+
+
+def test_ends_and_margins_that_are_not_finite_are_not_judged():
+    nan = float("nan")
+    sound = Estimate(0.5, 0.2, 0.8, 60, 30)
+    for broken in (sound._replace(high=nan), sound._replace(estimate=nan)):
+        with pytest.raises(VerdictError, match="is nan"):
+            judge_above_floor(broken, floor=0.1, what="it")
+    for end in ("estimate", "low", "high"):
+        with pytest.raises(VerdictError, match="margin.* is nan"):
+            judge_above_floor(sound, floor=0.1, margin=sound._replace(**{end: nan}), what="it")
+    for end in ("estimate", "low", "high"):
+        with pytest.raises(VerdictError, match="is nan"):
+            Verdict("inconclusive", "it", sound._replace(**{end: nan}))
+    with pytest.raises(VerdictError, match="share is nan"):
+        effect_floor(4.0, 0.0, share=nan)
+
+
+def test_p_of_a_claim_is_the_larger_of_its_interval_and_its_correction():
+    effect = beyond(0.2, 0.4)
+    plain = judge_above_floor(effect, floor=0.1, what="it").p_value
+    assert plain is not None and 0 < plain < 0.025
+    corrected = judge_above_floor(effect, floor=0.1, p_corrected=0.03, what="it")
+    assert corrected.p_value == 0.03
+    assert judge_above_floor(effect, floor=0.1, p_corrected=0.0, what="it").p_value == plain
+
+
+def test_noise_as_large_as_the_bound_is_not_larger():
+    assert not Floor(0.1, 0.1).limited and Floor(0.1, 0.11).limited
+    assert not Floor(0.0, 0.0).limited and Floor(0.5).noise == 0
+    assert effect_floor(4.0, 0.1, share=0.0, absolute=0.0) == 0.1
+    assert effect_floor(1.0, NOISE).absolute.noise_said == effect_floor(1.0, NOISE).noise_said
