@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyablation.characters import printable
 from tinyablation.cli.bundle import add_commands as add_bundle_commands
 from tinyablation.cli.check import add_check_command
 from tinyablation.cli.drift import add_commands as add_drift_commands
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except TinyAblationError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tinyablation.characters import printable
 from tinyablation.cli.measure import add_output_options, refuse_overwriting
 from tinyablation.records.conditions import ALL_CONDITIONS, CONDITIONS
 
@@ -85,7 +86,6 @@ def _store_folder(reports: Path) -> Path:
 
 def _verdict(options: argparse.Namespace) -> None:
     from tinyablation.evidence.bundle import judge_bundle, line
-    from tinyablation.evidence.rederivation import printable
 
     found = judge_bundle(options.bundle, options.project)
     if options.json:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.evidence.archive import BundleError, unpack, write_archive
 from tinyablation.evidence.rederivation import (
@@ -30,7 +31,6 @@ from tinyablation.evidence.rederivation import (
     conduct_of,
     gather,
     named_models,
-    printable,
     read_models,
     rederive,
 )

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tinyablation.characters import printable
 from tinyablation.corpora.corpus_folder import FolderName, Shelf
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.corpora.library import Library
@@ -88,13 +89,6 @@ class Task(_Strict):
     folder: Path
     device: Name
     store: Path | None = None
-
-
-def printable(text: str) -> str:
-    """Foreign text without terminal control sequences; line breaks are kept."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
-    )
 
 
 # --- what a session reads ------------------------------------------------------------------------
