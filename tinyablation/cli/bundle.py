@@ -116,6 +116,7 @@ def _verdict(options: argparse.Namespace) -> None:
 
 
 def _document(path: Path, found: Any) -> dict[str, Any]:
+    from tinyablation.evidence.comparison import compared
     from tinyablation.files.hashes import file_sha256
 
     return {
@@ -130,8 +131,8 @@ def _document(path: Path, found: Any) -> dict[str, Any]:
                 **cell.labels,
                 "same": not cell.differences,
                 "differences": cell.differences,
-                "recorded": cell.recorded.model_dump(mode="json"),
-                "derived": cell.derived.model_dump(mode="json"),
+                "recorded": compared(cell.recorded),
+                "derived": compared(cell.derived),
             }
             for cell in found.cells
         ],

@@ -298,7 +298,8 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
         file = read_records(folder / "bundle" / RECORDS)
         for record in file.records:
             _test(record.test)
-        if sorted(record.test for record in file.records) != sorted(map(_test, facts.tests)):
+        tests = sorted(record.test for record in file.records)
+        if tests != sorted({_test(test) for test in facts.tests}):
             raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
         known = load_registry(project / "fixtures" / "models.toml")
         notes = list(_notes(facts, folder / "bundle", project))

@@ -47,7 +47,7 @@ class Rederived(NamedTuple):
     @property
     def differences(self) -> list[str]:
         """One line for each field or figure that differs: its key, what was recorded, what is."""
-        found = differences(_compared(self.recorded), _compared(self.derived))
+        found = differences(compared(self.recorded), compared(self.derived))
         return [_cut(str(each)) for each in found] + [
             _cut(f"{name}: was {was!r}, now {now!r}") for name, was, now in self._standing()
         ]
@@ -96,7 +96,8 @@ class Rederived(NamedTuple):
         return [_cut(f"{was.test}: {line}") for line in found]
 
 
-def _compared(record: Record) -> dict[str, Any]:
+def compared(record: Record) -> dict[str, Any]:
+    """The fields of a record that its evidence gives whatever else was known, as JSON has them."""
     found: dict[str, Any] = plain(record.model_dump(exclude=set(_APART), mode="json"))
     return found
 
