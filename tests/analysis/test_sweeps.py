@@ -260,9 +260,9 @@ def test_some_head_is_refuted_only_if_every_head_is_and_the_nearest_is_named(alt
     assert refuted.status == "refuted" and refuted.distance == -0.3
     left = {
         (0, 2): verdict(-0.6, 0.3, "inconclusive", -0.2),
-        (0, 3): verdict(0.1, 0.25, "inconclusive", -0.1),
-        (1, 0): verdict(-0.1, 0.4, "inconclusive", -0.25),
+        (0, 3): verdict(-0.1, 0.4, "inconclusive", -0.25),
+        (1, 0): verdict(0.1, 0.25, "inconclusive", -0.1),
     }
     open_ = sweep.for_some_head(chosen, shut | left, 0.2, alternative=alternative)
     assert open_.status == "inconclusive" and open_.p_value is None and open_.distance == -0.1
-    assert "of 5 heads 3 are not excluded: 1:0 has the interval" in open_.reason
+    assert "of 5 heads 3 are not excluded: 0:3 has the interval" in open_.reason
