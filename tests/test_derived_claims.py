@@ -28,7 +28,7 @@ from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.corpus_folder import adopt
 from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
-from tinyablation.heads import Head
+from tinyablation.heads import Head, head_name
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.plugin import derived_fixtures, head_fixtures, measurement_fixtures
@@ -343,6 +343,16 @@ def test_b_2_sharpener(eight_layers, changes, status):
     assert verdict.floor == pytest.approx(0.05)
 
 
+def test_b_1_names_the_head_that_is_left(eight_layers):
+    """Of those whose intervals reach below the ceiling the one that reaches farthest."""
+    made = make_sweep({}, spread=0.4)
+    found = judged(binders.test_a_middle_head_binds, made)
+    assert found.status == "inconclusive" and "not excluded" in found.reason
+    among = [head for head in made.heads if head[0] in range(2, 6)]
+    ends = {head: made.effect(head, split="both").low for head in among}
+    assert f"{head_name(min(ends, key=ends.get))} has the interval" in found.reason
+
+
 def test_b_2_is_left_open_by_wide_intervals(eight_layers):
     verdict = judged(binders.test_a_late_head_sharpens, entropies({(7, 1): 0.03}, spread=0.4))
     assert verdict.status == "inconclusive", verdict.reason
@@ -394,6 +404,15 @@ def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_laye
 def test_d_1_emergence(course, status):
     verdict = judged(training.test_suppression_emerges_during_training, course)
     assert verdict.status == status, verdict.reason
+
+
+def test_d_1_shows_intervals_by_step():
+    made = made_up(0.0, 0.1, 1.0, 1.5)
+    details = hear(training.test_suppression_emerges_during_training, made).given["details"]
+    for name in ("LD by step", "Delta by step"):
+        assert [len(figures) for figures in details[name].values()] == [3, 3, 3, 3]
+        assert all(low <= estimate <= high for estimate, low, high in details[name].values())
+    assert list(details["floor by step"].values()) == list(made.floors())
 
 
 def test_d_1_a_rise_below_the_floor_is_a_rise_that_does_not_count():

@@ -160,3 +160,11 @@ def test_a_fall_is_compared_with_falls():
     assert some.for_every_rival(held, TRIO, LEADER, **options) == held
     rises = some.for_every_rival(held, TRIO, LEADER, column="entropy")
     assert rises.status == "inconclusive"
+
+
+def test_an_exceedance_is_of_the_column_and_the_side_asked_for():
+    found = make_coalitions({(0, 7): 1.0}, entropy=-0.8)
+    rivals = found.rivals(TRIO, LEADER)
+    assert found.exceedance(TRIO, rivals) > 0.3
+    assert found.exceedance(TRIO, rivals, column="entropy", sign=-1) == pytest.approx(1 / 36)
+    assert found.exceedance(TRIO, rivals, column="entropy") == 1.0
