@@ -28,7 +28,7 @@ from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.corpus_folder import adopt
 from tinyablation.corpora.tokenizer_fingerprint import load_as_measured
-from tinyablation.heads import Head, head_name
+from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.plugin import derived_fixtures, head_fixtures, measurement_fixtures
@@ -345,12 +345,17 @@ def test_b_2_sharpener(eight_layers, changes, status):
 
 def test_b_1_names_the_head_that_is_left(eight_layers):
     """Of those whose intervals reach below the ceiling the one that reaches farthest."""
-    made = make_sweep({}, spread=0.4)
-    found = judged(binders.test_a_middle_head_binds, made)
-    assert found.status == "inconclusive" and "not excluded" in found.reason
-    among = [head for head in made.heads if head[0] in range(2, 6)]
-    ends = {head: made.effect(head, split="both").low for head in among}
-    assert f"{head_name(min(ends, key=ends.get))} has the interval" in found.reason
+    made = make_sweep({}, spread=0.03)
+    table = made.table.copy()
+    # None lowers LD; the last one reaches farthest up.
+    for head, size, mean in (((3, 1), 2.0, 0.2), ((4, 2), 4.0, 0.2), ((5, 3), 4.0, 1.0)):
+        own = (table["layer"] == head[0]) & (table["head"] == head[1])
+        moved = np.repeat(size * np.resize([-1, -1, 1, 1], 24) + mean, 4)  # alike in both halves
+        table.loc[own, "logit_diff"] += np.tile(moved, own.sum() // len(moved))
+    wide = replace(made, table=table, _cache={})
+    found = judged(binders.test_a_middle_head_binds, wide)
+    assert found.status == "inconclusive" and "3 are not excluded" in found.reason
+    assert "4:2 has the interval" in found.reason
 
 
 def test_b_2_is_left_open_by_wide_intervals(eight_layers):
