@@ -23,6 +23,7 @@ from tests.benches import bench_of
 from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.emergence import emergence
 from tinyablation.analysis.findings import Findings, MirroredPairs
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
@@ -413,7 +414,10 @@ def test_d_1_emergence(course, status):
 
 def test_d_1_shows_intervals_by_step():
     made = made_up(0.0, 0.1, 1.0, 1.5)
-    details = hear(training.test_suppression_emerges_during_training, made).given["details"]
+    verdict, given = hear(training.test_suppression_emerges_during_training, made)
+    rise = emergence(made).change
+    assert verdict.effect == rise and verdict.floor == made.floors()[-1] and given["subject"]
+    details = given["details"]
     for name in ("LD by step", "Delta by step"):
         assert [len(figures) for figures in details[name].values()] == [3, 3, 3, 3]
         assert all(low <= estimate <= high for estimate, low, high in details[name].values())

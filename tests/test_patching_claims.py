@@ -375,7 +375,13 @@ def test_h6_1_shows_that_a_wrong_example_restores_nothing():
 def test_a_named_head_has_margin_effect_and_floor_of_the_same_examples(claim):
     sweep = make_sweep({LEADER: 1.0})
     for split, chosen_on in (("both", ""), ("confirmation", "discovery")):
-        found = hear(claim, sweep, NAMED.model_copy(update={"chosen_on": chosen_on})).verdict
+        named = NAMED.model_copy(update={"chosen_on": chosen_on})
+        found, given = hear(claim, sweep, named)
+        if claim is not h1.test_sibling_has_the_same_suppressor:
+            others = sweep.layer(0) if "rival in its layer" in given["details"] else sweep.heads
+            others = [head for head in others if head != LEADER]
+            _, lead, _ = sweep.least_lead(LEADER, others, split=split)
+            assert given["details"]["lead over it"] == list(lead[:3])
         assert found.effect == sweep.effect(LEADER, split=split)
         assert found.margin == sweep.margin_of(LEADER, split=split)
         assert found.floor == sweep.floor(split)

@@ -249,6 +249,7 @@ def test_noise_never_decides_for_or_against_a_claim(one, other, clean, less, mor
 def test_noise_knows_its_columns_and_a_floor_is_a_number():
     assert NOISE == 0.12 and NOISE.of("entropy") == 0.03 and NOISE.of("kl") == 0.12
     assert NOISE.of("entropy").where == "cuda in bfloat16"
+    assert NOISE.of("kl").of("entropy") == 0.03  # it still knows them
     floor = effect_floor(1.0, NOISE)
     assert floor == 0.12 and floor.limited and not effect_floor(4.0, NOISE).limited
     assert -floor == -0.12 and (-floor).limited and (-floor).noise_said == floor.noise_said
