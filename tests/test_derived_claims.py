@@ -23,6 +23,7 @@ from tests.benches import bench_of
 from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.emergence import emergence
 from tinyablation.analysis.findings import Findings, MirroredPairs
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
@@ -343,6 +344,21 @@ def test_b_2_sharpener(eight_layers, changes, status):
     assert verdict.floor == pytest.approx(0.05)
 
 
+def test_b_1_names_the_head_that_is_left(eight_layers):
+    """Of those whose intervals reach below the ceiling the one that reaches farthest."""
+    made = make_sweep({}, spread=0.03)
+    table = made.table.copy()
+    # None lowers LD; the last one reaches farthest up.
+    for head, size, mean in (((3, 1), 2.0, 0.2), ((4, 2), 4.0, 0.2), ((5, 3), 4.0, 1.0)):
+        own = (table["layer"] == head[0]) & (table["head"] == head[1])
+        moved = np.repeat(size * np.resize([-1, -1, 1, 1], 24) + mean, 4)  # alike in both halves
+        table.loc[own, "logit_diff"] += np.tile(moved, own.sum() // len(moved))
+    wide = replace(made, table=table, _cache={})
+    found = judged(binders.test_a_middle_head_binds, wide)
+    assert found.status == "inconclusive" and "3 are not excluded" in found.reason
+    assert "4:2 has the interval" in found.reason
+
+
 def test_b_2_is_left_open_by_wide_intervals(eight_layers):
     verdict = judged(binders.test_a_late_head_sharpens, entropies({(7, 1): 0.03}, spread=0.4))
     assert verdict.status == "inconclusive", verdict.reason
@@ -394,6 +410,18 @@ def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_laye
 def test_d_1_emergence(course, status):
     verdict = judged(training.test_suppression_emerges_during_training, course)
     assert verdict.status == status, verdict.reason
+
+
+def test_d_1_shows_intervals_by_step():
+    made = made_up(0.0, 0.1, 1.0, 1.5)
+    verdict, given = hear(training.test_suppression_emerges_during_training, made)
+    rise = emergence(made).change
+    assert verdict.effect == rise and verdict.floor == made.floors()[-1] and given["subject"]
+    details = given["details"]
+    for name in ("LD by step", "Delta by step"):
+        assert [len(figures) for figures in details[name].values()] == [3, 3, 3, 3]
+        assert all(low <= estimate <= high for estimate, low, high in details[name].values())
+    assert list(details["floor by step"].values()) == list(made.floors())
 
 
 def test_d_1_a_rise_below_the_floor_is_a_rise_that_does_not_count():

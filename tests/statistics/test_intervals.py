@@ -432,6 +432,8 @@ def test_rank_agreement_is_spearman_with_an_exact_p():
     assert rho == pytest.approx(stats.spearmanr(a, b).statistic)
     assert p == pytest.approx(2 * 5 / 120)  # identity and four swaps of neighbours, both ends
     assert rank_agreement(a, a, rng, alternative="greater") == pytest.approx((1.0, 1 / 120))
+    # As many permutations as there are orders: all are taken, and none is drawn.
+    assert rank_agreement(a, b, generator(1, "ranks"), permutations=120).p == p
     assert rank_agreement(a, a[::-1], rng, alternative="greater") == pytest.approx((-1.0, 1.0))
 
 
