@@ -34,8 +34,8 @@ from tinyablation.evidence.archive import unpack, write_archive
 from tinyablation.evidence.rederivation import (
     Described,
     Models,
-    _placeless,
     named_models,
+    placeless,
     read_models,
 )
 from tinyablation.files.manifests import check_manifest, write_manifest
@@ -215,7 +215,7 @@ def readers() -> dict[str, Reader]:
     llama = "fixtures/organisms/tiny-llama"
     snapshot = json.loads(_text("claims", "__snapshots__", "tiny-mistral-plain.json"))
     few = json.dumps(dict(list(snapshot.items())[:3])).encode()
-    entry = _placeless(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
+    entry = placeless(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
     kept = Described(entry=entry, standing="listed", facts=None, missing="not here", shelf="tiny")
     models = Models(models={"tiny-llama": kept}).model_dump_json().encode()
     return {
