@@ -46,8 +46,8 @@ from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import goals, power_panel, read_error_rates
 from tinyablation.records.packs import element
 from tinyablation.records.records import read_records, write_records
+from tinyablation.runs import directories
 from tinyablation.runs.shards import Plan, ShardFolder
-from tinyablation.runs.store import _read_config
 from tinyablation.sessions.baselines import read_baseline
 from tinyablation.sessions.reading import read_session
 from tinyablation.verdicts.predictions import load_predictions
@@ -159,7 +159,7 @@ def _read_manifest(path: Path) -> object:
 
 
 def _read_run_config(path: Path) -> object:
-    return _read_config(path.parent)
+    return directories.read_config(path.parent)
 
 
 def _read_sidecar(path: Path) -> object:
