@@ -359,6 +359,26 @@ def test_b_1_names_the_head_that_is_left(eight_layers):
     assert "4:2 has the interval" in found.reason
 
 
+def test_b_1_and_b_2_ask_about_the_heads_of_their_layers(eight_layers, monkeypatch):
+    """Of a screened sweep those that were not measured are asked about, too: of these layers."""
+    asked = []
+
+    def for_some_head(self, verdict, each, bound, **options):
+        asked.append(({head[0] for head in each}, bound, options))
+        return verdict
+
+    monkeypatch.setattr(Sweep, "for_some_head", for_some_head)
+    binding, sharpening = make_sweep({}), entropies({})
+    hear(binders.test_a_middle_head_binds, binding)
+    hear(binders.test_a_late_head_sharpens, sharpening)
+    (layers, ceiling, options), (last, floor, others) = asked
+    assert layers == set(options["layers"]) == {2, 3, 4, 5} and options["split"] == "both"
+    assert ceiling == -binding.floor("both") and options["alternative"] == "less"
+    assert last == set(others["layers"]) == {6, 7} and others["split"] == "both"
+    assert floor == binders.SHARPENS and others["column"] == "entropy"
+    assert others.get("alternative", "greater") == "greater"
+
+
 def test_b_2_is_left_open_by_wide_intervals(eight_layers):
     verdict = judged(binders.test_a_late_head_sharpens, entropies({(7, 1): 0.03}, spread=0.4))
     assert verdict.status == "inconclusive", verdict.reason
@@ -414,9 +434,11 @@ def test_d_1_emergence(course, status):
 
 def test_d_1_shows_intervals_by_step():
     made = made_up(0.0, 0.1, 1.0, 1.5)
-    verdict, given = hear(training.test_suppression_emerges_during_training, made)
-    rise = emergence(made).change
-    assert verdict.effect == rise and verdict.floor == made.floors()[-1] and given["subject"]
+    given = hear(training.test_suppression_emerges_during_training, made).given
+    assert given["subject"]
+    for course in (made, made_up(1.5, 1.2, 0.8, 0.5)):  # the rise is shown, whatever decides
+        found = hear(training.test_suppression_emerges_during_training, course).verdict
+        assert found.effect == emergence(course).change and found.floor == course.floors()[-1]
     details = given["details"]
     for name in ("LD by step", "Delta by step"):
         assert [len(figures) for figures in details[name].values()] == [3, 3, 3, 3]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tinyablation.statistics import bootstrap
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     StatisticsError,
@@ -497,3 +498,11 @@ def test_one_permutation_is_enough_to_be_asked_for():
     differences = [[1.0], [2.0], [3.0]]
     found = max_t_sign_flip(differences, list("abc"), generator(0, "one"), permutations=1)
     assert found[0] in (0.5, 1.0)
+
+
+def test_every_flip_is_counted_once_however_many_are_held_at_once(monkeypatch):
+    """Six clusters: 64 flips, and the p of an effect of one sign is that of a single one."""
+    differences, labels = [[1.0], [2.0], [3.0], [1.5], [2.5], [0.5]], list("abcdef")
+    whole = max_t_sign_flip(differences, labels, generator(0, "flips"))
+    monkeypatch.setattr(bootstrap, "_BLOCK", 6 * 5)  # thirteen blocks
+    assert max_t_sign_flip(differences, labels, generator(0, "flips")) == whole == 1 / 64
