@@ -404,6 +404,10 @@ def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_laye
     lowering = make_sweep({(4, 2): -1.0, (3, 0): -0.5, (7, 1): -0.8})
     verdict, given = hear(binders.test_a_middle_head_binds, lowering)
     assert given["details"]["layers searched"] == [2, 5] and given["subject"] == "4:2"
+    chosen = lowering.choose([(n, m) for n in range(2, 6) for m in range(4)], alternative="less")
+    assert verdict.margin == lowering.margin_of(chosen, split="both", share=-0.05)
+    assert verdict.effect == lowering.effect(chosen, split="both")
+    assert verdict.floor == -lowering.floor("both")
     assert list(given["details"]["effects"])[:3] == ["4:2", "7:1", "3:0"]
     assert len(given["details"]["effects"]) == binders.SHOWN
     clean = lowering.baseline("both")["logit_diff"].mean()

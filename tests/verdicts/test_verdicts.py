@@ -384,6 +384,15 @@ def test_a_claim_of_several_parts_is_as_far_from_its_bound_as_the_nearest():
     assert judge_all_of([near, far]).distance is None
 
 
+def test_a_claim_of_several_parts_is_refuted_as_surely_as_the_surest_of_those_that_can():
+    one = judge_above_floor(beyond(-0.4, -0.1), floor=0.0, what="it")
+    other = judge_above_floor(beyond(-0.9, -0.5), floor=0.0, what="it")
+    assert 0 < other.p_refuted < one.p_refuted < 0.025
+    assert judge_all_of([one, other]).p_refuted == other.p_refuted
+    assert judge_all_of([one, of_many(other, -0.9)]).p_refuted == one.p_refuted
+    assert judge_all_of([blocked("no weights")]).p_refuted is None
+
+
 def test_present_parts_leave_a_claim_present():
     present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
     holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
