@@ -114,6 +114,8 @@ def test_g_p_can_be_small_and_one_rival_is_enough_to_leave_it_open(claim):
     verdict, given = hear(claim, measured, TRIO, NAMED)
     assert verdict.status == "supported" and verdict.p_value < 0.001
     assert given["details"]["triples compared"] == 35
+    estimate, low, high = given["details"]["lead over it"]
+    assert 0 < low < estimate < high
     rival = ((0, 1), (0, 3), (0, 4))
     own, other = AblateHeads(TRIO).label, AblateHeads(rival).label
     table = made.table.copy()
