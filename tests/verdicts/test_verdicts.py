@@ -447,3 +447,12 @@ def test_an_interval_without_width_or_of_one_cluster_has_no_p():
     assert p_beyond(wide, 0.0, "above") == pytest.approx(1e-4, rel=2)
     assert p_beyond(wide, 1.0, "above") == pytest.approx(0.025)
     assert p_beyond(wide, 3.0, "below") == pytest.approx(0.025)
+
+
+def test_details_are_kept_and_of_the_part_that_is_shown():
+    one = judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it", details={"n": 1})
+    other = judge_above_floor(beyond(0.2, 0.4), floor=-0.5, what="it", details={"n": 2})
+    assert (one.details, other.details) == ({"n": 1}, {"n": 2})
+    assert judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it").details == {}
+    assert judge_all_of([one, other]).details == {"n": 1}  # the one that is nearest
+    assert judge_all_of([one, other], show=other).details == {"n": 2}
