@@ -94,6 +94,8 @@ def test_ov_3(hedging, spread, status):
     found = judged(ov.test_named_head_writes_no_hedges, vocabulary)
     assert found.verdict.status == status
     assert found.verdict.p_corrected == vocabulary.figures(NAMED, "hedges")["p"]
+    assert found.verdict.effect == vocabulary.excess(NAMED, "hedges")
+    assert found.verdict.floor == ov.NO_HEDGES
 
 
 def test_ov_1_and_ov_3_are_never_both_supported():

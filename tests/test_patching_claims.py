@@ -318,6 +318,7 @@ def test_h1_4_shows_prompts_of_the_examples_that_judge():
             given = hear(claim, sweep, named).given
             assert given["details"]["judged by"] == split
             assert given["largest"] == sweep.extremes(LEADER, split)
+            assert given["heatmap"] == sweep.heatmap()
 
 
 def test_details_of_sets_are_estimates_with_their_intervals():

@@ -168,7 +168,7 @@ def test_a_fall_is_compared_with_falls():
 
 
 def test_an_exceedance_is_of_the_column_and_the_side_asked_for():
-    found = make_coalitions({(0, 7): 1.0}, entropy=-0.8)
+    found = make_coalitions({(0, 7): -3.0, LEADER: -1.0}, entropy=-0.8)
     rivals = found.rivals(TRIO, LEADER)
     assert found.exceedance(TRIO, rivals) > 0.3
     assert found.exceedance(TRIO, rivals, column="entropy", sign=-1) == pytest.approx(1 / 36)

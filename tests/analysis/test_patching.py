@@ -195,3 +195,6 @@ def test_a_profile_is_of_the_split_asked_for():
         found = both.profile("denoising", lambda n: PatchResidual(n, positions="last"), split)
         expected = patches.profile("denoising", lambda n: PatchResidual(n, positions="last"), split)
         assert found == pytest.approx([value + added for value in expected], abs=0.03)
+        patch = PatchResidual(2, positions="last")  # noising is not moved
+        assert both.mean_asymmetry(patch, split) == pytest.approx(-added, abs=0.03)
+        assert both.asymmetry(patch, split=split).estimate == pytest.approx(-added, abs=0.03)

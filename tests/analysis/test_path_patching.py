@@ -24,6 +24,10 @@ def test_the_mediated_share_is_found_by_receiver():
 def test_a_head_without_effect_has_no_share_to_mediate():
     with pytest.raises(RatioUndefined):
         make_paths(0.0, {2: 0.7}).mediated(2)
+    # Nor has one whose effect is there, and within the noise.
+    loud = replace(make_paths(1.0, {2: 0.7}), noise_floor=1.2)
+    with pytest.raises(RatioUndefined, match="numerical noise"):
+        loud.mediated(2)
 
 
 def test_shares_are_of_the_split_asked_for():

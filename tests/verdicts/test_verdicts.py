@@ -384,6 +384,15 @@ def test_a_claim_of_several_parts_is_as_far_from_its_bound_as_the_nearest():
     assert judge_all_of([near, far]).distance is None
 
 
+def test_a_claim_of_several_parts_is_refuted_as_surely_as_the_surest_of_those_that_can():
+    one = judge_above_floor(beyond(-0.4, -0.1), floor=0.0, what="it")
+    other = judge_above_floor(beyond(-0.9, -0.5), floor=0.0, what="it")
+    assert 0 < other.p_refuted < one.p_refuted < 0.025
+    assert judge_all_of([one, other]).p_refuted == other.p_refuted
+    assert judge_all_of([one, of_many(other, -0.9)]).p_refuted == one.p_refuted
+    assert judge_all_of([blocked("no weights")]).p_refuted is None
+
+
 def test_present_parts_leave_a_claim_present():
     present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
     holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
@@ -438,3 +447,12 @@ def test_an_interval_without_width_or_of_one_cluster_has_no_p():
     assert p_beyond(wide, 0.0, "above") == pytest.approx(1e-4, rel=2)
     assert p_beyond(wide, 1.0, "above") == pytest.approx(0.025)
     assert p_beyond(wide, 3.0, "below") == pytest.approx(0.025)
+
+
+def test_details_are_kept_and_of_the_part_that_is_shown():
+    one = judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it", details={"n": 1})
+    other = judge_above_floor(beyond(0.2, 0.4), floor=-0.5, what="it", details={"n": 2})
+    assert (one.details, other.details) == ({"n": 1}, {"n": 2})
+    assert judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it").details == {}
+    assert judge_all_of([one, other]).details == {"n": 1}  # the one that is nearest
+    assert judge_all_of([one, other], show=other).details == {"n": 2}
