@@ -1,5 +1,7 @@
 """A record beside what its evidence gives. Run: pytest tests/evidence/test_comparison.py"""
 
+from pathlib import Path
+
 import pytest
 
 from tests.fake_sessions import fake_session, one_record
@@ -9,8 +11,11 @@ from tinyablation.evidence.comparison import (
     session_differences,
     session_unverified,
 )
+from tinyablation.records.error_rates import read_error_rates
 from tinyablation.records.records import Record
 from tinyablation.sessions.false_discovery import multiplicity
+
+ROOT = Path(__file__).parents[2]
 
 
 def record(**changes: object) -> Record:
@@ -123,3 +128,18 @@ def test_models_are_described_as_they_are():
     )
     (line,) = session_differences(file.holding(file.records, extra), file.session)
     assert line == "session: models: x is described, and no cell is of it"
+
+
+def test_another_table_of_error_rates_is_listed_and_changes_no_verdict():
+    """Each calibration makes another table: evidence from before it stays evidence."""
+    file = session_of(record())
+    rates = read_error_rates(ROOT / "fixtures" / "calibration" / "error_rates.json")
+    was = file.session.model_copy(update={"error_rates": rates})
+    for derived in (None, rates.model_copy(update={"bases": rates.bases + 1})):
+        own = file.session.model_copy(update={"error_rates": derived})
+        given = file.holding(file.records, was)
+        assert session_differences(given, own) == []
+        assert any("the suite's error rates" in line for line in session_unverified(given, own))
+    assert not any(
+        "error rates" in x for x in session_unverified(file.holding(file.records, was), was)
+    )

@@ -148,8 +148,6 @@ def session_differences(file: RecordFile, derived: Session) -> list[str]:
         name: (getattr(was, name), getattr(derived, name))
         for name in ("predictions_hash", "protocol", "device", "noise")
     }
-    if derived.error_rates is not None:
-        pairs["error_rates"] = (was.error_rates, derived.error_rates)
     found = []
     for name, pair in pairs.items():
         old, new = ({name: plain(each)} for each in pair)
@@ -203,8 +201,9 @@ def session_unverified(file: RecordFile, derived: Session) -> list[str]:
             "p_adjusted and the session's discoveries, which rest on cells that are not in the "
             "bundle"
         )
-    if was.error_rates is not None and derived.error_rates is None:
-        found.append("the suite's error rates: this checkout has no table of them")
+    # They are measured again with every calibration, and no verdict rests on them.
+    if was.error_rates not in (None, derived.error_rates):
+        found.append("the suite's error rates: this checkout has another table of them, or none")
     own = {model.id: model for model in derived.models}
     for model in was.models:
         here = own.get(model.id)

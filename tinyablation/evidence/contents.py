@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.evidence.rederivation import CORPORA, LEXICONS, RUNS, Described, Models, placeless
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest
 from tinyablation.models.gguf import made_of
 from tinyablation.models.loading import ModelFacts, describe
@@ -135,7 +136,7 @@ def _of_run(run: Path, models: Models) -> Iterator[str]:
     there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     for name in sorted(there - listed):
         yield f"{name} is not listed in its {MANIFEST}"
-    config = RunConfig.model_validate_json((run / "config.json").read_bytes())
+    config = RunConfig.model_validate_json(read_bytes(run / "config.json"))
     if config.name != run.name:
         yield f"its config.json is of the address {config.name}"
     kept = models.models.get(config.model)

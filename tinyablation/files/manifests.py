@@ -21,8 +21,8 @@ from tinyablation.files.hashes import file_sha256
 MANIFEST = "manifest.json"
 LAYOUT = 1  # incremented when the files of a run directory change their meaning
 _TEMPORARY = ".tmp"
-# On Windows ":" names drives and NTFS streams, and "\\" separates folders.
 _MOST_BYTES = 255  # of a file's name, on every usual file system
+# On Windows ":" names drives and NTFS streams, and "\\" separates folders.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 

@@ -223,6 +223,6 @@ def _saved(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         found = parse_json(read_bytes(path))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
