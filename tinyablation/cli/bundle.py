@@ -86,7 +86,7 @@ def _store_folder(reports: Path) -> Path:
 
 def _verdict(options: argparse.Namespace) -> None:
     from tinyablation.evidence.bundle import judge_bundle, line
-    from tinyablation.evidence.rederivation import printable
+    from tinyablation.files.contents import printable
 
     found = judge_bundle(options.bundle, options.project)
     if options.json:

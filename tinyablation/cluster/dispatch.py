@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tinyablation.cluster.executors import Address, ExecutorError, Lost, opened
 from tinyablation.cluster.messages import BenchFacts, Job, JobError, Receipt
 from tinyablation.cluster.serialization import DescriptionError, describe
-from tinyablation.cluster.worker import kind_of_device, run_job
+from tinyablation.cluster.worker import KINDS, kind_of_device, run_job
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ RETRIES = 2
 # How long a file written by a worker may take to become visible here: NFS caches folders for up to
 # 60 s.
 VISIBLE_SECONDS = 90.0
-LOGS = ".jobs"  # folder in the store for the files of submitit and its jobs
 
 
 class JobLost(JobError):
@@ -70,9 +69,15 @@ class Dispatch:
     def device(self, wanted: str) -> str:
         """The device that a device name resolves to on a worker."""
         try:
-            return str(self.executor.submit(kind_of_device, wanted).result())
+            found = str(self.executor.submit(kind_of_device, wanted).result())
         except Lost as lost:
             raise ExecutorError(f"no worker said which device it has: {lost.reason}") from lost
+        if found not in KINDS:
+            raise ExecutorError(
+                f"a worker has a device that is none of {', '.join(KINDS)}; give workers and "
+                "session the same version of tinyablation"
+            )
+        return found
 
     def is_under_way(self, config: RunConfig) -> bool:
         """Whether it was begun and has not been waited for yet."""
@@ -157,7 +162,7 @@ class Dispatch:
     def _receipt(self, one: _Submitted) -> Receipt | None:
         """The receipt of a finished job; None if it was lost and is submitted again."""
         try:
-            return Receipt.model_validate_json(one.future.result())
+            return Receipt.read(one.future.result())
         except Lost as lost:
             worker = lost.worker or "its worker"
             one.lost.append(f"{worker}: {lost.reason}")
@@ -185,7 +190,7 @@ def dispatching(
         yield None
         return
     store.mkdir(parents=True, exist_ok=True)
-    with opened(address, store.resolve() / LOGS) as executor:
+    with opened(address, store.resolve()) as executor:
         yield Dispatch(executor, address.options.shards, progress=progress, say=say)
 
 

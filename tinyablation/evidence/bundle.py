@@ -30,11 +30,10 @@ from tinyablation.evidence.rederivation import (
     conduct_of,
     gather,
     named_models,
-    printable,
     read_models,
     rederive,
 )
-from tinyablation.files.contents import read_bytes
+from tinyablation.files.contents import printable, read_bytes
 from tinyablation.files.manifests import MANIFEST
 from tinyablation.models.file_hashes import file_hash, files_hash
 from tinyablation.models.registry import load_registry

@@ -23,7 +23,7 @@ from tinyablation.corpora.corpus_folder import FolderName, Shelf
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.corpora.library import Library
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
-from tinyablation.files.contents import read_bytes
+from tinyablation.files.contents import printable, read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import Checkpoint, ModelEntry
@@ -89,13 +89,6 @@ class Task(_Strict):
     folder: Path
     device: Name
     store: Path | None = None
-
-
-def printable(text: str) -> str:
-    """Foreign text without terminal control sequences; line breaks are kept."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
-    )
 
 
 # --- what a session reads ------------------------------------------------------------------------
