@@ -195,6 +195,22 @@ def test_the_least_lead_is_the_one_with_the_smallest_lower_end_on_the_split_aske
         assert least == pytest.approx(means[0, 2] - means[0, 1])
 
 
+def test_the_null_is_of_the_other_heads_on_the_split_asked_for():
+    """What the discovery rows are does not show in figures of the confirmation split."""
+    sweep = make_sweep(RANKED, spread=0.02)
+    others = [sweep.mean_deltas("confirmation")[head] for head in sweep.heads if head != (0, 2)]
+    assert sweep.null_quantile((0, 2), 0.9) == pytest.approx(float(np.quantile(others, 0.9)))
+    assert sweep.exceedance((0, 2)) == pytest.approx(2 / 12)  # 1:1 has more
+    table = sweep.table.copy()
+    rival = (table["layer"] == 1) & (table["head"] == 1) & (table["split"] == "discovery")
+    table.loc[rival, "logit_diff"] -= 9.0
+    moved = sweep.__class__("made-up", "facts", table, 1e-6)
+    assert moved.null_quantile((0, 2), 0.9) == sweep.null_quantile((0, 2), 0.9)
+    assert moved.exceedance((0, 2)) == pytest.approx(2 / 12)
+    assert moved.exceedance((0, 2), split="discovery") == pytest.approx(1 / 12)
+    assert moved.null_quantile((0, 2), 1.0, split="discovery") < 1.0
+
+
 def test_methods_show_each_effect_with_its_interval():
     sweep = make_sweep({(0, 2): 1.0})
     table = sweep.table.copy()
@@ -244,9 +260,9 @@ def test_some_head_is_refuted_only_if_every_head_is_and_the_nearest_is_named(alt
     assert refuted.status == "refuted" and refuted.distance == -0.3
     left = {
         (0, 2): verdict(-0.6, 0.3, "inconclusive", -0.2),
-        (0, 3): verdict(0.1, 0.25, "inconclusive", -0.1),
-        (1, 0): verdict(-0.1, 0.4, "inconclusive", -0.25),
+        (0, 3): verdict(-0.1, 0.4, "inconclusive", -0.25),
+        (1, 0): verdict(0.1, 0.25, "inconclusive", -0.1),
     }
     open_ = sweep.for_some_head(chosen, shut | left, 0.2, alternative=alternative)
     assert open_.status == "inconclusive" and open_.p_value is None and open_.distance == -0.1
-    assert "of 5 heads 3 are not excluded: 1:0 has the interval" in open_.reason
+    assert "of 5 heads 3 are not excluded: 0:3 has the interval" in open_.reason

@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.evidence.forging import forged, other_weights
 from tests.evidence.test_archive import rewritten
 from tests.loopback_hub import LoopbackHub
 from tinyablation.files.manifests import MANIFEST
@@ -391,6 +392,31 @@ def test_code_in_a_bundle_is_never_run(bundle, verdict, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"note: {name.removeprefix('sources/')} differs" in done.stdout
     assert not proof.exists()
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_other_weights_under_consistent_hashes(bundle, verdict, tmp_path):
+    """A checkout with the model finds them out; one without says that it cannot know them."""
+    path = forged(bundle("H5.4"), tmp_path / "forged.zip", other_weights("f" * 64))
+    done = verdict(path, project=ROOT)
+    assert done.returncode == 1, done.stdout + done.stderr
+    line = f"differs: models.json: tiny-gpt2: weight_hash {'f' * 64}, on this machine dac9e031"
+    assert line in done.stdout
+    done = verdict(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not verified: that the weights of tiny-gpt2 are ffffffffffff: the model is not on" in (
+        done.stdout
+    )
+
+
+def test_a_whole_checkout_verifies_all_that_it_can(bundle, verdict):
+    done = verdict(bundle("H1", "V"), project=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    unknown = [line for line in done.stdout.splitlines() if line.startswith("not verified: ")]
+    assert "differs" not in done.stdout and not any("weights" in line for line in unknown)
+    assert len(unknown) <= 4, unknown  # the measurement, its time, the commit, the ledger
 
 
 # --- what is not bundled -------------------------------------------------------------------------

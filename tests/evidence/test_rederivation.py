@@ -25,7 +25,6 @@ from tinyablation.evidence.rederivation import (
     conduct_of,
     kept_facts,
     named_models,
-    printable,
     read_models,
 )
 from tinyablation.files.manifests import MANIFEST, check_manifest
@@ -138,11 +137,6 @@ def test_no_folder_of_corpora_leads_elsewhere(tmp_path, shelf):
     (tmp_path / "models.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(EvidenceError, match=r"models\.json: field models\.tiny-gpt2\.shelf"):
         read_models(tmp_path / "models.json")
-
-
-def test_text_of_others_is_printed_without_what_a_terminal_obeys():
-    assert printable("one\ntwo é") == "one\ntwo é"
-    assert printable("\x1b[2J\u202e") == "U+001B[2JU+202E"
 
 
 # --- how cells were judged -----------------------------------------------------------------------

@@ -7,12 +7,15 @@ import csv
 import io
 import json
 import re
+import sys
+import unicodedata
 
 import pytest
 from markdown_it import MarkdownIt
 
 from tests.fake_sessions import HOSTILE, fake_session, one_record
 from tests.report.test_page import PANELS
+from tinyablation.characters import named
 from tinyablation.records.records import Record
 from tinyablation.report.export_tables import (
     CELL_COLUMNS,
@@ -31,6 +34,7 @@ from tinyablation.report.export_tables import (
 )
 from tinyablation.sessions.foresight import foresight, sentence
 
+TEXTS = ("claim", "name", "model", "condition", "reason", "unit", "subject", "statement")
 BAD = r'\input{/etc/passwd} $x$ & 50% #1 a_b {c} ~ ^ < > | " Δ −1 ✓'
 
 
@@ -48,10 +52,71 @@ def test_csv_has_every_cell_and_every_figure_of_it():
         assert row["effect"] == ("" if record.effect is None else repr(record.effect))
 
 
+SIGNS = [
+    chr(point)
+    for point in range(sys.maxunicode + 1)
+    if unicodedata.normalize("NFKC", chr(point)).startswith(("=", "+", "-", "@"))
+]
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_text_becomes_a_formula(text):
     (row,) = csv.reader(io.StringIO(csv_row([text, -1.5, None, True]), newline=""))
     assert row == [f"'{text}", "-1.5", "", "yes"]
+
+
+@pytest.mark.parametrize("sign", [*SIGNS, "\N{MINUS SIGN}"], ids=ascii)
+@pytest.mark.parametrize(
+    "before", ["", " ", "\n", "\N{NO-BREAK SPACE}\u3000", '"', ' "'], ids=ascii
+)
+def test_no_sign_behind_nothing_begins_a_formula(sign, before):
+    (row,) = csv.reader(io.StringIO(csv_row([f"{before}{sign}1+1"]), newline=""))
+    assert row[0].startswith("'")
+
+
+@pytest.mark.parametrize(
+    "before", ["\u200b", "\ufeff", "\x00", "\x1b", "\u202e", "\u3164", "\U000e0020"]
+)
+def test_what_nobody_sees_hides_no_formula(before):
+    (row,) = csv.reader(io.StringIO(csv_row([f"{before}=1+1"]), newline=""))
+    assert row == [f"U+{ord(before):04X}=1+1"]
+
+
+@pytest.mark.parametrize("divider", [",", ";", "|", "\t"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a;=1+1",
+        'a;"=1+1',
+        "a|@x",
+        "a\t=1",
+        "a\n=1+1",
+        "a;\u200b=1",
+        "a; \uff1d1",
+        "\n=1",
+        " =1",
+        "＝1",
+    ],
+    ids=ascii,
+)
+def test_no_part_of_a_cell_begins_a_formula_whatever_divides_cells(text, divider):
+    """A spreadsheet asks which sign divides cells, and guesses; its quotation mark is the same."""
+    line = csv_row(["x", text, f"{text},b", -1.5, 'say "a"'])
+    for row in csv.reader(io.StringIO(line, newline=""), delimiter=divider):
+        for cell in row:
+            first = cell.lstrip(' "\u3000')[:1]
+            assert unicodedata.normalize("NFKC", first) not in ("=", "+", "@"), row
+    assert all(
+        unicodedata.normalize("NFKC", part.lstrip(' "'))[:1] != "=" for part in line.split("\n")
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["a - b", "0:2, 0:4", "L0H7 raises LD by 0.3; floor 0.1", "x=1", "a,-1"]
+)
+def test_ordinary_text_and_numbers_stay_as_they_are(text):
+    (row,) = csv.reader(io.StringIO(csv_row([text, -0.5, 3, 1e-9]), newline=""))
+    assert row == [text, "-0.5", "3", "1e-09"]
 
 
 def test_text_with_quotes_and_line_ends_stays_one_field():
@@ -79,6 +144,41 @@ def test_tex_prints_exactly_the_text():
         "U+2713"
     )
     assert tex("a\nb\u202ec") == "a bU+202Ec"
+    assert (
+        tex("--- `` '' ,, it's -1")
+        == "-{}-{}- \\textasciigrave{}\\textasciigrave{} '{}' ,{}, it's -1"
+    )
+
+
+@pytest.mark.parametrize("text", ["[9cm]x", "*[9cm]x", " [9cm]x", "\u200b[9cm]x", "*x", "&[1em]"])
+def test_no_cell_is_an_argument_of_the_line_end_before_it(text):
+    """After \\\\, and after \\midrule, LaTeX looks for a * and a [, across a line end."""
+    made = [
+        cells_tex([one_record(claim="H1.1"), one_record(claim=text)]).text,
+        summary_tex(fake_session().holding([one_record(claim="H1.1"), one_record(claim=text)])),
+    ]
+    for document in made:
+        assert "9cm" not in text or "{[}9cm{]}x" in document
+        assert not re.search(r"(\\\\|\\[a-z]+rule|\\endhead)\s*[*\[]", document)
+
+
+def test_no_export_holds_what_nobody_sees():
+    hidden = "\u202e\u2066\u200b\ufeff\x1b\u3164"
+    record = Record.model_validate(
+        {
+            name: f"{value}{hidden}" if name in TEXTS else value
+            for name, value in one_record().model_dump().items()
+        }
+        | {"panels": PANELS}
+    )
+    file = fake_session().holding([record])
+    session = file.session.model_copy(update={"device": hidden, "started": file.session.started})
+    file = file.holding([record], session)
+    made = [cells_csv([record]).text, cells_markdown([record]).text, cells_tex([record]).text]
+    made += [summary_markdown(file), summary_tex(file), *details_csv([record]).values()]
+    for text in made:
+        assert named(text, kept="\n\r\t") == text
+    assert all("U+202E" in text for text in made[:5])
 
 
 def test_a_tex_table_has_as_many_columns_as_its_head():

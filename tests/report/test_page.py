@@ -5,11 +5,14 @@ Run: pytest tests/report/test_page.py
 
 import base64
 import hashlib
+import json
 import re
 
 import pytest
 
 from tests.fake_sessions import HOSTILE, Page, fake_session, one_record, opened
+from tinyablation.characters import named
+from tinyablation.records.packs import packs, unpack
 from tinyablation.records.records import VERDICTS, Record, RecordFile
 from tinyablation.report.page import ReportError, render, write_report
 from tinyablation.report.sections import standing
@@ -74,6 +77,57 @@ def test_every_field_is_escaped(session, field, text):
     page = Page(shown(session.model_copy(update={"records": [record]})))
     assert page.tags.count("script") == 1 and "img" not in page.tags
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+
+
+def paths_of_text(value, path=()):
+    """Where text stands in nested data, keys included."""
+    if isinstance(value, str):
+        yield path, None
+    for key, entry in value.items() if isinstance(value, dict) else ():
+        yield path, key
+        yield from paths_of_text(entry, (*path, key))
+    for index, entry in enumerate(value) if isinstance(value, list) else ():
+        yield from paths_of_text(entry, (*path, index))
+
+
+def with_hidden(content, path, key):
+    """Another document, with hidden characters at the end of one text or key."""
+    changed = json.loads(json.dumps(content))
+    place = changed
+    for step in path if key is not None else path[:-1]:
+        place = place[step]
+    if key is None:
+        place[path[-1]] += HIDDEN
+    else:
+        place[key + HIDDEN] = place.pop(key)
+    return changed
+
+
+HIDDEN = "\u202e\u2066\u200b\ufeff\u3164"
+
+
+def test_no_text_anywhere_turns_the_page_about(session):
+    """Each text of a session and each key of its details alone, with the direction turned in it."""
+    record = next(record for record in session.records if record.heatmap)
+    forest = {"kind": "forest", "title": "f", "unit": "u", "rows": [{"name": "a", "value": 1.0}]}
+    grid = {"kind": "grid", "title": "g", "x": "x", "y": "y", "columns": ["c"], "rows": ["r"]}
+    panels = [*PANELS, forest, grid | {"values": [[1.0]]}]
+    record = Record.model_validate(record.model_dump() | {"panels": panels, "drift": "moved"})
+    content = session.holding([record]).model_dump(mode="json")
+    content["session"]["models"] = content["session"]["models"][:1]
+    tried = 0
+    for path, key in paths_of_text(content):
+        try:
+            file = RecordFile.model_validate(with_hidden(content, path, key))
+        except ValueError:
+            continue  # a field's name, a verdict, a time
+        tried += 1
+        # The records that the page holds as data keep every character, as JSON.
+        closed = render(file, baseline=session.holding([record]))
+        rows = unpack(packs(closed)["rows"])
+        for shown in (opened(closed), json.dumps(json.loads(rows), ensure_ascii=False)):
+            assert named(shown, kept="\n\t") == shown, (path, key)
+    assert tried > 60
 
 
 def test_the_only_script_is_the_one_the_policy_names(html, page):

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from tinyablation.characters import printable
 from tinyablation.cli.measure import add_output_options, refuse_overwriting
 from tinyablation.cli.statuses import DIFFERENT
 from tinyablation.records.conditions import ALL_CONDITIONS, CONDITIONS
@@ -44,8 +46,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "verdict",
         help="rederive the verdicts of a bundle",
         description="Checks every file of a bundle, judges its cells from its tables with the "
-        "claims of this checkout, and compares verdicts and figures with the recorded ones. Exit "
-        "status 0 if they are the same, 1 if not, 2 if the bundle is broken or incomplete.",
+        "claims of this checkout, and compares labels, verdicts, figures, reasons, predictions, "
+        "outcomes, the page and what is said of the models with that; lists what it could not "
+        "verify. Exit status 0 if all is the same, 1 if not, 2 if the bundle is broken or "
+        "incomplete.",
     )
     verdict.add_argument("bundle", type=Path, metavar="BUNDLE")
     verdict.add_argument("--json", action="store_true", help="print JSON")
@@ -86,8 +90,8 @@ def _store_folder(reports: Path) -> Path:
 
 def _verdict(options: argparse.Namespace) -> None:
     from tinyablation.evidence.bundle import judge_bundle, line
-    from tinyablation.files.contents import printable
 
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not here is not fetched to be compared
     found = judge_bundle(options.bundle, options.project)
     if options.json:
         print(json.dumps(_document(options.bundle, found), indent=2))
@@ -100,28 +104,35 @@ def _verdict(options: argparse.Namespace) -> None:
                 f"  derived   {line(cell.derived)}",
                 *(f"  differs   {each}" for each in cell.differences),
             ]
+        said += [f"differs: {each}" for each in found.differences]
+        said += [f"not verified: {each}" for each in found.unverified]
         count = sum(not cell.differences for cell in found.cells)
         print("\n".join(printable(each) for each in said))
         print(f"{count} of {len(found.cells)} cell(s) agree with the record")
+        if found.differences:
+            print(f"{len(found.differences)} statement(s) of the bundle differ")
     if not found.same:
         sys.exit(DIFFERENT)
 
 
 def _document(path: Path, found: Any) -> dict[str, Any]:
-    from tinyablation.evidence.bundle import DERIVED
+    from tinyablation.evidence.comparison import compared
     from tinyablation.files.hashes import file_sha256
 
     return {
         "sha256": file_sha256(path),
         "same": found.same,
         "notes": found.notes,
+        "differences": found.differences,
+        "not_verified": found.unverified,
         "cells": [
             {
-                "test": cell.recorded.test,
+                "test": cell.derived.test,
+                **cell.labels,
                 "same": not cell.differences,
                 "differences": cell.differences,
-                "recorded": cell.recorded.model_dump(include=set(DERIVED), mode="json"),
-                "derived": cell.derived.model_dump(include=set(DERIVED), mode="json"),
+                "recorded": compared(cell.recorded),
+                "derived": compared(cell.derived),
             }
             for cell in found.cells
         ],

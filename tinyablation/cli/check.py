@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyablation.characters import printable
 from tinyablation.cli.measure import CommandError, add_bench_options, bench_of
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
@@ -66,11 +67,11 @@ def check_models(options: argparse.Namespace) -> None:
         try:
             bench, known_of = bench_of(options), CONDITIONS if options.known else ("facts",)
             for line in report(bench, name, known_of=known_of):
-                print(line, flush=True)
+                print(printable(line), flush=True)
         except TinyAblationError as error:
             if len(options.models) == 1:
                 raise
-            print(f"{name}: {error}")
+            print(printable(f"{name}: {error}"))
             failed = error
     if failed is not None:
         raise failed

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyablation.characters import printable
 from tinyablation.cli.measure import CommandError, add_output_options, refuse_overwriting
 from tinyablation.records.records import RecordFile
 
@@ -58,9 +59,9 @@ def _report(options: argparse.Namespace) -> None:
     runs = [folder for path in options.sessions for folder in _runs_beside(path)]
     print(write_report(file, options.output, other, baseline=baseline, runs=runs))
     if baseline is not None:
-        print(f"  since {baseline.session.started}: {summary(drift)}")
+        print(printable(f"  since {baseline.session.started}: {summary(drift)}"))
     for line in said_of_merging(file):
-        print(f"  {line}")
+        print(printable(f"  {line}"))
     if options.export is not None:
         from tinyablation.report.export_folder import write_exports
 

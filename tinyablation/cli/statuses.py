@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 
 DONE = 0
@@ -72,4 +73,4 @@ def _line(text: str) -> str:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # stderr may be closed
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)

@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tinyablation.characters import printable
 from tinyablation.cluster.executors import ExecutorError, Lost, Options, Unreachable
 from tinyablation.cluster.messages import MOST_BYTES
 from tinyablation.cluster.worker import STORES
-from tinyablation.files.contents import open_regular, printable, read_text
+from tinyablation.files.contents import open_regular, read_text
 
 WORKER = ("-m", "tinyablation.cluster.one_job")
 FOLDER = ".jobs"  # in the store, for receipts and what jobs print

@@ -16,8 +16,8 @@ from typing import Any
 
 from distributed import Client, Security
 
+from tinyablation.characters import printable
 from tinyablation.cluster.executors import Lost, Unreachable, Unsafe
-from tinyablation.files.contents import printable
 
 # Within which a scheduler on the local network answers.
 CONNECT_SECONDS = 10

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
-from tinyablation.files.contents import printable
 from tinyablation.measurement.setup import Setup
 from tinyablation.runs.address import RunConfig
 

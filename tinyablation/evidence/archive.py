@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.contents import open_regular
 from tinyablation.files.hashes import file_sha256
 from tinyablation.files.manifests import (
     MANIFEST,
@@ -102,7 +103,7 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
     then not be used.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
             entries = _checked(path, archive)
             manifest = _manifest(path, archive, entries)
             for name, named in manifest["files"].items():

@@ -18,8 +18,15 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinyablation.errors import TinyAblationError
+from tinyablation.characters import printable
 from tinyablation.evidence.archive import BundleError, unpack, write_archive
+from tinyablation.evidence.comparison import (
+    Rederived,
+    of_selection,
+    session_differences,
+    session_unverified,
+)
+from tinyablation.evidence.contents import of_corpora, of_models, of_runs, strangers
 from tinyablation.evidence.rederivation import (
     CORPORA,
     LEXICONS,
@@ -33,41 +40,18 @@ from tinyablation.evidence.rederivation import (
     read_models,
     rederive,
 )
-from tinyablation.files.contents import printable, read_bytes
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST
 from tinyablation.models.file_hashes import file_hash, files_hash
-from tinyablation.models.registry import load_registry
+from tinyablation.models.registry import Registry, load_registry
 from tinyablation.records.conditions import ALL_CONDITIONS, NAMES
 from tinyablation.records.plain import plain
 from tinyablation.records.records import Record, RecordFile, claim_order, read_records
 from tinyablation.runs.address import RunConfig
-from tinyablation.sessions.differences import differences
+from tinyablation.sessions.baselines import WITHOUT_MODEL
 
 RECORDS, PAGE, README, SOURCES = "records.json", "claims.html", "README.txt", "sources"
 TABLES_OF_CLAIMS = ("predictions.toml", "subjects.toml", "published.toml")
-# Fields derived from tables; texts, which round figures, and fields added by a session are not
-# compared.
-DERIVED = (
-    "verdict",
-    "subject",
-    "effect",
-    "low",
-    "high",
-    "floor",
-    "margin",
-    "margin_low",
-    "margin_high",
-    "p_corrected",
-    "p_value",
-    "unit",
-    "n_examples",
-    "n_clusters",
-    "details",
-    "heatmap",
-    "largest",
-    "panels",
-    "runs",
-)
 # A node id becomes an argument of pytest and must not look like an option or another file.
 _TEST = re.compile(r"claims/(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
 _MOST_LETTERS = 500  # of a node id; the longest of ours has 106
@@ -82,9 +66,9 @@ are needed, and nothing in it is run):
     python -m tinyablation verdict FILE
 
 It checks size and sha256 of every file against manifest.json, judges each cell again from the
-tables in runs/ with the installed version's own claim function, and says whether verdict and
-figures are those recorded. The archive is as good as its own sha256: compare that with what its
-author published.
+tables in runs/ with the installed version's own claim function, and says what differs: in the
+records, in their page, in what is said of models and runs. What it could not verify it lists. The
+archive is as good as its own sha256: compare that with what its author published.
 
 records.json, claims.html   what was recorded, and its page
 runs/                       the measurements it rests on, by address: config, tables, provenance
@@ -110,32 +94,21 @@ class Facts(_Strict):
     instruments: str
 
 
-class Rederived(NamedTuple):
-    """One cell, as recorded and as rederived from the tables."""
-
-    recorded: Record
-    derived: Record
-
-    @property
-    def differences(self) -> list[str]:
-        """One line for each figure that differs: its key, the recorded and the rederived value."""
-        return list(map(str, differences(_derived(self.recorded), _derived(self.derived))))
-
-
 class Judgement(NamedTuple):
-    """The result for a bundle; notes: how the installed version differs from the recording one."""
+    """The result for a bundle.
+
+    notes: how the installed version differs from the recording one; differences: what else in the
+    bundle is not what it should be; unverified: what it says that could not be known here.
+    """
 
     cells: list[Rederived]
     notes: list[str]
+    differences: list[str]
+    unverified: list[str]
 
     @property
     def same(self) -> bool:
-        return not any(cell.differences for cell in self.cells)
-
-
-def _derived(record: Record) -> dict[str, Any]:
-    found: dict[str, Any] = plain(record.model_dump(include=set(DERIVED), mode="json"))
-    return found
+        return not self.differences and not any(cell.differences for cell in self.cells)
 
 
 # --- choosing cells ------------------------------------------------------------------------------
@@ -187,6 +160,8 @@ def write_bundle(
     project: the checkout whose claims judged them. Raises EvidenceError if a cell has no verdict,
     cannot be judged without measuring, or gives a result that differs from the record.
     """
+    from tinyablation.report.page import write_report
+
     require_project(project)
     for record in records:
         if record.condition not in (*NAMES, ALL_CONDITIONS):
@@ -208,16 +183,14 @@ def write_bundle(
         folder.mkdir()
         derived = gather(project, judged, tests, conduct, store=store, models=named)
         _require_described(judged, records)
-        for record in records:
-            _require_same(Rederived(record, derived[record.test]))
+        for cell in _cells(project, known, records, derived):
+            _require_same(cell)
         _collect(judged, folder, project)
-        only = file.holding(records)
-        _write_records(folder / RECORDS, only)
-        _write_page(folder, only)
+        only = of_selection(file, records, derived.session)
+        (folder / RECORDS).write_bytes(_records_text(only))
+        write_report(only, folder / PAGE)
         _copy_sources(project, folder, tests)
-        cells = "\n".join(f"    {line(record)}\n        {record.test}" for record in records)
-        text = _README.format(n=len(records), cells=cells)
-        (folder / README).write_bytes(text.encode())
+        (folder / README).write_bytes(_readme(only))
         facts = Facts(
             tests=tests,
             conduct=conduct,
@@ -272,16 +245,16 @@ def _collect(judged: Path, folder: Path, project: Path) -> None:
             shutil.move(run, folder / RUNS / run.name)
 
 
-def _write_records(path: Path, file: RecordFile) -> None:
+def _records_text(file: RecordFile) -> bytes:
     text = json.dumps(plain(file, "records"), allow_nan=False, ensure_ascii=False, indent=1)
-    path.write_bytes(f"{text}\n".encode())
+    return f"{text}\n".encode()
 
 
-def _write_page(folder: Path, file: RecordFile) -> None:
-    from tinyablation.report.page import write_report
-
-    with suppress(TinyAblationError):  # the page is not essential
-        write_report(file, folder / PAGE)
+def _readme(file: RecordFile) -> bytes:
+    cells = "\n".join(
+        f"    {printable(line(record))}\n        {record.test}" for record in file.records
+    )
+    return _README.format(n=len(file.records), cells=cells).encode()
 
 
 def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
@@ -313,8 +286,9 @@ def _test(name: str) -> str:
 
 
 def judge_bundle(path: Path, project: Path) -> Judgement:
-    """Check every file of a bundle, and rederive its verdicts.
+    """Check every file of a bundle, rederive its verdicts, and compare all that it says with them.
 
+    Nothing is downloaded, provided that the hub is offline (HF_HUB_OFFLINE, set before the call).
     Raises BundleError if it is broken, and EvidenceError if it lacks something that the installed
     claims need.
     """
@@ -322,23 +296,83 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
     with _unpacked(path) as (folder, manifest):
         facts = _facts(path, manifest)
         file = read_records(folder / "bundle" / RECORDS)
-        records = {_test(record.test): record for record in file.records}
-        if sorted(records) != sorted(_test(test) for test in facts.tests):
+        for record in file.records:
+            _test(record.test)
+        tests = sorted(record.test for record in file.records)
+        if tests != sorted({_test(test) for test in facts.tests}):
             raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
+        known = load_registry(project / "fixtures" / "models.toml")
         notes = list(_notes(facts, folder / "bundle", project))
+        found = _contents(folder / "bundle", manifest, facts, file)
         judged = folder / "judged"
         judged.mkdir()
         for name in (RUNS, CORPORA, MODELS):
             if not (folder / "bundle" / name).exists():
                 raise BundleError(f"{path}: has no {name}")
             shutil.move(folder / "bundle" / name, judged / name)
-        derived = rederive(project, judged, facts.tests, facts.conduct)
-    cells = [Rederived(record, derived[test]) for test, record in records.items()]
+        models = read_models(judged / MODELS)
+        described = of_models(models, known)
+        found += [*described.differences, *of_runs(judged, models)]
+        unknown = [*described.unverified, *of_corpora(judged, project)]
+        try:
+            derived = rederive(project, judged, facts.tests, facts.conduct)
+        except EvidenceError as error:
+            raise (EvidenceError(f"{path}: {found[0]}") if found else error) from error
+    cells = _cells(project, known, file.records, derived)
     for cell in cells:
         if cell.derived.verdict == "error":
-            reason = printable(cell.derived.reason)
-            raise EvidenceError(f"{path}: {cell.recorded.test} cannot be judged by it: {reason}")
-    return Judgement(cells, notes)
+            test, reason = cell.derived.test, printable(cell.derived.reason)
+            first = f"; {found[0]}" if found else ""
+            raise EvidenceError(f"{path}: {test} cannot be judged by it: {reason}{first}")
+        unknown += cell.unverified
+    found += session_differences(file, derived.session)
+    unknown += session_unverified(file, derived.session)
+    unknown.append("that the models give the figures in runs/: nothing was measured again")
+    return Judgement(cells, notes, found, unknown)
+
+
+def _cells(
+    project: Path, known: Registry, records: Sequence[Record], derived: RecordFile
+) -> list[Rederived]:
+    """The recorded cells beside the derived ones."""
+    own = {record.test: record for record in derived.records}
+    kept = project / "claims" / "__snapshots__"
+    return [
+        Rederived(
+            record,
+            own[record.test],
+            baseline=(kept / f"{own[record.test].model or WITHOUT_MODEL}.json").is_file(),
+            registered=own[record.test].model in ("", *known.local_ids),
+            named=own[record.test].model not in ("", *known),
+        )
+        for record in records
+    ]
+
+
+def _contents(
+    folder: Path, manifest: Mapping[str, Any], facts: Facts, file: RecordFile
+) -> list[str]:
+    """Files of a bundle that are not what is made of its records, or that no bundle holds."""
+    from tinyablation.report.page import write_report
+
+    sources = {f"{SOURCES}/{name}" for name in _sources(facts.tests)}
+    found = strangers(manifest["files"], {RECORDS, PAGE, README, MODELS, *sources})
+    if facts.versions != file.session.versions:
+        found.append(f"{MANIFEST}: versions are not those of {RECORDS}")
+    # Beside the page, for it links to the runs that lie there.
+    again = write_report(file, folder / f"again-{PAGE}")
+    for name, wanted in (
+        (RECORDS, _records_text(file)),
+        (README, _readme(file)),
+        (PAGE, again.read_bytes()),
+    ):
+        own = folder / name
+        if not own.is_file():
+            found.append(f"{name}: is missing")
+        elif own.read_bytes() != wanted:
+            found.append(f"{name}: is not what this version makes of the records in the bundle")
+    again.unlink()
+    return found
 
 
 @contextmanager

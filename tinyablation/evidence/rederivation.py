@@ -19,11 +19,12 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tinyablation.characters import printable
 from tinyablation.corpora.corpus_folder import FolderName, Shelf
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.corpora.library import Library
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
-from tinyablation.files.contents import printable, read_bytes
+from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import Checkpoint, ModelEntry
@@ -182,7 +183,7 @@ class Notes:
         return Models(
             models={
                 name: Described(
-                    entry=_placeless(entry),
+                    entry=placeless(entry),
                     standing=standing(name),
                     facts=None if facts is None else _facts(facts, name),
                     missing=missing,
@@ -193,7 +194,7 @@ class Notes:
         )
 
 
-def _placeless(entry: ModelEntry) -> ModelEntry:
+def placeless(entry: ModelEntry) -> ModelEntry:
     """The entry with names instead of this machine's folders."""
 
     def at(checkpoint: Checkpoint) -> Checkpoint:
@@ -329,8 +330,8 @@ def gather(
     *,
     store: Path,
     models: Sequence[str] = (),
-) -> dict[str, Record]:
-    """Judge cells again, and fill `folder` with everything that was used; the records by test.
+) -> RecordFile:
+    """Judge cells again, and fill `folder` with everything that was used; the session.
 
     models: options for models that the registry does not list.
     """
@@ -338,17 +339,13 @@ def gather(
     return _judged(project, task, tests, [*conduct.options(), *models])
 
 
-def rederive(
-    project: Path, folder: Path, tests: Sequence[str], conduct: Conduct
-) -> dict[str, Record]:
-    """Judge cells from `folder` alone; the records by test."""
+def rederive(project: Path, folder: Path, tests: Sequence[str], conduct: Conduct) -> RecordFile:
+    """Judge cells from `folder` alone; the session."""
     task = Task(folder=folder.resolve(), device=conduct.device)
     return _judged(project, task, tests, conduct.options())
 
 
-def _judged(
-    project: Path, task: Task, tests: Sequence[str], options: Sequence[str]
-) -> dict[str, Record]:
+def _judged(project: Path, task: Task, tests: Sequence[str], options: Sequence[str]) -> RecordFile:
     """Run a session in a separate process and read its records.
 
     The folder of evidence is also its reports folder, because claims look for verify.json there.
@@ -365,6 +362,7 @@ def _judged(
         f"--reports={task.folder}",
     ]
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    settings.pop("CI", None)  # where a missing snapshot is a fault; a bundle may be read there
     settings |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     asked = task.folder / ".tests.txt"  # a command line holds 128 kB at most
     asked.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
@@ -384,8 +382,9 @@ def _judged(
         raise EvidenceError(
             f"the claims could not be judged (pytest ended with {done.returncode}):\n{said}"
         )
-    found = {record.test: record for record in read_records(at / "records.json").records}
-    missing = [test for test in tests if test not in found]
+    found = read_records(at / "records.json")
+    judged = {record.test for record in found.records}
+    missing = [test for test in tests if test not in judged]
     if missing:
         raise EvidenceError(f"{missing[0]}: was not judged; is it a claim of this version?")
     return found

@@ -30,13 +30,6 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 
 
-def printable(text: str) -> str:
-    """Foreign text without terminal control sequences; line breaks are kept."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in text
-    )
-
-
 def special_kind(mode: int) -> str | None:
     """What a file of this mode is ("a FIFO"), if it is neither a regular file nor a folder."""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), None)

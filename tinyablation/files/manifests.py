@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 LAYOUT = 1  # incremented when the files of a run directory change their meaning
 _TEMPORARY = ".tmp"
 # On Windows ":" names drives and NTFS streams, and "\\" separates folders.
+_MOST_BYTES = 255  # of a file's name, on every usual file system
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f:\\]")
 
 
@@ -163,6 +164,8 @@ def path_fault(name: str) -> str | None:
         return "has characters that are not allowed in file names"
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "is not a path inside the folder"
+    if any(len(part.encode("utf-8", "replace")) > _MOST_BYTES for part in name.split("/")):
+        return "is longer than a file's name can be"
     return None
 
 
@@ -186,7 +189,11 @@ def check_manifest(folder: Path, *, listed: Collection[str] = ()) -> dict[str, A
         raise Damaged(f"{folder / MANIFEST}: field 'files' lists no file. {renewal(folder)}")
     for name, entry in files.items():
         fault = path_fault(name)
-        if fault is None and not (isinstance(entry, dict) and {"size", "sha256"} <= set(entry)):
+        if fault is None and not (
+            isinstance(entry, dict)
+            and type(entry.get("size")) is int
+            and isinstance(entry.get("sha256"), str)
+        ):
             fault = "has no size and sha256"
         if fault is not None:
             raise Damaged(

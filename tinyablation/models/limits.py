@@ -26,6 +26,7 @@ MOST: dict[str, int] = {
 # A model has at least a square of its width in each layer, and at most two numbers in a byte of its
 # files. The rest is for what architectures share between layers.
 MOST_PER_BYTE = 32
+SMALL = 2**26  # parameters that may always be asked for: weights cut short are said to be that
 
 
 def check_limits(config: Mapping[str, Any], path: Path, name: str) -> None:
@@ -55,7 +56,7 @@ def check_size(
     positions = config.get("n_positions")  # learned ones, a row of weights each
     rows += positions if isinstance(positions, int) else 0
     numbers = rows * width
-    if numbers > MOST_PER_BYTE * weight_bytes:
+    if numbers > max(SMALL, MOST_PER_BYTE * weight_bytes):
         raise LoadingError(
             f"model {name!r}: {path} describes a model of {numbers:,} parameters or more, but its "
             f"weights have {weight_bytes:,} bytes; put the config and the weights of one model "

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.availability import UNAVAILABLE
 from tinyablation.plugin.judge import PROPERTY
@@ -258,6 +259,6 @@ class Unjudged:
                 terminalreporter.write_sep("-", "blocked: cells that could not be judged")
                 asked = session_models(self.config).chosen
                 for line in (line for group in found for line in lines_of(group, asked)):
-                    terminalreporter.write_line(line)
+                    terminalreporter.write_line(printable(line))
         for failure in self.failures:
-            terminalreporter.write_line(f"ERROR: {failure}", red=True)
+            terminalreporter.write_line(printable(f"ERROR: {failure}"), red=True)

@@ -35,13 +35,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         if task.store is not None:
             config.stash[_notes_key] = Notes()
             return
+        from tinyablation.models.registry import load_registry
         from tinyablation.plugin.session_models import provide
 
         models = config.stash[_models_key] = read_models(task.folder / MODELS)
         kept = models.models.values()
+        own = load_registry(config.rootpath / "fixtures" / "models.toml")
         provide(
             config,
-            [each.entry for each in kept if each.standing == "listed"],
+            # As the checkout describes them, with their cards, where it lists them.
+            [own.get(each.entry.id, each.entry) for each in kept if each.standing == "listed"],
             [each.entry for each in kept if each.standing == "named"],
         )
     except TinyAblationError as error:

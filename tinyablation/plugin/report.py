@@ -28,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
@@ -427,7 +428,7 @@ class Reporter:
         if self.lines:
             terminalreporter.write_sep("-", "claims")
             for line in self.lines:
-                terminalreporter.write_line(line)
+                terminalreporter.write_line(printable(line))
 
 
 def _counts(counter: Counter[str]) -> str:

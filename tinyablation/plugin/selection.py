@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.conditions import conditions
 from tinyablation.plugin.options import is_claim, wanted_ids
@@ -243,4 +244,4 @@ class Refusals:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for message in self.messages:
-            terminalreporter.write_line(f"ERROR: {message}", red=True)
+            terminalreporter.write_line(printable(f"ERROR: {message}"), red=True)

@@ -37,6 +37,7 @@ from tinyablation.models.devices import kind_of
 from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run, protocol
 from tinyablation.plugin.selection import cell_of, claim_id, refuse
 from tinyablation.sessions.baselines import (
+    WITHOUT_MODEL,
     BaselineError,
     Case,
     Figures,
@@ -49,7 +50,6 @@ from tinyablation.sessions.differences import differences
 
 REFERENCE = ("cpu", "float32")  # device and dtype that snapshots are of
 FOUND = "snapshot"  # the attribute of a test's report that says what came of the comparison
-_WITHOUT_MODEL = "_without-model"  # a file's name; no id of a model begins so
 _found_key = pytest.StashKey[dict[str, Any]]()
 
 
@@ -66,7 +66,7 @@ def case_of(item: pytest.Item) -> Case:
 
 def baseline_of(item: pytest.Item) -> Path:
     """The file of a claim's model."""
-    name = f"{cell_of(item)[0] or _WITHOUT_MODEL}.json"
+    name = f"{cell_of(item)[0] or WITHOUT_MODEL}.json"
     return item.path.parent / item.config.option.snapshot_dirname / name
 
 

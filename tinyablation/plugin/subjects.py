@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
 from tinyablation.plugin.multiverse import same_in_every_analysis
@@ -262,7 +263,7 @@ class _NotAsked:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for line in not_asked_lines(self.cells):
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(printable(line))
 
 
 def not_asked_lines(cells: Iterable[tuple[str, str]]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from tinyablation.report.markdown import one_line
+
 
 class Axis(NamedTuple):
     """A linear axis from `low` to `high` in data units, drawn from `start` to `end` in px."""
@@ -66,8 +68,8 @@ def px(value: float) -> str:
 
 
 def caption(text: str, most: int | None = None) -> Markup:
-    """One line without control characters, which a drawing has no room to name; cut to fit."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """One line, its hidden characters named; cut to fit."""
+    shown = one_line(text)
     return escape(shown if most is None or len(shown) <= most else f"{shown[: most - 1]}…")
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tinyablation.characters import named
 from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, TokensPanel
 from tinyablation.records.records import JUDGED, NESTED, VERDICTS, Record, RecordFile
 from tinyablation.report.markdown import escaped, one_line
@@ -21,8 +22,17 @@ from tinyablation.sessions.foresight import foresight, sentence
 
 CELL_COLUMNS = tuple(name for name in Record.model_fields if name not in NESTED)
 HEADER = ("Claim", "Test", "Model", "Condition", "Verdict", "Effect", "Unit", "p", "n", "Head")
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet takes for the beginning of a formula: these signs, and those that it may fold
+# into them (NFKC), such as the full-width ones; behind white space and quotation marks, too. It may
+# divide cells at other separators than the comma, or at line ends, so each part begins anew.
+_SIGNS = (
+    "=+@\\-"
+    "\ufe62\ufe66\ufe6b\uff0b\uff1d\uff20"  # small, full-width
+    "\u207a\u207c\u208a\u208c\ufb29"  # raised, lowered, Hebrew
+    "\u2a75\u2a76"  # of several signs
+    "\u207b\u208b\u2212\ufe63\uff0d"
+)
+_FORMULA = re.compile(rf"(?:^|[;|\t\r\n])(?=[\s\"]*[{_SIGNS}])|^(?=[\t\r])")
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -34,6 +44,12 @@ _TEX = {
     "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    # After \\ and \midrule a [ begins an argument and a * a variant; in braces they are text.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "\0": "{}",  # not in any text: one_line names it
+    "`": r"\textasciigrave{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -45,6 +61,8 @@ _TEX = {
     "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$",
     "\N{OPEN BOX}": r"\textvisiblespace{}",
 }
+# Two of these are one character in T1 fonts.
+_LIGATURE = re.compile(r"([-,'])(?=\1)")
 
 
 class Table(NamedTuple):
@@ -61,7 +79,8 @@ class Table(NamedTuple):
 
 def tex(text: str) -> str:
     """`text` as LaTeX that prints exactly that text; what LaTeX fonts lack is named (U+2713)."""
-    return "".join(_tex_character(character) for character in one_line(text))
+    apart = _LIGATURE.sub(lambda found: f"{found[0]}\0", one_line(text))
+    return "".join(_tex_character(character) for character in apart)
 
 
 def _tex_character(character: str) -> str:
@@ -74,7 +93,7 @@ def _tex_character(character: str) -> str:
 
 
 def csv_row(values: Iterable[Any]) -> str:
-    """One line of CSV (RFC 4180); before what a spreadsheet would run as a formula goes a '."""
+    """One line of CSV (RFC 4180); text is made harmless, numbers and truth values are ours."""
     stream = io.StringIO()
     csv.writer(stream).writerow([_csv(value) for value in values])
     return stream.getvalue()
@@ -83,9 +102,12 @@ def csv_row(values: Iterable[Any]) -> str:
 def _csv(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    return _csv_text(value) if isinstance(value, str) else value
+
+
+def _csv_text(text: str) -> str:
+    """Text with hidden characters named, and a ' before what would be a formula."""
+    return _FORMULA.sub(lambda found: f"{found[0]}'", named(text, kept="\n\r\t"))
 
 
 # --- a row a cell --------------------------------------------------------------------------------

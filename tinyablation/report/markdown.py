@@ -1,7 +1,8 @@
 """Text for Markdown and terminals: shown as it is, on one line, nothing in it obeyed."""
 
 import re
-import unicodedata
+
+from tinyablation.characters import named
 
 # Everything that Markdown or HTML gives a meaning to, wherever it stands; an underscore only where
 # it is not within a word, a colon only where it could make a link or an emoji. As numeric
@@ -19,12 +20,5 @@ def escaped(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` with white space folded; control and direction characters are named, not obeyed."""
-    return " ".join(
-        "".join(
-            f"U+{ord(character):04X}"
-            if unicodedata.category(character) in ("Cc", "Cf", "Cs") and not character.isspace()
-            else character
-            for character in text
-        ).split()
-    )
+    """`text` with white space folded; hidden characters are named, not obeyed."""
+    return named(" ".join(text.split()))

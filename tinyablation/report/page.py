@@ -50,6 +50,7 @@ from tinyablation.report.text import (
     number,
     p_value,
     sentence_of,
+    settled,
     time,
     visible,
 )
@@ -236,8 +237,8 @@ def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
         element(
             section.anchor,
             {
-                "cells": {cell.anchor: str(evidence(cell, section)) for cell in section.cells},
-                "forest": str(section.forest),
+                "cells": {cell.anchor: settled(evidence(cell, section)) for cell in section.cells},
+                "forest": settled(section.forest),
             },
         )
         for section in made
@@ -280,7 +281,7 @@ def render(
     template = environment.get_template("evidence.html.j2")
     evidence = template.make_module(context).cell_evidence  # type: ignore[attr-defined]
     context["packed"] = packed(file, made, evidence)
-    return environment.get_template("claims.html.j2").render(context)
+    return settled(environment.get_template("claims.html.j2").render(context))
 
 
 def _page(

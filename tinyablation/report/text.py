@@ -2,14 +2,15 @@
 
 import json
 import re
-import unicodedata
 from typing import Any, Literal
 
 from markupsafe import Markup, escape
 
+from tinyablation.characters import is_hidden, name_of, named
 from tinyablation.files.hashes import text_sha256
 from tinyablation.records.records import PublishedFigure
 
+_KEPT = "\n\t"  # what HTML takes for a space
 _MOST_NESTED = 3  # tables within tables of a claim's details; deeper ones are printed as JSON
 
 
@@ -20,14 +21,14 @@ def visible(text: str) -> Markup:
     trail = len(text) - len(text.rstrip(" ")) if body else 0
     marks = {"\n": "↵", "\r": "␍", "\t": "⇥", "\N{NO-BREAK SPACE}": "⍽"}
     space = Markup('<i class="sp">␣</i>')
-    if body.isprintable():  # nearly always, and much faster
+    if body.isprintable() and named(body) == body:  # nearly always, and much faster
         return Markup("").join([space * lead, escape(body), space * trail])
     shown = [space * lead]
     shown += [
         Markup('<i class="sp">{}</i>').format(marks[character])
         if character in marks
         else escape(character)
-        if character.isprintable()
+        if character.isprintable() and not is_hidden(character)
         else _named(character)
         for character in body
     ]
@@ -35,27 +36,28 @@ def visible(text: str) -> Markup:
 
 
 def harmless(text: str) -> Markup:
-    """Escaped text in which control and direction characters are named, not obeyed."""
-    if text.isprintable():
+    """Escaped text whose hidden characters are named, not obeyed; line ends and tabs are kept."""
+    if named(text, kept=_KEPT) == text:  # nearly always, and much faster
         return escape(text)
     return Markup("").join(
-        _named(character)
-        if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs")
-        else escape(character)
+        _named(character) if is_hidden(character) and character not in _KEPT else escape(character)
         for character in text
     )
 
 
 def _named(character: str) -> Markup:
     # No quotes: finalize puts this into attributes too.
-    return Markup("<i class=sp>U+{:04X}</i>").format(ord(character))
+    return Markup("<i class=sp>{}</i>").format(name_of(character))
 
 
 def finalize(value: Any) -> Any:
     """What jinja prints for a value: text with nothing in it that a browser would obey."""
-    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
-        return harmless(value)
-    return value
+    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def settled(html: str) -> str:
+    """Finished markup without hidden characters, also where no template printed the text."""
+    return named(html, kept=_KEPT)
 
 
 def sentence_of(name: str) -> str:

@@ -32,6 +32,7 @@ from tinyablation.spelling import did_you_mean
 
 DIGITS = 6  # significant digits in a file: a hundredfold finer than RELATIVE, and readable
 LOCK = ".lock"
+WITHOUT_MODEL = "_without-model"  # a file's name; no id of a model begins so
 _MOST_DIGITS = 18
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is half a character, if it stands alone
 # The figures that share a line: those that move together.
