@@ -16,7 +16,8 @@ import pytest
 
 from tests import hostile_jobs
 from tests.dask_processes import PATIENCE, ROOT, Processes, until
-from tinyablation.cluster.executors import Unreachable, Unsafe, opened, parse
+from tinyablation.cluster.dispatch import opened
+from tinyablation.cluster.executors import Unreachable, Unsafe, parse
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 HERE = "127.0.0.1"
@@ -117,7 +118,8 @@ def test_a_session_with_the_key_gets_its_answer(cluster, tmp_path):
     code = (
         "from pathlib import Path\n"
         "from tests import hostile_jobs\n"
-        "from tinyablation.cluster.executors import opened, parse\n"
+        "from tinyablation.cluster.dispatch import opened\n"
+        "from tinyablation.cluster.executors import parse\n"
         f"with opened(parse('dask://{cluster.place}'), Path({str(tmp_path)!r})) as jobs:\n"
         f"    print(jobs._url, jobs.submit(hostile_jobs.text, '').result({PATIENCE}))\n"
     )

@@ -18,8 +18,8 @@ from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tinyablation.cluster import batch
 from tinyablation.cluster.batch import BatchJobs, Call, Processes, Slurm
-from tinyablation.cluster.dispatch import Dispatch, JobLost
-from tinyablation.cluster.executors import ExecutorError, Lost, Unreachable, opened, parse
+from tinyablation.cluster.dispatch import Dispatch, JobLost, opened
+from tinyablation.cluster.executors import ExecutorError, Lost, Unreachable, parse
 from tinyablation.cluster.messages import JobError
 from tinyablation.cluster.worker import STORES
 

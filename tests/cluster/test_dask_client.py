@@ -18,7 +18,8 @@ from tests import hostile_jobs
 from tests.dask_processes import PATIENCE, Processes
 from tinyablation.cluster import dask_client
 from tinyablation.cluster.dask_client import ERRED, PickleRefused, refusing_pickles
-from tinyablation.cluster.executors import Lost, Unreachable, Unsafe, opened, parse
+from tinyablation.cluster.dispatch import opened
+from tinyablation.cluster.executors import Lost, Unreachable, Unsafe, parse
 
 posix = pytest.mark.skipif(os.name != "posix", reason="processes of their own")
 

@@ -11,14 +11,8 @@ from typing import Any
 
 import pytest
 
-from tinyablation.cluster.executors import (
-    Address,
-    NotInstalled,
-    Options,
-    UnknownExecutor,
-    opened,
-    parse,
-)
+from tinyablation.cluster.dispatch import opened
+from tinyablation.cluster.executors import Address, NotInstalled, Options, UnknownExecutor, parse
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyablation.cluster.executors import Address, ExecutorError, Lost, opened
+from tinyablation.cluster.batch import BatchJobs, Processes, Slurm
+from tinyablation.cluster.executors import Address, ExecutorError, Lost, NotInstalled
 from tinyablation.cluster.messages import BenchFacts, Job, JobError, Receipt
 from tinyablation.cluster.serialization import DescriptionError, describe
 from tinyablation.cluster.worker import KINDS, kind_of_device, run_job
@@ -175,6 +176,35 @@ class Dispatch:
             self.say(f"{one.job.about}: lost with {worker} ({lost.reason[:200]}); it is rerun")
         one.future = self._submit(one.job)
         return None
+
+
+@contextlib.contextmanager
+def opened(address: Address, store: Path) -> Iterator[Executor]:
+    """Open the executor at an address that is not local; its jobs end with the block.
+
+    store: the folder of measurements, visible to all machines. Raises NotInstalled if the package
+    is missing, Unreachable if no scheduler answers, and Unsafe if one would answer anybody.
+    """
+    if address.scheme == "dask":
+        try:
+            from tinyablation.cluster.dask_client import connected
+        except ImportError as error:
+            raise NotInstalled(
+                f"dask.distributed is not installed here ({error}): pip install -c "
+                "constraints.txt -e '.[cluster]', on the workers too"
+            ) from error
+        with connected(address.place) as executor:
+            yield executor
+        return
+    options = address.options
+    queue = (
+        Slurm(address.place, options) if address.scheme == "slurm" else Processes(options.time * 60)
+    )
+    jobs = BatchJobs(queue, store, options.jobs)
+    try:
+        yield jobs
+    finally:
+        jobs.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager

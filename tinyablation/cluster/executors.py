@@ -8,12 +8,9 @@
 For a job that died with its worker they raise Lost, with worker and reason.
 """
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -151,34 +148,3 @@ def _value(url: str, key: str, value: str, default: int | str) -> int | str:
 def _unknown(word: str, known: Mapping[str, Any]) -> str:
     close = nearest(word, known)  # callers append the list of known words
     return f"{word!r} is unknown" + (f"; did you mean {close!r}?" if close else "")
-
-
-@contextlib.contextmanager
-def opened(address: Address, store: Path) -> Iterator[Executor]:
-    """Open the executor at an address that is not local; its jobs end with the block.
-
-    store: the folder of measurements, visible to all machines. Raises NotInstalled if the package
-    is missing, Unreachable if no scheduler answers, and Unsafe if one would answer anybody.
-    """
-    if address.scheme == "dask":
-        try:
-            from tinyablation.cluster.dask_client import connected
-        except ImportError as error:
-            raise NotInstalled(
-                f"dask.distributed is not installed here ({error}): pip install -c "
-                "constraints.txt -e '.[cluster]', on the workers too"
-            ) from error
-        with connected(address.place) as executor:
-            yield executor
-        return
-    from tinyablation.cluster.batch import BatchJobs, Processes, Slurm
-
-    options = address.options
-    queue = (
-        Slurm(address.place, options) if address.scheme == "slurm" else Processes(options.time * 60)
-    )
-    jobs = BatchJobs(queue, store, options.jobs)
-    try:
-        yield jobs
-    finally:
-        jobs.shutdown(wait=False, cancel_futures=True)
