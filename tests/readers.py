@@ -34,8 +34,8 @@ from tinyablation.evidence.archive import unpack, write_archive
 from tinyablation.evidence.rederivation import (
     Described,
     Models,
-    _placeless,
     named_models,
+    placeless,
     read_models,
 )
 from tinyablation.files.manifests import check_manifest, write_manifest
@@ -46,8 +46,8 @@ from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import goals, power_panel, read_error_rates
 from tinyablation.records.packs import element
 from tinyablation.records.records import read_records, write_records
+from tinyablation.runs import directories
 from tinyablation.runs.shards import Plan, ShardFolder
-from tinyablation.runs.store import _read_config
 from tinyablation.sessions.baselines import read_baseline
 from tinyablation.sessions.reading import read_session
 from tinyablation.verdicts.predictions import load_predictions
@@ -159,7 +159,7 @@ def _read_manifest(path: Path) -> object:
 
 
 def _read_run_config(path: Path) -> object:
-    return _read_config(path.parent)
+    return directories.read_config(path.parent)
 
 
 def _read_sidecar(path: Path) -> object:
@@ -215,7 +215,7 @@ def readers() -> dict[str, Reader]:
     llama = "fixtures/organisms/tiny-llama"
     snapshot = json.loads(_text("claims", "__snapshots__", "tiny-mistral-plain.json"))
     few = json.dumps(dict(list(snapshot.items())[:3])).encode()
-    entry = _placeless(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
+    entry = placeless(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
     kept = Described(entry=entry, standing="listed", facts=None, missing="not here", shelf="tiny")
     models = Models(models={"tiny-llama": kept}).model_dump_json().encode()
     return {

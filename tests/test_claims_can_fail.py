@@ -6,6 +6,7 @@ Run: pytest tests/test_claims_can_fail.py
 from dataclasses import replace
 from inspect import signature
 
+import numpy as np
 import pandas
 import pytest
 
@@ -268,3 +269,20 @@ def test_validity_is_judged_with_the_model_s_own_seed(claim):
     first, again, other = (hear(claim, made, model) for model in (Model, Model, Other))
     assert first.verdict.effect == again.verdict.effect != other.verdict.effect
     assert first.given["runs"] == made.runs
+
+
+def test_h1_1_shows_figures_of_the_examples_that_judge():
+    """0:2 leads, but on the confirmation split 0:0 does more than on all examples."""
+    sweep = make_sweep({(0, 2): 1.0, (0, 0): 0.9})
+    table = sweep.table.copy()
+    own = (table["layer"] == 0) & (table["head"] == 0)
+    sign = np.where(table["split"] == "confirmation", 1.0, -1.0)
+    table.loc[own, "logit_diff"] += (0.3 * sign)[own]
+    moved = replace(sweep, table=table, _cache={})
+    found = hear(h1.test_top_suppressor_is_in_layer_zero, moved, moved).given["details"]
+    assert found["judged by"] == "both" and found["chosen"] == "0:2 (0:0 on discovery)"
+    assert found["percentile in its layer"] == 100.0
+    named = hear(h1.test_named_head_tops_its_layer, moved, NAMED).given["details"]
+    assert (named["rank in its layer"], named["percentile in its layer"]) == (1, 100.0)
+    # By the confirmation split alone it is second.
+    assert moved.rank((0, 2)) == 2 and moved.percentile((0, 2), among=moved.layer(0)) < 70

@@ -23,6 +23,7 @@ from tests.benches import bench_of
 from tests.synthetic_effects import LEADER, NAMED, TRIO, make_coalitions, make_patches, noise
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions
+from tinyablation.analysis.emergence import emergence
 from tinyablation.analysis.findings import Findings, MirroredPairs
 from tinyablation.analysis.step_norms import ALL_STEPS, EARLY_STEPS, StepNorms
 from tinyablation.analysis.sweeps import Sweep
@@ -113,6 +114,8 @@ def test_g_p_can_be_small_and_one_rival_is_enough_to_leave_it_open(claim):
     verdict, given = hear(claim, measured, TRIO, NAMED)
     assert verdict.status == "supported" and verdict.p_value < 0.001
     assert given["details"]["triples compared"] == 35
+    estimate, low, high = given["details"]["lead over it"]
+    assert 0 < low < estimate < high
     rival = ((0, 1), (0, 3), (0, 4))
     own, other = AblateHeads(TRIO).label, AblateHeads(rival).label
     table = made.table.copy()
@@ -343,6 +346,41 @@ def test_b_2_sharpener(eight_layers, changes, status):
     assert verdict.floor == pytest.approx(0.05)
 
 
+def test_b_1_names_the_head_that_is_left(eight_layers):
+    """Of those whose intervals reach below the ceiling the one that reaches farthest."""
+    made = make_sweep({}, spread=0.03)
+    table = made.table.copy()
+    # None lowers LD; the last one reaches farthest up.
+    for head, size, mean in (((3, 1), 2.0, 0.2), ((4, 2), 4.0, 0.2), ((5, 3), 4.0, 1.0)):
+        own = (table["layer"] == head[0]) & (table["head"] == head[1])
+        moved = np.repeat(size * np.resize([-1, -1, 1, 1], 24) + mean, 4)  # alike in both halves
+        table.loc[own, "logit_diff"] += np.tile(moved, own.sum() // len(moved))
+    wide = replace(made, table=table, _cache={})
+    found = judged(binders.test_a_middle_head_binds, wide)
+    assert found.status == "inconclusive" and "3 are not excluded" in found.reason
+    assert "4:2 has the interval" in found.reason
+
+
+def test_b_1_and_b_2_ask_about_the_heads_of_their_layers(eight_layers, monkeypatch):
+    """Of a screened sweep those that were not measured are asked about, too: of these layers."""
+    asked = []
+
+    def for_some_head(self, verdict, each, bound, **options):
+        asked.append(({head[0] for head in each}, bound, options))
+        return verdict
+
+    monkeypatch.setattr(Sweep, "for_some_head", for_some_head)
+    binding, sharpening = make_sweep({}), entropies({})
+    hear(binders.test_a_middle_head_binds, binding)
+    hear(binders.test_a_late_head_sharpens, sharpening)
+    (layers, ceiling, options), (last, floor, others) = asked
+    assert layers == set(options["layers"]) == {2, 3, 4, 5} and options["split"] == "both"
+    assert ceiling == -binding.floor("both") and options["alternative"] == "less"
+    assert last == set(others["layers"]) == {6, 7} and others["split"] == "both"
+    assert floor == binders.SHARPENS and others["column"] == "entropy"
+    assert others.get("alternative", "greater") == "greater"
+
+
 def test_b_2_is_left_open_by_wide_intervals(eight_layers):
     verdict = judged(binders.test_a_late_head_sharpens, entropies({(7, 1): 0.03}, spread=0.4))
     assert verdict.status == "inconclusive", verdict.reason
@@ -368,6 +406,10 @@ def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_laye
     lowering = make_sweep({(4, 2): -1.0, (3, 0): -0.5, (7, 1): -0.8})
     verdict, given = hear(binders.test_a_middle_head_binds, lowering)
     assert given["details"]["layers searched"] == [2, 5] and given["subject"] == "4:2"
+    chosen = lowering.choose([(n, m) for n in range(2, 6) for m in range(4)], alternative="less")
+    assert verdict.margin == lowering.margin_of(chosen, split="both", share=-0.05)
+    assert verdict.effect == lowering.effect(chosen, split="both")
+    assert verdict.floor == -lowering.floor("both")
     assert list(given["details"]["effects"])[:3] == ["4:2", "7:1", "3:0"]
     assert len(given["details"]["effects"]) == binders.SHOWN
     clean = lowering.baseline("both")["logit_diff"].mean()
@@ -394,6 +436,20 @@ def test_b_1_and_b_2_say_what_was_searched_and_show_the_largest_first(eight_laye
 def test_d_1_emergence(course, status):
     verdict = judged(training.test_suppression_emerges_during_training, course)
     assert verdict.status == status, verdict.reason
+
+
+def test_d_1_shows_intervals_by_step():
+    made = made_up(0.0, 0.1, 1.0, 1.5)
+    given = hear(training.test_suppression_emerges_during_training, made).given
+    assert given["subject"]
+    for course in (made, made_up(1.5, 1.2, 0.8, 0.5)):  # the rise is shown, whatever decides
+        found = hear(training.test_suppression_emerges_during_training, course).verdict
+        assert found.effect == emergence(course).change and found.floor == course.floors()[-1]
+    details = given["details"]
+    for name in ("LD by step", "Delta by step"):
+        assert [len(figures) for figures in details[name].values()] == [3, 3, 3, 3]
+        assert all(low <= estimate <= high for estimate, low, high in details[name].values())
+    assert list(details["floor by step"].values()) == list(made.floors())
 
 
 def test_d_1_a_rise_below_the_floor_is_a_rise_that_does_not_count():

@@ -145,6 +145,10 @@ def test_a_head_chosen_on_discovery_is_judged_by_the_other_half():
     chosen = HEAD.model_copy(update={"chosen_on": "discovery"})
     assert judged(claim, sweeps, chosen)[0].status == "refuted"
     assert judged(claim, sweeps, HEAD)[0].status == "supported"
+    for subject, split in ((HEAD, "both"), (chosen, "confirmation")):
+        verdict, details = judged(claim, sweeps, subject)
+        assert verdict.margin == sweeps[0].margin_of((0, 2), split=split)
+        assert details["floors"]["facts"] == sweep.floor(split) and details["judged by"] == split
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_ov_3(hedging, spread, status):
     found = judged(ov.test_named_head_writes_no_hedges, vocabulary)
     assert found.verdict.status == status
     assert found.verdict.p_corrected == vocabulary.figures(NAMED, "hedges")["p"]
+    assert found.verdict.effect == vocabulary.excess(NAMED, "hedges")
+    assert found.verdict.floor == ov.NO_HEDGES
 
 
 def test_ov_1_and_ov_3_are_never_both_supported():
@@ -272,5 +274,10 @@ def test_each_figure_has_its_unit_and_each_record_its_head():
         same = claim is ov.test_named_head_writes_the_same_tokens
         assert heard.verdict.unit == ("cosine" if same else "standard deviations")
         assert heard.given["subject"] == "0:2" and len(heard.given["panels"]) == 1 + same
+    # Its lead over another head is a part of the claim; what is shown is its own.
+    lead = make_head_vocabulary({NAMED: 2.0, BESIDE: 1.5})
+    shown = judged(ov.test_named_head_writes_hedges, lead)
+    assert shown.verdict.effect == lead.excess(NAMED, "hedges")
+    assert shown.given["details"]["lead over its layer"][0] < shown.verdict.effect.estimate / 2
     none = judged(ov.test_named_head_writes_no_hedges, hedging).given["details"]
     assert none["named by"] == "planted" and len(none["top tokens"]) == 10

@@ -318,6 +318,7 @@ def test_h1_4_shows_prompts_of_the_examples_that_judge():
             given = hear(claim, sweep, named).given
             assert given["details"]["judged by"] == split
             assert given["largest"] == sweep.extremes(LEADER, split)
+            assert given["heatmap"] == sweep.heatmap()
 
 
 def test_details_of_sets_are_estimates_with_their_intervals():
@@ -349,3 +350,39 @@ def test_h6_says_where_and_of_which_runs(claim):
     assert given["subject"] == "layer 2, last"
     assert given["runs"] == ("made-up-denoising", "made-up-noising")
     assert len(given["largest"]) == 10
+
+
+def test_h6_1_shows_that_a_wrong_example_restores_nothing():
+    given = hear(h6.test_patching_is_asymmetric, make_patches(LAST, MORE), None).given
+    wrong = given["details"]["wrong example's activations"]
+    assert wrong == {"denoising": 0.0, "noising": 0.0}
+    assert given["details"]["noising - denoising here"] == pytest.approx(0.3, abs=0.03)
+    profiles = given["details"]["recovery by layer"]
+    assert list(profiles) == [
+        f"{direction}, {where}"
+        for where in ("last", "subject", "all")
+        for direction in ("denoising", "noising")
+    ]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        h1.test_sibling_has_the_same_suppressor,
+        h1.test_named_head_is_the_primary_suppressor,
+        h1.test_no_other_head_does_as_well,
+    ],
+)
+def test_a_named_head_has_margin_effect_and_floor_of_the_same_examples(claim):
+    sweep = make_sweep({LEADER: 1.0})
+    for split, chosen_on in (("both", ""), ("confirmation", "discovery")):
+        named = NAMED.model_copy(update={"chosen_on": chosen_on})
+        found, given = hear(claim, sweep, named)
+        if claim is not h1.test_sibling_has_the_same_suppressor:
+            others = sweep.layer(0) if "rival in its layer" in given["details"] else sweep.heads
+            others = [head for head in others if head != LEADER]
+            _, lead, _ = sweep.least_lead(LEADER, others, split=split)
+            assert given["details"]["lead over it"] == list(lead[:3])
+        assert found.effect == sweep.effect(LEADER, split=split)
+        assert found.margin == sweep.margin_of(LEADER, split=split)
+        assert found.floor == sweep.floor(split)

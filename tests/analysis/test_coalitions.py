@@ -5,6 +5,7 @@ Run: pytest tests/analysis/test_coalitions.py
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.synthetic_effects import LEADER, TRIO, make_coalitions, noise
@@ -60,6 +61,10 @@ def test_restoring_one_is_zeroing_the_others():
     assert found.recovery(TRIO, LEADER).estimate == pytest.approx((whole - without) / whole)
     assert found.restored(TRIO, LEADER) == pytest.approx(found.deltas(TRIO) - found.deltas(rest))
     assert found.restored(TRIO, LEADER).mean() == pytest.approx(found.mean([LEADER]) + 0.5)
+    for split in ("discovery", "both"):
+        assert found.restored(TRIO, LEADER, split) == pytest.approx(
+            found.deltas(TRIO, split) - found.deltas(rest, split)
+        )
 
 
 def test_a_share_of_nothing_is_refused():
@@ -160,3 +165,28 @@ def test_a_fall_is_compared_with_falls():
     assert some.for_every_rival(held, TRIO, LEADER, **options) == held
     rises = some.for_every_rival(held, TRIO, LEADER, column="entropy")
     assert rises.status == "inconclusive"
+
+
+def test_an_exceedance_is_of_the_column_and_the_side_asked_for():
+    found = make_coalitions({(0, 7): -3.0, LEADER: -1.0}, entropy=-0.8)
+    rivals = found.rivals(TRIO, LEADER)
+    assert found.exceedance(TRIO, rivals) > 0.3
+    assert found.exceedance(TRIO, rivals, column="entropy", sign=-1) == pytest.approx(1 / 36)
+    assert found.exceedance(TRIO, rivals, column="entropy") == 1.0
+
+
+def test_a_recovery_takes_the_wordings_out_of_its_interval():
+    found = make_coalitions({LEADER: 1.0, TRIO[0]: 0.3}, spread=0.05)
+    table = found.table.copy()
+    wording = table["example"] % 2
+    table["template_id"] = np.where(wording == 0, "plain.is", "plain.was")
+    trio = table["intervention"] == AblateHeads(TRIO).label
+    table.loc[trio, "logit_diff"] += np.where(wording == 0, 0.6, -0.6)[trio]
+    # Every fact in one wording only, else the wordings cancel within it; of both splits, for a
+    # wording of few clusters counts as none of its own.
+    table = table[(table["example"] // 4 + wording) % 2 == 0].reset_index(drop=True)
+    apart = replace(found, table=table, _cache={})
+    alike = replace(found, table=table.assign(template_id="plain.is"), _cache={})
+    first, second = (each.recovery(TRIO, LEADER, split="both") for each in (apart, alike))
+    assert first.estimate == second.estimate
+    assert first.high - first.low < 0.7 * (second.high - second.low)

@@ -96,3 +96,11 @@ def test_largest_say_of_which_prompt_what_was_changed_by_how_much():
         "split": "discovery",
     }
     assert first["target"] != first["foil"]
+
+
+def test_a_bound_of_zero_has_the_noise_of_its_column():
+    noise = Noise(0.1, "cuda in bfloat16", {"entropy": 0.03})
+    made = Effects("made-up", "facts", make_table({}), noise)
+    assert (made.zero(), made.zero().noise) == (0.0, 0.1)
+    assert (made.zero("entropy"), made.zero("entropy").noise) == (0.0, 0.03)
+    assert made.zero("entropy").limited and made.zero().where == "cuda in bfloat16"

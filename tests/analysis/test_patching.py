@@ -183,3 +183,18 @@ def test_residual_patches_are_of_every_layer_and_position():
         (0, "subject", 1),
         (1, "subject", 1),
     ]
+
+
+def test_a_profile_is_of_the_split_asked_for():
+    patches = make_patches(LAST, LAST)
+    table = patches.denoising.table
+    more = 4.0 * ((table["split"] == "discovery") & (table["donor"] == "pair"))
+    moved = replace(patches.denoising, table=table.assign(logit_diff=table["logit_diff"] + more))
+    both = replace(patches, denoising=replace(moved, _cache={}), _cache={})
+    for split, added in (("discovery", 0.5), ("confirmation", 0.0)):
+        found = both.profile("denoising", lambda n: PatchResidual(n, positions="last"), split)
+        expected = patches.profile("denoising", lambda n: PatchResidual(n, positions="last"), split)
+        assert found == pytest.approx([value + added for value in expected], abs=0.03)
+        patch = PatchResidual(2, positions="last")  # noising is not moved
+        assert both.mean_asymmetry(patch, split) == pytest.approx(-added, abs=0.03)
+        assert both.asymmetry(patch, split=split).estimate == pytest.approx(-added, abs=0.03)

@@ -226,6 +226,13 @@ def test_s_1_needs_a_dose_response():
     zigzag = {-2.0: -1.2, -1.0: 0.4, -0.5: -0.4, 0.5: 0.4, 1.0: -0.4, 2.0: 1.2}
     verdict = judged(response(bend=zigzag.get), logic=still("logic")).verdict
     assert verdict.status == "inconclusive" and "rho of dose" in verdict.reason
+    # Without a p it refutes nothing, and the others are not corrected for it.
+    for facts, status in (
+        (response(bend=zigzag.get), "inconclusive"),
+        (response(0.6), "supported"),
+    ):
+        part = s1._judge_monotone(facts)
+        assert part.status == status and not part.refutes and part.p_value is None
 
 
 def test_s_1_shows_slopes_as_they_are_beside_5_percent_of_each_clean_ld():

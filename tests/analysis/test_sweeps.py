@@ -266,3 +266,25 @@ def test_some_head_is_refuted_only_if_every_head_is_and_the_nearest_is_named(alt
     open_ = sweep.for_some_head(chosen, shut | left, 0.2, alternative=alternative)
     assert open_.status == "inconclusive" and open_.p_value is None and open_.distance == -0.1
     assert "of 5 heads 3 are not excluded: 0:3 has the interval" in open_.reason
+
+
+def test_what_is_above_the_floor_is_of_the_split_asked_for():
+    sweep = make_sweep({(0, 2): 1.0, (1, 1): 1.0}, spread=0.05)
+    table = sweep.table.copy()
+    own = (table["layer"] == 1) & (table["head"] == 1) & (table["split"] == "confirmation")
+    clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+    table.loc[own, "logit_diff"] = clean.loc[table.loc[own, "example"]].to_numpy() - 0.01
+    moved = sweep.__class__("made-up", "facts", table, 1e-6)
+    assert moved.above_floor("discovery") == ((0, 2), (1, 1))
+
+
+def test_a_margin_is_beyond_the_share_of_the_column_and_split_asked_for():
+    sweep = make_sweep({(0, 2): 1.0})
+    for split in ("both", "confirmation"):
+        clean = sweep.baseline(split)["logit_diff"].mean()
+        for share in (0.02, 0.05, -0.05):
+            found = sweep.margin_of((0, 2), split=split, share=share)
+            effect = sweep.effect((0, 2), split=split).estimate
+            assert found.estimate == pytest.approx(effect - share * clean)
+    nats = sweep.margin_of((0, 2), column="entropy", share=0.1)
+    assert nats.estimate == pytest.approx(-0.1)  # of 1 nat, of which nothing is changed

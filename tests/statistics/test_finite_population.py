@@ -54,8 +54,9 @@ def test_a_bound_without_a_sample_is_the_population():
     for counts in ((3, 4, 0), (5, 3, 4), (5, 3, -1)):
         with pytest.raises(StatisticsError, match="cannot be counts"):
             most_in_population(*counts)
-    with pytest.raises(StatisticsError, match="between 0 and 1"):
-        most_in_population(5, 3, 1, confidence=1.0)
+    for confidence in (0.0, 1.0):
+        with pytest.raises(StatisticsError, match="between 0 and 1"):
+            most_in_population(5, 3, 1, confidence=confidence)
 
 
 def test_what_is_just_as_likely_as_the_error_allows_is_excluded():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tinyablation.statistics import bootstrap
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     StatisticsError,
@@ -432,6 +433,8 @@ def test_rank_agreement_is_spearman_with_an_exact_p():
     assert rho == pytest.approx(stats.spearmanr(a, b).statistic)
     assert p == pytest.approx(2 * 5 / 120)  # identity and four swaps of neighbours, both ends
     assert rank_agreement(a, a, rng, alternative="greater") == pytest.approx((1.0, 1 / 120))
+    # As many permutations as there are orders: all are taken, and none is drawn.
+    assert rank_agreement(a, b, generator(1, "ranks"), permutations=120).p == p
     assert rank_agreement(a, a[::-1], rng, alternative="greater") == pytest.approx((-1.0, 1.0))
 
 
@@ -495,3 +498,14 @@ def test_one_permutation_is_enough_to_be_asked_for():
     differences = [[1.0], [2.0], [3.0]]
     found = max_t_sign_flip(differences, list("abc"), generator(0, "one"), permutations=1)
     assert found[0] in (0.5, 1.0)
+
+
+def test_every_flip_is_counted_once_however_many_are_held_at_once(monkeypatch):
+    """Six clusters have 64 flips, of which some come to as much as what was found."""
+    differences, labels = [[1.0], [-2.0], [3.0], [1.5], [2.5], [-0.5]], list("abcdef")
+    whole = max_t_sign_flip(differences, labels, generator(0, "flips"))
+    monkeypatch.setattr(bootstrap, "_BLOCK", 6 * 5)  # thirteen blocks
+    assert max_t_sign_flip(differences, labels, generator(0, "flips")) == whole
+    own = [each for (each,) in differences]
+    flipped = [np.dot(signs, own) for signs in product((1, -1), repeat=6)]
+    assert whole[0] == np.mean(np.array(flipped) >= sum(own))

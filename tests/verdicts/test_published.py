@@ -103,3 +103,13 @@ def test_the_figures_of_the_project_can_be_read():
         (e.claim, e.model, e.condition, e.quantity, e.value, e.source) for e in published.figures
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_an_interval_has_two_ends_and_may_end_at_the_value(write):
+    for one in ({"low": "0.2"}, {"high": "0.3"}):
+        with pytest.raises(ExpectationError, match="an interval has two ends"):
+            load_published(write(figure(**one)))
+    for ends in (("0.265", "0.3"), ("0.2", "0.265")):
+        text = figure(low=ends[0], high=ends[1])
+        (found,) = load_published(write(text)).figures
+        assert (found.low, found.high) == tuple(map(float, ends))

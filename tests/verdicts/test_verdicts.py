@@ -25,6 +25,7 @@ from tinyablation.verdicts.verdicts import (
     judge_all_of,
     judge_below_ceiling,
     of_many,
+    p_beyond,
 )
 
 
@@ -248,6 +249,7 @@ def test_noise_never_decides_for_or_against_a_claim(one, other, clean, less, mor
 def test_noise_knows_its_columns_and_a_floor_is_a_number():
     assert NOISE == 0.12 and NOISE.of("entropy") == 0.03 and NOISE.of("kl") == 0.12
     assert NOISE.of("entropy").where == "cuda in bfloat16"
+    assert NOISE.of("kl").of("entropy") == 0.03  # it still knows them
     floor = effect_floor(1.0, NOISE)
     assert floor == 0.12 and floor.limited and not effect_floor(4.0, NOISE).limited
     assert -floor == -0.12 and (-floor).limited and (-floor).noise_said == floor.noise_said
@@ -255,6 +257,8 @@ def test_noise_knows_its_columns_and_a_floor_is_a_number():
         Floor(0.0, -1.0)
     with pytest.raises(VerdictError, match="noise is nan"):
         Floor(0.0, float("nan"))
+    with pytest.raises(VerdictError, match="bound is nan"):
+        Floor(float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -380,6 +384,15 @@ def test_a_claim_of_several_parts_is_as_far_from_its_bound_as_the_nearest():
     assert judge_all_of([near, far]).distance is None
 
 
+def test_a_claim_of_several_parts_is_refuted_as_surely_as_the_surest_of_those_that_can():
+    one = judge_above_floor(beyond(-0.4, -0.1), floor=0.0, what="it")
+    other = judge_above_floor(beyond(-0.9, -0.5), floor=0.0, what="it")
+    assert 0 < other.p_refuted < one.p_refuted < 0.025
+    assert judge_all_of([one, other]).p_refuted == other.p_refuted
+    assert judge_all_of([one, of_many(other, -0.9)]).p_refuted == one.p_refuted
+    assert judge_all_of([blocked("no weights")]).p_refuted is None
+
+
 def test_present_parts_leave_a_claim_present():
     present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
     holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
@@ -425,3 +438,21 @@ def test_noise_as_large_as_the_bound_is_not_larger():
     assert not Floor(0.0, 0.0).limited and Floor(0.5).noise == 0
     assert effect_floor(4.0, 0.1, share=0.0, absolute=0.0) == 0.1
     assert effect_floor(1.0, NOISE).absolute.noise_said == effect_floor(1.0, NOISE).noise_said
+
+
+def test_an_interval_without_width_or_of_one_cluster_has_no_p():
+    for effect in (Estimate(0.5, 0.5, 0.5, 60, 30), Estimate(0.5, 0.3, 0.7, 60, 1)):
+        assert p_beyond(effect, 0.0, "above") is None
+    wide = Estimate(2.0, 1.0, 3.0, 60, 30)  # half of it is 1: an interval like any other
+    assert p_beyond(wide, 0.0, "above") == pytest.approx(1e-4, rel=2)
+    assert p_beyond(wide, 1.0, "above") == pytest.approx(0.025)
+    assert p_beyond(wide, 3.0, "below") == pytest.approx(0.025)
+
+
+def test_details_are_kept_and_of_the_part_that_is_shown():
+    one = judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it", details={"n": 1})
+    other = judge_above_floor(beyond(0.2, 0.4), floor=-0.5, what="it", details={"n": 2})
+    assert (one.details, other.details) == ({"n": 1}, {"n": 2})
+    assert judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it").details == {}
+    assert judge_all_of([one, other]).details == {"n": 1}  # the one that is nearest
+    assert judge_all_of([one, other], show=other).details == {"n": 2}
