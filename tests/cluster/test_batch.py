@@ -249,6 +249,7 @@ def call_of(folder: Path, message: str = "say 'it' $HOME `id` \\") -> Call:
 
 
 def test_slurm_is_told_what_the_url_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("SQUEUE_FORMAT", "%j")  # of the user's, who reads no such list
     slurm = fake_slurm.put(tmp_path / "bin", monkeypatch)
     url = "slurm://gpu?time=90&mem_gb=80&gpus=2&cpus=8&account=lab&constraint=a100"
     queue = Slurm("gpu", parse(url).options)
@@ -272,7 +273,6 @@ def test_slurm_is_told_what_the_url_says(tmp_path, monkeypatch):
 
 def test_what_slurm_says_of_a_job(tmp_path, monkeypatch):
     slurm = fake_slurm.put(tmp_path / "bin", monkeypatch)
-    monkeypatch.setenv("SQUEUE_FORMAT", "%j")
     queue = Slurm("gpu", parse("slurm://gpu").options)
     slurm.said("squeue", "1|RUNNING\n2|PENDING\n3|NODE_FAIL\n4|COMPLETING\n")
     assert queue.ended("12345") == {"3": "NODE_FAIL", "5": "it is in no queue any more"}

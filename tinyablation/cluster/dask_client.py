@@ -119,9 +119,7 @@ def connected(place: str) -> Iterator[Executor]:
             f"dask's certificates cannot be used ({error}): look at distributed.comm.tls in its "
             "configuration, ~/.config/dask/, and at docs/cluster.md"
         ) from error
-    if encrypted:
-        security = Security(require_encryption=True)
-    elif not _on_loopback(place):
+    if not encrypted and not _on_loopback(place):
         raise Unsafe(
             f"dask://{place}: without TLS anybody on the network could run code as you; give dask "
             "the certificates (distributed.comm.tls in ~/.config/dask/, as in docs/cluster.md)"
