@@ -1,23 +1,22 @@
 """Real workers in processes of their own, of which one is killed in the middle of a shard.
 
-Loopback only: a dask scheduler with two workers, and submitit's local executor.
+Loopback only: a dask scheduler with two workers, processes, and Slurm's commands pretended.
 
 Run: pytest tests/test_clusters.py
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import lossy_jobs
+from tests import fake_slurm, lossy_jobs
 from tests.benches import bench_of
+from tests.dask_processes import ENVIRONMENT, PATIENCE, Processes, until
 from tests.lossy_jobs import BATTERY, SHARD, marker
 from tests.small_corpora import put_corpora
 from tinyablation.__main__ import main
@@ -34,8 +33,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 120.0  # seconds a process may need to import torch and dask on a loaded machine
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -57,42 +54,7 @@ def bench(store: Path, corpora: Path, elsewhere: Dispatch | None = None) -> Benc
     return bench_of("tiny-llama", store, corpora, elsewhere=elsewhere)
 
 
-def until(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, f"no {what} within {PATIENCE} s"
-        time.sleep(0.02)
-
-
 # --- dask ----------------------------------------------------------------------------------------
-
-
-class Processes:
-    """Processes that are ended at the end, and what they said."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.begun: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        log = self.folder / f"{len(self.begun)}.log"
-        with log.open("wb") as stream:
-            self.begun.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "dask", *command],
-                    env={**os.environ, **ENVIRONMENT},
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.folder,
-                )
-            )
-        return self.begun[-1]
-
-    def end(self) -> None:
-        for process in self.begun:
-            if process.poll() is None:
-                process.kill()
-            process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -100,21 +62,9 @@ def dask(tmp_path: Path) -> Iterator[tuple[str, Processes]]:
     """The URL of a scheduler of its own on loopback, and two workers of one thread each."""
     folder = tmp_path / "dask"
     folder.mkdir()
-    processes = Processes(folder)
-    where = folder / "scheduler.json"
-    local = ("--host", "127.0.0.1", "--no-dashboard")
+    processes = Processes(folder, tmp_path)
     try:
-        processes.start("scheduler", *local, "--port", "0", "--scheduler-file", str(where))
-        until("scheduler", where.exists)
-        until("address", lambda: bool(where.read_text().strip()))
-        address = json.loads(where.read_text())["address"]
-        for number in range(2):
-            processes.start(
-                *("worker", address, *local, "--no-nanny", "--nthreads", "1"),
-                *("--death-timeout", "20", "--name", f"worker-{number}"),
-                *("--local-directory", str(folder / f"worker-{number}")),
-            )
-        yield f"dask://{address.removeprefix('tcp://')}", processes
+        yield f"dask://{processes.cluster(2)}", processes
     finally:
         processes.end()
 
@@ -162,46 +112,50 @@ def test_a_scheduler_that_goes_away_is_an_error_that_says_so(dask, corpora, tmp_
             made.run("facts", BATTERY)
 
 
-# --- submitit ------------------------------------------------------------------------------------
+# --- jobs as processes ---------------------------------------------------------------------------
 
 
-def test_a_submitit_job_that_dies_is_run_again(corpora, alone, tmp_path, monkeypatch):
+@pytest.fixture
+def _jobs_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 2)
+
+
+@pytest.mark.usefixtures("_jobs_environment")
+def test_a_job_that_dies_is_run_again(corpora, alone, tmp_path):
     store, said = tmp_path / "runs", []
-    address = parse("submitit-local://?jobs=2&shards=1")
-    with dispatching(address, store, say=said.append) as elsewhere:
+    with dispatching(parse("processes://?jobs=2&shards=1"), store, say=said.append) as elsewhere:
         elsewhere.call = lossy_jobs.dying
         made = bench(store, corpora, elsewhere)
+        assert elsewhere.device("auto") == "cpu"
         run = made.run("facts", BATTERY)
     assert tables(run) == alone and "model" not in made.__dict__
     assert len(said) == 1 and f"shard {SHARD}: lost with job " in said[0]
+    assert "it was ended by SIGKILL" in said[0]
     assert marker(store).exists()
 
 
-def test_the_command_measures_elsewhere_too(tmp_path, monkeypatch, capsys):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.usefixtures("_jobs_environment")
+def test_the_command_measures_elsewhere_too(tmp_path, capsys):
     store, corpora = tmp_path / "runs", put_corpora(tmp_path / "corpora", rows=(32, 32))
     options = ["--model", "tiny-llama", "--condition", "facts", "--corpora", str(corpora)]
     options += ["--registry", str(ROOT / "fixtures" / "models.toml"), "--runs", str(store)]
     options += ["--battery", "baseline", "--seeds", "0", "1", "--share", "0.5"]
-    assert main(["measure", *options, "--executor", "submitit-local://"]) == 0
+    assert main(["measure", *options, "--executor", "processes://"]) == 0
     found = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(found) == 2 and all((path / "manifest.json").exists() for path in found)
-    assert len(list((store / ".jobs").glob("*_result.pkl"))) >= 2  # other processes did it
-    assert main(["measure", *options, "--executor", "submitit-loca://"]) == 2
-    assert "did you mean 'submitit-local'?" in capsys.readouterr().err
+    receipts = [*(store / ".jobs").glob("*/*.json")]
+    assert len(receipts) >= 2  # other processes did it
+    assert not [*store.rglob("*.pkl")]
+    assert main(["measure", *options, "--executor", "proceses://"]) == 2
+    assert "did you mean 'processes'?" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_jobs_environment")
 def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_path, monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     monkeypatch.setattr("tinyablation.cluster.dispatch.RETRIES", 1)
     store = tmp_path / "runs"
-    with dispatching(parse("submitit-local://?shards=1"), store, say=print) as elsewhere:
+    with dispatching(parse("processes://?shards=1"), store, say=print) as elsewhere:
         elsewhere.call = lossy_jobs.always_dying
         made = bench(store, corpora, elsewhere)
         with pytest.raises(JobLost, match=rf"shard {SHARD}: lost with job \d+, after 2 attempt"):
@@ -209,55 +163,11 @@ def test_a_shard_that_kills_every_job_is_given_up_with_its_name(corpora, tmp_pat
     assert made.store.status(plan_run(made, "facts", BATTERY).config) == "partial"
 
 
-SBATCH = """#!{python}
-# Runs a job at once, in the background, as one of its own: no Slurm is needed to submit to it.
-import os, subprocess, sys
-from pathlib import Path
-jobs = Path(__file__).parent / "jobs"
-jobs.mkdir(exist_ok=True)
-number = 100 + len(list(jobs.iterdir()))
-variables = dict(JOB_ID=number, NTASKS=1, PROCID=0, LOCALID=0, NODEID=0, JOB_NUM_NODES=1)
-environment = os.environ | {{f"SLURM_{{name}}": str(value) for name, value in variables.items()}}
-environment["SLURM_JOB_NODELIST"] = "node-1"
-silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-job = subprocess.Popen(["bash", sys.argv[-1]], env=environment, **silent)
-(jobs / str(number)).write_text(str(job.pid))
-print(f"Submitted batch job {{number}}")
-"""
-SRUN = """#!/bin/sh
-while [ "${1#--}" != "$1" ]; do
-    [ "$1" = --unbuffered ] || shift
-    shift
-done
-exec "$@"
-"""
-SACCT = """#!{python}
-import os, re, sys
-from pathlib import Path
-print("JobID|State|NodeList")
-for job in sorted((Path(__file__).parent / "jobs").iterdir()):
-    try:
-        alive = "\\nState:\\tZ" not in Path("/proc", job.read_text(), "status").read_text()
-    except OSError:
-        alive = False
-    print(f"{{job.name}}|{{'RUNNING' if alive else 'NODE_FAIL'}}|node-1")
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc")
+@pytest.mark.usefixtures("_jobs_environment")
 def test_a_slurm_job_whose_node_fails_is_submitted_again(corpora, alone, tmp_path, monkeypatch):
-    """Slurm's commands, pretended: submitit submits to them, and the jobs are real processes."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
-        path = commands / name
-        path.write_text(text.format(python=sys.executable) if "{python}" in text else text)
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
-    monkeypatch.setattr("tinyablation.cluster.executors.ASK_SECONDS", 1)
+    slurm = fake_slurm.put(tmp_path / "bin", monkeypatch)
+    monkeypatch.setattr("tinyablation.cluster.batch.RECEIPT_SECONDS", 1)
+    monkeypatch.setattr("tinyablation.cluster.batch.ASK_SECONDS", 1)
     store, said = tmp_path / "runs", []
     with dispatching(parse("slurm://gpu?cpus=1&shards=1&jobs=2"), store, say=said.append) as sent:
         sent.call = lossy_jobs.dying
@@ -266,8 +176,8 @@ def test_a_slurm_job_whose_node_fails_is_submitted_again(corpora, alone, tmp_pat
     assert tables(run) == alone and "model" not in made.__dict__
     assert len(said) == 1 and f"shard {SHARD}: lost with job 10" in said[0]
     assert "NODE_FAIL" in said[0]
-    # One job a shard, one that was lost; --jobs at a time.
-    assert len(list((commands / "jobs").iterdir())) == 4
+    # One job a shard, one that was lost; jobs= at a time.
+    assert slurm.jobs() == ["100", "101", "102", "103"]
 
 
 # --- a session -----------------------------------------------------------------------------------

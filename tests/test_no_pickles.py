@@ -7,10 +7,13 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.dask_processes import Processes
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
@@ -18,8 +21,8 @@ SOURCES = sorted(
     for folder in ("tinyablation", "fixtures", "claims")
     for path in (ROOT / folder).rglob("*.py")
 )
-# What loads pickles, whatever the file is called; dask and submitit pickle between their own
-# processes, and come in by their own names.
+# What loads pickles, whatever the file is called; dask comes in by its own name, and what it is
+# kept from loading in a session is tested in tests/cluster/test_dask_client.py.
 MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 CALLS = {"torch.load", "read_pickle", "np.load", "numpy.load", "torch.jit.load"}
 
@@ -112,6 +115,43 @@ def test_a_cold_session_with_workers_loads_none(tmp_path: Path) -> None:
     )
     assert (tmp_path / "reports" / "claims.html").exists()
     assert lines.count("listening") >= 3 and set(lines) == {"listening"}
+
+
+SMALL = ("-p", "no:cacheprovider", "--claim", "V,H1.1", "-k", "tiny-llama and not plain and facts")
+
+
+@pytest.mark.slow
+def test_a_session_whose_jobs_are_processes_loads_none_nor_do_they(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    command = ["-m", "pytest", "claims", *SMALL, "--reports", str(reports)]
+    lines = heard(tmp_path, *command, "--executor", "processes://?jobs=2")
+    receipts = [*(reports / "runs" / ".jobs").glob("*/*.json")]
+    assert receipts and lines.count("listening") > len(receipts)
+    assert set(lines) == {"listening"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="processes of their own")
+def test_a_session_with_dask_loads_none(tmp_path: Path) -> None:
+    """But dask's own: as it is imported it makes some of its functions' names, and loads them.
+
+    Its workers load more, docs/cluster.md says: the names of what they are to call.
+    """
+    (tmp_path / "import").mkdir()
+    own = heard(tmp_path / "import", "-c", "import distributed")
+    assert own.count("listening") == 1 and all("dask" in it or "_operator" in it for it in own[1:])
+    dask = tmp_path / "dask"
+    dask.mkdir()
+    processes = Processes(dask, tmp_path)
+    reports = tmp_path / "reports"
+    try:
+        url = f"dask://{processes.cluster(1)}"
+        command = ["-m", "pytest", "claims", *SMALL, "--reports", str(reports)]
+        lines = heard(tmp_path, *command, "--executor", url)
+    finally:
+        processes.end()
+    assert (reports / "claims.html").exists() and Counter(lines) == Counter(own)
+    assert [*(reports / "runs").glob("tiny-llama-*/manifest.json")]
 
 
 def test_a_pickle_that_is_loaded_is_heard(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tinyablation.analysis.findings import Findings
 from tinyablation.cluster import dispatch as dispatching
 from tinyablation.cluster.dispatch import RETRIES, Dispatch, JobLost, device_of
 from tinyablation.cluster.executors import ExecutorError, Lost, parse
-from tinyablation.cluster.messages import Failure, Job, Receipt
+from tinyablation.cluster.messages import Failure, Job, JobError, Receipt
 from tinyablation.cluster.worker import run_job
 from tinyablation.errors import TooLarge
 from tinyablation.files.manifests import Damaged
@@ -263,3 +263,17 @@ def test_the_device_is_the_workers():
     failed.set_exception(Lost("", "no worker came"))
     with pytest.raises(ExecutorError, match="no worker came"):
         device_of(parse("dask://a:1"), Dispatch(lost), "auto")
+
+
+@pytest.mark.parametrize("said", ["gASVBQ==", "", "{}", '{"run": "r"}'])
+def test_a_result_that_is_no_receipt_ends_the_session_in_one_line(corpora, tmp_path, said):
+    made = bench(tmp_path / "runs", corpora, Dispatch(Inline(), call=lambda text: said))
+    with pytest.raises(JobError, match="a receipt that is none") as caught:
+        made.run("facts", "baseline")
+    assert "\n" not in str(caught.value) and made.elsewhere._pending == {}
+
+
+def test_a_device_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setattr(dispatching, "kind_of_device", lambda wanted: "\x1b[2J")
+    with pytest.raises(ExecutorError, match="a device that is none of cpu, cuda, mps"):
+        Dispatch(Inline()).device("auto")

@@ -9,6 +9,7 @@ from tinyablation.analysis.step_norms import TripleNorms
 from tinyablation.cluster.serialization import DescriptionError, describe, rebuild
 from tinyablation.interventions.batteries import (
     BATTERIES,
+    PATCHED_UNKNOWN,
     InEveryMethod,
     Patching,
     Paths,
@@ -23,6 +24,7 @@ TRIO = ((0, 7), (0, 0), (0, 5))
 EVERY = (
     *BATTERIES.values(),
     Patching("forward"),
+    Patching("reverse", PATCHED_UNKNOWN, "streams"),
     Paths((0, 7)),
     Steering(0, "0.7-abcdef12", ("ov", "random-1")),
     one_head((0, 7)),

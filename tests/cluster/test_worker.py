@@ -4,6 +4,7 @@ Run: pytest tests/cluster/test_worker.py
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.small_corpora import put_corpora
 from tinyablation.cluster import worker
 from tinyablation.cluster.messages import BenchFacts, Failure, Job, JobError, Receipt
 from tinyablation.cluster.serialization import describe
-from tinyablation.cluster.worker import DESK, run_job
+from tinyablation.cluster.worker import DESK, STORES, run_job
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.errors import ModelChanged, TooLarge
 from tinyablation.interventions.batteries import battery
@@ -169,12 +170,44 @@ def test_a_worker_with_other_corpora_or_another_version_refuses(corpora, tmp_pat
     assert "cannot read the job" in Receipt.model_validate_json(run_job(text)).error.message
 
 
-def test_the_time_limit_of_submitit_is_no_error_of_the_job(corpora, tmp_path, monkeypatch):
-    from submitit.core.utils import UncompletedJobError
+def test_a_worker_writes_where_its_operator_says_and_nowhere_else(corpora, tmp_path, monkeypatch):
+    """Row 1c: a job names the store, and a whole run came to lie in whichever folder it named."""
+    served, other = tmp_path / "served", tmp_path / "home"
+    (tmp_path / "served-too").mkdir()
+    made = bench(other, corpora)
+    job = job_of(made, "baseline")
+    served.mkdir()
+    (served / "link").symlink_to(other)
+    through = served / ".." / "home"
+    for listed in ("", str(served), f"{served}{os.pathsep}{tmp_path / 'served-too'}"):
+        monkeypatch.setenv(STORES, listed)
+        for store in (other, served / "link", through, Path("/")):
+            facts = job.bench.model_copy(update={"store": store})
+            error = done(job.model_copy(update={"bench": facts})).error
+            assert error is not None and f"does not write to {store}" in error.message
+            assert f"{STORES} (" in error.message and "\n" not in error.message
+    assert [*other.iterdir()] == []
+    monkeypatch.setenv(STORES, f"{served}{os.pathsep}{other}")
+    assert done(job).error is None and made.store.status(job.config) == "complete"
+    inside = bench(served / "of-a-user", corpora)
+    assert done(job_of(inside, "baseline")).error is None
 
-    def timed_out(*args, **rest):
-        raise UncompletedJobError("Job not requeued because: timed-out")
 
-    monkeypatch.setattr(Bench, "advance", timed_out)
-    with pytest.raises(UncompletedJobError):
-        done(job_of(bench(tmp_path / "runs", corpora), shards=("baseline",)))
+def test_a_receipt_says_things_and_does_none(monkeypatch):
+    sent = {
+        "run": "r\x1b[2J",
+        "worker": "w\u202e",
+        "error": {"message": "a\x07b\nc", "trace": "\x9b"},
+    }
+    receipt = Receipt.read(json.dumps(sent))
+    assert (receipt.run, receipt.worker) == ("rU+001B[2J", "wU+202E")
+    assert (receipt.error.message, receipt.error.trace) == ("aU+0007b\nc", "U+009B")
+    for kind in ("os:system", "tinyablation.cluster.messages:importlib", "tinyablation.a\0:B", ":"):
+        error = Failure(kind=kind, message="so it is").rebuilt("a-run", "host:1")
+        assert type(error) is JobError and str(error) == "a-run: so it is"
+    for text in ("", "[]", "{}", '{"run": 1}', "gASVBQ==", '{"run": "r", "worker": "w", "x": 1}'):
+        with pytest.raises(JobError, match="a receipt that is none") as caught:
+            Receipt.read(text)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(JobError, match="at most 1,048,576 are read"):
+        Receipt.read(" " * (2**20 + 1))

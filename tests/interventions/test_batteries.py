@@ -18,7 +18,7 @@ from tinyablation.interventions.batteries import (
     single_heads,
 )
 from tinyablation.interventions.head_sets import TrioZeroed
-from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.interventions.interventions import AblateHeads, PatchResidual
 
 
 def test_single_heads_are_every_pair_layer_by_layer():
@@ -67,6 +67,22 @@ def test_patching_covers_every_layer_position_window_and_control(direction):
     assert donors == {"pair", "self", "other"}
     sides = {"forward": ("corrupt", "clean"), "reverse": ("clean", "corrupt")}
     assert (Patching(direction).side, Patching(direction).donor) == sides[direction]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_patching_of_streams_alone_measures_all_that_the_other_does_in_streams(direction):
+    every, streams = (
+        [
+            each
+            for shard in Patching(direction, parts=parts).shards(4, 8)
+            for each in shard.interventions
+        ]
+        for parts in ("all", "streams")
+    )
+    assert streams == [each for each in every if isinstance(each, PatchResidual)]
+    assert len(streams) == 4 * 11 and len(every) == 4 * (13 + 8)
+    # Other shards under one name would be another plan at one address.
+    assert Patching(direction, parts="streams").name == f"patch-{direction}-streams"
 
 
 def test_paths_lead_to_every_later_layer_and_the_logits():

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benches import bench_of
-from tinyablation.corpora.examples import CONDITIONS
+from tests.benches import CORPORA, bench_of
+from tests.small_corpora import crossed, put_crossed
+from tinyablation.analysis.findings import Findings
+from tinyablation.corpora.examples import CONDITIONS, SPLITS
 from tinyablation.corpora.subsampling import mirror_rows
 from tinyablation.interventions.batteries import PATCHED, PATCHED_UNKNOWN, Patching
 from tinyablation.measurement.plan import plan_run
@@ -56,3 +58,25 @@ def test_the_prompts_are_part_of_the_address_and_the_old_addresses_stay(made):
         lambda: [replace(row, corrupt="So") for row in made.corpus("facts")[0].examples],
     )
     assert other.config("facts", "patch-forward", PATCHED_UNKNOWN).name != unknown.name
+
+
+def test_patches_of_a_crossed_corpus_have_a_prompt_of_every_relation(tmp_path):
+    """Intervals are over relations, so none is left out; passes are saved on MLPs and heads."""
+    rows = crossed(8, known="ab", unknown="")
+    # Ten relations of the embedded world, cut into as many as a natural corpus has.
+    many = [
+        replace(row, cluster_id=f"{row.cluster_id} {place // 4 % 4}")
+        for place, row in enumerate(rows)
+    ]
+    corpora = put_crossed(tmp_path / "corpora", many)
+    (corpora / "knowledge").symlink_to(CORPORA / "knowledge")
+    bench = bench_of("tiny-gpt2", tmp_path / "store", corpora)
+    patches = Findings(bench).patches("facts")
+    counting = bench.counting("facts", PATCHED_UNKNOWN, aligned=True)
+    corpus, _ = bench.corpus("facts")
+    for split in SPLITS:
+        usable = {corpus.examples[row].cluster_id for row, own in counting.items() if own == split}
+        assert len(usable) > 6
+        for effects in (patches.denoising, patches.noising):
+            assert sorted(effects.clusters(split)) == sorted(usable)
+            assert {*effects.table["granularity"]} == {"", "residual"}

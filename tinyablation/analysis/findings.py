@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tinyablation.corpora.examples import CONFIRMATION, SPLITS
 from tinyablation.errors import TinyAblationError
@@ -118,7 +118,9 @@ class Findings:
 
         def make() -> Patches:
             sample = self._patched_pairs(condition)
-            both = Patching("forward", sample), Patching("reverse", sample)
+            crossed = self.bench.corpus(condition)[0].is_crossed
+            parts: Literal["all", "streams"] = "streams" if crossed else "all"
+            both = Patching("forward", sample, parts), Patching("reverse", sample, parts)
             self.bench.ahead(condition, *both)
             denoising, noising = (
                 Effects(*self.measured(condition, self.bench.run(condition, each))) for each in both

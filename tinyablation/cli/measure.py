@@ -250,7 +250,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="local",
         metavar="URL",
         help="who measures: local, dask://HOST:PORT, slurm://PARTITION?OPTIONS or "
-        "submitit-local:// (default: %(default)s)",
+        "processes:// (default: %(default)s)",
     )
     measure.set_defaults(run=measure_battery)
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyablation.cluster.executors import Address, ExecutorError, Lost, opened
+from tinyablation.cluster.batch import BatchJobs, Processes, Slurm
+from tinyablation.cluster.executors import Address, ExecutorError, Lost, NotInstalled
 from tinyablation.cluster.messages import BenchFacts, Job, JobError, Receipt
 from tinyablation.cluster.serialization import DescriptionError, describe
-from tinyablation.cluster.worker import kind_of_device, run_job
+from tinyablation.cluster.worker import KINDS, kind_of_device, run_job
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ RETRIES = 2
 # How long a file written by a worker may take to become visible here: NFS caches folders for up to
 # 60 s.
 VISIBLE_SECONDS = 90.0
-LOGS = ".jobs"  # folder in the store for the files of submitit and its jobs
 
 
 class JobLost(JobError):
@@ -70,9 +70,15 @@ class Dispatch:
     def device(self, wanted: str) -> str:
         """The device that a device name resolves to on a worker."""
         try:
-            return str(self.executor.submit(kind_of_device, wanted).result())
+            found = str(self.executor.submit(kind_of_device, wanted).result())
         except Lost as lost:
             raise ExecutorError(f"no worker said which device it has: {lost.reason}") from lost
+        if found not in KINDS:
+            raise ExecutorError(
+                f"a worker has a device that is none of {', '.join(KINDS)}; give workers and "
+                "session the same version of tinyablation"
+            )
+        return found
 
     def is_under_way(self, config: RunConfig) -> bool:
         """Whether it was begun and has not been waited for yet."""
@@ -157,7 +163,7 @@ class Dispatch:
     def _receipt(self, one: _Submitted) -> Receipt | None:
         """The receipt of a finished job; None if it was lost and is submitted again."""
         try:
-            return Receipt.model_validate_json(one.future.result())
+            return Receipt.read(one.future.result())
         except Lost as lost:
             worker = lost.worker or "its worker"
             one.lost.append(f"{worker}: {lost.reason}")
@@ -173,6 +179,35 @@ class Dispatch:
 
 
 @contextlib.contextmanager
+def opened(address: Address, store: Path) -> Iterator[Executor]:
+    """Open the executor at an address that is not local; its jobs end with the block.
+
+    store: the folder of measurements, visible to all machines. Raises NotInstalled if the package
+    is missing, Unreachable if no scheduler answers, and Unsafe if one would answer anybody.
+    """
+    if address.scheme == "dask":
+        try:
+            from tinyablation.cluster.dask_client import connected
+        except ImportError as error:
+            raise NotInstalled(
+                f"dask.distributed is not installed here ({error}): pip install -c "
+                "constraints.txt -e '.[cluster]', on the workers too"
+            ) from error
+        with connected(address.place) as executor:
+            yield executor
+        return
+    options = address.options
+    queue = (
+        Slurm(address.place, options) if address.scheme == "slurm" else Processes(options.time * 60)
+    )
+    jobs = BatchJobs(queue, store, options.jobs)
+    try:
+        yield jobs
+    finally:
+        jobs.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
 def dispatching(
     address: Address,
     store: Path,
@@ -185,7 +220,7 @@ def dispatching(
         yield None
         return
     store.mkdir(parents=True, exist_ok=True)
-    with opened(address, store.resolve() / LOGS) as executor:
+    with opened(address, store.resolve()) as executor:
         yield Dispatch(executor, address.options.shards, progress=progress, say=say)
 
 

@@ -6,19 +6,28 @@ machine, so that a machine with other weights, corpora or another version raises
 measuring something else.
 """
 
+import contextlib
 import importlib
+import re
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.measurement.setup import Setup
 from tinyablation.runs.address import RunConfig
 
 if TYPE_CHECKING:
     from tinyablation.measurement.interface import Measures
+
+# The longest receipt that is read. One of a run has 300 bytes, one of an error some kilobytes.
+MOST_BYTES = 2**20
+_ERROR = re.compile(r"(tinyablation(?:\.[a-z_]\w*)+):([A-Za-z]\w*)")
+# A receipt may come from anybody who can write to the store: its text is shown, not obeyed.
+Text = Annotated[str, AfterValidator(printable)]
 
 
 class JobError(TinyAblationError):
@@ -80,13 +89,28 @@ class Receipt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str
-    shards: dict[str, float] = {}
+    run: Text
+    shards: dict[Text, float] = {}
     seconds: float = 0.0
-    worker: str
-    device: str = ""
+    worker: Text
+    device: Text = ""
     complete: bool = False
     error: "Failure | None" = None
+
+    @classmethod
+    def read(cls, text: str) -> "Receipt":
+        """The receipt of a text that anybody may have written; JobError if it is none."""
+        if len(text) > MOST_BYTES:
+            raise JobError(f"a receipt of {len(text):,} letters; at most {MOST_BYTES:,} are read")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, fault["loc"])) or "text"
+            raise JobError(
+                printable(f"a receipt that is none ({where}: {fault['msg']}); give workers and ")
+                + "session the same version of tinyablation"
+            ) from None
 
 
 class Failure(BaseModel):
@@ -95,8 +119,8 @@ class Failure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str = ""
-    message: str
-    trace: str = ""
+    message: Text
+    trace: Text = ""
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
@@ -109,18 +133,21 @@ class Failure(BaseModel):
         """The error as raised in the job, with a note of where; JobError for a foreign class."""
         kind = _error_class(self.kind)
         line = self.message if not self.trace else f"{self.message}\n{self.trace}"
-        found = JobError(f"{about}: {line}") if kind is None else kind(self.message)
+        found: TinyAblationError = JobError(f"{about}: {line}")
+        if kind is not None:
+            with contextlib.suppress(TypeError):  # it is made of other things than a message
+                found = kind(self.message)
         found.add_note(f"raised by worker {worker}, in job {about}")
         return found
 
 
 def _error_class(name: str) -> type[TinyAblationError] | None:
     """The error class of this package with that name; None if there is none."""
-    module, _, attribute = name.partition(":")
-    if module.split(".")[0] != "tinyablation":
+    found = _ERROR.fullmatch(name)
+    if found is None:
         return None
     try:
-        kind = getattr(importlib.import_module(module), attribute, None)
+        kind = getattr(importlib.import_module(found[1]), found[2], None)
     except ImportError:
         return None
     return kind if isinstance(kind, type) and issubclass(kind, TinyAblationError) else None

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -14,6 +15,11 @@ from tinyablation.errors import ModelChanged
 
 if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
+
+
+# Folders that a worker may write measurements to, separated by os.pathsep: its operator chooses
+# them, not who sends a job.
+STORES = "TINYABLATION_STORES"
 
 
 def worker_name() -> str:
@@ -46,6 +52,18 @@ class Desk:
 DESK = Desk()
 
 
+def check_store(store: Path) -> None:
+    """Raise JobError unless a store is one of this worker's folders, or lies in one of them."""
+    listed = [Path(each) for each in os.environ.get(STORES, "").split(os.pathsep) if each]
+    inside = (store.resolve().is_relative_to(each.resolve()) for each in listed)
+    if not any(inside):
+        served = ", ".join(map(str, listed)) or "none"
+        raise JobError(
+            f"worker {worker_name()} does not write to {store}: its operator gives it the stores "
+            f"in {STORES} ({served})"
+        )
+
+
 def make_bench(facts: BenchFacts) -> "Bench":
     """A bench on this machine.
 
@@ -58,6 +76,7 @@ def make_bench(facts: BenchFacts) -> "Bench":
     from tinyablation.models.residency import Sharing
     from tinyablation.runs.store import RunStore
 
+    check_store(facts.store)
     for what, folder in (("corpora", facts.setup.corpora), ("store", facts.store)):
         if not folder.is_dir():
             raise JobError(
@@ -98,13 +117,14 @@ def run_job(text: str) -> str:
             complete=complete,
         )
     except Exception as error:
-        if type(error).__module__.split(".")[0] == "submitit":
-            raise  # submitit's signals at the time limit, raised anywhere in the job
         if isinstance(error, (JobError, ModelChanged)):  # the next job reads all files anew
             with DESK.lock:
                 DESK.clear()
         receipt = Receipt(run=run, worker=worker, error=Failure.of(error))
     return receipt.model_dump_json()
+
+
+KINDS = ("cpu", "cuda", "mps")
 
 
 def kind_of_device(wanted: str) -> str:

@@ -16,7 +16,7 @@ from tinyablation.measurement.gate import RELATIONS, Gate
 from tinyablation.memo import Memo
 
 if TYPE_CHECKING:
-    from tinyablation.corpora.examples import Corpus, Example
+    from tinyablation.corpora.examples import Example
     from tinyablation.corpora.known_facts import Selection
     from tinyablation.measurement.interface import Measures
 
@@ -123,8 +123,6 @@ class Sampling:
             else:
                 kept_rows = subsample(chosen, most, self.bench.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
-        if corpus.is_crossed and sample.relations:
-            found = self._draw_relations(corpus, found, sample.relations)
         if self.bench.share == 1.0:
             return found
         from tinyablation.runs.across_seeds import draw_clusters
@@ -137,19 +135,6 @@ class Sampling:
             )
             kept |= {rows[int(index)]: name for index in drawn.nonzero()[0]}
         return dict(sorted(kept.items()))
-
-    def _draw_relations(self, corpus: "Corpus", rows: dict[int, str], most: int) -> dict[int, str]:
-        """The rows of at most `most` relations of each split, drawn."""
-        from tinyablation.statistics.intervals import generator
-
-        kept: set[str] = set()
-        for split in sorted(set(rows.values())):
-            names = sorted({corpus.examples[row].cluster_id for row in rows if rows[row] == split})
-            order = generator(self.bench.seed, f"relations patched {split}").permutation(len(names))
-            kept |= {names[int(index)] for index in order[:most]}
-        return {
-            row: split for row, split in rows.items() if corpus.examples[row].cluster_id in kept
-        }
 
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
         """Corpus row -> split of all rows that a sample is drawn from, in row order."""
@@ -209,8 +194,6 @@ class Sampling:
         token = None if selection is None else selection.token
         if corpus.is_crossed and sample.among == "counting":
             token = "-".join(self.gate.families(condition))
-        if corpus.is_crossed and sample.relations:
-            token = f"{token or 'all'}-{sample.relations}"
         if corpus.is_crossed and sample.lent:
             every = self.counting(condition, replace(sample, lent=False))
             own = self.counting(condition, sample)
