@@ -45,20 +45,22 @@ def test_patching_is_asymmetric(patches, twin_patches, judge):
     Refuted if: the interval lies below .05.
     """
     patch = patches.most_asymmetric(residual_patches(patches.n_layers))
-    profiles = _profiles(patches, ("last", "subject", "all"))
+    positions = ("last", "subject", "all")
+    profiles = _profiles(
+        patches, [each for each in positions if patches.has(PatchResidual(0, positions=each))]
+    )
+    wrong = PatchResidual(patch.layer, positions=patch.positions, donor="other")
     judge(
         _asymmetry(patches, patch),
         subject=f"layer {patch.layer}, {patch.positions}",
         details={
             "corrupt prompts": patches.pairs,
             "recovery by layer": profiles,
-            "wrong example's activations": {
-                direction: patches.share(
-                    direction,
-                    PatchResidual(patch.layer, positions=patch.positions, donor="other"),
-                )
-                for direction in DIRECTIONS
-            },
+            "wrong example's activations": (
+                {direction: patches.share(direction, wrong) for direction in DIRECTIONS}
+                if patches.has(wrong)
+                else "not measured where clusters are relations"
+            ),
             "sham patch, largest change of LD in logits": patches.sham(),
             "noising - denoising here": patches.mean_asymmetry(patch),
             "noising - denoising of the twin": _of_twin(twin_patches, patch),

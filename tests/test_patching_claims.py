@@ -25,7 +25,7 @@ from tests.synthetic_effects import (
     share_of_clean,
 )
 from tests.synthetic_sweeps import make_sweep
-from tinyablation.analysis.patching import is_flat
+from tinyablation.analysis.patching import DIRECTIONS, is_flat
 from tinyablation.interventions.interventions import AblateHeads, PatchResidual
 from tinyablation.verdicts.listener import hear
 
@@ -38,6 +38,11 @@ FIRST_LEADS = {TRIO[0]: 0.8, LEADER: 0.5}
 LAST_LEADS = {TRIO[2]: 0.8, LEADER: 0.5}
 VITAL = {LEADER: 0.3, TRIO[0]: -1.0}
 SMALL = {LEADER: 0.05}  # 1 % of the clean LD
+LEFT_OUT = [  # of patches on crossed corpora
+    PatchResidual(layer, positions=where, donor=donor).label
+    for layer in range(LAYERS)
+    for where, donor in (("all", "pair"), ("last", "other"), ("subject", "other"))
+]
 
 
 def judged(claim, *arguments):
@@ -172,6 +177,33 @@ def test_h6_1_an_asymmetry_below_the_minimum_is_present():
     verdict = hear(h6.test_patching_is_asymmetric, patches, None).verdict
     assert verdict.status == "present", verdict.reason
     assert 0 < verdict.effect.low < verdict.effect.high < h6.ASYMMETRY_FLOOR
+
+
+@pytest.mark.parametrize(
+    "claim", [h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows]
+)
+def test_h6_is_judged_alike_by_streams_alone(claim):
+    """On a crossed corpus no whole stream is measured, and no wrong donor."""
+    every = make_patches(WINDOWED, {key: value + 0.3 for key, value in WINDOWED.items()})
+    streams = replace(
+        every,
+        **{
+            name: replace(effects, table=table[~table["intervention"].isin(LEFT_OUT)], _cache={})
+            for name in ("denoising", "noising")
+            for effects in (getattr(every, name),)
+            for table in (effects.table,)
+        },
+        _cache={},
+    )
+    whole, alone = (hear(claim, each, None) for each in (every, streams))
+    assert whole.verdict == alone.verdict and whole.verdict.status == "supported"
+    shown = alone.given["details"]
+    if claim is h6.test_patching_is_asymmetric:
+        assert shown["wrong example's activations"] == "not measured where clusters are relations"
+        assert {*whole.given["details"]["wrong example's activations"]} == {*DIRECTIONS}
+        assert {*shown["recovery by layer"]} == {
+            f"{direction}, {where}" for direction in DIRECTIONS for where in ("last", "subject")
+        }
 
 
 @pytest.mark.parametrize("twin", [(LAST, MORE), (MORE, LAST)])

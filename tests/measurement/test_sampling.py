@@ -10,9 +10,11 @@ import pytest
 from tests.benches import CORPORA, bench_of
 from tests.small_corpora import crossed, put_crossed
 from tinyablation.analysis.findings import Findings
+from tinyablation.analysis.patching import residual_patches
 from tinyablation.corpora.examples import CONDITIONS, SPLITS
 from tinyablation.corpora.subsampling import mirror_rows
 from tinyablation.interventions.batteries import PATCHED, PATCHED_UNKNOWN, Patching
+from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.measurement.plan import plan_run
 
 
@@ -80,3 +82,7 @@ def test_patches_of_a_crossed_corpus_have_a_prompt_of_every_relation(tmp_path):
         for effects in (patches.denoising, patches.noising):
             assert sorted(effects.clusters(split)) == sorted(usable)
             assert {*effects.table["granularity"]} == {"", "residual"}
+        # What H6.1 chooses by, judges by and shows is there.
+        assert not patches.has(PatchResidual(0, positions="all"))
+        for patch in residual_patches(patches.n_layers):
+            assert patches.has(patch) and patches.share("noising", patch, split) is not None

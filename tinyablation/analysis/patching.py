@@ -173,6 +173,10 @@ class Patches:
             )
         return float(self._cache[key])
 
+    def has(self, patch: Intervention) -> bool:
+        """Whether it was measured: on crossed corpora no whole stream is, and no wrong donor."""
+        return bool((self.noising.table["intervention"] == patch.label).any())
+
     def sham(self) -> float:
         """The largest |change of LD| by patches of a prompt's own activations, in logits."""
         largest = 0.0

@@ -5,7 +5,7 @@ whole layers as fit into SHARD_SIZE interventions. Each shard needs its own clea
 of the work at 8 heads per shard), and interventions that are arithmetically equal are measured once
 within it. For GPT-2 medium (24 layers of 16 heads) battery "zero" is 1 + 4 shards with 384
 interventions; "single-heads", by four methods, 1,536; "h5", the single heads, pairs and triples of
-one layer, 16 + 120 + 560; and "patch" some 700 in each direction, 264 of streams.
+one layer, 16 + 120 + 560; and "patch" some 700 in each direction, 168 of streams.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tinyablation.interventions.interventions import (
     PatchMLP,
     PatchPath,
     PatchResidual,
+    Positions,
     Steer,
 )
 from tinyablation.spelling import did_you_mean
@@ -37,6 +38,7 @@ Side = Literal["clean", "corrupt", "null"]
 PER_RELATION = 2
 SHARD_SIZE = 96  # interventions measured together, unless one layer has more
 WINDOWS = (0, 1, 2)  # half-widths of patched windows, in layers
+PATCHED_POSITIONS: tuple[Positions, ...] = ("last", "subject")
 # Multiples of the direction that is added. The study steered by -.5 and .5; the others show whether
 # there is a dose response, and -1 removes the head's mean output.
 STEERING_SCALES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
@@ -75,7 +77,7 @@ UNHOOKED = Sample(among="all")  # to find out what the model knows, all prompts 
 SOME = Sample(per_cluster=2)
 ONE_EACH = Sample(per_cluster=1)
 LENT = Sample(lent=True)
-PATCHED = Sample(per_cluster=1, lent=True)
+PATCHED = ONE_EACH
 PATCHED_UNKNOWN = replace(PATCHED, pairs="unknown")
 
 
@@ -161,13 +163,15 @@ class Patching:
 
     Residual stream by layer and in windows, MLPs by layer, single heads; donors: the pair's other
     prompt, and as controls the prompt itself ("self", the sham) and another example's ("other").
-    parts: "streams" leaves out MLPs and heads, which no claim reads. On a crossed corpus the passes
-    that they take are better spent on prompts of more relations.
+    parts: "streams" measures what claims choose and judge by, and one sham a layer, at either
+    position in turn. It leaves out MLPs, heads, whole streams (whose recovery is 1) and wrong
+    donors: on a crossed corpus the passes they take are better spent on prompts of more relations.
     """
 
     direction: Literal["forward", "reverse"]
-    # Every patch takes half a forward pass of its own, since no prefix is shared. In streams there
-    # are 11 a layer: 5 s a prompt and direction for 30 layers, 135 M parameters and two cores.
+    # Every patch takes half a forward pass of its own, since no prefix is shared; windows at the
+    # last position equal another patch. That makes 5 a layer in streams, and 20 at 9 heads in all:
+    # 10 and 20 s for a prompt of 22 tokens, 30 layers, 135 M parameters and two cores.
     sample: Sample = PATCHED
     parts: Literal["all", "streams"] = "all"
 
@@ -191,16 +195,23 @@ class Patching:
         return [Shard(BASELINE, ()), *_by_layer(layers)]
 
     def _layer(self, layer: int, n_heads: int) -> Iterator[Intervention]:
+        windows = [
+            PatchResidual(layer, window=window, positions=where)
+            for window in WINDOWS[1:]
+            for where in PATCHED_POSITIONS
+        ]
+        if self.parts == "streams":
+            yield from (PatchResidual(layer, positions=where) for where in PATCHED_POSITIONS)
+            sham = PATCHED_POSITIONS[layer % len(PATCHED_POSITIONS)]
+            yield PatchResidual(layer, positions=sham, donor="self")
+            yield from windows
+            return
         donors: tuple[Donor, ...] = ("pair", "self", "other")
         for donor in donors:
-            yield PatchResidual(layer, positions="last", donor=donor)
-            yield PatchResidual(layer, positions="subject", donor=donor)
+            for where in PATCHED_POSITIONS:
+                yield PatchResidual(layer, positions=where, donor=donor)
         yield PatchResidual(layer, positions="all")
-        for window in WINDOWS[1:]:
-            yield PatchResidual(layer, window=window, positions="last")
-            yield PatchResidual(layer, window=window, positions="subject")
-        if self.parts == "streams":
-            return
+        yield from windows
         yield PatchMLP(layer, positions="last")
         yield PatchMLP(layer, positions="subject")
         for head in range(n_heads):
