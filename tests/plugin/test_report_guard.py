@@ -151,6 +151,30 @@ def test_a_crashed_worker_is_reported_once_and_loses_nothing(suite):
     assert crashed["reason"] == "the test did not finish"
 
 
+TORN_DOWN = """
+import os, signal, pytest
+@pytest.fixture
+def released(condition):
+    yield
+    if condition == "logic":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_lost_between_verdict_and_the_end_of_its_test_leaves_no_verdict(suite):
+    arguments = "model, condition, released, judge, verdict"
+    suite.write("claims/test_heads.py", TORN_DOWN + suite.claim(arguments=arguments))
+    suite.models("tiny-gpt2")
+    result = suite.accept("-n", "2")
+    assert result.ret != 0
+    records = suite.records()
+    assert len(records) == 4
+    crashed = records.pop("test_it_holds[tiny-gpt2-logic]")
+    assert (crashed["verdict"], crashed["outcome"]) == ("error", "error")
+    assert crashed["reason"] == "the worker was lost after the verdict, before the test ended"
+    assert {each["verdict"] for each in records.values()} == {"supported"}
+
+
 MEASURED = """
 import os, signal, pytest
 @pytest.fixture

@@ -69,6 +69,7 @@ _FULL_FILES = ("records.json", "records.parquet")
 ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
 PUBLISHED = "published"  # folder of the reports of that protocol
 PAGE = "claims.html"
+LOST = "the worker was lost after the verdict, before the test ended"
 # Address space kept for the reports of a session that ran out of it. It is never written to, so it
 # takes no memory; the writers of Parquet and HTML map so much.
 RESERVE = 2**28
@@ -176,6 +177,7 @@ class _Cell:
         self.payload: str | None = None
         self.properties: dict[str, str] = {}
         self.outcome = "error"
+        self.lost = False
         self.duration = 0.0
 
     def hear(self, report: pytest.TestReport) -> None:
@@ -193,8 +195,9 @@ class _Cell:
                 self.outcome = "xfailed"
             else:
                 self.outcome = report.outcome
-        elif report.failed:  # teardown, or a crashed worker
+        elif report.failed:  # teardown, which has its own record, or xdist's "???" of a lost worker
             self.outcome = "error"
+            self.lost = report.when != "teardown"
 
 
 class Reporter:
@@ -224,6 +227,8 @@ class Reporter:
             if cell.payload is not None:
                 record = json.loads(cell.payload)
                 record |= {"outcome": cell.outcome, "duration_s": round(cell.duration, 3)}
+                if cell.lost and record["verdict"] != "error":
+                    record |= {"verdict": "error", "reason": LOST}
                 found.append(Record.model_validate(record))
         return found
 
