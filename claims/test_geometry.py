@@ -107,7 +107,7 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge
 
 
 @pytest.mark.claim("G.3")
-def test_zeroing_the_trio_raises_entropy_slightly(coalitions, trio, judge):
+def test_zeroing_the_trio_raises_entropy_slightly(subsets, trio, judge):
     """Zeroing the three named heads together raises the entropy of the output, but slightly.
 
     Estimator: mean change of the entropy of the next token, in nats.
@@ -115,34 +115,34 @@ def test_zeroing_the_trio_raises_entropy_slightly(coalitions, trio, judge):
       numerical noise, and below 10 % of the clean entropy.
     Refuted if: the interval lies below .001 % of the clean entropy, or above 10 % of it.
     """
-    change = coalitions.effect(trio, column="entropy")
-    clean = float(coalitions.baseline("confirmation")["entropy"].mean())
+    change = subsets.effect(trio, column="entropy")
+    clean = float(subsets.baseline("confirmation")["entropy"].mean())
     what = f"change of entropy with {set_name(trio)} zeroed"
     rises = judge_above_floor(
         change,
-        floor=Floor(RISES * clean, coalitions.noise("entropy")),  # any rise counts
+        floor=Floor(RISES * clean, subsets.noise("entropy")),  # any rise counts
         what=what,
         unit="nats",
     )
     slightly = judge_below_ceiling(
         change,
-        ceiling=coalitions.floor(column="entropy", share=SLIGHTLY),
+        ceiling=subsets.floor(column="entropy", share=SLIGHTLY),
         what=what,
         unit="nats",
     )
     judge(
         judge_all_of([rises, slightly], show=rises),
         subject=set_name(trio),
-        details=_entropies(coalitions, trio),
-        runs=coalitions.runs,
+        details=_entropies(subsets, trio),
+        runs=subsets.runs,
     )
 
 
-def _entropies(coalitions, trio):
+def _entropies(subsets, trio):
     return {
-        "clean entropy": float(coalitions.baseline("confirmation")["entropy"].mean()),
+        "clean entropy": float(subsets.baseline("confirmation")["entropy"].mean()),
         "each alone": {
-            head_name(head): list(coalitions.effect([head], column="entropy")[:3]) for head in trio
+            head_name(head): list(subsets.effect([head], column="entropy")[:3]) for head in trio
         },
     }
 

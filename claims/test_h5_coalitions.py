@@ -193,11 +193,12 @@ def test_partners_recover_little(subsets, subject, judge):
 
 
 @pytest.mark.claim("H5.6")
-def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
+def test_no_other_trio_does_as_well(subsets, coalitions, sweep, subject, judge):
     """No other trio of the layer without its leader raises the logit difference as much.
 
-    Estimator: mean Delta of the trio, and its lead over that of every other measured triple that
-      leaves the leading head out (with it, a triple has that head's own effect); paired by example.
+    Estimator: mean Delta of the trio over every example, and its lead over that of every other
+      measured triple that leaves the leading head out (with it, a triple has that head's own
+      effect), over the examples on which all triples are measured; paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0. Where only a sample of the
       triples was measured, it is inconclusive while one of the others may do as well.
@@ -212,9 +213,9 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
     rival = coalitions.rival(rivals, sweep.mean_deltas("discovery"))
     nearest, lead, least = coalitions.least_lead(trio, rivals)
     raises = judge_above_floor(
-        coalitions.effect(trio),
-        floor=coalitions.floor(),
-        margin=coalitions.margin_of(trio),
+        subsets.effect(trio),
+        floor=subsets.floor(),
+        margin=subsets.margin_of(trio),
         what=f"zeroing {set_name(trio)}",
     )
     leads = _leads(coalitions, trio, rival, coalitions.lead(trio, rival))
@@ -225,7 +226,7 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
         ),
         subject=set_name(trio),
         details={
-            "effect of the trio": list(coalitions.effect(trio)[:3]),
+            "effect of the trio": list(subsets.effect(trio)[:3]),
             "best other trio on discovery": set_name(rival),
             "nearest other trio": set_name(nearest),
             "triples compared": len(rivals),
@@ -234,7 +235,7 @@ def test_no_other_trio_does_as_well(coalitions, sweep, subject, judge):
         largest=coalitions.largest(
             coalitions.deltas(trio) - coalitions.deltas(rival), "confirmation", 5
         ),
-        runs=coalitions.runs,
+        runs=[*subsets.runs, *coalitions.runs],
     )
 
 

@@ -142,8 +142,8 @@ def test_results_of_the_pretrained_model_are_those_recorded(page):
     missed = sum(came_true(record) is False for record in judged)
     flat = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     assert (
-        f"Of {len(records)} test cases {n['supported']} are supported, {n['present']} present below "
-        f"the minimum effect, {n['refuted']} refuted, {n['inconclusive']} inconclusive and "
+        f"Of {len(records)} test cases {n['supported']} are supported, {n['present']} present "
+        f"below the minimum effect, {n['refuted']} refuted, {n['inconclusive']} inconclusive and "
         f"{n['blocked']} blocked"
     ) in flat
     assert re.search(rf"\b{logic} of those? are blocked because|\b{logic} of these because", flat)

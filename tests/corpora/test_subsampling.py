@@ -42,40 +42,6 @@ BALANCED = [
 ]
 
 
-def test_every_cluster_gives_as_many_and_labels_stay_balanced():
-    kept = [BALANCED[index] for index in subsample(BALANCED, 2, seed=0)]
-    assert Counter(each.cluster_id for each in kept) == {f"c{n}": 2 for n in range(12)}
-    assert Counter(each.target for each in kept) == {" yes": 12, " no": 12}
-
-
-def test_the_seed_draws_which():
-    """Pitfall P11."""
-    assert subsample(BALANCED, 2, seed=0) == subsample(BALANCED, 2, seed=0)
-    assert len({tuple(subsample(BALANCED, 2, seed=seed)) for seed in range(5)}) == 5
-
-
-def test_a_cluster_does_not_depend_on_which_others_there_are():
-    """So that a smaller corpus measures the same examples of what it has."""
-    first = BALANCED[:8]
-    assert subsample(first, 2, seed=3) == [i for i in subsample(BALANCED, 2, seed=3) if i < 8]
-
-
-@given(
-    members=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30),
-    per_cluster=st.integers(1, 5),
-    seed=st.integers(0, 3),
-)
-def test_no_cluster_is_lost_and_none_gives_more(members, per_cluster, seed):
-    examples = [example(n, cluster, yes) for n, (cluster, yes) in enumerate(members)]
-    kept = subsample(examples, per_cluster, seed)
-    assert kept == sorted(set(kept))
-    whole = Counter(each.cluster_id for each in examples)
-    drawn = Counter(examples[index].cluster_id for index in kept)
-    assert drawn == {name: min(count, per_cluster) for name, count in whole.items()}
-
-
-# --- one wording of each item ---------------------------------------------------------------------
-
 PLACES = ("and-no", "and-yes", "or-no", "or-yes")
 SPLITS = ("confirmation", "discovery")
 
@@ -98,6 +64,81 @@ def factorial(clusters: int = 14, wordings: str = "abc") -> list[Example]:
 
 
 FACTORIAL = factorial()
+ALL_OF_ONE = ["confirmation"] * len(BALANCED)
+
+
+def test_every_cluster_gives_as_many_and_labels_stay_balanced():
+    kept = [BALANCED[index] for index in subsample(BALANCED, ALL_OF_ONE, 2, seed=0)]
+    assert Counter(each.cluster_id for each in kept) == {f"c{n}": 2 for n in range(12)}
+    assert Counter(each.target for each in kept) == {" yes": 12, " no": 12}
+
+
+def test_the_seed_draws_which():
+    """Pitfall P11."""
+    drawn = {tuple(subsample(BALANCED, ALL_OF_ONE, 2, seed=seed)) for seed in range(5)}
+    assert len(drawn) == 5
+    assert subsample(BALANCED, ALL_OF_ONE, 2, seed=0) == subsample(BALANCED, ALL_OF_ONE, 2, seed=0)
+
+
+def test_a_split_does_not_depend_on_the_other():
+    """A battery of one split measures what a battery of both measures of it."""
+    halves = ["confirmation" if number < 24 else "discovery" for number in range(48)]
+    both = subsample(BALANCED, halves, 1, seed=3)
+    assert [row for row in both if row < 24] == subsample(BALANCED[:24], halves[:24], 1, seed=3)
+
+
+@given(
+    members=st.lists(
+        st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), min_size=1, max_size=30
+    ),
+    per_cluster=st.integers(1, 5),
+    seed=st.integers(0, 3),
+)
+def test_no_cluster_is_lost_and_none_gives_more(members, per_cluster, seed):
+    examples = [example(n, cluster, yes) for n, (cluster, yes, _) in enumerate(members)]
+    halves = ["confirmation" if first else "discovery" for _, _, first in members]
+    kept = subsample(examples, halves, per_cluster, seed)
+    assert kept == sorted(set(kept))
+    places = list(zip((each.cluster_id for each in examples), halves, strict=True))
+    whole = Counter(places)
+    drawn = Counter(places[index] for index in kept)
+    assert drawn == {place: min(count, per_cluster) for place, count in whole.items()}
+
+
+@pytest.mark.parametrize("per_cluster", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_cells_and_wordings_have_the_shares_of_the_corpus(per_cluster, seed):
+    """A draw of its own for each cluster left a wording with 5 of 48, where 16 were due."""
+    examples = factorial(clusters=48)
+    kept = subsample(examples, ["discovery"] * len(examples), per_cluster, seed)
+    drawn = [examples[index] for index in kept]
+    n = 48 * per_cluster
+    for kind, n_kinds in (
+        (lambda each: each.target, 2),
+        (lambda each: each.cell, 4),
+        (lambda each: each.template_id, 3),
+        (lambda each: (each.cell, each.template_id), 12),
+    ):
+        assert Counter(map(kind, drawn)) == dict.fromkeys(map(kind, examples), n // n_kinds)
+
+
+def test_unequal_cells_keep_their_shares():
+    """Half of the logic corpus is of two cells, so that yes and no are as frequent."""
+    often = [replace(each, fact_id=f"{each.fact_id} {n}") for each in FACTORIAL for n in range(3)]
+    rare = [each for each in FACTORIAL if each.cell.startswith("or")]
+    examples = rare + [each for each in often if each.cell.startswith("and")]
+    kept = subsample(examples, ["discovery"] * len(examples), 2, seed=0)
+    cells = Counter(examples[index].cell for index in kept)
+    assert {cell: round(count / len(kept) * 8) for cell, count in cells.items()} == {
+        "and-no": 3,
+        "and-yes": 3,
+        "or-no": 1,
+        "or-yes": 1,
+    }
+
+
+# --- one wording of each item ---------------------------------------------------------------------
+
 HALVES = {row: SPLITS[int(each.cluster_id[1:]) % 2] for row, each in enumerate(FACTORIAL)}
 
 

@@ -5,6 +5,7 @@ few examples of each depends on how alike these are: standard errors of head set
 of each cluster instead of all, are 1.3 to 3.9 times as wide on the embedded models.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,30 +15,61 @@ if TYPE_CHECKING:
     from tinyablation.corpora.examples import Example
 
 
-def subsample(examples: Sequence["Example"], per_cluster: int, seed: int) -> list[int]:
-    """Indices, in order, of at most `per_cluster` examples of each cluster.
+def subsample(
+    examples: Sequence["Example"], halves: Sequence[str], per_cluster: int, seed: int
+) -> list[int]:
+    """Indices, in order, of at most `per_cluster` examples of each cluster, kinds in turn.
 
-    Drawn by (seed, cluster). Examples whose target sorts before their foil and the others are taken
-    alternately, so that balanced labels stay balanced.
+    halves: the split of each example. In each split the clusters are put into an order drawn by the
+    seed, and each gives those of its examples whose label (which of target and foil sorts first),
+    cell and wording are most behind their share of the split; the draw decides between equals
+    (minimisation: Pocock & Simon 1975). So labels, cells and wordings have the shares they have in
+    the corpus, up to a few; a draw of its own for each cluster may leave a wording with 5 of 48.
     """
-    clusters: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        clusters.setdefault(example.cluster_id, []).append(index)
     kept: list[int] = []
-    for name, members in sorted(clusters.items()):
-        order = generator(seed, f"examples of cluster {name}").permutation(len(members))
-        drawn = [members[int(place)] for place in order]
-        turns: tuple[list[int], list[int]] = ([], [])
-        for index in drawn:
-            turns[examples[index].target < examples[index].foil].append(index)
-        # Alternately: the first of each kind, then the second of each, and so on.
-        ranked = sorted(drawn, key=lambda index: _rank(index, turns))
-        kept += ranked[:per_cluster]
+    for split in sorted(set(halves)):
+        rows = [index for index, half in enumerate(halves) if half == split]
+        clusters: dict[str, list[int]] = {}
+        for index in rows:
+            clusters.setdefault(examples[index].cluster_id, []).append(index)
+        shares = _Shares([examples[index] for index in rows])
+        names = sorted(clusters)
+        for place in generator(seed, f"turns of clusters {split}").permutation(len(names)):
+            name = names[int(place)]
+            members = clusters[name]
+            order = generator(seed, f"examples of cluster {name}").permutation(len(members))
+            left = [members[int(each)] for each in order]
+            for _ in range(min(per_cluster, len(left))):
+                index = max(left, key=lambda index: shares.behind(examples[index]))
+                shares.take(examples[index])
+                left.remove(index)
+                kept.append(index)
     return sorted(kept)
 
 
-def _rank(index: int, turns: tuple[list[int], list[int]]) -> int:
-    return next(kind.index(index) for kind in turns if index in kind)
+class _Shares:
+    """How far labels, cells, wordings and all three together are behind their shares of a split."""
+
+    def __init__(self, examples: Sequence["Example"]) -> None:
+        whole = Counter(kind for example in examples for kind in _kinds(example))
+        self.share = {kind: count / len(examples) for kind, count in whole.items()}
+        self.taken: Counter[object] = Counter()
+        self.n = 0
+
+    def behind(self, example: "Example") -> float:
+        kinds = _kinds(example)
+        found = sum(self.share[kind] * (self.n + 1) - self.taken[kind] for kind in kinds)
+        return round(found, 9)  # so that equals are equal, in whatever order they are summed
+
+    def take(self, example: "Example") -> None:
+        self.taken.update(_kinds(example))
+        self.n += 1
+
+
+def _kinds(example: "Example") -> tuple[tuple[str, object], ...]:
+    label, cell, wording = example.target < example.foil, example.cell, example.template_id
+    every = (label, cell, wording)
+    return (("label", label), ("cell", cell), ("wording", wording), ("all", every))
 
 
 def one_wording(examples: Sequence["Example"], halves: Mapping[int, str], seed: int) -> list[int]:

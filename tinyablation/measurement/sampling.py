@@ -84,10 +84,15 @@ class Sampling:
         return max(2, self.bench.per_relation // (2 if sample.per_cluster else 1))
 
     def wordings(self, condition: str, sample: Sample) -> str | None:
-        """ "one" if a sample leaves out other wordings of what it measures; part of an address."""
+        """How a sample takes wordings, unless it takes all; part of an address.
+
+        "one": one of each item's. "in-turn": of a cluster's few examples each has another.
+        """
         corpus, _ = self.bench.corpus(condition)
-        if sample.wordings == "all" or corpus.is_crossed:
+        if corpus.is_crossed:
             return None
+        if sample.wordings == "all":
+            return "in-turn" if sample.per_cluster else None
         return "one" if self._memo(("factorial", condition), lambda: corpus.is_factorial) else None
 
     def _one_wording(self, condition: str) -> set[int]:
@@ -108,7 +113,7 @@ class Sampling:
         """
         corpus, _ = self.bench.corpus(condition)
         found = self.counting(condition, sample, aligned=aligned)
-        if self.wordings(condition, sample):
+        if self.wordings(condition, sample) == "one":
             chosen_rows = self._one_wording(condition)
             found = {row: name for row, name in found.items() if row in chosen_rows}
         most = self.per_cluster(condition, sample)
@@ -121,7 +126,8 @@ class Sampling:
                     chosen, most, self.bench.seed, clusters_by_family=gating
                 )
             else:
-                kept_rows = subsample(chosen, most, self.bench.seed)
+                halves = [found[row] for row in rows]
+                kept_rows = subsample(chosen, halves, most, self.bench.seed)
             found = {rows[index]: found[rows[index]] for index in kept_rows}
         if self.bench.share == 1.0:
             return found

@@ -36,8 +36,9 @@ class RunConfig(BaseModel):
     begins with a BOS token; `share`: the share of fact clusters that the seed draws from each
     split; `split`: the one that is measured ("all": both); `per_cluster`: the most examples of a
     cluster (0: all). `selection`: names the examples that count for the model (known_facts.py);
-    `wordings`: "one" if each item was measured in one of its wordings only. The last two are part
-    of the address only if they are set.
+    `wordings`: "one" if each item was measured in one of its wordings only, "in-turn" if a
+    cluster's few examples took wordings and cells in turn. The last two are part of the address
+    only if they are set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
