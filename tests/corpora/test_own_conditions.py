@@ -197,7 +197,8 @@ def test_a_library_gives_it_for_any_tokenizer(own, rows, tmp_path: Path):
     assert library.conditions(FOLDER, "tiny-gpt2") == NAMES
 
 
-def test_its_runs_have_their_own_addresses_here_and_on_a_worker(own, rows, tmp_path: Path):
+def test_its_runs_have_their_own_addresses_here_and_on_a_worker(own, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYABLATION_STORES", str(tmp_path))
     entry = load_registry(ROOT / "fixtures" / "models.toml")["tiny-gpt2"]
     made = own(rows)
     store = RunStore(tmp_path / "runs")

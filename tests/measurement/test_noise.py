@@ -212,7 +212,7 @@ def test_a_condition_is_not_valid_by_noise(claim):
 def test_noise_of_another_column_is_its_own():
     """.1 nats more entropy: under 3 logits of noise in LD, and above .001 nats in entropy."""
     made = noisy(entropic(0.1), Noise(3.0, "cuda in bfloat16", {"entropy": 0.001}))
-    verdict = judged(geometry.test_zeroing_the_trio_raises_entropy_slightly, coalitions=made)
+    verdict = judged(geometry.test_zeroing_the_trio_raises_entropy_slightly, subsets=made)
     assert verdict.status == "supported", verdict.reason
 
 

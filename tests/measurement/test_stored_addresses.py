@@ -1,7 +1,8 @@
 """Runs that were stored are found again: addresses.txt has those that claims make on this version.
 
 A line is the name of a run (model-battery-condition_hash), the split, the examples a cluster, and
-the wordings of each item ("one" in sweeps of every head). A change of what is measured has a new
+the wordings of each item ("one" in sweeps of every head). Those of few examples a cluster are of
+samples that take wordings in turn. A change of what is measured has a new
 engine version, and a new file.
 
 Run: pytest tests/measurement/test_stored_addresses.py
