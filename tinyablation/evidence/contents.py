@@ -28,7 +28,7 @@ _HASHES = ("weight_hash", "config_hash", "tokenizer_hash")
 
 
 class Comparison(NamedTuple):
-    """What a bundle says beside what is here: lines of what differs, and of what nobody can know."""
+    """A bundle beside what is here: lines of what differs, and of what nobody can know."""
 
     differences: list[str]
     unverified: list[str]
