@@ -1,19 +1,23 @@
-"""Reliability: sweeps and sessions killed at random; damaged lines, models, files and stores.
+"""Reliability: sweeps and sessions killed at random, damaged files and stores, attacks.
 
-Nothing is compared with a peer, and nothing may be lost: the first finished shard that is computed
-again, table that is another to the byte, or line that ends in another error than it should, ends
-the benchmark. The same checks, with fewer kills, are tests (`make slow`).
+Nothing is compared with a peer, and nothing may be lost, accepted or run: the first finished shard
+that is computed again, table that is another to the byte, line that ends in another error than it
+should, or attack that gets through, ends the benchmark. The same checks, with fewer kills and
+damages, are tests (`make slow`).
 """
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.attacks import ATTACKS
 from benchmarks.record import BenchmarkError, Recording, parser
 from benchmarks.timing import ROOT
 
@@ -30,6 +34,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=50, help="at random moments of cold sweeps")
     options.add_argument("--sessions", type=int, default=6, help="kills of sessions with workers")
     options.add_argument("--lines", type=int, default=10_000, help="damaged lines of a corpus")
+    options.add_argument("--files", type=int, default=200, help="damaged files of each reader")
     options.add_argument("--seed", type=int, default=0, help="of moments and damages")
     arguments = options.parse_args()
     recording = Recording("reliability", arguments.results)
@@ -42,7 +47,9 @@ def main() -> None:
             )
         )
         read = damaged_lines(arguments.lines, Path(folder), arguments.seed)
-        tried = {what: passed(file, Path(folder)) for what, file in DAMAGED.items()}
+        fuzzed = damaged_files(arguments.files, arguments.seed)
+        tried = {what: passed((file,), Path(folder)) for what, file in DAMAGED.items()}
+        attacks = {what: passed(tests, Path(folder)) for what, tests in ATTACKS.items()}
     recording.add("kills survived", killed["kills"], "kills", at_least=arguments.kills)
     recording.add("finished shards kept", killed["finished shards kept"], "shards")
     recording.add("finished shards lost", 0, "shards")
@@ -53,9 +60,18 @@ def main() -> None:
     again = "sessions completed to the byte"
     recording.add(again, sessions[again], "sessions")
     recording.add("damaged lines read or refused", sum(read.values()), "lines")
+    recording.add("damaged files read or refused", sum(fuzzed.values()), "files")
     for what, count in tried.items():
         recording.add(what, count, "cases")
-    recording.write({"kills": killed, "sessions": sessions, "lines": read, "seed": arguments.seed})
+    for what, count in attacks.items():
+        recording.add(what, count, "attempts")
+    recording.add("attempts that got through", 0, "attempts")
+    recording.write(
+        {
+            **{"kills": killed, "sessions": sessions, "lines": read, "files": fuzzed},
+            "seed": arguments.seed,
+        }
+    )
 
 
 def kills(module: str, moments: int, folder: Path, seed: int) -> dict[str, int]:
@@ -82,13 +98,23 @@ def damaged_lines(count: int, folder: Path, seed: int) -> dict[str, int]:
     return dict(read_damaged(folder, rows, count, seed))
 
 
-def passed(file: str, folder: Path) -> int:
-    """Run a module of tests; how many passed, if none failed."""
+def damaged_files(each: int, seed: int) -> dict[str, int]:
+    """How many files were read, and how many refused: so many of each reader."""
+    from tests.readers import Fault, readers, rounds
+
+    def failed(name: str, data: bytes, fault: Fault) -> None:
+        raise BenchmarkError(f"{name}: a damaged file of {len(data):,} bytes: {fault}")
+
+    return dict(rounds(readers(), random.Random(seed), range(each), failed))
+
+
+def passed(tests: Sequence[str], folder: Path) -> int:
+    """Run tests; how many passed, if none failed."""
     report = folder / "junit.xml"
-    command = ["-m", "pytest", file, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = ["-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
     if done.returncode:
-        raise BenchmarkError(f"{file}: exit status {done.returncode}")
+        raise BenchmarkError(f"{tests[0]} ...: exit status {done.returncode}: the lines above say")
     suites: Any = ElementTree.parse(report).getroot().iter("testsuite")
     return sum(int(suite.get("tests")) - int(suite.get("skipped")) for suite in suites)
 

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -531,32 +532,54 @@ def _listing(folder: Path) -> list[tuple[str, int]]:
     return sorted((str(each), each.stat().st_mtime_ns) for each in folder.rglob("*"))
 
 
-def main(minutes: float, only: list[str]) -> int:
-    """Read damaged files for so long; how many faults were found."""
-    known = {name: each for name, each in readers().items() if not only or name in only}
-    draws = random.Random(int.from_bytes(os.urandom(8)))
-    until, count, found = time.monotonic() + 60 * minutes, dict.fromkeys(known, 0), {}
+def rounds(
+    known: Mapping[str, Reader],
+    draws: random.Random,
+    more: Iterable[object],
+    failed: Callable[[str, bytes, Fault], object],
+) -> Counter[str]:
+    """Read a damaged file of each reader, once for each of `more`; how many were "read", "refused".
+
+    failed: is called with the reader's name, the file and its fault, where it was neither.
+    """
+    found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as made:
         for name, reader in known.items():  # what it imports and caches is not the file's
             require_taken(reader, reader.good, Path(made) / name)
-        while time.monotonic() < until:
+        for _ in more:
             for name, reader in known.items():
                 data = damaged(reader.good, reader.name, draws)
-                count[name] += 1
                 try:
-                    require_taken(reader, data, Path(made) / name)
+                    taken = require_taken(reader, data, Path(made) / name)
+                    found["read" if taken else "refused"] += 1
                 except Fault as fault:
-                    kind = re.sub(r"\d+|'.*", "", str(fault))[:80]
-                    if (name, kind) in found:
-                        continue
-                    found[name, kind] = fault
-                    path = FINDINGS / name / hashlib.sha256(data).hexdigest()[:12]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(data)
-                    print(f"{name}: {fault}\n  kept in {path.relative_to(ROOT)}", flush=True)
-    each = ", ".join(f"{name} {number:,}" for name, number in count.items())
-    print(f"{sum(count.values()):,} damaged files ({each}): {len(found)} faults")
-    return len(found)
+                    found["faults"] += 1
+                    failed(name, data, fault)
+    return found
+
+
+def main(minutes: float, only: list[str]) -> int:
+    """Read damaged files for so long; how many faults of different kinds were found."""
+    known = {name: each for name, each in readers().items() if not only or name in only}
+    draws = random.Random(int.from_bytes(os.urandom(8)))
+    until, kinds = time.monotonic() + 60 * minutes, set()
+
+    def keep(name: str, data: bytes, fault: Fault) -> None:
+        kind = re.sub(r"\d+|'.*", "", str(fault))[:80]
+        if (name, kind) in kinds:
+            return
+        kinds.add((name, kind))
+        path = FINDINGS / name / hashlib.sha256(data).hexdigest()[:12]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        print(f"{name}: {fault}\n  kept in {path.relative_to(ROOT)}", flush=True)
+
+    found = rounds(known, draws, iter(lambda: time.monotonic() < until, False), keep)
+    print(
+        f"{found.total():,} damaged files of {len(known)} readers: {found['read']:,} read, "
+        f"{found['refused']:,} refused, {len(kinds)} kinds of faults"
+    )
+    return len(kinds)
 
 
 if __name__ == "__main__":

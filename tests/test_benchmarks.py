@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as harness
-from benchmarks import gpu, record, shapes, timing
+from benchmarks import gpu, record, reliability, shapes, timing
+from benchmarks.attacks import ATTACKS
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
 from tinyablation.models.devices import Hardware, pick
 
@@ -219,7 +220,7 @@ def test_a_benchmark_that_wrote_is_in_the_table(tmp_path, capsys, monkeypatch):
 
 
 def test_every_benchmark_has_help_without_measuring():
-    for name in ("gpu", "memory", "screening", "startup", "workers"):
+    for name in ("gpu", "memory", "reliability", "screening", "startup", "workers"):
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", "--help"],
             cwd=ROOT,
@@ -251,6 +252,58 @@ def test_what_needs_a_gpu_is_left_out_where_there_is_none(tmp_path, capsys, monk
     ran.clear()
     harness.main(["--results", str(tmp_path)])
     assert "gpu" in ran
+
+
+# --- reliability ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_the_attacks_that_are_counted_are_tests(kind):
+    for name in ATTACKS[kind]:
+        file, _, test = name.partition("::")
+        found = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), re.M)
+        assert test in found if test else found, name
+    assert len(set(ATTACKS[kind])) == len(ATTACKS[kind])
+
+
+def test_an_attack_that_gets_through_ends_the_benchmark(tmp_path):
+    test = tmp_path / "test_some.py"
+    test.write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('n', range(3))\ndef test_a(n): pass\n"
+        "def test_b(): pytest.skip('not here')\n"
+        "def test_c(): assert False\n"
+    )
+    assert reliability.passed([f"{test}::test_a", f"{test}::test_b"], tmp_path) == 3
+    with pytest.raises(BenchmarkError, match=r"test_some.py::test_a ...: exit status 1"):
+        reliability.passed([f"{test}::test_a", f"{test}::test_c"], tmp_path)
+
+
+def test_a_damaged_file_that_a_reader_does_not_take_ends_the_benchmark(monkeypatch):
+    from tests import readers
+
+    good = readers.Reader("given.json", b'{"a": 1}', lambda path: path.read_bytes())
+    monkeypatch.setattr(readers, "readers", lambda: {"one": good})
+    assert reliability.damaged_files(5, seed=0) == {"read": 5}
+    refusing = good._replace(read=lambda path: json.loads(path.read_bytes()))
+    monkeypatch.setattr(readers, "readers", lambda: {"one": refusing})
+    with pytest.raises(BenchmarkError, match="one: a damaged file of .* bytes: JSONDecodeError"):
+        reliability.damaged_files(20, seed=0)
+
+
+def test_the_page_has_the_figures_of_the_last_run():
+    page = (ROOT / "docs" / "reliability-and-speed.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Speed\n")[0]
+    last = history(ROOT / "benchmarks" / "results" / "reliability.json")[-1]
+    for figure in last.figures:
+        if figure.value:
+            assert re.search(rf"\b{figure.value:,.0f}\b", table), figure.what
+    for count in (*last.details["lines"].values(), *last.details["files"].values()):
+        assert re.search(rf"\b{count:,}\b", table), count
+    for kind in ATTACKS:
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| {kind}")]
+        (figure,) = [each for each in last.figures if each.what == kind]
+        assert f"| {figure.value:,.0f} attempts |" in row
 
 
 # --- a GPU ---------------------------------------------------------------------------------------

@@ -116,6 +116,10 @@ def other_vocabulary(text: str) -> bytes:
     return json.dumps(found).encode()
 
 
+def with_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+
+
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -154,6 +158,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a config cut": (of_text(CONFIG, lambda text: text[:40].encode()), "is not valid JSON"),
     "a config in UTF-16": (of_text(CONFIG, lambda text: text.encode("utf-16")), "not valid JSON"),
     "a config without end": (of_text(CONFIG, lambda text: b"[" * 100_000), "is not valid JSON"),
+    "an adapter": (with_adapter, r"adapter_config.json has an adapter .*; merge it into them \("),
     "another's tokenizer": (of_text(TOKENIZER, other_vocabulary), "up to 799, but the model embed"),
     "a tokenizer of nothing": (of_text(TOKENIZER, lambda text: b"{}"), "does not load"),
     "a tokenizer cut": (of_text(TOKENIZER, lambda text: text[:500].encode()), "does not load"),

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import fake_slurm
 from tests.dask_processes import Processes
+from tinyablation.cluster.executors import EXECUTORS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
@@ -105,53 +108,57 @@ def heard(tmp_path: Path, *command: str) -> list[str]:
     return log.read_text().split("\n")[:-1]
 
 
-@pytest.mark.slow
-def test_a_cold_session_with_workers_loads_none(tmp_path: Path) -> None:
-    """Models, corpora, measurement, verification, verdicts, report: all that a session reads."""
-    lines = heard(
-        tmp_path,
-        *("-m", "pytest", "claims", "-n", "2", "-p", "no:cacheprovider", "--claim", "H1.1"),
-        *("-k", "tiny-llama-facts", "--reports", str(tmp_path / "reports")),
-    )
-    assert (tmp_path / "reports" / "claims.html").exists()
-    assert lines.count("listening") >= 3 and set(lines) == {"listening"}
-
-
-SMALL = ("-p", "no:cacheprovider", "--claim", "V,H1.1", "-k", "tiny-llama and not plain and facts")
-
-
-@pytest.mark.slow
-def test_a_session_whose_jobs_are_processes_loads_none_nor_do_they(tmp_path: Path) -> None:
-    reports = tmp_path / "reports"
-    command = ["-m", "pytest", "claims", *SMALL, "--reports", str(reports)]
-    lines = heard(tmp_path, *command, "--executor", "processes://?jobs=2")
-    receipts = [*(reports / "runs" / ".jobs").glob("*/*.json")]
-    assert receipts and lines.count("listening") > len(receipts)
-    assert set(lines) == {"listening"}
+@contextmanager
+def executor(scheme: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The options of a session whose jobs run there, while they can."""
+    folder.mkdir()
+    if scheme == "local":  # in workers of the session, which are processes of it
+        yield ["-n", "2"]
+    elif scheme == "processes":
+        yield ["--executor", "processes://?jobs=2"]
+    elif scheme == "slurm":
+        fake_slurm.put(folder / "slurm", monkeypatch)
+        yield ["--executor", "slurm://some?shards=8"]
+    elif scheme == "dask":
+        processes = Processes(folder, folder.parent)
+        try:
+            yield ["--executor", f"dask://{processes.cluster(1)}"]
+        finally:
+            processes.end()
+    else:
+        pytest.fail(f"nobody listens to {scheme}")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes of their own")
-def test_a_session_with_dask_loads_none(tmp_path: Path) -> None:
-    """But dask's own: as it is imported it makes some of its functions' names, and loads them.
+@pytest.mark.parametrize("scheme", EXECUTORS)
+def test_a_cold_session_loads_none_wherever_its_jobs_run(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models, corpora, measurement, verification, verdicts, report: all that a session reads.
 
-    Its workers load more, docs/cluster.md says: the names of what they are to call.
+    Every process of it is listened to, those of its jobs too, but for dask's workers, which are no
+    processes of the session: docs/cluster.md says what they load.
     """
-    (tmp_path / "import").mkdir()
-    own = heard(tmp_path / "import", "-c", "import distributed")
-    assert own.count("listening") == 1 and all("dask" in it or "_operator" in it for it in own[1:])
-    dask = tmp_path / "dask"
-    dask.mkdir()
-    processes = Processes(dask, tmp_path)
     reports = tmp_path / "reports"
-    try:
-        url = f"dask://{processes.cluster(1)}"
-        command = ["-m", "pytest", "claims", *SMALL, "--reports", str(reports)]
-        lines = heard(tmp_path, *command, "--executor", url)
-    finally:
-        processes.end()
-    assert (reports / "claims.html").exists() and Counter(lines) == Counter(own)
+    with executor(scheme, tmp_path / "executor", monkeypatch) as options:
+        lines = heard(
+            tmp_path,
+            *("-m", "pytest", "claims", "-p", "no:cacheprovider", "--claim", "V,H1.1"),
+            *("-k", "tiny-llama and not plain and facts", "--reports", str(reports), *options),
+        )
+    assert (reports / "claims.html").exists()
     assert [*(reports / "runs").glob("tiny-llama-*/manifest.json")]
+    if scheme == "dask":
+        # As it is imported it makes some of its functions' names, and loads them.
+        (tmp_path / "import").mkdir()
+        own = heard(tmp_path / "import", "-c", "import distributed")
+        assert all("dask" in each or "_operator" in each for each in own if each != "listening")
+        assert Counter(lines) == Counter(own) and own.count("listening") == 1
+    else:
+        jobs = len([*(reports / "runs" / ".jobs").glob("*/*.json")])
+        assert (jobs > 0) == (scheme != "local")
+        assert set(lines) == {"listening"} and lines.count("listening") > max(2, jobs)
 
 
 def test_a_pickle_that_is_loaded_is_heard(tmp_path: Path) -> None:

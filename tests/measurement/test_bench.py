@@ -18,9 +18,12 @@ from tests.benches import bench_of
 from tests.small_corpora import crossed, label, put_corpora, put_crossed
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import SPLITS, CorpusError, load_corpus, load_split, write_corpus
+from tinyablation.files.hashes import file_sha256
+from tinyablation.files.manifests import Damaged
 from tinyablation.interventions.batteries import EVERYTHING, ONE_EACH, ONE_WORDING, battery
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.head_readings import Lengths
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import load_registry
 from tinyablation.models.tokenizer_state import load_tokenizer, state_of
@@ -246,6 +249,61 @@ def test_provenance_and_profile_say_what_computed(corpora, tmp_path):
     assert 0 < profile["loading_seconds"] < 60 and profile["batch_halvings"] == 0
     assert profile["peak_device_bytes"] is None  # a CPU keeps no such count
     assert set(profile["seconds_by_shard"]) == {"baseline"}
+
+
+def as_if_measured(folder, state, **versions):
+    """A run as these versions would have left it, with a manifest that says so."""
+    path, manifest = folder / "provenance.json", folder / "manifest.json"
+    provenance, listed = json.loads(path.read_bytes()), json.loads(manifest.read_bytes())
+    provenance["versions"] |= versions
+    provenance["tokenizer_state"] = state
+    path.write_text(json.dumps(provenance))
+    entry = {"size": path.stat().st_size, "sha256": file_sha256(path)}
+    listed["files"]["provenance.json"] |= entry
+    manifest.write_text(json.dumps(listed))
+
+
+def take(made, kind):
+    """A run, or a reading."""
+    return made.run("facts", "baseline") if kind == "run" else made.reading("facts", Lengths())
+
+
+@pytest.mark.parametrize("kind", ["run", "reading"])
+def test_a_tokenizer_that_other_versions_read_otherwise_is_found(
+    corpora, tmp_path, monkeypatch, kind
+):
+    """Its files are the same, so the address is; what they come to is recorded."""
+    loads = []
+    monkeypatch.setattr(
+        "tinyablation.models.tokenizer_state.load_tokenizer",
+        lambda folder: loads.append(folder) or load_tokenizer(folder),
+    )
+    monkeypatch.setattr("tinyablation.models.tokenizer_state.note_of", lambda *given: None)
+    folder = take(bench(tmp_path, corpora), kind).path
+    state = json.loads((folder / "provenance.json").read_bytes())["tokenizer_state"]
+    loads.clear()
+    as_if_measured(folder, "0" * 64)  # never with these versions: so nothing is loaded to look
+    take(bench(tmp_path, corpora), kind)
+    as_if_measured(folder, None, transformers="5.22.2")  # an older run, which does not say
+    take(bench(tmp_path, corpora), kind)
+    assert loads == []
+    as_if_measured(folder, state, transformers="5.22.2")
+    take(bench(tmp_path, corpora), kind)
+    assert len(loads) == 1
+    as_if_measured(folder, "0" * 64, transformers="5.22.2")
+    before = (folder / "provenance.json").read_bytes()
+    with pytest.raises(
+        Damaged,
+        match=r"the tokenizer of 'tiny-mistral' is another than it was, though its files are the "
+        r"same \(transformers 5.22.2 then and \S+ now\). Run again with --remeasure[^\n]*$",
+    ):
+        take(bench(tmp_path, corpora), kind)
+    assert (folder / "provenance.json").read_bytes() == before
+    made = bench(tmp_path, corpora)
+    made.store = replace(made.store, remeasure=True)
+    again = take(made, kind).path / "provenance.json"
+    assert json.loads(again.read_bytes())["tokenizer_state"] == state
+    assert len(list((tmp_path / ".set-aside").iterdir())) == 1
 
 
 class Turn:

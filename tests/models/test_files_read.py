@@ -21,6 +21,7 @@ from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
 from tinyablation.models import loading
 from tinyablation.models.file_hashes import Stamp
+from tinyablation.models.hub import Fetched
 from tinyablation.models.loading import describe, load_model
 from tinyablation.runs.store import NotVerified, RunStore
 
@@ -161,6 +162,46 @@ def test_the_other_files_that_count(file: str, folder: Path) -> None:
         load_model(entry, facts=facts)
     (folder / "README.md").write_text("does not count")
     load_model(entry)
+
+
+@pytest.mark.parametrize("place", ["a folder", "the cache of the hub"])
+def test_an_adapter_beside_the_weights_is_refused_before_anything_is_loaded(
+    place: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where peft is installed, transformers would measure other weights than are hashed."""
+    entry = entry_of(folder)
+    if place != "a folder":
+        monkeypatch.setattr("tinyablation.models.hub.fetch", lambda *_, **__: Fetched(folder, "c"))
+        entry = entry.model_copy(update={"source": None, "repo": "a/b"})
+    describe(entry)
+    (folder / "adapter_config.json").touch()
+    with pytest.raises(
+        LoadingError,
+        match=r"^model 'tiny-gpt2': .*adapter_config.json has an adapter applied .* merge it into "
+        r"them \(peft: merge_and_unload, then save_pretrained\) and name that folder[^\n]*$",
+    ):
+        describe(entry)
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_an_adapter_put_there_while_weights_are_loaded(
+    taken_away: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loads, adapter = AutoModelForCausalLM.from_pretrained, folder / "adapter_config.json"
+
+    def load(*given: Any, **named: Any) -> Any:
+        model, info = loads(*given, **named)
+        if taken_away:
+            model._hf_peft_config_loaded = True  # as transformers notes that it applied one
+        else:
+            adapter.touch()
+        return model, info
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(LoadingError, match="adapter_config.json (was changed|has an adapter)"):
+        load_model(entry_of(folder))
 
 
 def test_a_copy_in_another_dtype_is_checked_too(

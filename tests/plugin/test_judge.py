@@ -11,7 +11,7 @@ from tinyablation.verdicts.verdicts import STATUSES
 
 pytest_plugins = ["pytester"]
 
-# One claim a column of the tables in tinyablation/plugin/judge.py, one model a row; nothing is
+# One claim a column of the tables in tinyablation/verdicts/outcomes.py, one model a row; nothing is
 # accepted for any (test_outcome_table.py has both tables, in one process).
 TABLE = {name: row for name, row in PREDICTED.items() if name != "present"}
 ROWS, COLUMNS = tuple(TABLE), STATUSES

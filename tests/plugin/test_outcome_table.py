@@ -1,4 +1,4 @@
-"""The tables of tinyablation/plugin/judge.py, whole: verdict x accepted verdict x prediction.
+"""How tests end, whole (verdicts/outcomes.py): verdict x accepted verdict x prediction.
 
 One session of this process holds a test case for each entry, so that it takes a few seconds.
 Run: pytest tests/plugin/test_outcome_table.py

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.plugin.test_outcome_table import ACCEPTED, OPEN, PREDICTED
-from tinyablation.verdicts.outcomes import outcome_of
+from tinyablation.verdicts.outcomes import OUTCOMES, ground_of, outcome_of
 from tinyablation.verdicts.verdicts import STATUSES
 
 
@@ -29,3 +29,46 @@ def test_nothing_is_missed_where_nothing_is_registered():
         for verdict in STATUSES
     ]
     assert tuple(found) == OPEN
+
+
+NOTHING = {"accepted": None, "prediction": None}
+KNOWN = {"accepted": "refuted", "prediction": "supported"}
+
+
+@pytest.mark.parametrize(
+    ("ground", "verdict", "known"),
+    [
+        # What was accepted comes before figures, and both before what was predicted.
+        ("changed", "supported", KNOWN | {"drifted": True}),
+        ("changed", "blocked", KNOWN),
+        ("changed", "inconclusive", KNOWN),
+        ("drifted", "refuted", KNOWN | {"drifted": True}),
+        ("drifted", "refuted", NOTHING | {"prediction": "supported", "drifted": True}),
+        ("drifted", "blocked", {"accepted": "blocked", "prediction": None, "drifted": True}),
+        ("short", "refuted", KNOWN),
+        ("missed", "refuted", NOTHING | {"prediction": "supported"}),
+        ("missed", "inconclusive", NOTHING | {"prediction": "blocked"}),
+        ("missed", "refuted", NOTHING | {"prediction": "present", "registered": False}),
+        # What could not be judged misses nothing.
+        ("blocked", "blocked", NOTHING | {"prediction": "supported"}),
+        ("unpredicted", "present", NOTHING),
+        ("short", "present", NOTHING | {"registered": False}),
+        ("short", "present", NOTHING | {"prediction": "present"}),
+        ("inconclusive", "inconclusive", NOTHING),
+        ("holds", "supported", NOTHING),
+        # On a screened sweep, only what is inconclusive is another matter.
+        ("inconclusive", "inconclusive", KNOWN | {"drifted": True, "screened": True}),
+        ("changed", "supported", KNOWN | {"screened": True}),
+        ("missed", "supported", NOTHING | {"prediction": "refuted", "screened": True}),
+    ],
+)
+def test_one_ground_decides(ground, verdict, known):
+    assert ground_of(verdict, **known) == ground
+    assert outcome_of(verdict, **known) == OUTCOMES[ground]
+
+
+def test_every_ground_has_its_outcome():
+    assert OUTCOMES == {
+        **{"changed": "failed", "drifted": "failed", "missed": "failed", "unpredicted": "failed"},
+        **{"blocked": "skipped", "inconclusive": "skipped", "short": "xfailed", "holds": "passed"},
+    }

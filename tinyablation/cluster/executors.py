@@ -78,6 +78,7 @@ _KNOWN: Mapping[str, Mapping[str, int | str]] = {
     },
     "processes": {"shards": 4, "jobs": 2, "time": 60},
 }
+EXECUTORS = tuple(_KNOWN)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ _CORPUS = re.compile(
 _HASHES = ("weight_hash", "config_hash", "tokenizer_hash")
 
 
-class Findings(NamedTuple):
-    """Lines of what differs, and of what could not be known."""
+class Comparison(NamedTuple):
+    """A bundle beside what is here: lines of what differs, and of what nobody can know."""
 
     differences: list[str]
     unverified: list[str]
@@ -37,7 +37,7 @@ class Findings(NamedTuple):
 # --- models --------------------------------------------------------------------------------------
 
 
-def of_models(models: Models, registry: Registry) -> Findings:
+def of_models(models: Models, registry: Registry) -> Comparison:
     """Hold the models of a bundle to the registry and, where they are there, to their files.
 
     Call it with the hub offline: nothing is downloaded to be compared.
@@ -69,7 +69,7 @@ def of_models(models: Models, registry: Registry) -> Findings:
             if field not in ("folder", "commit", "derived")
             and getattr(kept.facts, field) != getattr(facts, field)
         ]
-    return Findings(differing, unknown)
+    return Comparison(differing, unknown)
 
 
 def _entries(registry: Registry) -> dict[str, ModelEntry]:

@@ -8,9 +8,13 @@ import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyablation.corpora.library import Library
+from tinyablation.files.manifests import Damaged, read_json, renewal
+from tinyablation.installed import versions
 from tinyablation.interventions.batteries import (
     EVERYTHING,
     AnyBattery,
@@ -27,7 +31,7 @@ from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import ModelEntry
 from tinyablation.models.residency import ALONE, Sharing
 from tinyablation.runs.address import ALL_SPLITS, ENGINE_VERSION, RunConfig
-from tinyablation.runs.store import Run, RunStore
+from tinyablation.runs.store import PROVENANCE, Run, RunStore
 
 if TYPE_CHECKING:
     from tinyablation.corpora.examples import Corpus, Example, Split
@@ -69,7 +73,9 @@ class Bench(Measures):
         self.battery = "folded" if published else setup.battery
         self.method: AblationMethod = "zero_folded" if published else "zero"
         # A process that waits for another one's run gives up its accelerator first.
-        self.store = replace(store, before_waiting=self.yield_device)
+        self.store = replace(
+            store, before_waiting=self.yield_device, also=self._require_same_tokenizer
+        )
         self.progress = progress
         self.elsewhere = elsewhere
         self.library = Library(
@@ -198,6 +204,36 @@ class Bench(Measures):
             verify=plan.verify,
             circumstances=self.circumstances,
         )
+
+    def _require_same_tokenizer(self, run: Path) -> None:
+        """Raise Damaged if other versions of its packages read the tokenizer's files otherwise.
+
+        The address has the hash of the files. What they come to is recorded, and must be the same
+        now; with the same versions it is, so that nothing is loaded to look.
+        """
+        provenance = read_json(run / PROVENANCE)
+        recorded, then = provenance.get("tokenizer_state"), provenance.get("versions")
+        now = self._tokenizer_versions
+        if recorded is None or not isinstance(then, dict):
+            return  # an older run, which does not say
+        changed = [
+            f"{name} {then.get(name)} then and {now[name]} now"
+            for name in now
+            if then.get(name) != now[name]
+        ]
+        if not changed:
+            return
+        from tinyablation.models.tokenizer_state import state_now
+
+        if state_now(self.facts.folder, self.entry.id) != recorded:
+            raise Damaged(
+                f"{run}: the tokenizer of {self.entry.id!r} is another than it was, though its "
+                f"files are the same ({', '.join(changed)}). {renewal(run)}"
+            )
+
+    @cached_property
+    def _tokenizer_versions(self) -> dict[str, str]:
+        return versions("transformers", "tokenizers")
 
     def ahead(self, condition: str, *wanted: str | AnyBattery) -> None:
         """Start measuring these batteries in parallel, before each is requested and waited for.

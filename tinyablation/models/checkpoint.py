@@ -23,6 +23,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 GGUF = ".gguf"
+ADAPTER = "adapter_config.json"
 # Files that a tokenizer may consist of; those that exist are hashed.
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -148,6 +149,19 @@ def refuse_special(folder: Path, name: str) -> None:
                 f"model {name!r}: {path} has {status.st_size:,} bytes, at most {MOST_BYTES:,} are "
                 "read"
             )
+
+
+def refuse_adapter(folder: Path, name: str) -> None:
+    """Raise LoadingError if transformers would apply an adapter to the weights in the folder.
+
+    It does so wherever peft is installed, and the adapter's weights are not among those hashed.
+    """
+    if (folder / ADAPTER).exists():
+        raise LoadingError(
+            f"model {name!r}: {folder / ADAPTER} has an adapter applied to the weights beside it, "
+            "which alone are hashed; merge it into them (peft: merge_and_unload, then "
+            "save_pretrained) and name that folder, or remove the file to measure the base"
+        )
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tinyablation.models.checkpoint import CONFIG, config_hash, read_config, weight_files
+from tinyablation.models.checkpoint import (
+    CONFIG,
+    config_hash,
+    read_config,
+    refuse_adapter,
+    weight_files,
+)
 from tinyablation.models.file_hashes import Watch, changed, weights_hash
 from tinyablation.models.model_facts import ModelFacts
 from tinyablation.models.tokenizer_state import inputs, tokenizer_hash
@@ -57,6 +63,7 @@ class FilesRead:
             self.others.require_unchanged()
             raise changed(self.name, self.facts.folder)
         self.require_unchanged(fresh=True)
+        refuse_adapter(self.folder, self.name)
         if config_hash(read_config(self.folder, self.name)) != self.facts.config_hash:
             raise changed(self.name, self.folder / CONFIG)
         found = tokenizer_hash(self.facts.folder, self.name, tokenizer)

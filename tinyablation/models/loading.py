@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.errors import LoadingError, TooLarge, WeightsMissing
 from tinyablation.models.checkpoint import (
+    ADAPTER,
     CONFIG,
     WEIGHTS_INDEX,
     config_hash,
     gguf_in,
     read_config,
     read_object,
+    refuse_adapter,
     refuse_special,
     tokenizer_files,
     weight_files,
 )
-from tinyablation.models.file_hashes import weights_hash
+from tinyablation.models.file_hashes import changed, weights_hash
 from tinyablation.models.gguf import dequantised, made_of, origin_of
 from tinyablation.models.limits import check_size
 from tinyablation.models.model_facts import ModelFacts
@@ -100,9 +102,11 @@ def describe(entry: ModelEntry) -> ModelFacts:
     """The facts about a model, from its files alone, which are downloaded first if necessary.
 
     Raises WeightsMissing if the folder, config.json or safetensors are missing, LoadingError if
-    config.json lacks a figure, there is no tokenizer, or the architecture is not supported.
+    config.json lacks a figure, there is no tokenizer, the architecture is not supported, or an
+    adapter belongs to the weights.
     """
     folder, commit = locate(entry)
+    refuse_adapter(folder, entry.id)
     weights = weight_files(folder, entry.id)
     tokenizer_files(folder, entry.id)  # that there is none is said first
     config = read_config(folder, entry.id)
@@ -259,8 +263,10 @@ def load_model(
         ) from error
     except Exception as error:  # readers of configs, tokenizers and weights raise many kinds
         raise LoadingError(f"model {entry.id!r}: {folder} does not load: {_said(error)}") from error
-    files.require_loaded(tokenizer)
     model, info = loaded
+    files.require_loaded(tokenizer)
+    if getattr(model, "_hf_peft_config_loaded", False):  # it was there just while this was loaded
+        raise changed(entry.id, folder / ADAPTER)
     _check_whole(entry.id, facts.folder, info, model.state_dict().keys())
     bos_id: int | None = None
     if facts.bos:

@@ -77,17 +77,38 @@ def tokenizer_hash(
     known = _noted(note)
     if known is not None and tokenizer is None:
         return _combined(usual, *known)
+    state = _loaded_state(folder, name, tokenizer)
+    implied = _state_of_usual(folder) if known is None else known[1]
+    if tokenizer is None:  # a given one may have been read when the files were others
+        keep_note(note, watch, {"state": state, "usual": implied})
+    return _combined(usual, state, implied)
+
+
+def state_now(folder: Path, name: str) -> str:
+    """state_of the tokenizer in `folder`, as the installed versions read its files.
+
+    It is loaded once for the same files and versions. Raises LoadingError as tokenizer_hash does.
+    """
+    watch, note = Watch.over(name, inputs(folder, name)), note_of(folder, "tokenizers", LAYOUT)
+    known = _noted(note)
+    if known is not None:
+        return known[0]
+    state = _loaded_state(folder, name)
+    implied = _state_of_usual(folder) if other_inputs(folder, name) else state
+    keep_note(note, watch, {"state": state, "usual": implied})
+    return state
+
+
+def _loaded_state(
+    folder: Path, name: str, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> str:
     try:
-        state = state_of(load_tokenizer(folder) if tokenizer is None else tokenizer)
+        return state_of(load_tokenizer(folder) if tokenizer is None else tokenizer)
     except Exception as error:  # foreign files: tokenizers raises bare Exception on bad JSON
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LoadingError(
             f"model {name!r}: no tokenizer can be loaded from {folder}: {said}"
         ) from error
-    implied = _state_of_usual(folder) if known is None else known[1]
-    if tokenizer is None:  # a given one may have been read when the files were others
-        keep_note(note, watch, {"state": state, "usual": implied})
-    return _combined(usual, state, implied)
 
 
 def state_of(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -1,35 +1,6 @@
 """From a verdict to a pytest outcome, and the record of it.
 
-Two things are known of a cell beforehand, and they are kept apart:
-
-    registered  the prediction (claims/predictions.toml): written before the measurement and never
-                edited. What came true of it is a score (sessions/foresight.py), not an outcome.
-    regression  the verdict last accepted, in the model's baseline (snapshots.py). It decides the
-                outcome, so a session passes if no verdict and no figure moved:
-
-    accepted       supported   present   refuted   inconclusive   blocked
-    supported      passed      failed    failed    failed         failed
-    present        failed      xfailed   failed    failed         failed
-    refuted        failed      failed    xfailed   failed         failed
-    inconclusive   failed      failed    failed    skipped        failed
-    blocked        failed      failed    failed    failed         skipped
-
-(columns: the verdict.) While nothing is accepted for a cell, its prediction decides, so that a miss
-is seen when the cell is measured first:
-
-    prediction     supported   present   refuted   inconclusive   blocked
-    none           passed      failed    failed    skipped        skipped
-    supported      passed      failed    failed    failed         skipped
-    present        failed      xfailed   failed    failed         skipped
-    refuted        failed      failed    xfailed   failed         skipped
-    inconclusive   failed      failed    failed    skipped        skipped
-    blocked        failed      failed    failed    failed         skipped
-
-Of a model that is not embedded (session_models.py), and of a condition of one's own
-(conditions.py), nobody knows beforehand: where nothing is registered, the row is passed, xfailed,
-xfailed, skipped, skipped. It is also the row of `--protocol published`, about which nothing is
-registered or accepted. What is inconclusive on a screened sweep is skipped: what is registered and
-accepted is about sweeps of every head (screening_option.py).
+verdicts/outcomes.py has the tables of what comes of a verdict; this ends a test by them.
 
 A test is xfailed here and nowhere else, after its verdict and figures were compared, so a crash, a
 drifted figure or another verdict fails.
@@ -65,6 +36,7 @@ from tinyablation.records import records
 from tinyablation.records.plain import plain
 from tinyablation.records.records import Record
 from tinyablation.verdicts.listener import JudgingError
+from tinyablation.verdicts.outcomes import OUTCOMES, ground_of
 
 if TYPE_CHECKING:
     from tinyablation.records.panels import Panel
@@ -255,7 +227,7 @@ def judge(
     and curves (tinyablation.records.panels). numpy is converted; NaN raises RecordError.
 
     Raises VerdictChanged, FiguresDrifted, ClaimRefuted or PredictionMissed (all AssertionErrors),
-    xfails or skips; the module docstring has the table. A second call is a JudgingError.
+    xfails or skips: see verdicts/outcomes.py. A second call is a JudgingError.
     """
     item = request.node
 
@@ -380,43 +352,35 @@ def _figures(record: Mapping[str, Any], figures: Mapping[str, Any] | None) -> di
 
 
 def _conclude(item: pytest.Item, record: Mapping[str, Any]) -> None:
-    """End the test as the tables in the module docstring say."""
+    """End the test as the tables of verdicts/outcomes.py say."""
     __tracebackhide__ = True
     verdict, reason, accepted = record["verdict"], record["reason"], record["accepted"]
-    if verdict == "inconclusive" and record["screened"]:
-        pytest.skip(f"inconclusive: {reason}")
-    if accepted is not None and verdict != accepted:
-        said = (
-            f"{_name(record)} is {verdict}, and the verdict last accepted is {accepted}: {reason}"
-        )
-        if record["drift"]:
-            said += f"; {ACCEPT}; figures: {record['drift']}"
-        _fail(item, VerdictChanged(said))
-    if record["drift"]:
-        drift = f"{_name(record)}, against its snapshot: {record['drift']}"
-        _fail(item, FiguresDrifted(drift))
-    if verdict == "blocked":
-        pytest.skip(f"{BLOCKED}{reason}")
-    if accepted is None:
-        _compare_with_prediction(item, record)
-    if verdict == "inconclusive":
-        pytest.skip(f"inconclusive: {reason}")
-    if verdict in SAID:
+    drift, prediction, name = record["drift"], record["prediction"], _name(record)
+    ground = ground_of(
+        verdict,
+        accepted=accepted,
+        prediction=prediction,
+        drifted=bool(drift),
+        screened=bool(record["screened"]),
+        registered=_is_registered(item, record),
+    )
+    if OUTCOMES[ground] == "skipped":
+        pytest.skip(f"{ground}: {reason}")
+    if ground == "changed":
+        figures = f"; {ACCEPT}; figures: {drift}" if drift else ""
+        said = f"{name} is {verdict}, and the verdict last accepted is {accepted}: {reason}"
+        _fail(item, VerdictChanged(said + figures))
+    if ground == "drifted":
+        _fail(item, FiguresDrifted(f"{name}, against its snapshot: {drift}"))
+    if ground == "missed":
+        said = f"{name} was predicted {prediction}, and is {verdict}: {reason}"
+        _fail(item, PredictionMissed(said))
+    if ground == "short":
         before = ", as before" if accepted else _expected(item, record)
         pytest.xfail(f"{SAID[verdict]}{before}: {reason}")
-        # --runxfail makes of an expected failure what it would be otherwise.
-        _fail(item, ClaimRefuted(f"{_name(record)} is {SAID[verdict]}: {reason}"))
-
-
-def _compare_with_prediction(item: pytest.Item, record: Mapping[str, Any]) -> None:
-    """Fail a cell of which no verdict was accepted yet, if it is not as it is expected to be."""
-    __tracebackhide__ = True
-    verdict, prediction, reason = record["verdict"], record["prediction"], record["reason"]
-    if prediction is not None and verdict != prediction:
-        said = f"{_name(record)} was predicted {prediction}, and is {verdict}: {reason}"
-        _fail(item, PredictionMissed(said))
-    if prediction is None and verdict in SAID and _is_registered(item, record):
-        _fail(item, ClaimRefuted(f"{_name(record)} is {SAID[verdict]}: {reason}"))
+    if verdict in SAID:
+        # unpredicted, or short: --runxfail makes of an expected failure what it would be otherwise.
+        _fail(item, ClaimRefuted(f"{name} is {SAID[verdict]}: {reason}"))
 
 
 def _expected(item: pytest.Item, record: Mapping[str, Any]) -> str:

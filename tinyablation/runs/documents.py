@@ -32,7 +32,7 @@ from tinyablation.files.manifests import (
 from tinyablation.records.plain import plain
 from tinyablation.runs import derived as artefacts
 from tinyablation.runs.address import RunConfig
-from tinyablation.runs.directories import CONFIG, check_directory, require_config
+from tinyablation.runs.directories import CONFIG, require_config
 from tinyablation.runs.store import PROFILE, PROVENANCE, Kept, RunStore
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ def obtain_reading(
     store.renew(config, LISTED)
     folder = store.path(config)
     if (folder / MANIFEST).exists():
-        return _reuse(folder, config)
+        return _reuse(store, config)
     with store.lock(config.name):
         if (folder / MANIFEST).exists():
-            return _reuse(folder, config)
+            return _reuse(store, config)
         _begin(folder, config)
         started = time.perf_counter()
         computed = compute()
@@ -107,11 +107,11 @@ def obtain_reading(
         write_json(folder / PROFILE, profile | dict(found.profile))
         facts = {"run": config.name, "hash": config.hash, "finished": artefacts.utc_now()}
         write_manifest(folder, names, facts)
-    return _reuse(folder, config)
+    return _reuse(store, config)
 
 
-def _reuse(folder: Path, config: RunConfig) -> Reading:
-    files = check_directory(folder, config, LISTED)["files"]
+def _reuse(store: RunStore, config: RunConfig) -> Reading:
+    folder, files = store.path(config), store.check(config, LISTED)["files"]
     if (folder / TENSORS).exists() and TENSORS not in files:
         raise Damaged(f"{folder / TENSORS}: is not in {MANIFEST}. {renewal(folder)}")
     return Reading(folder, config)

@@ -157,14 +157,16 @@ class RunStore:
     lock_timeout: seconds to wait for another process; -1: no limit. before_waiting: called each
     time before this process starts to wait for another one that works on the same run. It must
     release what that process may need: if one holds the accelerator and waits for the run while the
-    other holds the run and waits for the accelerator, both wait forever. remeasure: move a complete
-    directory that is damaged aside (see renew), instead of refusing it.
+    other holds the run and waits for the accelerator, both wait forever. also: called with each
+    complete directory before it is reused; raises Damaged if it must not be. remeasure: move such a
+    directory, or a damaged one, aside (see renew), instead of refusing it.
     """
 
     root: Path
     lock_timeout: float = -1
     remeasure: bool = False
     before_waiting: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    also: Callable[[Path], object] | None = field(default=None, compare=False, repr=False)
 
     def path(self, config: RunConfig) -> Path:
         return Path(self.root) / config.name
@@ -200,7 +202,14 @@ class RunStore:
         if not self.remeasure or not (folder / MANIFEST).exists():
             return
         with self.lock(config.name):
-            self.is_sound(config.name, lambda: check_directory(folder, config, listed))
+            self.is_sound(config.name, lambda: self.check(config, listed))
+
+    def check(self, config: RunConfig, listed: Sequence[str] = FILES) -> dict[str, Any]:
+        """The manifest of a complete directory, for reuse; Damaged if that must not be."""
+        manifest = check_directory(self.path(config), config, listed)
+        if self.also is not None:
+            self.also(self.path(config))
+        return manifest
 
     def is_sound(self, name: str, check: Callable[[], object]) -> bool:
         """Whether check() raises nothing; if it raises Damaged, see renew. Call with the lock."""
@@ -308,8 +317,7 @@ class RunStore:
         return RunLocks(Path(self.root), name, self.lock_timeout, self.before_waiting)
 
     def _reuse(self, config: RunConfig, plan: Plan) -> Run:
-        folder = self.path(config)
-        manifest = check_directory(folder, config, FILES)
+        folder, manifest = self.path(config), self.check(config)
         plan.require(manifest.get("plan", {}), folder / MANIFEST)
         return Run(folder, config)
 

@@ -32,7 +32,12 @@ def place_of(path: Path, text: str, *keys: str) -> str:
         written = re.compile(rf"""(?:["']{name}["']|(?<![\w."'-]){name}(?![\w"'-]))\s*[=\].]""")
         lines: Iterator[tuple[int, str]] = enumerate(text.splitlines(), 1)
         found = next(
-            (n for n, line in lines if n >= found and written.search(line.split("#")[0])),
+            (
+                n
+                for n, line in lines
+                # Whether the key occurs at all is seen soon, in a line of any length.
+                if n >= found and key in line and written.search(line.split("#")[0])
+            ),
             found,
         )
     return f"{path}:{found}" if found else str(path)
