@@ -56,10 +56,17 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         raise LoadingError(f"model {name!r} cannot be copied into a folder: {said}") from error
 
 
-def require_same(model: Any, loaded: LoadedModel) -> None:
-    """Raise LoadingError unless the copy gives the logits of the object."""
+def require_same(model: Any, tokenizer: Any, loaded: LoadedModel) -> None:
+    """Raise LoadingError unless the copy gives the logits of the object, and splits text alike."""
     import torch
 
+    from tinyablation.corpora.tokenizer_fingerprint import fingerprint_of
+
+    if fingerprint_of(tokenizer) != fingerprint_of(loaded.tokenizer):
+        raise LoadingError(
+            f"model {loaded.entry.id!r}: its tokenizer, saved and loaded again, splits text in "
+            "another way; give the model as a folder"
+        )
     facts = loaded.facts
     length = min(PROBE, facts.context)
     ids = torch.linspace(0, facts.vocab_size - 1, length).round().long()[None]

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tinyablation.api import in_memory
 from tinyablation.api.checks import Check
@@ -23,8 +23,9 @@ from tinyablation.interventions.chosen_sets import ChosenSets
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.devices import choose_device
-from tinyablation.models.registry import ModelEntry, Registry, load_registry
+from tinyablation.models.registry import Dtype, ModelEntry, Registry, load_registry
 from tinyablation.runs.store import RunStore
+from tinyablation.spelling import SLIP, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,7 @@ def load(
     tokenizer: Any = None,
     name: str | None = None,
     revision: str | None = None,
+    bos: bool | None = None,
     device: str = "auto",
     dtype: str | None = None,
     seed: int = 0,
@@ -52,18 +54,22 @@ def load(
     registry, or a PreTrainedModel in memory, with its tokenizer. One in memory is copied into a
     temporary folder: what is measured is its weights as they are now, and the object is left alone.
 
-    name: in tables and addresses (default: from its path). revision: of a repository. device:
-    "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or "mps"; dtype: "float32" (the
-    default of most), "bfloat16" or "float16". seed: of all that is drawn. store: the folder where
-    measurements are kept, such as "reports/runs", which `pytest claims` shares; None: a temporary
-    one, removed with the model. registry, corpora: models.toml, and the folder of the project's
-    conditions (default: those here, else those of the checkout). progress: show bars.
+    name: in tables and addresses (default: from its path). revision: of a repository. bos: whether
+    prompts begin with the tokenizer's BOS (default: the registry's, else as TransformerLens does
+    for the architecture). device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or
+    "mps"; dtype: "float32" (the default of most), "bfloat16" or "float16". seed: of all that is
+    drawn. store: the folder where measurements are kept, such as "reports/runs", which `pytest
+    claims` shares; None: a temporary one, removed with the model. registry, corpora: models.toml,
+    and the folder of the project's conditions (default: those here, else those of the checkout).
+    progress: show bars.
 
     Raises RegistryError for a name that is no model's, WeightsMissing where there are no weights,
     LoadingError for a model that cannot be used, DeviceError for a device that there is not.
     """
     if seed < 0:
         raise ApiError(f"seed {seed}: give 0 or more")
+    if dtype is not None and dtype not in get_args(Dtype):
+        raise ApiError(f"dtype {dtype!r}: {did_you_mean(dtype, get_args(Dtype))}")
     temporary = tempfile.mkdtemp(prefix="tinyablation-")
     try:
         held = model if in_memory.is_model(model) else None
@@ -75,8 +81,9 @@ def load(
             raise ApiError("tokenizer= is for models in memory; others have their own")
         elif not isinstance(model, str | Path):
             raise ApiError(f"{type(model).__name__} is no model; give a path, an id or a model")
+        entry = _entry(str(model), name, revision, registry)
         setup = Setup(
-            entry=_entry(str(model), name, revision, registry),
+            entry=entry if bos is None else entry.model_copy(update={"bos": bos}),
             corpora=_place(CORPORA, corpora),
             seed=seed,
             device=choose_device(device),
@@ -86,7 +93,7 @@ def load(
         made = Model(Bench(setup, RunStore(runs), progress=progress))
         made.bench.facts  # noqa: B018 - raises now if there is no model
         if held is not None:
-            in_memory.require_same(held, made.bench.model)
+            in_memory.require_same(held, tokenizer, made.bench.model)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -234,7 +241,16 @@ def _entry(
     path = _place(REGISTRY, registry)
     # A folder, a file or a repository needs no registry.
     known = load_registry(path) if registry is not None or path.is_file() else Registry(path, {})
-    return known.named(model, revision, name)
+    entry = known.named(model, revision, name)
+    # Few repositories have no owner: a slip of the pen is not asked of the hub.
+    if entry.repo == model and "/" not in model and entry.id not in known:
+        close = nearest(model, known.ids, SLIP)
+        if close is not None:
+            raise ApiError(
+                f"{model}: no model has this id; did you mean {close!r}? (A repository of the hub "
+                "is named OWNER/NAME)"
+            )
+    return entry
 
 
 def _place(usual: Path, given: str | Path | None) -> Path:

@@ -82,7 +82,7 @@ class Prompts:
                 "give it in all lines, or in none"
             )
         made = cls(own, strict)
-        made.refuse(own.defects)
+        refuse_misleading(made, own.defects)
         return made
 
     @property
@@ -107,20 +107,21 @@ class Prompts:
             {name: [getattr(row, own) for row in rows] for name, own in columns.items()}
         )
 
-    def refuse(self, defects: Iterable[Defect]) -> None:
-        """Raise CorpusError for the first misleading one of these defects, if strict."""
-        for defect in defects:
-            if self.strict and defect.kind in MISLEADING:
-                raise CorpusError(
-                    f"{self.own.path}, line {defect.line}: {defect.what}; correct it, or give "
-                    "strict=False"
-                )
-
     def __len__(self) -> int:
         return len(self.own.examples)
 
     def __repr__(self) -> str:
         return f"Prompts({self.name!r}: {len(self)} prompts, {self.own.n_clusters} clusters)"
+
+
+def refuse_misleading(prompts: Prompts, defects: Iterable[Defect]) -> None:
+    """Raise CorpusError for the first of these that misleads, if the prompts are strict."""
+    for defect in defects:
+        if prompts.strict and defect.kind in MISLEADING:
+            raise CorpusError(
+                f"{prompts.own.path}, line {defect.line}: {defect.what}; correct it, or give "
+                "Prompts.of(..., strict=False)"
+            )
 
 
 def condition_or_prompts(given: Any) -> str | Prompts:

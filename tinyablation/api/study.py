@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.analysis.findings import Findings
-from tinyablation.api.prompts import MISLEADING, Prompts
+from tinyablation.api.prompts import Prompts, refuse_misleading
 from tinyablation.api.verdict import Verdict
 from tinyablation.measurement.bench import Bench
 from tinyablation.verdicts.verdicts import Verdict as Judged
@@ -78,7 +78,7 @@ class Study:
         if self.prompts is not None:
             facts, entry = self.bench.facts, self.bench.entry
             defects = self.bench.library.defects(facts.folder, self.condition, entry.id)
-            self.prompts.refuse(each for each in defects if each.kind in MISLEADING)
+            refuse_misleading(self.prompts, defects)
 
     @property
     def model(self) -> str:
