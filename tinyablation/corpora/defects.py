@@ -45,7 +45,7 @@ def text_defects(rows: Sequence[Example]) -> list[Defect]:
             what = f"the clean prompt of line {seen[row.clean]} again"
             found.append(Defect("the same clean prompt again", line, what))
         seen.setdefault(row.clean, line)
-        for side in ("clean", "corrupt"):
+        for side in _sides(row):
             text = getattr(row, side)
             if text[-1].isspace():
                 found.append(Defect("prompts that end with a space", line, f"{side} ends with one"))
@@ -65,6 +65,11 @@ def text_defects(rows: Sequence[Example]) -> list[Defect]:
     return found
 
 
+def _sides(row: Example) -> tuple[str, ...]:
+    """The prompts of a row; one given from memory may have no corrupt one."""
+    return ("clean", "corrupt") if row.corrupt else ("clean",)
+
+
 def _in_prompts(rows: Sequence[Example]) -> Iterator[Defect]:
     """Answers that occur in prompts in a way that a model could exploit.
 
@@ -76,7 +81,7 @@ def _in_prompts(rows: Sequence[Example]) -> Iterator[Defect]:
     asked |= {(row.corrupt, row.foil, row.target) for row in rows}
     first: dict[bool, list[int]] = {True: [], False: []}
     for line, row in enumerate(rows, start=1):
-        for side in ("clean", "corrupt"):
+        for side in _sides(row):
             text = getattr(row, side)
             right, wrong = (row.target, row.foil) if side == "clean" else (row.foil, row.target)
             places = {answer: answer_places(text, answer) for answer in (right, wrong)}
@@ -139,7 +144,7 @@ def token_defects(
     from tinyablation.corpora.tokenisation import TokenisationError
 
     found = []
-    sides = ["clean", "corrupt", *(["null"] if row.null else [])]
+    sides = [*_sides(row), *(["null"] if row.null else [])]
     try:
         spans = [encode_spans(tokenizer, [row], None, side)[0] for side in sides]
     except TokenisationError as error:
@@ -148,8 +153,8 @@ def token_defects(
     if longest > 1:
         what = f"an answer is {longest} tokens; logit differences are of the first"
         found.append(("answers of several tokens", what))
-    aligned = len(spans[0].ids) == len(spans[1].ids)
-    if not aligned:
+    aligned = bool(row.corrupt) and len(spans[0].ids) == len(spans[1].ids)
+    if row.corrupt and not aligned:
         what = f"clean has {len(spans[0].ids)} tokens, corrupt {len(spans[1].ids)}: not patched"
         found.append(("pairs of unequal length", what))
     return aligned, found

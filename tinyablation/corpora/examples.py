@@ -44,7 +44,7 @@ class Example:
     """One clean and corrupt pair. Texts have no BOS; answers include their leading space."""
 
     clean: str  # the prompt that is measured; `target` is its right answer
-    corrupt: str  # its counterpart, for which `foil` is the right answer
+    corrupt: str  # its counterpart, for which `foil` is right; "" in prompts given from memory
     null: str  # the same wording about nothing in particular; "" if there is none
     target: str
     foil: str
@@ -62,9 +62,11 @@ class Example:
                 raise CorpusError(f"field {name!r}: {value!r} is not {kind}")
             if isinstance(value, str) and _HALF_PAIR.search(value):
                 raise CorpusError(f"field {name!r}: {value!r} holds half a surrogate pair")
-        for name in ("clean", "corrupt", "target", "foil", "cluster_id"):
+        for name in ("clean", "target", "foil", "cluster_id"):
             if not getattr(self, name).strip():
                 raise CorpusError(f"field {name!r} is empty")
+        if self.corrupt and not self.corrupt.strip():
+            raise CorpusError("field 'corrupt' is empty")
         if self.target == self.foil:
             raise CorpusError(f"field 'foil': {self.foil!r} is the target too")
         if self.clean == self.corrupt:
@@ -294,6 +296,8 @@ def _parse_row(row: Any) -> tuple[Example, bool]:
     missing = [name for name in (_HANDOVER_FIELDS if short else _FIELDS) if name not in row]
     if missing:
         raise CorpusError(f"field {missing[0]!r} is missing")
+    if row["corrupt"] == "":
+        raise CorpusError("field 'corrupt' is empty")
     if short:
         clean = row["clean"]
         texts = {"null": "", "fact_id": clean, "template_id": "", "cluster_id": clean, "cell": ""}

@@ -130,18 +130,40 @@ def check_name(name: str) -> None:
 def read_own(name: str, path: Path) -> OwnCondition:
     """Read the file of a condition; CorpusError names the file, the line and the wrong field."""
     check_name(name)
+    return own_of(name, path, read_rows(path))
+
+
+def read_rows(path: Path) -> list[Any]:
+    """The JSON values of a file, one a line; CorpusError names the file and the line."""
     if os.path.isdir(path):
         raise CorpusError(f"{path}: a folder; give a file of JSON lines")
     if not os.path.exists(path):
         raise CorpusError(f"{path}: no such file; give one of JSON lines")
-    rows = []
+    values = []
     for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
             raise CorpusError(f"{path}, line {number}: empty; remove it")
         try:
-            rows.append(_row(parse_json(text)))
+            values.append(parse_json(text))
         except JSONDecodeError as error:
             raise CorpusError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except CorpusError as error:
+            raise CorpusError(f"{path}, line {number}: {error}") from None
+    return values
+
+
+def own_of(
+    name: str, path: Path, values: Iterable[Any], *, required: Sequence[str] = REQUIRED
+) -> OwnCondition:
+    """The condition that these rows make, each as the object of a line of its file.
+
+    path: their place in messages. required: the fields that a row must have. Raises CorpusError,
+    which names path, line and field.
+    """
+    rows = []
+    for number, value in enumerate(values, start=1):
+        try:
+            rows.append(_row(value, required))
         except CorpusError as error:
             raise CorpusError(f"{path}, line {number}: {error}") from None
     if not rows:
@@ -159,19 +181,21 @@ def read_own(name: str, path: Path) -> OwnCondition:
     return OwnCondition(name, path, examples, halves, tuple(text_defects(examples)))
 
 
-def _row(data: Any) -> tuple[Example, str]:
+def _row(data: Any, required: Sequence[str]) -> tuple[Example, str]:
     """An example and the half it names; its ids are "" if the file has none."""
     if not isinstance(data, dict):
         raise CorpusError(f"must be a JSON object, not {type(data).__name__}")
     refuse_unknown(data, _KNOWN)
-    for name in REQUIRED:
+    for name in required:
         if name not in data:
             raise CorpusError(f"field {name!r} is missing")
+        if data[name] == "":
+            raise CorpusError(f"field {name!r} is empty")
     for name, value in data.items():
-        is_left_open = value is None and name not in REQUIRED
+        is_left_open = value is None and name not in required
         if not (isinstance(value, str) or is_left_open or name == _COMPUTED):
             raise CorpusError(f"field {name!r}: {value!r} is not text")
-    given = {name: data[name] for name in REQUIRED}
+    given = {name: data.get(name) or "" for name in REQUIRED}
     for short, long in OPTIONAL.items():
         if short != long and short in data and long in data:
             raise CorpusError(f"fields {short!r} and {long!r} are the same; give one of them")
@@ -227,7 +251,7 @@ def _components(rows: Sequence[Iterable[str]]) -> list[int]:
 
     first: dict[str, int] = {}
     for index, texts in enumerate(rows):
-        for text in texts:
+        for text in filter(None, texts):  # a row may have no corrupt prompt
             one, other = sorted((root(first.setdefault(text, index)), root(index)))
             parent[other] = one
     return [root(index) for index in range(len(rows))]
