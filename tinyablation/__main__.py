@@ -12,6 +12,7 @@ from tinyablation.cli.measure import add_commands
 from tinyablation.cli.ov import add_commands as add_ov_commands
 from tinyablation.cli.report import add_commands as add_report_commands
 from tinyablation.cli.statuses import status_of
+from tinyablation.cli.study import add_commands as add_study_commands
 from tinyablation.cluster.cost import add_commands as add_planning_commands
 from tinyablation.errors import TinyAblationError
 
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _add_tokenizer(adopt)
     adopt.set_defaults(run=_adopt)
     add_commands(commands)
+    add_study_commands(commands)
     add_ov_commands(commands)
     add_drift_commands(commands)
     add_planning_commands(commands)

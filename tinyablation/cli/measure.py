@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tinyablation.spelling import SLIP, nearest
 
 if TYPE_CHECKING:
     from tinyablation.cluster.dispatch import Dispatch
+    from tinyablation.corpora.own_conditions import OwnCondition
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
     from tinyablation.models.registry import ModelEntry
@@ -138,9 +139,16 @@ def entry_of(options: argparse.Namespace) -> "ModelEntry":
 
 
 def bench_of(
-    options: argparse.Namespace, *, device: str = "", elsewhere: "Dispatch | None" = None
+    options: argparse.Namespace,
+    *,
+    device: str = "",
+    own: "Mapping[str, OwnCondition] | None" = None,
+    elsewhere: "Dispatch | None" = None,
 ) -> "Bench":
-    """The bench that add_bench_options describe; device: another than --device comes to here."""
+    """The bench that add_bench_options describe.
+
+    device: another than --device comes to here; own: conditions from files.
+    """
     if options.seed < 0:
         raise CommandError(f"seed {options.seed}: give 0 or more")
     from tinyablation.measurement.bench import Bench
@@ -159,6 +167,7 @@ def bench_of(
     return Bench(
         setup,
         RunStore(options.runs, remeasure=options.remeasure),
+        own=own,
         progress=True,
         elsewhere=elsewhere,
     )
