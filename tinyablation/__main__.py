@@ -10,6 +10,7 @@ from tinyablation.cli.check import add_check_command
 from tinyablation.cli.drift import add_commands as add_drift_commands
 from tinyablation.cli.measure import add_commands
 from tinyablation.cli.ov import add_commands as add_ov_commands
+from tinyablation.cli.partial_patch import add_commands as add_partial_patch_commands
 from tinyablation.cli.report import add_commands as add_report_commands
 from tinyablation.cli.statuses import status_of
 from tinyablation.cli.study import add_commands as add_study_commands
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_tokenizer(adopt)
     adopt.set_defaults(run=_adopt)
     add_commands(commands)
+    add_partial_patch_commands(commands)
     add_study_commands(commands)
     add_ov_commands(commands)
     add_drift_commands(commands)

@@ -315,3 +315,11 @@ def test_help_says_what_the_command_does():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert "python -m tinyablation run" in found.stdout and "--root FOLDER" in found.stdout
+
+
+def test_migrate_prints_claims_and_commands_without_a_model(repository, capsys):
+    config = put_config(repository, "h6", REVERSE, model={"name": "gpt2-medium"})
+    assert main(["migrate", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "pytest claims --model gpt2-medium --claim H6 -k facts" in said
+    assert f"python -m tinyablation run {config}" in said

@@ -48,6 +48,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     run.set_defaults(run=_run)
 
+    migrate = commands.add_parser(
+        "migrate",
+        help="print what a run config of the study comes to here",
+        description="Prints the claims that a config's battery belongs to, and the commands that "
+        "measure and judge the same here. Nothing is measured; no model is needed.",
+    )
+    add_config_options(migrate)
+    migrate.set_defaults(run=_migrate)
+
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """CONFIG and --root."""
@@ -90,3 +99,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    from tinyablation.study.config import read_config
+    from tinyablation.study.equivalents import equivalents
+
+    print(printable("\n".join(equivalents(read_config(options.config, options.root)))))

@@ -73,6 +73,21 @@ class Listed:
         return [Shard(BASELINE, ()), *cut("part", self.interventions)]
 
 
+def require_options(name: str, layer: int | None, heads: Sequence[Head]) -> None:
+    """Raise BatteryError for an unknown name, and if an option is missing or superfluous."""
+    if name not in NAMES:
+        raise BatteryError(f"no battery {name!r}; {did_you_mean(name, NAMES)}")
+    for option, given, needed in (
+        ("--layer", layer is not None, name in OF_A_LAYER),
+        ("--heads", bool(heads), name in OF_HEADS),
+    ):
+        if given != needed:
+            verb = "needs" if needed else "has no use for"
+            raise BatteryError(f"battery {name!r} {verb} {option}")
+    if name in OF_HEADS[1:] and len(set(heads)) > 1:
+        raise BatteryError(f"battery {name!r} is of one head, not of {len(set(heads))}")
+
+
 def named(
     name: str, n_layers: int, n_heads: int, *, layer: int | None = None, heads: Sequence[Head] = ()
 ) -> AnyBattery:
@@ -82,14 +97,7 @@ def named(
     of whose subsets are ablated, and of "head" and "path", one each. Raises BatteryError if one is
     missing or superfluous, if the model has no such layer or head, and for an unknown name.
     """
-    if name not in NAMES:
-        raise BatteryError(f"no battery {name!r}; {did_you_mean(name, NAMES)}")
-    if (layer is not None) != (name in OF_A_LAYER):
-        needs = "needs" if name in OF_A_LAYER else "has no use for"
-        raise BatteryError(f"battery {name!r} {needs} --layer")
-    if bool(heads) != (name in OF_HEADS):
-        needs = "needs" if name in OF_HEADS else "has no use for"
-        raise BatteryError(f"battery {name!r} {needs} --heads")
+    require_options(name, layer, heads)
     if layer is not None:
         require_head(Head(layer, 0), n_layers, n_heads)
         own = [Head(layer, head) for head in range(n_heads)]
@@ -101,6 +109,4 @@ def named(
         return battery(name)
     if name == "sets":
         return Subsets(tuple(sorted(set(heads))))
-    if len(heads) > 1:
-        raise BatteryError(f"battery {name!r} is of one head, not of {len(heads)}")
     return OneHead(heads[0]) if name == "head" else Paths(heads[0])

@@ -84,16 +84,22 @@ class StudyCondition(OwnCondition):
         return False
 
 
-def read_condition(request: Request, root: Path) -> StudyCondition:
+def read_condition(
+    request: Request, root: Path, *, one_token: bool = False, most: int | None = None
+) -> StudyCondition:
     """The rows that a request asks for, from the files of its dataset under `root`.
 
-    Raises StudyError, which names file, line and field.
+    one_token: leave out rows whose answers are not one token, whatever the config's metric_span.
+    most: only the first so many rows of the split. Raises StudyError, which names file, line and
+    field.
     """
     wanted = request.settings.dataset
     path = root / CORPORA / f"{wanted.id}.jsonl"
     data, rows, unread = _rows(path, wanted)
     splits = _splits(root / SPLIT_FILES / f"{wanted.id}.split.json", len(rows), data)
-    chosen = splits.rows[wanted.split]
+    if not splits.rows[wanted.split]:
+        raise StudyError(f"{root / SPLIT_FILES / wanted.id}.split.json: {wanted.split}: no rows")
+    chosen = splits.rows[wanted.split][:most]
     examples = clustered(rows)
     measured = [examples[row] for row in chosen]
     lines = {row + 1 for row in chosen}
@@ -111,7 +117,7 @@ def read_condition(request: Request, root: Path) -> StudyCondition:
         tuple(wanted.split for _ in chosen),
         tuple(defects),
         tuple(row + 1 for row in chosen),
-        request.settings.metric_span == "first_token",
+        one_token or request.settings.metric_span == "first_token",
         request.settings.max_seq_len,
     )
 

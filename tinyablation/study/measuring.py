@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.study.batteries import ActivationPatch
-from tinyablation.study.config import SPAN_METRICS, Config, Request
+from tinyablation.study.config import SPAN_METRICS, Config, ModelChoice, Request
 from tinyablation.study.data import read_condition
 from tinyablation.study.directories import Written, write_parent, write_partial, write_run
 from tinyablation.study.objects import StudyError
@@ -31,6 +31,11 @@ ALIASES = {
     "gpt2-small": "gpt2",
 }
 _UNALIGNED = "pairs of unequal length"
+
+
+def model_of(choice: ModelChoice) -> tuple[str, str | None]:
+    """The name and revision, here, of the model that a config names."""
+    return ALIASES.get(choice.name, choice.name), choice.revision
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ def wanted(request: Request, instead: Instead) -> Wanted:
     """What a request is measured with."""
     settings, changed = request.settings, []
     own = settings.model
-    name = ALIASES.get(own.name, own.name)
-    revision, dtype = own.revision, instead.dtype or own.dtype
+    name, revision = model_of(own)
+    dtype = instead.dtype or own.dtype
     if instead.model is not None:
         changed.append(f"model: {own.name} is replaced by {instead.model} (--model)")
         if own.dtype is not None and instead.dtype is None:
