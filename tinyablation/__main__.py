@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinyablation.cli.bundle import add_commands as add_bundle_commands
 from tinyablation.cli.check import add_check_command
-from tinyablation.cli.drift import add_commands as add_drift_commands
+from tinyablation.cli.compare import add_commands as add_compare_commands
 from tinyablation.cli.measure import add_commands
 from tinyablation.cli.ov import add_commands as add_ov_commands
 from tinyablation.cli.partial_patch import add_commands as add_partial_patch_commands
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add_partial_patch_commands(commands)
     add_study_commands(commands)
     add_ov_commands(commands)
-    add_drift_commands(commands)
+    add_compare_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
     add_bundle_commands(commands)
