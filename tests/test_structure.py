@@ -16,7 +16,7 @@ LIBRARY = ROOT / "tinyablation"
 ORDER = (
     *("files", "statistics", "records", "verdicts", "models", "corpora", "interventions"),
     *("engine", "runs", "measurement", "analysis", "sessions", "report", "cluster"),
-    *("evidence", "api", "cli", "plugin"),
+    *("evidence", "api", "study", "cli", "plugin"),
 )
 MOST_LINES = 450
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from tinyablation.cli.bundle import add_commands as add_bundle_commands
 from tinyablation.cli.check import add_check_command
-from tinyablation.cli.drift import add_commands as add_drift_commands
+from tinyablation.cli.compare import add_commands as add_compare_commands
 from tinyablation.cli.measure import add_commands
 from tinyablation.cli.ov import add_commands as add_ov_commands
+from tinyablation.cli.partial_patch import add_commands as add_partial_patch_commands
 from tinyablation.cli.report import add_commands as add_report_commands
 from tinyablation.cli.statuses import status_of
+from tinyablation.cli.study import add_commands as add_study_commands
 from tinyablation.cluster.cost import add_commands as add_planning_commands
 from tinyablation.errors import TinyAblationError
 
@@ -66,8 +68,10 @@ def parser() -> argparse.ArgumentParser:
     _add_tokenizer(adopt)
     adopt.set_defaults(run=_adopt)
     add_commands(commands)
+    add_partial_patch_commands(commands)
+    add_study_commands(commands)
     add_ov_commands(commands)
-    add_drift_commands(commands)
+    add_compare_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
     add_bundle_commands(commands)

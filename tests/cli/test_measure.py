@@ -45,7 +45,7 @@ def refusal(capsys) -> str:
     return said.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["measure", "seeds", "partial-patch", "rebuild-cross-condition"])
+@pytest.mark.parametrize("name", ["measure", "seeds", "rebuild-cross-condition"])
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -53,48 +53,26 @@ def test_every_command_has_help(name, capsys):
     assert f"python -m tinyablation {name}" in capsys.readouterr().out
 
 
-def test_partial_patch_writes_baseline_zero_and_patched(places, tmp_path, capsys):
-    output = tmp_path / "partial.json"
-    options = ["--model", "tiny-llama", "--condition", "facts", *places, "--heads", *TRIO]
-    assert call("partial-patch", *options, "--output", str(output)) == 0
-    found = json.loads(output.read_text())
-    base, zero = (found[name]["logit_diff"] for name in ("baseline", "zero"))
-    assert set(found["patched"]) == set(TRIO)
-    for head in found["patched"].values():
-        share = (zero - head["logit_diff"]) / (zero - base)
-        assert head["recovery"] is None or head["recovery"] == pytest.approx(share)
-    capsys.readouterr()
-    assert call("partial-patch", *options, "--output", str(output)) == 2
-    assert "exists; give --force" in refusal(capsys)
-    single = [*options, "--restore", "0:0", "--output", str(output), "--force"]
-    assert call("partial-patch", *single) == 0
-    assert set(json.loads(output.read_text())["patched"]) >= {"logit_diff", "recovery"}
-
-
 @pytest.mark.parametrize(
-    ("heads", "said"),
+    ("options", "rows"),
     [
-        (["0:0", "0:4", "1:1"], "three heads of one layer"),
-        (["0:0", "0:0", "0:1"], "three heads of one layer"),
+        (["--battery", "pairs", "--layer", "0"], 1 + 28),
+        (["--battery", "sets", "--heads", *TRIO], 1 + 7),
+        (["--battery", "path", "--heads", "0:4"], 1 + 5),
+        (["--battery", "patch-reverse"], None),
     ],
 )
-def test_partial_patch_refuses_heads_that_make_no_trio(places, capsys, heads, said):
-    options = ["--model", "tiny-llama", "--condition", "facts", *places, "--heads", *heads]
-    assert call("partial-patch", *options) == 2
-    assert said in refusal(capsys)
+def test_every_battery_can_be_measured(places, capsys, options, rows):
+    (run,) = measured(places, capsys, "--condition", "facts", *options)
+    table = pandas.read_parquet(run / "metrics" / "per_example.parquet")
+    assert rows in (None, table["intervention"].nunique())
+    assert f"-{options[1].split('-')[0]}" in run.name
 
 
-def test_a_head_is_two_numbers(places, capsys):
+def test_a_battery_that_needs_heads_says_so_before_anything_is_loaded(places, capsys):
     options = ["--model", "tiny-llama", "--condition", "facts", *places]
-    with pytest.raises(SystemExit):
-        call("partial-patch", *options, "--heads", "0:0", "0:4", "zero")
-    assert "is not a head; write" in capsys.readouterr().err
-
-
-def test_partial_patch_restores_only_what_was_zeroed(places, capsys):
-    options = ["--model", "tiny-llama", "--condition", "facts", *places, "--heads", *TRIO]
-    assert call("partial-patch", *options, "--restore", "0:7") == 2
-    assert "not among --heads" in refusal(capsys)
+    assert call("measure", *options, "--battery", "path") == 2
+    assert "battery 'path' needs --heads" in refusal(capsys)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_corpora import put_corpora
+from tests.study_files import CONDITIONS, HEADS, put_config, put_embedded
 from tinyablation.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -186,3 +187,83 @@ def test_the_commands_cost_nothing_until_they_are_run():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- as the study's users call them --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """A cross-condition config over embedded rows, with their data files."""
+    root = tmp_path_factory.mktemp("study")
+    put_embedded(root)
+    model = {"family": "gpt2", "name": "tiny-gpt2", "dtype": "float32"}
+    return put_config(root, "h1", HEADS, conditions=CONDITIONS[:2], model=model)
+
+
+def test_a_report_takes_model_and_data_from_a_config(config, capsys):
+    options = ["--tag", "facts", "--heads", "0:7", "0:0", "--samples", "6", "--top-k", "10"]
+    assert main(["ov-report", "--config", str(config), *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["model"], document["condition"]) == ("tiny-gpt2", "facts")
+    assert (document["split"], document["n_examples"]) == ("train", 6)
+    assert [(row["layer"], row["head"]) for row in document["heads"]] == [(0, 7), (0, 0)]
+    assert all(
+        {"token_id", "token", "logit"} == set(row["tokens"]["top"][0]) for row in document["heads"]
+    )
+    other = ["--model", "tiny-llama", *options]
+    assert main(["ov-report", "--config", str(config), *other]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "tiny-llama"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config", "CONFIG"], "no --tag: CONFIG has conditions facts, neg"),
+        (["--config", "CONFIG", "--tag", "cf"], "--tag cf: CONFIG has conditions facts, neg"),
+        (["--config", "CONFIG", "--tag", "facts", "--condition", "facts"], "give one of them"),
+        (["--config", "CONFIG", "--tag", "facts", "--split", "all"], "the split is that of --con"),
+        (["--model", "tiny-gpt2"], "--condition is missing"),
+        (["--condition", "facts"], "--model is missing"),
+        (["--model", "tiny-gpt2", "--condition", "facts", "--tag", "neg"], "is of a --config"),
+        (["--config", "CONFIG", "--tag", "facts", "--samples", "0"], "--samples 0: give 1 or more"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(config, capsys, options, said):
+    given = [str(config) if each == "CONFIG" else each for each in options]
+    assert main(["ov-report", *given]) == 2
+    assert said.replace("CONFIG", str(config)) in one_line(capsys)
+
+
+def as_the_study_wrote(made: Path, folder: Path, name: str, **more: object) -> Path:
+    """A report without model and condition, its heads by name."""
+    rows = json.loads(made.read_text())["heads"]
+    fields = ("layer", "head", "vector_norm", "tokens")
+    heads = {f"{r['layer']}:{r['head']}": {name: r[name] for name in fields} for r in rows}
+    path = folder / name
+    path.write_text(json.dumps({"heads": heads, **more}))
+    return path
+
+
+def test_old_reports_are_clustered_once_their_model_and_condition_are_said(made, tmp_path, capsys):
+    old = as_the_study_wrote(made, tmp_path, "old.json", samples=160)
+    tagged = as_the_study_wrote(made, tmp_path, "tagged.json", tag="neg", model={"name": "gpt2"})
+    reports = [*map(str, (old, tagged, made))]
+    options = ["--top-n", "20", "--limit", "5"]
+    assert main(["ov-clusters", *reports, *options]) == 2
+    assert f"{old}: does not say its model, as reports of the study; give --model" in one_line(
+        capsys
+    )
+    named = ["--model", "gpt2-medium", "--condition", "facts"]
+    assert main(["ov-clusters", *reports, *options, *named]) == 0
+    owners = {
+        (head["model"], head["condition"])
+        for token in json.loads(capsys.readouterr().out)["top"]
+        for head in token["heads"]
+    }
+    assert owners == {("gpt2-medium", "facts"), ("gpt2", "neg"), ("tiny-llama", "facts")}
+    each = ["--model", "gpt2-medium", "gpt2", "tiny-gpt2", "--condition", "facts"]
+    assert main(["ov-clusters", *reports, *options, *each]) == 2
+    assert "is of model 'tiny-llama', not 'tiny-gpt2' (--model)" in one_line(capsys)
+    assert main(["ov-clusters", *reports, "--model", "a", "b"]) == 2
+    assert "2 names for 3 reports; give one each" in one_line(capsys)

@@ -57,10 +57,10 @@ def test_full_trace_lets_an_error_through(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_fault_says_where_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tinyablation.cli.drift.read_session", lambda path: {}["records"])
-    monkeypatch.setattr("tinyablation.cli.drift.compare_sessions", lambda before, after: None)
+    monkeypatch.setattr("tinyablation.cli.compare.read_session", lambda path: {}["records"])
+    monkeypatch.setattr("tinyablation.cli.compare.compare_sessions", lambda before, after: None)
     assert command_line.main(["drift", "a", "b"]) == 3
-    assert re.search(r"\(a fault of tinyablation at cli.drift.py:\d+; ", one_line(capsys))
+    assert re.search(r"\(a fault of tinyablation at cli.compare.py:\d+; ", one_line(capsys))
 
 
 @pytest.mark.parametrize("command", ["report", "drift", "verdict", "check", "corpora adopt"])

@@ -492,6 +492,30 @@ def test_fail_on(folders, capsys):
     assert "Predictions" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({}, ()),
+        ({"verdict": "refuted"}, ("verdict", "figure", "any")),
+        ({"effect": 1.05}, ("figure", "any")),  # within the other's interval
+        ({"effect": 3.0, "low": 2.9, "high": 3.1}, ("figure", "any")),
+        ({"effect": 1.0001}, ()),  # within the tolerance
+        ({"prediction": "refuted"}, ("any",)),
+        ({"claim": "H1.2"}, ("verdict", "figure", "any")),  # no cell is in both
+    ],
+)
+def test_compare_fails_on_what_it_is_asked_to(folders, capsys, changes, fails):
+    before, after = folders
+    write_records(session(cell(**changes)), after)
+    for on in ("verdict", "figure", "any", "never"):
+        try:
+            status = main(["compare", str(before), str(after), "--fail-on", on])
+        except SystemExit as stopped:
+            status = stopped.code
+        assert status == (1 if on in fails else 0), on
+    assert main(["compare", str(before), str(after)]) == 0
+
+
 def test_output_is_written_and_never_over_a_file(folders, tmp_path, capsys):
     before, after = folders
     page = tmp_path / "drift.md"

@@ -1,4 +1,4 @@
-"""Commands over runs: `partial-patch`, `rebuild-cross-condition`, `seeds`; and options they share.
+"""Commands over runs: `measure`, `rebuild-cross-condition`, `seeds`; and options they share.
 
 Thin: each builds a bench or opens runs, asks the library, and writes JSON.
 """
@@ -7,16 +7,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora.examples import CONDITIONS, CONFIRMATION
+from tinyablation.corpora.examples import CONDITIONS
 from tinyablation.errors import TinyAblationError
+from tinyablation.interventions.listed import NAMES
 from tinyablation.spelling import SLIP, nearest
 
 if TYPE_CHECKING:
     from tinyablation.cluster.dispatch import Dispatch
+    from tinyablation.corpora.own_conditions import OwnCondition
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
     from tinyablation.models.registry import ModelEntry
@@ -100,10 +102,12 @@ def add_heads_option(
 ) -> None:
     """An option that takes heads; required where it takes a number of them."""
     required = isinstance(nargs, int)
-    parser.add_argument(name, nargs=nargs, type=_head, required=required, metavar="HEAD", help=said)
+    parser.add_argument(
+        name, nargs=nargs, type=head_of, required=required, metavar="HEAD", help=said
+    )
 
 
-def _head(text: str) -> "Head":
+def head_of(text: str) -> "Head":
     from tinyablation.heads import Head
 
     try:
@@ -138,9 +142,16 @@ def entry_of(options: argparse.Namespace) -> "ModelEntry":
 
 
 def bench_of(
-    options: argparse.Namespace, *, device: str = "", elsewhere: "Dispatch | None" = None
+    options: argparse.Namespace,
+    *,
+    device: str = "",
+    own: "Mapping[str, OwnCondition] | None" = None,
+    elsewhere: "Dispatch | None" = None,
 ) -> "Bench":
-    """The bench that add_bench_options describe; device: another than --device comes to here."""
+    """The bench that add_bench_options describe.
+
+    device: another than --device comes to here; own: conditions from files.
+    """
     if options.seed < 0:
         raise CommandError(f"seed {options.seed}: give 0 or more")
     from tinyablation.measurement.bench import Bench
@@ -159,6 +170,7 @@ def bench_of(
     return Bench(
         setup,
         RunStore(options.runs, remeasure=options.remeasure),
+        own=own,
         progress=True,
         elsewhere=elsewhere,
     )
@@ -190,24 +202,11 @@ def put_text(text: str, options: argparse.Namespace) -> None:
     print(options.output)
 
 
-# --- partial-patch -------------------------------------------------------------------------------
+# --- over run directories, and one battery --------------------------------------------------------
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the commands of this module."""
-    partial = commands.add_parser(
-        "partial-patch",
-        help="zero a set of heads, restore one at a time",
-        description="Zeroes three heads of one layer and restores one: how much of the effect "
-        "comes back, on the confirmation split. Restoring one of three is zeroing the other two, "
-        "and measured as that.",
-    )
-    add_bench_options(partial)
-    add_heads_option(partial, "--heads", "such as L0H2 L0H4 L0H5", nargs=3)
-    add_heads_option(partial, "--restore", "default: each of the three in turn")
-    add_output_options(partial)
-    partial.set_defaults(run=partial_patch)
-
     rebuild = commands.add_parser(
         "rebuild-cross-condition",
         help="write head_matrix and layer_matrix from single-condition runs",
@@ -240,7 +239,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "each seed draws its own fact clusters, and the runs can be given to `seeds`.",
     )
     add_bench_options(measure)
-    measure.add_argument("--battery", default="zero", help="default: %(default)s")
+    measure.add_argument(
+        "--battery", default="zero", help=f"{', '.join(NAMES)} (default: %(default)s)"
+    )
+    measure.add_argument("--layer", type=int, metavar="N", help="of pairs and triples: whose heads")
+    add_heads_option(
+        measure, "--heads", "of sets: the heads whose subsets are zeroed; of head and path: the one"
+    )
     measure.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: --seed")
     measure.add_argument(
         "--share", type=float, default=1.0, help="of the fact clusters (default: %(default)s)"
@@ -253,53 +258,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "processes:// (default: %(default)s)",
     )
     measure.set_defaults(run=measure_battery)
-
-
-def partial_patch(options: argparse.Namespace) -> None:
-    """Baseline, zero and patched LD, with each restored head's recovery."""
-    from tinyablation.analysis.findings import Findings
-    from tinyablation.heads import head_name
-    from tinyablation.statistics.ratios import RatioUndefined
-
-    trio = tuple(sorted(set(options.heads)))
-    if len(trio) != 3 or len({head.layer for head in trio}) != 1:
-        given = " ".join(map(head_name, options.heads))
-        raise CommandError(f"--heads {given}: give three heads of one layer")
-    restored = tuple(sorted(set(options.restore or trio)))
-    for head in restored:
-        if head not in trio:
-            raise CommandError(f"--restore {head_name(head)}: it is not among --heads")
-    bench = bench_of(options)
-    found = Findings(bench).subsets(options.condition, trio)
-    clean = float(found.baseline(CONFIRMATION)["logit_diff"].mean())
-    patched: dict[str, Any] = {}
-    for head in restored:
-        rest = [other for other in trio if other != head]
-        name = head_name(head)
-        patched[name] = {"logit_diff": clean + found.mean(rest, CONFIRMATION)}
-        try:
-            share = found.recovery(trio, head, split=CONFIRMATION)
-            patched[name]["recovery"] = share.estimate
-            patched[name]["recovery_ci95"] = [share.low, share.high]
-        except RatioUndefined as refusal:
-            patched[name]["recovery"] = None
-            patched[name]["note"] = str(refusal)
-    put(
-        {
-            "model": found.model,
-            "condition": found.condition,
-            "split": CONFIRMATION,
-            "heads": [head_name(head) for head in trio],
-            "baseline": {"logit_diff": clean},
-            "zero": {"logit_diff": clean + found.mean(trio, CONFIRMATION)},
-            "patched": next(iter(patched.values())) if len(patched) == 1 else patched,
-            "runs": list(found.runs),
-        },
-        options,
-    )
-
-
-# --- over run directories ------------------------------------------------------------------------
 
 
 def rebuild_cross_condition(options: argparse.Namespace) -> None:
@@ -328,7 +286,9 @@ def measure_battery(options: argparse.Namespace) -> None:
     """Measure, or find, one run a seed, and say where each is."""
     from tinyablation.cluster.dispatch import device_of, dispatching
     from tinyablation.cluster.executors import parse
+    from tinyablation.interventions.listed import named, require_options
 
+    require_options(options.battery, options.layer, options.heads or ())
     address = parse(options.executor)
     with dispatching(address, options.runs, progress=True, say=_say) as elsewhere:
         device = "" if elsewhere is None else device_of(address, elsewhere, options.device)
@@ -336,10 +296,12 @@ def measure_battery(options: argparse.Namespace) -> None:
         for seed in options.seeds or [options.seed]:
             options.seed = seed
             bench = bench_of(options, device=device, elsewhere=elsewhere)
-            bench.ahead(options.condition, options.battery)
-            benches.append(bench)
-        for bench in benches:
-            print(bench.run(options.condition, options.battery).path)
+            shape = (bench.facts.n_layers, bench.facts.n_heads)
+            chosen = named(options.battery, *shape, layer=options.layer, heads=options.heads or ())
+            bench.ahead(options.condition, chosen)
+            benches.append((bench, chosen))
+        for bench, chosen in benches:
+            print(bench.run(options.condition, chosen).path)
             bench.release()
 
 

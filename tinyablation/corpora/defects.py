@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Clusters are the units of every interval: a t interval of 10 in one half of the split is 1.15
 # times as wide as with known deviation, one of 4 is 1.6 times as wide.
 LEAST_CLUSTERS = 20
+FEW = f"fewer than {LEAST_CLUSTERS} clusters"
 # How far the share of prompts in which the right answer comes first may be from one half.
 MOST_OFF_BALANCE = 0.1
 
@@ -61,7 +62,7 @@ def text_defects(rows: Sequence[Example]) -> list[Defect]:
     clusters = len({row.cluster_id for row in rows})
     if clusters < LEAST_CLUSTERS:
         what = f"{clusters} clusters in all, {LEAST_CLUSTERS} are wanted"
-        found.append(Defect(f"fewer than {LEAST_CLUSTERS} clusters", 1, what))
+        found.append(Defect(FEW, 1, what))
     return found
 
 

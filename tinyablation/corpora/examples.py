@@ -177,7 +177,7 @@ class Corpus:
 class Split:
     seed: int
     data_hash: str
-    rows: Mapping[str, tuple[int, ...]]  # row indices of discovery and confirmation
+    rows: Mapping[str, tuple[int, ...]]  # row indices of discovery and confirmation, or of others
     defects: tuple[str, ...] = ()
 
     def of_row(self) -> dict[int, str]:
@@ -186,7 +186,8 @@ class Split:
 
     @property
     def content_hash(self) -> str:
-        rows = {name: list(self.rows[name]) for name in SPLITS}
+        others = sorted(set(self.rows) - {*SPLITS})
+        rows = {name: list(self.rows[name]) for name in (*SPLITS, *others)}
         return text_sha256(json.dumps([self.data_hash, rows]))
 
 

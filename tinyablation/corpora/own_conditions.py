@@ -175,7 +175,7 @@ def own_of(
             f"{path}, line {line}: field {SPLIT!r} is missing, but other lines have it; give it in "
             "all lines, or in none to have it drawn"
         )
-    examples = _named([row for row, _ in rows])
+    examples = clustered([row for row, _ in rows])
     if all(halves):
         _require_apart(path, list(zip(examples, halves, strict=True)))
     return OwnCondition(name, path, examples, halves, tuple(text_defects(examples)))
@@ -212,27 +212,25 @@ def _row(data: Any, required: Sequence[str]) -> tuple[Example, str]:
             f"field {SPLIT!r}: {half!r} is neither {DISCOVERY!r} nor {CONFIRMATION!r}"
         )
     # An Example needs a cluster; lines without one get theirs after all lines are read.
-    row = Example(**{**given, "cluster_id": given["cluster_id"] or _UNNAMED}, aligned=False)
+    row = Example(**{**given, "cluster_id": given["cluster_id"] or UNNAMED}, aligned=False)
     return row, half
 
 
-_UNNAMED = "\0"  # the cluster of a row that names none, until it gets one
+UNNAMED = "\0"  # the cluster of a row that names none, until it gets one
 
 
-def _named(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """The rows with their missing ids filled in.
+def clustered(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """The rows with their missing ids filled in: clusters called UNNAMED, and empty facts.
 
     Unnamed examples that share a prompt, on either side, form one cluster, named by its first
     prompt; the fact is the clean prompt.
     """
-    unnamed = [row for row in rows if row.cluster_id == _UNNAMED]
+    unnamed = [row for row in rows if row.cluster_id == UNNAMED]
     joined = iter(_components([(row.clean, row.corrupt) for row in unnamed]))
     return tuple(
         replace(
             row,
-            cluster_id=unnamed[next(joined)].clean
-            if row.cluster_id == _UNNAMED
-            else row.cluster_id,
+            cluster_id=unnamed[next(joined)].clean if row.cluster_id == UNNAMED else row.cluster_id,
             fact_id=row.fact_id or row.clean,
         )
         for row in rows

@@ -7,7 +7,7 @@ under "tinyablation", and per field), so that a table is self-explanatory.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -128,10 +128,12 @@ METRICS: dict[str, Column] = {
 }
 
 
-def documentation(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def documentation(
+    names: Sequence[str], columns: Mapping[str, Column] = COLUMNS
+) -> dict[str, dict[str, str]]:
     """Column -> {unit, meaning}, plus the metrics if the table is long-form over `metric`."""
     documented = {
-        name: {"unit": COLUMNS[name].unit, "meaning": COLUMNS[name].meaning} for name in names
+        name: {"unit": columns[name].unit, "meaning": columns[name].meaning} for name in names
     }
     if "metric" in names:
         for metric, column in METRICS.items():
@@ -142,16 +144,24 @@ def documentation(names: Sequence[str]) -> dict[str, dict[str, str]]:
     return documented
 
 
-def write_table(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
-    """Write exactly the named columns, in this order, as a documented Parquet file, atomically."""
+def write_table(
+    path: Path,
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    columns: Mapping[str, Column] = COLUMNS,
+) -> None:
+    """Write exactly the named columns, in this order, as a documented Parquet file, atomically.
+
+    columns: what each of them is.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema(
         pa.field(
             name,
-            pa.type_for_alias(COLUMNS[name].dtype),
-            metadata={"unit": COLUMNS[name].unit, "meaning": COLUMNS[name].meaning},
+            pa.type_for_alias(columns[name].dtype),
+            metadata={"unit": columns[name].unit, "meaning": columns[name].meaning},
         )
         for name in names
     )
@@ -159,7 +169,7 @@ def write_table(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
         table = pa.Table.from_pandas(frame[list(names)], schema=schema, preserve_index=False)
     except (pa.ArrowException, KeyError) as error:
         raise RunError(f"{path}: the table does not fit its columns: {error}") from error
-    note = json.dumps({"columns": documentation(names)}, ensure_ascii=False).encode()
+    note = json.dumps({"columns": documentation(names, columns)}, ensure_ascii=False).encode()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: note})
     write_atomic(path, lambda handle: pq.write_table(table, handle, compression="zstd"))
 

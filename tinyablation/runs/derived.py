@@ -166,12 +166,25 @@ def _impact(
                 for name in columns
             }
         )
+    effects = changes(table, rows, keys)
+    parts = []
+    for split in [*split_names(effects["split"]), ALL]:
+        chosen = effects if split == ALL else effects[effects["split"] == split]
+        means = chosen.groupby(list(keys), sort=True)[list(METRICS)].mean().reset_index()
+        long = means.melt(id_vars=list(keys), value_vars=list(METRICS), var_name="metric")
+        parts.append(long.assign(split=split))
+    impact = pd.concat(parts, ignore_index=True).assign(run_id=run_id, seed=seed)
+    return impact[list(columns)]
+
+
+def changes(table: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Each of `rows` against the baseline row of its own example: `keys`, split, and METRICS."""
     clean = table[table["intervention"] == BASELINE].set_index("example").loc[rows["example"]]
 
     def change(column: str) -> Any:
         return rows[column].to_numpy() - clean[column].to_numpy()
 
-    effects = rows[[*keys, "split"]].assign(
+    return rows[[*keys, "split"]].assign(
         logit_diff=change("logit_diff"),
         kl_div=rows["kl"],
         p_drop=-change("target_probability"),
@@ -181,14 +194,6 @@ def _impact(
         seq_p_drop=-change("seq_probability"),
         seq_kl_mean=rows["seq_kl_mean"],
     )
-    parts = []
-    for split in [*split_names(effects["split"]), ALL]:
-        chosen = effects if split == ALL else effects[effects["split"] == split]
-        means = chosen.groupby(list(keys), sort=True)[list(METRICS)].mean().reset_index()
-        long = means.melt(id_vars=list(keys), value_vars=list(METRICS), var_name="metric")
-        parts.append(long.assign(split=split))
-    impact = pd.concat(parts, ignore_index=True).assign(run_id=run_id, seed=seed)
-    return impact[list(columns)]
 
 
 def environment_fingerprint() -> str:

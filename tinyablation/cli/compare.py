@@ -1,4 +1,4 @@
-"""The command `drift`: changes between two sessions, as terminal tables or as Markdown."""
+"""The command `compare`: changes between two sessions, as terminal tables or as Markdown."""
 
 import argparse
 import sys
@@ -9,15 +9,18 @@ from tinyablation.cli.statuses import DIFFERENT
 from tinyablation.errors import TinyAblationError
 from tinyablation.report.drift_tables import as_markdown, as_text
 from tinyablation.report.markdown import escaped
-from tinyablation.sessions.drift import compare_sessions
+from tinyablation.sessions.drift import Drift, compare_sessions
 from tinyablation.sessions.reading import read_session
+
+VERDICT, FIGURE, ANY, NEVER = "verdict", "figure", "any", "never"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     drift = commands.add_parser(
-        "drift",
-        help="show what changed between two sessions of claims",
+        "compare",
+        aliases=["drift"],
+        help="show what changed between two sessions of claims, with an exit status for CI",
         description="Compares the records of two sessions cell by cell: verdicts, effects beyond "
         "the tolerance of snapshots, predictions, added and removed cells, and circumstances: "
         "weights, versions, device. Exit status 0, or 1 under the condition of --fail-on.",
@@ -37,14 +40,17 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     drift.add_argument(
         "--fail-on",
-        choices=("verdict", "any"),
-        help="exit with status 1 if a verdict changed, or if anything changed",
+        choices=(VERDICT, FIGURE, ANY, NEVER),
+        default=NEVER,
+        help="exit with status 1 if a verdict changed; if a verdict or an effect did, beyond the "
+        "tolerance; if anything did; in each case also if no cell is in both sessions "
+        "(default: %(default)s)",
     )
     add_output_options(drift)
-    drift.set_defaults(run=_drift)
+    drift.set_defaults(run=_compare)
 
 
-def _drift(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> None:
     refuse_overwriting(options)
     render = as_markdown if options.markdown else as_text
     try:
@@ -55,5 +61,16 @@ def _drift(options: argparse.Namespace) -> None:
             put_text(f"Not compared: {escaped(str(error))}\n", options)
         raise
     put_text(render(drift), options)
-    if drift.verdicts if options.fail_on == "verdict" else options.fail_on and not drift.nothing:
+    if _fails(drift, options.fail_on):
         sys.exit(DIFFERENT)
+
+
+def _fails(drift: Drift, on: str) -> bool:
+    """Whether a comparison fails under a condition of --fail-on."""
+    if on == NEVER:
+        return False
+    # Where no cell was compared, nothing shows that nothing changed.
+    changed = bool(drift.verdicts) or drift.n_common == 0
+    if on == FIGURE:
+        changed = changed or bool(drift.moved or drift.shifted)
+    return changed or (on == ANY and not drift.nothing)
