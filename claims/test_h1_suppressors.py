@@ -8,12 +8,10 @@ that is invalid for the model blocks its claims (the fixtures see to that).
 
 import pytest
 
-from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
 from tinyablation.statistics.student_t import critical_rho
-from tinyablation.verdicts.floors import EFFECT_SHARE
 from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of, of_many
 
 # H1.2: the study's partners raise LD by 4.0 and 4.2 % of it; half of that is an effect still.
@@ -96,7 +94,7 @@ def test_partners_come_next(sweep, subject, judge):
     rival = sweep.choose(others, split="confirmation")
     parts = []
     for head in partners:
-        parts.append(_suppresses(sweep, head, "confirmation", PARTNER_SHARE))
+        parts.append(sweep.suppresses(head, split="confirmation", share=PARTNER_SHARE))
         parts.append(_leads(sweep, head, rival, "confirmation"))
         parts.append(_leads_all(sweep, head, others, "confirmation")[0])
     judge(
@@ -152,7 +150,7 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
     """
     head = subject.suppressor
     judge(
-        _suppresses(sweep, head, subject.judging),
+        sweep.suppresses(head, split=subject.judging),
         subject=head_name(head),
         details={
             "named by": subject.source,
@@ -307,16 +305,6 @@ def _judge_layer(sweep, subject, judge):
     )
 
 
-def _suppresses(sweep, who, split, share=EFFECT_SHARE):
-    name = who.name if isinstance(who, Choice) else head_name(who)
-    return judge_above_floor(
-        sweep.effect(who, split=split),
-        floor=sweep.floor(split, share=share),
-        margin=sweep.margin_of(who, split=split, share=share),
-        what=f"zeroing {name}",
-    )
-
-
 def _leads(sweep, who, rival, split):
     lead = sweep.lead(who, rival, split=split)
     return judge_above_floor(lead, floor=sweep.zero(), what=f"lead over {rival.name}")
@@ -331,7 +319,7 @@ def _leads_all(sweep, who, others, split):
 
 def _suppresses_and_leads(sweep, who, rival, others, split):
     """The verdict, the head whose lead is least sure, and the lead over it."""
-    suppresses = _suppresses(sweep, who, split)
+    suppresses = sweep.suppresses(who, split=split)
     leads_all, nearest, lead = _leads_all(sweep, who, others, split)
     parts = [suppresses, _leads(sweep, who, rival, split), leads_all]
     return judge_all_of(parts, show=suppresses), nearest, lead

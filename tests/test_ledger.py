@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tinyablation.plugin.selection import read_docstring
 from tinyablation.verdicts.predictions import load_predictions
 from tinyablation.verdicts.published import load_published
 
@@ -30,6 +31,13 @@ def marked() -> dict[str, str]:
 
 def test_every_claim_has_a_prediction_and_no_prediction_is_of_another():
     assert set(load_predictions(CLAIMS / "predictions.toml").claims) == set(marked().values())
+
+
+def test_every_claim_of_ours_says_in_four_parts_what_is_measured():
+    for path in sorted(CLAIMS.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if f"{path.name}::{getattr(node, 'name', '')}" in marked():
+                assert all(read_docstring(ast.get_docstring(node))), node.name
 
 
 def test_every_published_figure_is_of_a_claim():

@@ -35,9 +35,7 @@ def test_docstring_is_read_in_four_parts():
     ("docstring", "complaint"),
     [
         (None, "lacks a first paragraph"),
-        ("Only a sentence.", "'Estimator:', a line 'Threshold:', a line 'Refuted if:'"),
-        (DOCSTRING.replace("Threshold:", "Bound:"), "lacks a line 'Threshold:'"),
-        (DOCSTRING.replace("above the floor.", ""), "lacks a line 'Threshold:'"),
+        ("\n\nEstimator: mean.", "lacks a first paragraph"),
         (DOCSTRING.replace("Threshold:", "Estimator:"), "two lines 'Estimator:'"),
     ],
 )
@@ -126,7 +124,12 @@ def test_a_session_that_runs_can_be_ended_with_a_usage_error(suite, workers):
         ('@pytest.mark.claim("H1.1")', "", "exactly one marker"),
         ('@pytest.mark.claim("H1.1")', '@pytest.mark.claim("A")\n' * 2, "this has 2"),
         ('@pytest.mark.claim("H1.1")', "@pytest.mark.claim(1)", "takes one id"),
-        ("Threshold:", "Bound:", "lacks a line 'Threshold:'"),
+        ('@pytest.mark.claim("H1.1")', '@pytest.mark.claim("first")', "is not a claim id"),
+        ('"H1.1")', '"H1.1", model="tiny-gpt2")', "did you mean 'models'"),
+        ('"H1.1")', '"H1.1", conditions=[])', "conditions=[[]] of its claim marker"),
+        ('"H1.1")', '"H1.1", models="tiny-gtp2")', "no model 'tiny-gtp2'; did you mean 'tiny-gpt2'"),
+        ('"H1.1")', '"H1.1", conditions="fact")', "no condition 'fact'; did you mean 'facts'"),
+        ("The sentence of H1.1.", "", "lacks a first paragraph"),
     ],
 )
 def test_claim_without_marker_or_sentence_is_a_collection_error(suite, old, new, complaint):
@@ -134,6 +137,29 @@ def test_claim_without_marker_or_sentence_is_a_collection_error(suite, old, new,
     result = suite.run("claims", "--collect-only")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines([f"*test_heads.py: test_it_holds: *{complaint}*"])
+
+
+def test_a_mark_says_of_which_models_and_under_which_conditions(suite):
+    limited = suite.claim().replace(
+        '"H1.1")', '"H1.1", models=["tiny-mistral", "tiny-gpt2"], conditions="logic")'
+    )
+    suite.claims("test_heads", limited, suite.claim("V.1", "test_valid"))
+    every = collected(suite)
+    assert len(every) == 2 + 3 * 4
+    names = {name for name in every if "test_it_holds" in name}
+    assert {name.partition("[")[2] for name in names} == {"tiny-gpt2-logic]", "tiny-mistral-logic]"}
+    assert len(collected(suite, "--model", "tiny-gpt2")) == 1 + 4
+
+
+def test_a_sentence_is_enough(suite):
+    text = suite.claim()
+    start, end = text.index("    Estimator"), text.rindex('    """')
+    suite.claims("test_heads", text[:start].rstrip() + "\n" + text[end:])
+    assert suite.run("claims", "-k", "tiny-mistral and facts").ret == 0
+    (record,) = suite.records().values()
+    assert record["statement"] == "The sentence of H1.1."
+    assert record["estimator"] == record["threshold"] == record["refuted_if"] == ""
+    assert "Estimator" not in (suite.root / "reports" / "claims.html").read_text()
 
 
 def test_options_have_help(suite):

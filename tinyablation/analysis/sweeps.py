@@ -36,7 +36,7 @@ from tinyablation.statistics.intervals import (
     spearman,
 )
 from tinyablation.verdicts.floors import EFFECT_SHARE, figure
-from tinyablation.verdicts.verdicts import ALPHA, CONFIDENCE, Verdict
+from tinyablation.verdicts.verdicts import ALPHA, CONFIDENCE, Verdict, judge_above_floor
 
 if TYPE_CHECKING:
     import pandas
@@ -198,6 +198,29 @@ class Sweep(Effects):
         return self.margin(
             values, split, purpose, column=column, share=share, confidence=_confidence(who)
         )
+
+    def suppresses(
+        self, who: str | Head | Choice, *, split: str = BOTH, share: float = EFFECT_SHARE
+    ) -> Verdict:
+        """The verdict on "this head suppresses the right answer": ablating it raises LD.
+
+        who: a head, such as "L0H7", that was named beforehand, so that all examples judge it; or a
+        choice. The interval of mean Delta must lie above the floor: `share` of each example's clean
+        LD, .01 logits, and the numerical noise. Raises EffectsError for a head that there is not.
+        """
+        if isinstance(who, str):
+            try:
+                who = Head.parse(who)
+            except ValueError as error:
+                raise EffectsError(str(error)) from error
+        found = judge_above_floor(
+            self.effect(who, split=split),
+            floor=self.floor(split, share=share),
+            margin=self.margin_of(who, split=split, share=share),
+            what=f"zeroing {_name(who)}",
+        )
+        subject = head_name(who.head if isinstance(who, Choice) else who)
+        return replace(found, subject=subject, runs=tuple(self.runs))
 
     def lead(
         self, who: Head | Choice, over: Head | Choice, *, split: str = CONFIRMATION

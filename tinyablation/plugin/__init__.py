@@ -1,5 +1,7 @@
 """The pytest plugin, which turns functions with a claim mark into judged test cases.
 
+PYTEST_DONT_REWRITE
+
 `options` (the command line), `session_models` (models of the session), `environment` (network,
 threads), `conditions` (of the session), `selection` (which cells run), `defects` (of the user's
 conditions), `subjects` (the heads claims are about), `suggestions` (misspelt names), `scheduling`
@@ -8,12 +10,15 @@ unchanged), `snapshot_summary` (which changed), `predictions` (registered and pu
 `judge` (verdict to outcome), `availability` (missing models), `blocked_cells` (what could not be
 judged, and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
 `derived_fixtures` and `head_fixtures` provide everything that uses weights and text.
+`entry` is what pytest loads everywhere (entry point pytest11), with `command_line`, `marks` and
+`claim_files`; `settings` is what a project says of its claims.
 Nothing heavy is imported at module level: `pytest claims --collect-only` must finish within two
 seconds. `evidence` is loaded by the commands that judge without weights.
 """
 
 # A module comes after those it imports, because pytest rewrites assertions of modules it loads.
 pytest_plugins = [
+    "tinyablation.plugin.entry",
     "tinyablation.plugin.options",
     "tinyablation.plugin.session_models",
     "tinyablation.plugin.environment",

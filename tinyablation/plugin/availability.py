@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tinyablation.errors import OutOfMemory, TinyAblationError, Unavailable
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.judge import BLOCKED, ModelRequired
 from tinyablation.plugin.options import is_claim
 from tinyablation.plugin.selection import cell_of
@@ -82,7 +83,7 @@ def pytest_runtest_makereport(
         report.failed
         and is_claim(item)
         and isinstance(error, TinyAblationError)
-        and not item.config.option.fulltrace
+        and not command(item.config).fulltrace
     ):
         notes = getattr(error, "__notes__", [])
         report.longrepr = "\n".join((f"{type(error).__name__}: {error}", *notes))
@@ -94,7 +95,7 @@ def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None
     line = str(error)
     if isinstance(error, Unavailable):
         item.user_properties.append((UNAVAILABLE, line))
-        if item.config.option.require_models:
+        if command(item.config).require_models:
             return ModelRequired(line)
         return pytest.skip.Exception(f"{BLOCKED}{line}", _use_item_location=True)
     from tinyablation.corpora.filtering import TooFewPrompts

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tinyablation.corpora.defects import listed
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.conditions import conditions, own_conditions
 from tinyablation.plugin.defects import complaint, defects_of
 from tinyablation.plugin.environment import threads_per_worker, worker_count, worker_index
@@ -19,7 +20,7 @@ from tinyablation.plugin.options import AUTO, executor, protocol
 from tinyablation.plugin.report import runs_folder
 from tinyablation.plugin.screening_option import screening
 from tinyablation.plugin.selection import cell_of, end
-from tinyablation.plugin.session_models import registry
+from tinyablation.plugin.session_models import corpora, registry
 from tinyablation.plugin.subjects import HeadsError, beyond
 from tinyablation.records.records import ALL_CONDITIONS
 
@@ -78,8 +79,8 @@ def device(request: pytest.FixtureRequest, elsewhere: "Dispatch | None") -> str:
         if elsewhere is not None:
             from tinyablation.cluster.dispatch import device_of
 
-            return device_of(executor(config), elsewhere, config.option.device)
-        return choose_device(config.option.device, worker_index(config))
+            return device_of(executor(config), elsewhere, command(config).device)
+        return choose_device(command(config).device, worker_index(config))
     except TinyAblationError as error:
         end(request.session, str(error))
         raise
@@ -98,7 +99,7 @@ def sharing(request: pytest.FixtureRequest, device: str) -> "Sharing":
 
         turns = Turns(say=say)
     # A GPU requested by number must be used; otherwise a model may go to any GPU where it fits.
-    spread = ":" not in config.option.device
+    spread = ":" not in command(config).device
     return Sharing(turns, worker_count(config), _owner(config), spread, say)
 
 
@@ -117,16 +118,16 @@ def model(
     config = request.config
     setup = Setup(
         entry=registry(config)[request.param],
-        corpora=config.rootpath / "corpora",
-        seed=config.option.seed,
+        corpora=corpora(config),
+        seed=command(config).seed,
         device=device,
-        dtype=None if config.option.dtype == AUTO else config.option.dtype,
+        dtype=None if command(config).dtype == AUTO else command(config).dtype,
         protocol=protocol(config),
-        per_relation=config.option.per_relation,
+        per_relation=command(config).per_relation,
     )
     bench = Bench(
         setup,
-        RunStore(runs_folder(config), remeasure=config.option.remeasure),
+        RunStore(runs_folder(config), remeasure=command(config).remeasure),
         own=own_conditions(config),
         threads=threads_per_worker(config),
         progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,

@@ -19,6 +19,7 @@ import pytest
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.availability import UNAVAILABLE
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.judge import PROPERTY
 from tinyablation.plugin.options import is_claims_run
 from tinyablation.plugin.session_models import named_by_id, session_models
@@ -196,7 +197,7 @@ def unjudged(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 @pytest.hookimpl
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
+    if hasattr(config, "workerinput") or command(config).collectonly or not is_claims_run(config):
         return
     config.pluginmanager.register(Unjudged(config), "tinyablation-unjudged")
 
@@ -226,7 +227,7 @@ class Unjudged:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         records = self.records()
         self.failures += self._named_and_missing(records)
-        if self.config.option.require_valid:
+        if command(self.config).require_valid:
             self.failures += [
                 f"nothing could be judged of {model}: its {count} cells are blocked "
                 "(--require-valid)"

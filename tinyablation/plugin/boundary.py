@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
+from tinyablation.plugin.marks import COUNTEREXAMPLE, KINDS
+from tinyablation.plugin.options import is_claim
 from tinyablation.records.trust import Boundary
 
 if TYPE_CHECKING:
@@ -18,13 +20,6 @@ if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
     from tinyablation.verdicts.verdicts import Verdict
 
-# When a claim fails on a prompt; its heads are the record's subject, one head or a set.
-KINDS = {
-    "suppression": "ablating its heads lowers LD",
-    "lead": "ablating its heads raises LD less than ablating the best other head does",
-    "knowledge": "the model prefers the wrong answer",
-}
-MARKER = "counterexample"
 NOT_SEARCHED = "not searched: "  # begins the rule of a boundary that could not be searched for
 
 
@@ -41,17 +36,14 @@ class _Condition(NamedTuple):
 _conditions_key = pytest.StashKey["WeakKeyDictionary[Bench, dict[str, _Condition]]"]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    kinds = "; ".join(f'"{kind}": {fails}' for kind, fails in KINDS.items())
-    config.addinivalue_line("markers", f"{MARKER}(kind): when the claim fails on a prompt, {kinds}")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for marker in item.iter_markers(MARKER):
+    for item in filter(is_claim, items):
+        for marker in item.iter_markers(COUNTEREXAMPLE):
             if len(marker.args) != 1 or marker.args[0] not in KINDS:
                 known = ", ".join(f'"{kind}"' for kind in KINDS)
-                raise pytest.UsageError(f"{item.nodeid}: its marker {MARKER} takes one of {known}")
+                raise pytest.UsageError(
+                    f"{item.nodeid}: its marker {COUNTEREXAMPLE} takes one of {known}"
+                )
 
 
 def boundary_of(
@@ -62,7 +54,7 @@ def boundary_of(
     record: the cell's, with its verdict and subject. That is where the claim is not supported, or
     has no marker. Where no prompt can be made, the boundary's rule says why.
     """
-    marker = item.get_closest_marker(MARKER)
+    marker = item.get_closest_marker(COUNTEREXAMPLE)
     if verdict.status != "supported" or marker is None:
         return None
     kind = marker.args[0]

@@ -1,15 +1,18 @@
-"""The conditions of a session: the named ones, and the user's own (--condition).
+"""The conditions of a session: the named ones, and the user's own.
 
-The user's are collected for every claim about a condition, after the others; `-k NAME` selects
-them. They have no predictions, published figures or snapshots.
+The user's come from the command (--condition) or from the project's pyproject.toml. They are
+collected for every claim about a condition, after the others; `-k NAME` selects them. They have no
+predictions, published figures or snapshots.
 """
 
 import pytest
 
 from tinyablation.corpora.own_conditions import OwnCondition, read_own
 from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.options import is_claims_run
 from tinyablation.plugin.session_models import registry
+from tinyablation.plugin.settings import TABLE, SettingsError, settings
 from tinyablation.records.conditions import CONDITIONS
 
 _own_key = pytest.StashKey[dict[str, OwnCondition]]()
@@ -18,21 +21,34 @@ _own_key = pytest.StashKey[dict[str, OwnCondition]]()
 def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
     """The conditions of --condition, by name, each file read once; UsageError if unusable."""
     if _own_key not in config.stash:
-        found: dict[str, OwnCondition] = {}
-        for given in config.option.condition:
+        found = _of_settings(config)
+        for given in command(config).condition:
             name, sign, path = given.partition("=")
             if not (name and sign and path):
                 raise pytest.UsageError(
                     f"--condition {given}: give NAME=FILE, such as ioi=ioi.jsonl"
                 )
             if name in found:
-                raise pytest.UsageError(f"--condition {given}: {name} is given twice")
+                raise pytest.UsageError(
+                    f"--condition {given}: {name} is given twice, or by pyproject.toml too"
+                )
             try:
                 found[name] = read_own(name, config.invocation_params.dir / path)
             except TinyAblationError as error:
                 raise pytest.UsageError(f"--condition {given}: {error}") from error
         config.stash[_own_key] = found
     return config.stash[_own_key]
+
+
+def _of_settings(config: pytest.Config) -> dict[str, OwnCondition]:
+    """The conditions that the project's pyproject.toml names; SettingsError if unusable."""
+    found = {}
+    for name, path in settings(config).conditions.items():
+        try:
+            found[name] = read_own(name, path)
+        except TinyAblationError as error:
+            raise SettingsError(f"pyproject.toml, [{TABLE}]: conditions.{name}: {error}") from error
+    return found
 
 
 def conditions(config: pytest.Config) -> tuple[str, ...]:
@@ -44,16 +60,16 @@ def condition_options(config: pytest.Config, condition: str) -> list[str]:
     """The options that a command needs besides the node ids of cells of the condition."""
     if condition not in own_conditions(config):
         return []
-    given = next(one for one in config.option.condition if one.startswith(f"{condition}="))
-    accepted = ["--accept-defects"] if config.option.accept_defects else []
-    return ["--condition", given, *accepted]
+    given = [one for one in command(config).condition if one.startswith(f"{condition}=")]
+    accepted = ["--accept-defects"] if command(config).accept_defects else []
+    return [*(word for one in given for word in ("--condition", one)), *accepted]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not is_claims_run(config):
         return
-    option = config.option
-    if option.accept_defects and not option.condition:
+    option = command(config)
+    if option.accept_defects and not own_conditions(config):
         raise pytest.UsageError("--accept-defects is about a --condition; give --condition too")
     for name in own_conditions(config):
         _require_readable_ids(config, name)

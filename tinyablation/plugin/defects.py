@@ -12,10 +12,11 @@ import pytest
 
 from tinyablation.corpora.defects import Defect, listed
 from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.conditions import own_conditions
 from tinyablation.plugin.options import is_claims_run
 from tinyablation.plugin.selection import cell_of, refuse
-from tinyablation.plugin.session_models import registry
+from tinyablation.plugin.session_models import corpora, registry
 
 if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
@@ -26,7 +27,7 @@ def complaint(
 ) -> str:
     """The usage error for these defects; "" if there is none."""
     found = listed(defects)
-    if not found or config.option.accept_defects:
+    if not found or command(config).accept_defects:
         return ""
     path = own_conditions(config)[condition].path
     lines = [f"  {kind}: {count}" for kind, count in found.items()]
@@ -50,7 +51,7 @@ def own_details(item: pytest.Item) -> dict[str, Any]:
     bench: Any = getattr(item, "funcargs", {}).get("model")
     if hasattr(bench, "library"):
         defects = bench.library.defects(bench.facts.folder, own.name, bench.entry.id)
-    return {"corpus": own.about(item.config.option.seed), "defects": listed(defects) or "none"}
+    return {"corpus": own.about(command(item.config).seed), "defects": listed(defects) or "none"}
 
 
 def defects_of(session: pytest.Session, bench: "Bench") -> dict[str, tuple[Defect, ...]]:
@@ -64,7 +65,7 @@ def defects_of(session: pytest.Session, bench: "Bench") -> dict[str, tuple[Defec
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
+    if hasattr(config, "workerinput") or command(config).collectonly or not is_claims_run(config):
         return
     for name, own in own_conditions(config).items():
         if said := complaint(config, name, own.defects):
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(
     """Check the selected cells with the tokenizers of models in folders."""
     result = yield
     own = own_conditions(config) if is_claims_run(config) else {}
-    if own and not config.option.collectonly and not config.option.accept_defects:
+    if own and not command(config).collectonly and not command(config).accept_defects:
         cells = sorted({cell_of(item) for item in items if cell_of(item)[1] in own})
         try:
             said = _of_folders(config, cells)
@@ -93,7 +94,7 @@ def _of_folders(config: pytest.Config, cells: Iterable[tuple[str, str]]) -> str:
     from tinyablation.corpora.library import Library
 
     own = own_conditions(config)
-    library = Library(config.rootpath / "corpora", own=own, seed=config.option.seed)
+    library = Library(corpora(config), own=own, seed=command(config).seed)
     for model, condition in cells:
         folder = registry(config)[model].source if model else None
         if folder is not None and folder.is_dir():
@@ -110,7 +111,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     for name, own in own_conditions(config).items():
         found = listed(own.defects)
         accepted = "; ".join(f"{kind}: {count}" for kind, count in found.items())
-        lines.append(f"condition {name}: {own.about(config.option.seed)}")
+        lines.append(f"condition {name}: {own.about(command(config).seed)}")
         if accepted:
             lines.append(f"condition {name}, defects accepted: {accepted}")
     return lines + _doubled(config)
@@ -121,6 +122,6 @@ def _doubled(config: pytest.Config) -> list[str]:
     from tinyablation.corpora.library import Library
 
     try:
-        return list(Library(config.rootpath / "corpora").doubled())
+        return list(Library(corpora(config)).doubled())
     except TinyAblationError:
         return []  # reported when a condition is requested

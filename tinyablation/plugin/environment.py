@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.options import is_claims_run, is_guest
 from tinyablation.plugin.session_models import named_hub_models
 
 PROFILE = "tinyablation"
@@ -42,6 +42,8 @@ def worker_index(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if is_guest(config):
+        return  # other tests of the project may rely on its own environment
     _settle_network(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers warn otherwise
     if hasattr(config, "workerinput"):
@@ -70,7 +72,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     # Its terminal summary imports Hypothesis, which takes .5 s, even if no test used it. The
     # controller cannot know what the workers' tests used.
     config = session.config
-    alone = config.getoption("dist", "no") == "no"
+    alone = config.getoption("dist", "no") == "no" and not is_guest(config)
     if alone and is_claims_run(config) and "hypothesis" not in sys.modules:
         config.pluginmanager.unregister(name="hypothesispytest")
 
@@ -80,7 +82,7 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
     # Hypothesis takes half a second to import, so the profile is registered only for a module that
     # uses it, before that module's @settings are read.
     config = collector.config
-    if not isinstance(collector, pytest.Module) or _loaded_key in config.stash:
+    if not isinstance(collector, pytest.Module) or _loaded_key in config.stash or is_guest(config):
         return
     if b"hypothesis" in collector.path.read_bytes():
         config.stash[_loaded_key] = True

@@ -35,12 +35,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         if task.store is not None:
             config.stash[_notes_key] = Notes()
             return
-        from tinyablation.models.registry import load_registry
-        from tinyablation.plugin.session_models import provide
+        from tinyablation.plugin.session_models import listed, provide
 
         models = config.stash[_models_key] = read_models(task.folder / MODELS)
         kept = models.models.values()
-        own = load_registry(config.rootpath / "fixtures" / "models.toml")
+        own = listed(config)
         provide(
             config,
             # As the checkout describes them, with their cards, where it lists them.

@@ -19,6 +19,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.files.contents import read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.files.manifests import write_atomic
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.options import protocol, reports_base
 from tinyablation.plugin.predictions import predicted
 from tinyablation.records.plain import Plain, RecordError
@@ -44,7 +45,7 @@ def prediction_changed(item: pytest.Item, record: Mapping[str, Any]) -> str | No
     protocol and heads named by --heads are not checked. Raises LedgerError for an unreadable file,
     because a change would otherwise go unnoticed.
     """
-    by_hand = item.config.option.heads is not None  # predictions are about the declared heads
+    by_hand = command(item.config).heads is not None  # predictions are about the declared heads
     if protocol(item.config) != "corrected" or not record["runs"] or by_hand:
         return None
     now = record["prediction"]

@@ -20,13 +20,14 @@ from syrupy.assertion import SnapshotAssertion
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions.batteries import PER_RELATION
 from tinyablation.plugin.backend_checks import confirmed
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.conditions import condition_options, own_conditions
 from tinyablation.plugin.defects import own_details
 from tinyablation.plugin.first_registration import prediction_changed
-from tinyablation.plugin.options import is_claim, protocol
+from tinyablation.plugin.options import is_claim, keeps_snapshots, protocol
 from tinyablation.plugin.predictions import predicted, published, unmatched
 from tinyablation.plugin.robustness import examine
-from tinyablation.plugin.scope import scope_of
+from tinyablation.plugin.scope import named_in, scope_of
 from tinyablation.plugin.screening_option import screened
 from tinyablation.plugin.selection import cell_of, claim_id, read_docstring, refuse
 from tinyablation.plugin.session_models import model_options, session_models
@@ -121,7 +122,7 @@ def _own_options(item: pytest.Item) -> list[str]:
     """The options of this session that decide what the cell measures: model, condition and seed."""
     model, condition = cell_of(item)
     options = model_options(item.config, model) + condition_options(item.config, condition)
-    option = item.config.option
+    option = command(item.config)
     if option.seed:
         options += ["--seed", str(option.seed)]
     if option.per_relation != PER_RELATION:
@@ -234,9 +235,10 @@ def judge(
     def judge_once(verdict: "Verdict", **given: Any) -> None:
         __tracebackhide__ = True
         if item.stash.get(_judged_key, None) is None:
-            raise JudgingError(f"{item.nodeid} is no claim: judge serves tests under claims/")
+            raise JudgingError(f"{item.nodeid} is no claim: judge serves tests marked as claims")
         if item.stash[_judged_key]:
             raise JudgingError(f"{item.nodeid} called judge twice: one claim, one verdict")
+        given = named_in(verdict) | given
         verdict, checks = confirmed(item, verdict, given.get("runs", ()))
         record = _fill(item, verdict, **given) | checks
         record |= plain(examine(item, verdict, record), "robustness")
@@ -248,7 +250,7 @@ def judge(
                 figures = _figures(record, given.get("figures"))
                 needed = session_models(item.config).is_embedded(record["model"])
                 record["drift"] = compare(snapshot, figures, needed=needed)
-                if record["accepted"] is not None and item.config.option.update_snapshots:
+                if record["accepted"] is not None and command(item.config).update_snapshots:
                     record["accepted"] = accepted(item)
             else:
                 record["details"]["snapshot"] = f"not compared: {reason}"
@@ -266,9 +268,10 @@ def judge(
 def _has_baseline(item: pytest.Item) -> bool:
     """Whether the cell is of a kind whose figures are kept in a baseline."""
     model, condition = cell_of(item)
-    kept = session_models(item.config).has_baseline(model)
+    if not keeps_snapshots(item.config) or protocol(item.config) != "corrected":
+        return False
     own = condition in own_conditions(item.config)
-    return kept and not own and protocol(item.config) == "corrected"
+    return session_models(item.config).has_baseline(model) and not own
 
 
 def measured_with(item: pytest.Item) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import pytest
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.contents import parse_json, read_text
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import SessionModel
 
@@ -28,7 +29,7 @@ def model_cards(
     return [
         _card(entry, measured.get(name, {}))
         for name, entry in known.registry.items()
-        if name in measured or (known.is_embedded(name) and not config.option.model)
+        if name in measured or (known.is_embedded(name) and not command(config).model)
     ]
 
 

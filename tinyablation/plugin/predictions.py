@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tinyablation.plugin.conditions import own_conditions
-from tinyablation.plugin.options import asked_cells, claims_folder, collects_every_claim, protocol
+from tinyablation.plugin.options import about_claims, asked_cells, collects_every_claim, protocol
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import ALL_CONDITIONS
@@ -20,7 +20,7 @@ _published_key = pytest.StashKey[Published]()
 def predictions(config: pytest.Config) -> Predictions:
     """Registered verdicts (claims/predictions.toml), read once; empty if there is no file."""
     if _predictions_key not in config.stash:
-        path = claims_folder(config) / "predictions.toml"
+        path = about_claims(config, "predictions")
         config.stash[_predictions_key] = (
             load_predictions(path) if path.exists() else Predictions(path, {}, {})
         )
@@ -49,7 +49,7 @@ def published(item: pytest.Item) -> list[dict[str, Any]]:
     A user's condition has none, because they are about other conditions, also those for "all".
     """
     if _published_key not in item.config.stash:
-        path = claims_folder(item.config) / "published.toml"
+        path = about_claims(item.config, "published")
         item.config.stash[_published_key] = (
             load_published(path) if path.exists() else Published(path, ())
         )

@@ -33,12 +33,14 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.html_view import HtmlView
 from tinyablation.plugin.judge import MEASURED, PROPERTY
 from tinyablation.plugin.model_cards import model_cards
 from tinyablation.plugin.options import (
     AUTO,
     is_claims_run,
+    is_guest,
     protocol,
     reports_base,
     runs_every_claim,
@@ -58,6 +60,7 @@ from tinyablation.records.trust import NoiseRow
 from tinyablation.sessions.drift import compare_sessions, summary, within
 from tinyablation.sessions.false_discovery import multiplicity
 from tinyablation.sessions.foresight import foresight, sentence
+from tinyablation.shipped import ERROR_RATES, here_or_shipped
 
 REPORTER = "tinyablation-report"
 # What figures depend on.
@@ -66,7 +69,6 @@ _VERSIONS = (
     *("numpy", "scipy", "pandas", "pytest"),
 )
 _FULL_FILES = ("records.json", "records.parquet")
-ERROR_RATES = Path("fixtures", "calibration", "error_rates.json")
 PUBLISHED = "published"  # folder of the reports of that protocol
 PAGE = "claims.html"
 LOST = "the worker was lost after the verdict, before the test ended"
@@ -120,21 +122,22 @@ def other_folder(config: pytest.Config) -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or config.option.collectonly or not is_claims_run(config):
+    if hasattr(config, "workerinput") or command(config).collectonly or not is_claims_run(config):
         return
     _require_writable(reports_base(config))
-    if config.option.htmlpath is None:
+    if config.option.htmlpath is None and not is_guest(config):
         config.option.htmlpath = str(reports_folder(config) / "pytest.html")
         config.option.self_contained_html = True
     # Read before anything is measured: this session may overwrite it, and an incomparable baseline
     # should be reported now, not after an hour.
     config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
-    config.pluginmanager.register(HtmlView(config, reports_folder(config) / PAGE))
+    if config.option.htmlpath is not None:
+        config.pluginmanager.register(HtmlView(config, reports_folder(config) / PAGE))
 
 
 def _baseline(config: pytest.Config) -> RecordFile | None:
     """The session that --baseline names; UsageError if it cannot be read or compared."""
-    chosen: str | None = config.option.baseline
+    chosen: str | None = command(config).baseline
     if chosen is None:
         return None
     from tinyablation.sessions.reading import read_session
@@ -239,7 +242,7 @@ class Reporter:
             for cell in self.cells.values()
             if "device" in cell.properties
         }
-        asked: str = self.config.option.device
+        asked: str = command(self.config).device
         return ", ".join(sorted(found)) or ("cpu" if asked == AUTO else asked)
 
     def measured(self, records: list[Record]) -> dict[str, dict[str, str]]:
@@ -339,7 +342,7 @@ class Reporter:
 
     def error_rates(self) -> ErrorRates | None:
         """The table that ships with the project; None if it is missing or broken."""
-        path = self.config.rootpath / ERROR_RATES
+        path = here_or_shipped(self.config.rootpath, ERROR_RATES)
         if not path.exists():
             return None
         try:

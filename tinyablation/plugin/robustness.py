@@ -16,6 +16,7 @@ from tinyablation.files.contents import read_text
 from tinyablation.files.hashes import text_sha256
 from tinyablation.files.manifests import write_atomic
 from tinyablation.plugin.boundary import boundary_of
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.multiverse import multiverse_of
 from tinyablation.plugin.options import protocol, reports_base
 from tinyablation.records.plain import Plain, RecordError, plain
@@ -49,7 +50,7 @@ def examine(item: pytest.Item, verdict: "Verdict", record: Mapping[str, Any]) ->
     path = _place(item.config, record)
     found = _read(path)
     if found is None:
-        if not item.config.option.robustness:
+        if not command(item.config).robustness:
             return {}
         found = Examination(
             multiverse=multiverse_of(item, verdict), boundary=boundary_of(item, verdict, record)

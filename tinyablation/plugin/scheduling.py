@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tinyablation.plugin.conditions import conditions
-from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.options import is_claims_run, is_guest
 from tinyablation.plugin.session_models import model_in_nodeid, registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
 
@@ -124,7 +124,7 @@ def _split(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling | None":
-    if not is_claims_run(config):
+    if not is_claims_run(config) or is_guest(config):  # whose project distributes as it likes
         return None
     return _scheduler_class()(config, log)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tinyablation.plugin.options import protocol
-from tinyablation.plugin.selection import cell_of
+from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.records.records import ALL_CONDITIONS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scop
         from tinyablation.interventions.batteries import UNHOOKED
 
         return Scope(f"conditional on these {_counted(bench.pool(condition, UNHOOKED))}")
-    if item.nodeid.startswith("claims/test_validity"):
+    if claim_id(item).startswith("V."):
         return Scope(_counted(_judged(bench, condition, "all")))
     if protocol(item.config) != "corrected":
         return Scope(_counted(_judged(bench, condition, "known")))
@@ -120,3 +120,9 @@ def _unfiltered(findings: "Findings", condition: str, heads: "tuple[Head, ...]")
     (label,) = {name for name in effects.table["intervention"] if name != "baseline"}
     values = effects.change(label, CONFIRMATION)
     return list(effects.interval(values, CONFIRMATION, f"unfiltered {label}")[:3])
+
+
+def named_in(verdict: "Verdict") -> dict[str, Any]:
+    """What a verdict says of itself, for a claim that does not."""
+    said = {name: getattr(verdict, name, None) for name in ("subject", "runs")}
+    return {name: value for name, value in said.items() if value}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.options import is_claims_run, protocol
 from tinyablation.plugin.subjects import subjects
 
@@ -23,7 +24,7 @@ def screening(config: pytest.Config) -> "Screening | None":
 
     The layers of heads named for a model, by any claim, are measured whole.
     """
-    if config.option.screen is None:
+    if command(config).screen is None:
         return None
     from tinyablation.measurement.screening import parse_screening
 
@@ -31,7 +32,7 @@ def screening(config: pytest.Config) -> "Screening | None":
     for model, subject in subjects(config).subjects.items():
         named = [subject, *subject.claims.values()]
         layers[model] = frozenset(head.layer for each in named for head in each.heads)
-    return parse_screening(config.option.screen, layers)
+    return parse_screening(command(config).screen, layers)
 
 
 def screened(item: pytest.Item) -> "list[Screened]":
@@ -45,7 +46,7 @@ def screened(item: pytest.Item) -> "list[Screened]":
 
 @pytest.hookimpl(tryfirst=True)  # before workers start and anything is measured
 def pytest_configure(config: pytest.Config) -> None:
-    option = config.option
+    option = command(config)
     if option.screen is None or hasattr(config, "workerinput") or not is_claims_run(config):
         return
     if protocol(config) == "published":
@@ -65,6 +66,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    if config.option.screen is None or not is_claims_run(config):
+    if command(config).screen is None or not is_claims_run(config):
         return None
-    return f"screened sweeps ({config.option.screen}): unmeasured heads may have effects"
+    return f"screened sweeps ({command(config).screen}): unmeasured heads may have effects"

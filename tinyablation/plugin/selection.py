@@ -6,11 +6,13 @@ abandoned, and an update would delete them. session_models.py determines the oth
 `[model-condition]`, model first: the scheduler reads the model there, and `-k "gpt2 and facts"`
 selects by them.
 
-A test under claims/ has one marker `claim("H1.1")` and a docstring of four parts (its first
-paragraph is the statement; then lines that begin "Estimator:", "Threshold:", "Refuted if:").
-Otherwise it is a collection error, so that no page shows a claim without its statement.
+A claim has one marker `claim("H1.1")`, which may say of which models and under which conditions
+it is judged, and a docstring: its first paragraph is the statement; lines that begin "Estimator:",
+"Threshold:" and "Refuted if:" may follow. Without a statement it is a collection error, so that no
+page shows a claim without one.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,23 +20,28 @@ import pytest
 
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
-from tinyablation.plugin.conditions import conditions
-from tinyablation.plugin.options import is_claim, wanted_ids
-from tinyablation.plugin.session_models import registry, session_models
+from tinyablation.plugin.command_line import command
+from tinyablation.plugin.conditions import conditions, own_conditions
+from tinyablation.plugin.options import is_claim, is_guest, wanted_ids
+from tinyablation.plugin.packs import claims_of_packs, pack_of
+from tinyablation.plugin.session_models import named_by_mark, registry, session_models
+from tinyablation.records.conditions import NAMES
 from tinyablation.records.records import ALL_CONDITIONS, claim_order
-from tinyablation.spelling import nearest
+from tinyablation.spelling import did_you_mean, nearest
+from tinyablation.verdicts.expectations import CLAIM as CLAIM_ID
 
 _PARTS = {
     "estimator": "Estimator:",
     "threshold": "Threshold:",
     "refuted_if": "Refuted if:",
 }
+MODELS, CONDITIONS = "models", "conditions"  # what a claim's mark may limit
 _REFUSAL = "tinyablation_refusal"
 _REFUSALS = "tinyablation-refusals"
 
 
 class ClaimText(NamedTuple):
-    """The four parts of a claim's docstring, whitespace folded."""
+    """The four parts of a claim's docstring, whitespace folded; "" for one that is not given."""
 
     statement: str
     estimator: str
@@ -43,7 +50,7 @@ class ClaimText(NamedTuple):
 
 
 def read_docstring(docstring: str | None) -> ClaimText:
-    """The parts of a claim's docstring; ValueError names what is missing."""
+    """The parts of a claim's docstring; ValueError if it has no statement, or a part twice."""
     parts: dict[str, list[str]] = {"statement": []}
     current = "statement"
     for line in (docstring or "").strip().splitlines():
@@ -59,11 +66,9 @@ def read_docstring(docstring: str | None) -> ClaimText:
         if current:
             parts[current].append(text)
     whole = {name: " ".join(" ".join(lines).split()) for name, lines in parts.items()}
-    missing = [] if whole["statement"] else ["a first paragraph (the statement)"]
-    missing += [f"a line {start!r}" for name, start in _PARTS.items() if not whole.get(name)]
-    if missing:
-        raise ValueError(f"its docstring lacks {', '.join(missing)}")
-    return ClaimText(**whole)
+    if not whole["statement"]:
+        raise ValueError("its docstring lacks a first paragraph (the statement)")
+    return ClaimText(**dict.fromkeys(_PARTS, "") | whole)
 
 
 def claim_id(item: pytest.Item) -> str:
@@ -86,9 +91,6 @@ def matches_claim(wanted: str, identifier: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "claim(id): the id of the claim in the ledger that this test judges"
-    )
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Refusals(), _REFUSALS)
 
@@ -101,22 +103,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     definition = metafunc.definition
     if not is_claim(definition):
         return  # the tests of the library make their own models and conditions
-    complaint = _complaint(definition, metafunc.function.__doc__)
+    where = f"{os.path.relpath(definition.path, metafunc.config.rootpath)}: {definition.name}"
+    complaint = _complaint(definition, metafunc.function.__doc__) or taken(metafunc)
     if complaint:
-        where = definition.path.relative_to(definition.config.rootpath)
-        raise pytest.Collector.CollectError(f"{where}: {definition.name}: {complaint}")
+        raise pytest.Collector.CollectError(f"{where}: {complaint}")
+    mark = next(definition.iter_markers("claim")).kwargs
     if "model" in metafunc.fixturenames:
         try:
-            ids, known = session_models(metafunc.config).collected, registry(metafunc.config)
+            ids = session_models(metafunc.config).collected
+            if MODELS in mark:
+                ids = named_by_mark(metafunc.config, _words(mark[MODELS]))
+            known = registry(metafunc.config)
         except TinyAblationError as error:
-            raise pytest.Collector.CollectError(str(error)) from error
+            raise pytest.Collector.CollectError(f"{where}: {error}") from error
         models = [
             pytest.param(name, marks=pytest.mark.hub) if known[name].is_hub else name
             for name in ids
         ]
         metafunc.parametrize("model", models, ids=ids, indirect=True, scope="session")
     if "condition" in metafunc.fixturenames:
-        names = conditions(metafunc.config)
+        every = (*NAMES, *own_conditions(metafunc.config))
+        names = _words(mark.get(CONDITIONS)) or conditions(metafunc.config)
+        for name in names:
+            if name not in every:
+                raise pytest.Collector.CollectError(
+                    f"{where}: no condition {name!r}; {did_you_mean(name, every)}"
+                )
         metafunc.parametrize("condition", names, ids=names, indirect=True, scope="session")
 
 
@@ -124,12 +136,22 @@ def _complaint(definition: pytest.Item, docstring: str | None) -> str | None:
     markers = list(definition.iter_markers("claim"))
     if len(markers) != 1:
         return (
-            f"a test under claims/ needs exactly one marker such as "
+            f"a claim needs exactly one marker such as "
             f'@pytest.mark.claim("H1.1"), this has {len(markers)}'
         )
     arguments = markers[0].args
-    if len(arguments) != 1 or not isinstance(arguments[0], str) or markers[0].kwargs:
+    if len(arguments) != 1 or not isinstance(arguments[0], str):
         return 'its claim marker takes one id, as in @pytest.mark.claim("H1.1")'
+    if not CLAIM_ID.fullmatch(arguments[0]):
+        return (
+            f"{arguments[0]!r} is not a claim id; write letters, a number, a dot and a number, "
+            "such as LAB.1"
+        )
+    for key, value in markers[0].kwargs.items():
+        if key not in (MODELS, CONDITIONS):
+            return f"its claim marker has no {key!r}; {did_you_mean(key, (MODELS, CONDITIONS))}"
+        if not _words(value) or not all(isinstance(word, str) and word for word in _words(value)):
+            return f"{key}={value!r} of its claim marker: give a name, or a list of names"
     try:
         read_docstring(docstring)
     except ValueError as error:
@@ -137,11 +159,40 @@ def _complaint(definition: pytest.Item, docstring: str | None) -> str | None:
     return None
 
 
+def _words(value: Any) -> tuple[Any, ...]:
+    """What a claim's mark says of models or conditions: one name, or several."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return () if value is None else (value,)
+
+
+def taken(metafunc: pytest.Metafunc) -> str | None:
+    """The complaint about a guest's claim that takes an id, or a fixture, that is ours."""
+    config, definition = metafunc.config, metafunc.definition
+    if not is_guest(config):
+        return None
+    pack = pack_of(config, definition.path)
+    for name, ids in claims_of_packs(config).items():
+        if pack != name and claim_id(definition) in ids:
+            return (
+                f"the id {claim_id(definition)} is taken by the pack {name}; give "
+                "the claim letters of your own, such as LAB.1"
+            )
+    for fixture in ("model", "condition"):
+        found: Any = metafunc._arg2fixturedefs.get(fixture)
+        if found and not found[-1].func.__module__.startswith("tinyablation."):
+            return (
+                f"its fixture {fixture!r} is another one, of {found[-1].baseid or 'a plugin'}; "
+                "rename that fixture, for claims need theirs"
+            )
+    return None
+
+
 @pytest.hookimpl(trylast=True)  # after syrupy and the predictions have seen every cell
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = wanted_ids(config.option.claim)
+    wanted = wanted_ids(command(config).claim)
     known = {claim_id(item) for item in items if is_claim(item)} if wanted else set()
-    option = config.option
+    option = command(config)
     # -k and -m may have deselected it; suggestions.py has checked whether it exists.
     for name in () if option.keyword or option.markexpr or option.deselect else wanted:
         if not any(matches_claim(name, identifier) for identifier in known):
@@ -149,10 +200,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return
     if wanted:
         _keep(config, items, lambda item: any(matches_claim(n, claim_id(item)) for n in wanted))
-    if config.option.model:
+    if command(config).model:
         chosen = session_models(config).chosen
         _keep(config, items, lambda item: cell_of(item)[0] in chosen)
-    if any("model" in getattr(getattr(item, "callspec", None), "params", ()) for item in items):
+    if any(cell_of(item)[0] for item in items if is_claim(item)):
         _sort(config, items)
 
 
@@ -187,6 +238,8 @@ def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {name: index for index, name in enumerate(conditions(config))}
 
     def key(item: pytest.Item) -> tuple[int, int]:
+        if not is_claim(item):
+            return -1, 0
         model, condition = cell_of(item)
         return models.get(model, -1), places.get(condition, len(places))
 

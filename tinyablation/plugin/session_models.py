@@ -22,11 +22,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.command_line import command
+from tinyablation.plugin.marks import HUB
 from tinyablation.plugin.options import (
     AUTO,
     asked_cells,
@@ -34,12 +37,15 @@ from tinyablation.plugin.options import (
     executor,
     further_registry,
     is_claims_run,
+    is_guest,
 )
+from tinyablation.plugin.settings import settings
+from tinyablation.shipped import CORPORA, MODELS, here_or_shipped, shipped
+from tinyablation.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from tinyablation.models.registry import ModelEntry, Registry
 
-HUB = "hub"  # the marker of every cell of a hub model
 _roster_key = pytest.StashKey["SessionModels"]()
 
 
@@ -122,7 +128,7 @@ def named_by_id(config: pytest.Config) -> tuple[str, ...]:
     and names no model here.
     """
     known = session_models(config)
-    words = {word.lower() for word in asked_words(config.option.keyword)}
+    words = {word.lower() for word in asked_words(command(config).keyword)}
     cells = {model_in_nodeid(nodeid, known.registry.ids) for nodeid in asked_cells(config)}
     return tuple(
         name for name in known.registry.ids if name in known.chosen or name in words | cells
@@ -142,7 +148,7 @@ def named_hub_models(config: pytest.Config) -> tuple[str, ...]:
 
 def model_options(config: pytest.Config, model: str) -> list[str]:
     """The options that a command needs besides the node ids of cells of the model."""
-    option, known = config.option, session_models(config)
+    option, known = command(config), session_models(config)
     given: list[str] = []
     if model in known.further:
         given += ["--registry", str(option.registry)]
@@ -164,38 +170,85 @@ def model_options(config: pytest.Config, model: str) -> list[str]:
     return given
 
 
+def listed(config: pytest.Config) -> "Registry":
+    """The models that a project lists; RegistryError for an invalid file.
+
+    A host's fixtures/models.toml, else the shipped one. A guest has the shipped one, and the file
+    that its settings name.
+    """
+    from tinyablation.models.registry import RegistryError, load_registry
+
+    if not is_guest(config):
+        return load_registry(here_or_shipped(config.rootpath, MODELS))
+    known = load_registry(shipped(MODELS))
+    path = settings(config).models
+    if path is None:
+        return known
+    own = load_registry(path)
+    for name in own.ids:
+        if name in known:
+            raise RegistryError(f"{path}: model {name!r} comes with tinyablation; rename yours")
+    return known.with_entries(own.values())
+
+
+def corpora(config: pytest.Config) -> Path:
+    """The folder of corpora by tokenizer, with the knowledge tables: a host's own, or shipped."""
+    if is_guest(config):
+        return shipped(CORPORA)
+    return here_or_shipped(config.rootpath, CORPORA)
+
+
+def named_by_mark(config: pytest.Config, names: Sequence[str]) -> tuple[str, ...]:
+    """The ids of models that a claim's mark names; RegistryError for an unknown one.
+
+    Like --model it takes ids, folders and GGUF files, from the root of the project, and OWNER/NAME.
+    Unlisted models are added to the session's.
+    """
+    from tinyablation.models.registry import RegistryError
+
+    known = session_models(config)
+    found = []
+    for name in names:
+        path = config.rootpath / Path(name).expanduser()
+        if name in known.registry:
+            entry = known.registry[name]
+        elif "/" in name or path.exists():
+            entry = known.registry.named(str(path) if path.exists() else name)
+        else:
+            raise RegistryError(f"no model {name!r}; {did_you_mean(name, known.registry.ids)}")
+        known = replace(known, registry=known.registry.with_entries([entry]))
+        found.append(entry.id)
+    config.stash[_roster_key] = known
+    return tuple(dict.fromkeys(found))
+
+
 def provide(
-    config: pytest.Config, listed: Sequence["ModelEntry"], unlisted: Sequence["ModelEntry"]
+    config: pytest.Config, kept: Sequence["ModelEntry"], unlisted: Sequence["ModelEntry"]
 ) -> None:
-    """Set this session's models, as if the file listed some of them and --model named the others.
+    """Set this session's models, as if the file listed those kept and --model named the others.
 
     Call it before anything else uses the session's models.
     """
-    from tinyablation.models.registry import load_registry
-
-    known = load_registry(config.rootpath / "fixtures" / "models.toml").with_entries(listed)
-    named = tuple(entry.id for entry in (*listed, *unlisted) if entry.is_named_only)
+    known = listed(config).with_entries(kept)
+    named = tuple(entry.id for entry in (*kept, *unlisted) if entry.is_named_only)
     chosen = {entry.id: entry.id for entry in unlisted}
     config.stash[_roster_key] = SessionModels(known, known.with_entries(unlisted), chosen, named)
 
 
 def _make(config: pytest.Config) -> SessionModels:
-    from tinyablation.models.registry import load_registry
-
-    listed = load_registry(config.rootpath / "fixtures" / "models.toml")
-    listed, further = _with_further(config, listed)
-    entries = _chosen(config, listed)
-    found = listed.with_entries(entry for _, entry in entries)
+    known, further = _with_further(config, listed(config))
+    entries = _chosen(config, known)
+    found = known.with_entries(entry for _, entry in entries)
     chosen: dict[str, str] = {}
     for name, entry in entries:
         chosen.setdefault(entry.id, name)
     if chosen:
         named = tuple(name for name in chosen if found[name].is_named_only)
     else:
-        named = _named(config, listed)
-    made = SessionModels(listed, found, chosen, named, further=further)
+        named = _named(config, known)
+    made = SessionModels(known, found, chosen, named, further=further)
     one = made.asked
-    by_hand = one[0] if config.option.heads is not None and len(one) == 1 else ""
+    by_hand = one[0] if command(config).heads is not None and len(one) == 1 else ""
     return replace(made, by_hand=by_hand)
 
 
@@ -219,7 +272,7 @@ def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, Model
     """Each --model with its entry, in order and with unique ids."""
     from tinyablation.models.registry import RegistryError
 
-    option = config.option
+    option = command(config)
     if len(option.name) > len(option.model):
         raise RegistryError(
             f"--name {option.name[len(option.model)]}: names a --model; give as many --model, in "
@@ -248,7 +301,7 @@ def _chosen(config: pytest.Config, listed: "Registry") -> "list[tuple[str, Model
 
 
 def _named(config: pytest.Config, listed: "Registry") -> tuple[str, ...]:
-    option = config.option
+    option = command(config)
     if HUB in asked_words(option.markexpr):
         return listed.hub_ids
     words = [word.lower() for word in asked_words(option.keyword)]
@@ -265,12 +318,9 @@ def _named(config: pytest.Config, listed: "Registry") -> tuple[str, ...]:
 
 @pytest.hookimpl(tryfirst=True)  # report a wrong name before workers start
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", f"{HUB}: a cell of a model of the hub; it is collected when the model is named"
-    )
     if hasattr(config, "workerinput") or not is_claims_run(config):
         return
-    option = config.option
+    option = command(config)
     if option.name and not option.model:
         raise pytest.UsageError("--name is the name of a --model; give --model too")
     if option.revision is not None and not option.model:
@@ -292,7 +342,7 @@ def _check_folders(config: pytest.Config) -> None:
     Models of the hub are checked once they are downloaded. The four tested architectures are
     recognised without importing TransformerLens, which takes 4 s.
     """
-    for model in session_models(config).chosen if config.option.model else ():
+    for model in session_models(config).chosen if command(config).model else ():
         entry = registry(config)[model]
         if model not in session_models(config).listed and entry.source is not None:
             from tinyablation.models.checkpoint import gguf_in, read_config, refuse_special
@@ -313,10 +363,10 @@ def _check_device(config: pytest.Config) -> None:
 
     auto is left to the workers, because torch takes 2 s to import.
     """
-    if config.option.device != AUTO:
+    if command(config).device != AUTO:
         from tinyablation.models.devices import choose_device
 
-        choose_device(config.option.device)
+        choose_device(command(config).device)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:

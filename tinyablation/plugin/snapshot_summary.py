@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tinyablation.plugin.options import is_claim, is_claims_run, protocol, runs_every_claim
+from tinyablation.plugin.command_line import command
+from tinyablation.plugin.options import (
+    is_claim,
+    is_claims_run,
+    keeps_snapshots,
+    protocol,
+    runs_every_claim,
+)
 from tinyablation.plugin.session_models import registry
 from tinyablation.plugin.snapshots import FOUND, baseline_of, baselines, case_of
 from tinyablation.sessions.baselines import Case, read_baseline
@@ -21,7 +28,7 @@ _MOST_NAMES = 20  # of entries that are named, of each file; the count is always
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput") and is_claims_run(config):
+    if not hasattr(config, "workerinput") and is_claims_run(config) and keeps_snapshots(config):
         config.pluginmanager.register(SnapshotSummary(config), _SUMMARY)
 
 
@@ -32,12 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    option = config.option
+    option = command(config)
     if (
         session.testsfailed  # a module that cannot be imported has its test cases all the same
         or option.collectonly
         or option.disable_unused_snapshots
         or protocol(config) == "published"
+        or not keeps_snapshots(config)
         or not runs_every_claim(config)
     ):
         return
@@ -92,7 +100,7 @@ class SnapshotSummary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        option = self.config.option
+        option = command(self.config)
         tolerated = option.update_snapshots or option.warn_unused_snapshots
         if self.unused and not tolerated and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -34,7 +34,14 @@ from syrupy.types import SnapshotIndex
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.models.devices import kind_of
-from tinyablation.plugin.options import claims_folder, is_claim, is_claims_run, protocol
+from tinyablation.plugin.command_line import command
+from tinyablation.plugin.options import (
+    claims_folder,
+    is_claim,
+    is_claims_run,
+    keeps_snapshots,
+    protocol,
+)
 from tinyablation.plugin.selection import cell_of, claim_id, refuse
 from tinyablation.sessions.baselines import (
     WITHOUT_MODEL,
@@ -67,12 +74,12 @@ def case_of(item: pytest.Item) -> Case:
 def baseline_of(item: pytest.Item) -> Path:
     """The file of a claim's model."""
     name = f"{cell_of(item)[0] or WITHOUT_MODEL}.json"
-    return item.path.parent / item.config.option.snapshot_dirname / name
+    return item.path.parent / command(item.config).snapshot_dirname / name
 
 
 def baselines(config: pytest.Config) -> list[Path]:
     """All files of the claims."""
-    return sorted(claims_folder(config).rglob(f"{config.option.snapshot_dirname}/*.json"))
+    return sorted(claims_folder(config).rglob(f"{command(config).snapshot_dirname}/*.json"))
 
 
 # --- syrupy's extension --------------------------------------------------------------------------
@@ -205,7 +212,7 @@ def compare(snapshot: SnapshotAssertion, figures: Figures, *, needed: bool) -> s
     accepted or missing, else what drifted, one line per figure.
     """
     item = snapshot.test_location.item
-    option = item.config.option
+    option = command(item.config)
     new_only = option.update_new_snapshots_only and not option.update_snapshots
     kept = snapshot.use_extension(NewFiguresExtension if new_only else FiguresExtension)
     path = baseline_of(item)
@@ -254,13 +261,13 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if not is_claims_run(config):
+    if not (is_claims_run(config) and keeps_snapshots(config)):
         return
     config.option.no_cleanup = True  # see the module docstring
     # syrupy's default takes any file in the folder that is not of its format for a leftover.
     if config.option.default_extension is None:
         config.option.default_extension = f"{__name__}.{FiguresExtension.__name__}"
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if hasattr(config, "workerinput") or command(config).collectonly:
         return
     if protocol(config) == "corrected":
         try:
@@ -273,7 +280,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before any test is deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     seen: dict[tuple[Path, Case], pytest.Item] = {}
-    for item in items:
+    for item in items if keeps_snapshots(config) else ():
         if is_claim(item):
             other = seen.setdefault((baseline_of(item), case_of(item)), item)
             if other is not item:

@@ -28,9 +28,11 @@ import pytest
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
+from tinyablation.plugin.command_line import command
+from tinyablation.plugin.marks import NEEDS
 from tinyablation.plugin.multiverse import same_in_every_analysis
 from tinyablation.plugin.options import (
-    claims_folder,
+    about_claims,
     further_registry,
     is_claim,
     is_claims_run,
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
 FOUND = "chosen on discovery"
 BY_HAND = "named by --heads"
 TRIO = 3
-NEEDS = ("named heads", "reference", "checkpoints")
 _NOT_ASKED = "tinyablation_not_asked"
 _subjects_key = pytest.StashKey[Subjects]()
 
@@ -90,7 +91,7 @@ def parse_heads(text: str) -> Subject:
 def subjects(config: pytest.Config) -> Subjects:
     """Declared heads by model; --heads replaces those of its model."""
     if _subjects_key not in config.stash:
-        path = claims_folder(config) / "subjects.toml"
+        path = about_claims(config, "subjects")
         declared = load_subjects(path) if path.exists() else Subjects(path, {})
         registry_file = further_registry(config)
         further = registry_file and registry_file.with_name("subjects.toml")
@@ -99,7 +100,7 @@ def subjects(config: pytest.Config) -> Subjects:
             declared = declared._replace(subjects={**declared.subjects, **theirs})
         model = session_models(config).by_hand
         if model:
-            by_hand = {model: parse_heads(config.option.heads)}
+            by_hand = {model: parse_heads(command(config).heads)}
             declared = declared._replace(subjects={**declared.subjects, **by_hand})
         config.stash[_subjects_key] = declared
     return config.stash[_subjects_key]
@@ -112,7 +113,7 @@ def beyond(config: pytest.Config, model: str, facts: "ModelFacts") -> str | None
     for head in subjects(config).subjects[model].heads:
         if head.layer >= facts.n_layers or head.head >= facts.n_heads:
             return (
-                f"--heads {config.option.heads}: {model} has {facts.n_layers} layers of "
+                f"--heads {command(config).heads}: {model} has {facts.n_layers} layers of "
                 f"{facts.n_heads} heads, counted from 0, and {head.name} is not "
                 "among them"
             )
@@ -188,16 +189,12 @@ def _first_valid(model: "Bench", judge: Callable[..., None]) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        f"needs(what): what a claim needs of a model besides weights: {', '.join(NEEDS)}",
-    )
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_NotAsked(), "tinyablation-not-asked")
-    if hasattr(config, "workerinput") or config.option.heads is None or not is_claims_run(config):
+    if hasattr(config, "workerinput") or command(config).heads is None or not is_claims_run(config):
         return
     try:
-        parse_heads(config.option.heads)
+        parse_heads(command(config).heads)
         models = session_models(config).asked
     except TinyAblationError as error:
         raise pytest.UsageError(str(error)) from error

@@ -9,60 +9,32 @@ during collection are not visible there, so a word that is not close to any name
 collection decides (selection.py).
 """
 
-import ast
 import os
 import re
 from collections.abc import Collection, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tinyablation.errors import TinyAblationError
+from tinyablation.plugin.claim_files import Written, written
+from tinyablation.plugin.command_line import command
 from tinyablation.plugin.conditions import conditions
 from tinyablation.plugin.options import (
     asked_words,
     asks_for_claims_alone,
     claims_folder,
     is_claims_run,
+    is_guest,
     wanted_ids,
 )
 from tinyablation.plugin.selection import matches_claim, no_such_claim, refuse
-from tinyablation.plugin.session_models import session_models
+from tinyablation.plugin.session_models import listed, session_models
 from tinyablation.spelling import SLIP, nearest
 
 LIKE = 0.6  # difflib's default, for a -k that matches nothing anyway
 _LEAST = 4  # shortest word for which suggestions are made, in letters
 _CLAIM_ID = re.compile(r"[A-Z]+[0-9]*\.[0-9]+[a-z]?", re.IGNORECASE)
-
-
-class Written(NamedTuple):
-    """The content of claims/: text, claim ids (None: not all are literal), tests."""
-
-    text: str
-    claims: frozenset[str] | None
-    tests: tuple[str, ...]
-
-
-def written(folder: Path) -> Written:
-    """The claims of a folder, without importing any."""
-    text, claims, tests, literal = "", set(), [], True
-    for path in sorted(folder.rglob("*.py")):
-        try:
-            source = path.read_text(encoding="utf-8")
-            tree = ast.parse(source)
-        except (OSError, ValueError, SyntaxError):
-            literal = False  # reported at collection
-            continue
-        text += f"{path.name}\n{source}"
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-                tests.append(node.name)
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.claim"):
-                found = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-                claims |= {str(value) for value in found}
-                literal = literal and bool(found)
-    return Written(text, frozenset(claims) if literal and claims else None, tuple(tests))
 
 
 def slip_of(word: str, known: Iterable[str], cutoff: float = SLIP) -> str | None:
@@ -74,14 +46,15 @@ def slip_of(word: str, known: Iterable[str], cutoff: float = SLIP) -> str | None
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not is_claims_run(config):
         return
-    option = config.option
+    option = command(config)
     if not (option.claim or option.model or option.keyword):
         return
     try:
-        ids = _model_ids(config)
+        ids = listed(config).ids
     except TinyAblationError:
         return  # reported by whatever needs it
-    found = written(claims_folder(config))
+    # The claims of a guest may be anywhere; what they are called is seen at collection.
+    found = Written("", None, ()) if is_guest(config) else written(claims_folder(config))
     complaint = (
         _claim(option.claim, found.claims)
         or _model(option.model, ids, config.invocation_params.dir)
@@ -89,12 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if complaint:
         raise pytest.UsageError(complaint)
-
-
-def _model_ids(config: pytest.Config) -> tuple[str, ...]:
-    from tinyablation.models.registry import load_registry
-
-    return load_registry(config.rootpath / "fixtures" / "models.toml").ids
 
 
 def _claim(wanted: Iterable[str], known: Collection[str] | None) -> str | None:
@@ -121,7 +88,7 @@ def _model(wanted: Iterable[str], known: Collection[str], folder: Path) -> str |
 
 def _keyword(config: pytest.Config, found: Written, ids: Collection[str]) -> str | None:
     """The complaint about a word of -k that occurs nowhere but is close to one that does."""
-    expression: str = config.option.keyword
+    expression: str = command(config).keyword
     words = asked_words(expression)
     if not words or not asks_for_claims_alone(config):
         return None
@@ -167,13 +134,13 @@ def nothing_matches(
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
-    expression: str = config.option.keyword
+    expression: str = command(config).keyword
     if not expression or not items or not asks_for_claims_alone(config):
         return (yield)
     names = {name.lower() for item in items for name in item.keywords}
     tests = {item.name.split("[")[0] for item in items}
     result = yield
-    option = config.option
+    option = command(config)
     if not items:
         words = asked_words(expression)
         unknown = [word for word in words if not any(word.lower() in name for name in names)]

@@ -44,6 +44,9 @@ class Verdict:
     distance: how far the estimate lies beyond its bound, on the side that holds, least of all
     parts: its sign is what would be said without any uncertainty. p_refuted: the p of "refuted", of
     one part; refutes: whether a part can refute the claim it is of.
+
+    subject: the head it is about ("0:7"), runs: the run directories it rests on; `judge` takes them
+    where the claim names none.
     """
 
     status: Status
@@ -58,6 +61,8 @@ class Verdict:
     distance: float | None = None
     p_refuted: float | None = None
     refutes: bool = True
+    subject: str | None = None
+    runs: tuple[str, ...] = ()
 
     @property
     def falls_short(self) -> bool:

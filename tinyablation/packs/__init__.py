@@ -1,0 +1,1 @@
+"""Packs of claims that come with the library. A wheel has `suppressors`, made of claims/."""
