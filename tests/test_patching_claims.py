@@ -289,7 +289,9 @@ def test_a_layer_without_another_trio_blocks_what_compares_trios(monkeypatch):
     """Three heads a layer: every trio is the named one."""
     made = make_coalitions(PLANTED)
     monkeypatch.setattr(type(made), "rivals", lambda self, heads, leader: ())
-    assert judged(h5.test_no_other_trio_does_as_well, made, made, make_sweep({}), NAMED) == "blocked"
+    assert (
+        judged(h5.test_no_other_trio_does_as_well, made, made, make_sweep({}), NAMED) == "blocked"
+    )
     for claim in (geometry.test_zeroing_the_trio_lowers_entropy,):
         assert judged(claim, made, TRIO, NAMED) == "blocked"
 
