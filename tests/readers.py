@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import random
 import re
@@ -543,18 +544,24 @@ def rounds(
     failed: is called with the reader's name, the file and its fault, where it was neither.
     """
     found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as made:
-        for name, reader in known.items():  # what it imports and caches is not the file's
-            require_taken(reader, reader.good, Path(made) / name)
-        for _ in more:
-            for name, reader in known.items():
-                data = damaged(reader.good, reader.name, draws)
-                try:
-                    taken = require_taken(reader, data, Path(made) / name)
-                    found["read" if taken else "refused"] += 1
-                except Fault as fault:
-                    found["faults"] += 1
-                    failed(name, data, fault)
+    log = logging.getLogger("tinyablation")
+    level = log.level
+    log.setLevel(logging.ERROR)  # else it tells of discarded shards, one by one
+    try:
+        with tempfile.TemporaryDirectory() as made:
+            for name, reader in known.items():  # what it imports and caches is not the file's
+                require_taken(reader, reader.good, Path(made) / name)
+            for _ in more:
+                for name, reader in known.items():
+                    data = damaged(reader.good, reader.name, draws)
+                    try:
+                        taken = require_taken(reader, data, Path(made) / name)
+                        found["read" if taken else "refused"] += 1
+                    except Fault as fault:
+                        found["faults"] += 1
+                        failed(name, data, fault)
+    finally:
+        log.setLevel(level)
     return found
 
 

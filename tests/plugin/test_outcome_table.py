@@ -122,7 +122,7 @@ def outcomes(project: Suite, folder: str = "reports") -> dict[str, str]:
 def test_every_verdict_against_every_accepted_one_and_every_prediction(project):
     """The verdict accepted decides, whatever was predicted; without one, the prediction does."""
     write(project)
-    result = project.run("claims", "-k", EVERY_MODEL, "-rfx", "--tb=no")
+    result = project.run("claims", "-k", EVERY_MODEL, "-rfxs", "--tb=no")
     assert outcomes(project) == expected()
     values = list(expected().values())
     result.assert_outcomes(**{name: values.count(name) for name in set(values)})
@@ -137,6 +137,8 @@ def test_every_verdict_against_every_accepted_one_and_every_prediction(project):
         "test_present[hub-none]": f"{present}; nothing is registered for hub-none: the reason",
     }.items():
         assert re.search(rf"XFAIL \S+::{re.escape(name)} - {re.escape(said)}", text), name
+    reasons = re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", text, re.MULTILINE)
+    assert set(reasons) == {"inconclusive: the reason", "blocked: the reason"}
 
 
 def test_exit_0_is_about_regression_alone(project):
