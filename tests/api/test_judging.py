@@ -38,6 +38,13 @@ def test_every_verdict_can_be_had(mean, spread, alternative, status):
     assert abs(verdict.floor) == pytest.approx(0.2)
 
 
+def test_a_small_effect_does_not_count_however_small_ld_is():
+    """5 % of a clean LD of .02 is .001 logits; an effect must be beyond .01."""
+    clean, values = np.full(N, 0.02), drawn(0.005, 0.0005)
+    assert judge_table(values, clean, CLUSTERS).status == "present"
+    assert judge_table(-values, clean, CLUSTERS, alternative="less").status == "present"
+
+
 def test_figures_of_a_sweep_are_judged_as_the_sweep_judges_them(model, tuples):
     """The draws of the bootstrap differ, so the intervals do by hundredths of their width."""
     sweep = model.sweep(tuples)

@@ -1,6 +1,7 @@
 """Run: pytest tests/api/test_model.py"""
 
 import gc
+import shutil
 from pathlib import Path
 
 import pandas
@@ -14,7 +15,7 @@ from tinyablation.api.errors import ApiError
 from tinyablation.api.model import load
 from tinyablation.api.prompts import Prompts
 from tinyablation.corpora.examples import CorpusError
-from tinyablation.errors import TinyAblationError, WeightsMissing
+from tinyablation.errors import ModelChanged, TinyAblationError, WeightsMissing
 from tinyablation.models.registry import RegistryError
 
 EXACT = 1e-4  # logits, against one prompt alone
@@ -169,6 +170,19 @@ def test_what_was_measured_is_read_again(tuples, tmp_path, monkeypatch):
     pandas.testing.assert_frame_equal(first.rows, found.rows, check_exact=True)
     assert "model" not in again.bench.__dict__  # no weights were loaded
     assert found.effects.runs == tuple(path.name for path in tmp_path.glob("tiny-gpt2-*"))
+
+
+def test_weights_that_change_meanwhile_are_not_measured(tuples, tmp_path):
+    folder = shutil.copytree(ORGANISMS / "tiny-gpt2", tmp_path / "model")
+    found = load(folder)
+    found.sweep(tuples[:4])
+    (path,) = folder.glob("*.safetensors")
+    other = bytearray(path.read_bytes())
+    other[-1] ^= 1
+    path.unlink()
+    path.write_bytes(other)
+    with pytest.raises(ModelChanged):
+        found.sweep(tuples[4:8])
 
 
 def test_two_sets_of_prompts_of_one_name_are_two(model, tuples):

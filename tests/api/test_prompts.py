@@ -74,9 +74,12 @@ def test_an_empty_cell_of_a_frame_is_a_field_left_out():
         ),
         (
             [FACTS[0], ("The capital of Italy is", "Rome", "Paris")],
-            "prompts, line 2: 'Rome' would continue the last word of clean; correct it, or give",
+            "prompts, line 2: 'Rome' would continue the last word of clean (answers: 'Rome', ",
         ),
-        ([("The capital is ", " a", " b")], "prompts, line 1: clean ends with one; correct it"),
+        (
+            [("The capital is ", " a", " b")],
+            "prompts, line 1: clean ends with one (answers: ' a', ' b'); correct it, or give ",
+        ),
         (5, "prompts: int is no list of prompts; give (prompt, target, foil) tuples, a data frame"),
         ({"prompt": "The"}, "prompts: dict is no list of prompts; give"),
     ],

@@ -460,6 +460,7 @@ BROKEN_ROWS = {  # what stands on line 2, and what the message must say after th
     "text for a truth value": ({**ROWS[1], "aligned": "yes"}, "'yes' is not true or false"),
     "a number for a truth value": ({**ROWS[1], "aligned": 1}, "field 'aligned': 1 is not true"),
     "an empty prompt": ({**ROWS[1], "clean": " "}, "field 'clean' is empty"),
+    "no corrupt prompt": ({**ROWS[1], "corrupt": ""}, "field 'corrupt' is empty"),
     "an empty cluster": ({**ROWS[1], "cluster_id": ""}, "field 'cluster_id' is empty"),
     "target and foil alike": ({**ROWS[1], "foil": " Alpha"}, "field 'foil': ' Alpha' is the targ"),
     "clean and corrupt alike": (

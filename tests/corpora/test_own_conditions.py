@@ -86,6 +86,7 @@ def test_a_family_is_the_first_part_of_the_wording(own, rows):
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
+    "no corrupt prompt": ({"corrupt": ""}, "field 'corrupt' is empty"),
     "no foil": ({"foil": ...}, "field 'foil' is missing"),
     "no text": ({"clean": 5}, "field 'clean': 5 is not text"),
     "no text in an optional one": ({"cluster": 5}, "field 'cluster': 5 is not text"),

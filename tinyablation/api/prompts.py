@@ -118,9 +118,10 @@ def refuse_misleading(prompts: Prompts, defects: Iterable[Defect]) -> None:
     """Raise CorpusError for the first of these that misleads, if the prompts are strict."""
     for defect in defects:
         if prompts.strict and defect.kind in MISLEADING:
+            row = prompts.own.examples[defect.line - 1]
             raise CorpusError(
-                f"{prompts.own.path}, line {defect.line}: {defect.what}; correct it, or give "
-                "Prompts.of(..., strict=False)"
+                f"{prompts.own.path}, line {defect.line}: {defect.what} (answers: {row.target!r}, "
+                f"{row.foil!r}); correct it, or give Prompts.of(..., strict=False)"
             )
 
 

@@ -59,12 +59,12 @@ class Sweep:
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """One row per head, [n_heads]: head ("L0H7"), layer, number, delta, low, high, p.
+        """One row per head, [n_heads]: head ("L0H7"), layer, number, delta, low, high, p_greater.
 
         delta: the mean of LD ablated - LD clean over all prompts, in logits, with its 95 % interval
-        over clusters; above 0 the head suppresses the right answer. p: of delta > 0, corrected over
-        the heads measured (max-T). The intervals are of each head alone: that of the largest of
-        many is no verdict on it (see `verdict`).
+        over clusters; above 0 the head suppresses the right answer. p_greater: of delta > 0,
+        corrected over the heads measured (max-T). The intervals are of each head alone: that of the
+        largest of many is no verdict on it (see `verdict`).
         """
         import pandas
 
@@ -78,7 +78,7 @@ class Sweep:
                 "delta": [each.estimate for each in estimates],
                 "low": [each.low for each in estimates],
                 "high": [each.high for each in estimates],
-                "p": [found.p_corrected(head, split=BOTH) for head in self.heads],
+                "p_greater": [found.p_corrected(head, split=BOTH) for head in self.heads],
             }
         )
 
@@ -141,7 +141,7 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         top = self.top()
-        columns = ("head", "delta", "low", "high", "p")
+        columns = ("head", "delta", "low", "high", "p_greater")
         caption = f"{self.study.title}: the {len(top)} heads whose zeroing raises LD most, logits"
         return html_table(caption, columns, top[list(columns)].to_numpy().tolist())
 
