@@ -299,6 +299,22 @@ def test_layers_and_heads_that_the_model_lacks_are_refused(repository, capsys, b
     assert err[-1].startswith("error: ") and said in err[-1]
 
 
+def test_another_model_is_measured_on_what_it_has(repository, capsys):
+    pairs = [{"layer": 0, "h1": 7, "h2": head} for head in (0, 12)]
+    config = put_config(repository, "other", {"type": "heads_pair_zero", "pairs": pairs})
+    run(config, status=2)
+    assert "there is no head 0:12 in 4 layers of 8 heads" in capsys.readouterr().err
+    run(config, "--model", "tiny-gpt2")
+    said = capsys.readouterr()
+    line = "battery: 1 of 2 interventions are left out (first: zero:0.7+0.12); tiny-gpt2 has 4 lay"
+    assert line in said.err
+    df = pandas.read_parquet(Path(said.out.strip()) / "metrics" / "head_impact.parquet")
+    assert set(df["head"]) == {"0-7"}
+    beyond = put_config(repository, "beyond", {**HEADS, "layers": [11]})
+    run(beyond, "--model", "tiny-gpt2", status=2)
+    assert "nothing of it is left: tiny-gpt2 has 4 layers of 8 heads" in capsys.readouterr().err
+
+
 def test_a_slip_in_a_config_is_one_line_and_nothing_is_measured(repository, capsys):
     run(put_config(repository, "slip", HEADS, devise="cpu"), status=2)
     said = capsys.readouterr()
