@@ -149,6 +149,7 @@ def test_a_seed_that_draws_nothing_is_not_measured_twice(repository, capsys):
     assert not any("seeds" in line for line in read(one / "manifest.json")["changed"])
 
 
+@pytest.mark.slow
 def test_conditions_have_a_parent_with_matrices(repository, capsys):
     run(put_config(repository, "h5", PAIRS, conditions=CONDITIONS[:2]))
     *children, parent = folders(capsys)
@@ -174,6 +175,7 @@ def test_a_labelled_group_stands_in_layer_impact(repository, capsys):
     assert row.value > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "table"), [("layer_resid", "layer"), ("mlp", "layer"), ("head", "head")]
 )
@@ -197,6 +199,7 @@ def test_patches_use_pairs_of_one_length_and_a_sham_changes_nothing(
         assert rows.nsmallest(1, "value")["value"].item() < -5
 
 
+@pytest.mark.slow
 def test_pairs_of_unequal_length_are_left_out_of_patches_and_said(tmp_path, capsys):
     train, test = embedded_rows("facts", (8, 4))
     longer = {**train[0], "corrupt": f"Note that {train[0]['corrupt']}"}
@@ -218,6 +221,7 @@ def test_whole_answers_have_metrics_of_their_own(repository, capsys):
     assert wide["seq_logprob_diff"].tolist() == pytest.approx(wide["logit_diff"].tolist())
 
 
+@pytest.mark.slow
 def test_a_condition_that_cannot_be_measured_leaves_the_others_and_is_named(tmp_path, capsys):
     put_embedded(tmp_path)
     put_data(
@@ -237,6 +241,7 @@ def test_a_condition_that_cannot_be_measured_leaves_the_others_and_is_named(tmp_
     assert list(read(parent / "manifest.json")["missing"]) == ["odd"]
 
 
+@pytest.mark.slow
 def test_an_aborted_run_leaves_a_partial_summary_and_goes_on(tmp_path, capsys, monkeypatch):
     from tinyablation.measurement.shard_computation import Measurement
 
@@ -272,6 +277,7 @@ def test_an_edited_table_is_not_written_over(repository, capsys):
     assert (folder / "metrics" / "summary.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_condition_that_the_model_does_not_know_is_measured_and_said(tmp_path, capsys):
     train, test = embedded_rows("facts", (12, 4))
     swapped = [row | {"target": row["foil"], "foil": row["target"]} for row in train]
@@ -299,6 +305,7 @@ def test_layers_and_heads_that_the_model_lacks_are_refused(repository, capsys, b
     assert err[-1].startswith("error: ") and said in err[-1]
 
 
+@pytest.mark.slow
 def test_another_model_is_measured_on_what_it_has(repository, capsys):
     pairs = [{"layer": 0, "h1": 7, "h2": head} for head in (0, 12)]
     config = put_config(repository, "other", {"type": "heads_pair_zero", "pairs": pairs})
