@@ -161,6 +161,10 @@ def test_conditions_have_a_parent_with_matrices(repository, capsys):
     assert chosen.nsmallest(5, "value")["head"].str.fullmatch(r"\d-\d").all()
     assert len(pandas.read_parquet(cross / "layer_matrix.parquet")) == 0
     assert list(read(cross / "summary.json")["summaries"]) == ["facts", "neg"]
+    # The helper for parents that are missing reads these directories, too.
+    assert main(["rebuild-cross-condition", *map(str, children)]) == 0
+    (rebuilt,) = folders(capsys)
+    assert (rebuilt / "artifacts" / "cross_condition" / "head_matrix.parquet").exists()
     # The best pair of one condition, from its own table.
     own = pandas.read_parquet(children[0] / "metrics" / "head_impact.parquet")
     assert own[own.metric == "logit_diff"].nlargest(1, "value")["head"].item().endswith("-7")

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.engine.tables import write_table
+from tinyablation.errors import RunError
 from tinyablation.files.hashes import HASH_DIGITS, digest
 from tinyablation.files.manifests import (
     MANIFEST,
+    path_fault,
     read_json,
     remove_leftovers,
     write_atomic,
@@ -75,6 +77,15 @@ def place(store: RunStore, request: Request, measured: RunConfig) -> Path:
     """The directory of a request that is measured at this address."""
     name = "_".join(filter(None, (request.run_name, request.tag)))
     return Path(store.root) / f"{name}_{digest(_asked(request, measured))[:HASH_DIGITS]}"
+
+
+def measured_in(folder: Path) -> Path:
+    """The directory of the store that a directory of this module is made from; itself if none."""
+    try:
+        run = read_json(folder / CONFIG).get("run")
+    except RunError:
+        return folder
+    return folder.parent / run if isinstance(run, str) and not path_fault(run) else folder
 
 
 def _asked(request: Request, measured: RunConfig) -> dict[str, Any]:
