@@ -27,6 +27,7 @@ from tests.study_files import (
     put_embedded,
 )
 from tinyablation.__main__ import main
+from tinyablation.models.devices import Hardware
 
 ROOT = Path(__file__).parents[2]
 # As the study's users list them: nothing of this project's own shapes is needed to read a table.
@@ -108,7 +109,10 @@ def test_the_sign_is_explained_where_the_table_is_and_on_stderr(repository, caps
     assert "positive: a suppressor" in note["columns"]["value[logit_diff]"]["meaning"]
 
 
-def test_what_is_not_done_as_asked_is_said_and_stands_in_the_manifest(repository, capsys):
+def test_what_is_not_done_as_asked_is_said_and_stands_in_the_manifest(
+    repository, capsys, monkeypatch
+):
+    monkeypatch.setattr("tinyablation.models.devices.look", lambda: Hardware(0, False, "2"))
     config = put_config(
         repository,
         "changed",

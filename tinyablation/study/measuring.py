@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tinyablation.runs.store import RunStore
 
 # Names of TransformerLens for models that are called otherwise on the hub and in models.toml.
-ALIASES = {
-    "gpt2-small": "gpt2",
-}
+ALIASES = {"gpt2-small": "gpt2"}
 _UNALIGNED = "pairs of unequal length"
 
 
@@ -74,10 +72,9 @@ def wanted(request: Request, instead: Instead) -> Wanted:
         if own.dtype is not None and instead.dtype is None:
             changed.append(f"dtype: {own.dtype} goes with {own.name}; measured in the model's own")
         name, revision, dtype = instead.model, None, instead.dtype
-    device = instead.device or settings.device
-    here = _device_here(device)
-    if here != device and device != "auto":
-        changed.append(f"device: {device} is not on this machine; measured on {here}")
+    here, missing = _device(settings.device, instead.device)
+    if missing:
+        changed.append(f"device: {settings.device} is not on this machine; measured on {here}")
     seeds = settings.every_seed
     if len(seeds) > 1:
         changed.append(
@@ -89,13 +86,19 @@ def wanted(request: Request, instead: Instead) -> Wanted:
     return Wanted(name, instead.revision or revision, here, dtype, seeds[0], tuple(changed))
 
 
-def _device_here(device: str) -> str:
+def _device(asked: str, instead: str | None) -> tuple[str, bool]:
+    """The device to measure on, and whether the config's is not there.
+
+    A device that is given instead of the config's must be there: DeviceError otherwise.
+    """
     from tinyablation.models.devices import DeviceError, choose_device
 
+    if instead is not None:
+        return choose_device(instead), False
     try:
-        return choose_device(device)
+        return choose_device(asked), False
     except DeviceError:
-        return choose_device("auto")
+        return choose_device("auto"), True
 
 
 def _not_used(request: Request) -> list[str]:
