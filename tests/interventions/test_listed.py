@@ -80,7 +80,7 @@ def test_a_listed_battery_is_named_by_what_it_does_and_fits_its_model():
 
 def test_a_listed_battery_is_sent_to_other_machines_as_it_is():
     """A worker names and cuts it as the session does."""
-    sent = Listed("mine", (AblateHeads((Head(0, 7), Head(0, 6))), PatchResidual(1, donor="self")))
+    sent = Listed("mine", (AblateHeads((Head(0, 6), Head(0, 7))), PatchResidual(1, donor="self")))
     found = rebuild(json.loads(json.dumps(describe(sent))))
     assert found == sent and found.name == sent.name
     assert found.shards(*SHAPE) == sent.shards(*SHAPE)
