@@ -98,11 +98,12 @@ def _code_on_the_page(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     with pandas.option_context("display.width", 250, "display.max_columns", 20):
         exec(compile(code, "docs/migration.md", "exec"), {})
-    first, second = capsys.readouterr().out.split("run_id")[1:]
-    assert len(first.splitlines()) == len(second.splitlines()) == 6
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [line[1:] for line in printed if line[0].isdigit()]  # run_id, seed, layer, head, ...
+    assert len(rows) == 10
+    heads = [row[3] for row in rows]
     # The planted head leads the second list and is not in the first.
-    assert second.splitlines()[1].split()[4] == "7"
-    assert "7" not in [line.split()[4] for line in first.splitlines()[1:]]
+    assert heads[5] == "7" and "7" not in heads[:5]
 
 
 def test_every_key_of_a_config_is_on_the_page():
