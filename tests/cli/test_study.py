@@ -27,6 +27,7 @@ from tests.study_files import (
     put_embedded,
 )
 from tinyablation.__main__ import main
+from tinyablation.models.devices import Hardware
 
 ROOT = Path(__file__).parents[2]
 # As the study's users list them: nothing of this project's own shapes is needed to read a table.
@@ -108,7 +109,10 @@ def test_the_sign_is_explained_where_the_table_is_and_on_stderr(repository, caps
     assert "positive: a suppressor" in note["columns"]["value[logit_diff]"]["meaning"]
 
 
-def test_what_is_not_done_as_asked_is_said_and_stands_in_the_manifest(repository, capsys):
+def test_what_is_not_done_as_asked_is_said_and_stands_in_the_manifest(
+    repository, capsys, monkeypatch
+):
+    monkeypatch.setattr("tinyablation.models.devices.look", lambda: Hardware(0, False, "2"))
     config = put_config(
         repository,
         "changed",
@@ -149,6 +153,7 @@ def test_a_seed_that_draws_nothing_is_not_measured_twice(repository, capsys):
     assert not any("seeds" in line for line in read(one / "manifest.json")["changed"])
 
 
+@pytest.mark.slow
 def test_conditions_have_a_parent_with_matrices(repository, capsys):
     run(put_config(repository, "h5", PAIRS, conditions=CONDITIONS[:2]))
     *children, parent = folders(capsys)
@@ -160,6 +165,10 @@ def test_conditions_have_a_parent_with_matrices(repository, capsys):
     assert chosen.nsmallest(5, "value")["head"].str.fullmatch(r"\d-\d").all()
     assert len(pandas.read_parquet(cross / "layer_matrix.parquet")) == 0
     assert list(read(cross / "summary.json")["summaries"]) == ["facts", "neg"]
+    # The helper for parents that are missing reads these directories, too.
+    assert main(["rebuild-cross-condition", *map(str, children)]) == 0
+    (rebuilt,) = folders(capsys)
+    assert (rebuilt / "artifacts" / "cross_condition" / "head_matrix.parquet").exists()
     # The best pair of one condition, from its own table.
     own = pandas.read_parquet(children[0] / "metrics" / "head_impact.parquet")
     assert own[own.metric == "logit_diff"].nlargest(1, "value")["head"].item().endswith("-7")
@@ -174,6 +183,7 @@ def test_a_labelled_group_stands_in_layer_impact(repository, capsys):
     assert row.value > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "table"), [("layer_resid", "layer"), ("mlp", "layer"), ("head", "head")]
 )
@@ -197,6 +207,7 @@ def test_patches_use_pairs_of_one_length_and_a_sham_changes_nothing(
         assert rows.nsmallest(1, "value")["value"].item() < -5
 
 
+@pytest.mark.slow
 def test_pairs_of_unequal_length_are_left_out_of_patches_and_said(tmp_path, capsys):
     train, test = embedded_rows("facts", (8, 4))
     longer = {**train[0], "corrupt": f"Note that {train[0]['corrupt']}"}
@@ -218,6 +229,7 @@ def test_whole_answers_have_metrics_of_their_own(repository, capsys):
     assert wide["seq_logprob_diff"].tolist() == pytest.approx(wide["logit_diff"].tolist())
 
 
+@pytest.mark.slow
 def test_a_condition_that_cannot_be_measured_leaves_the_others_and_is_named(tmp_path, capsys):
     put_embedded(tmp_path)
     put_data(
@@ -237,6 +249,7 @@ def test_a_condition_that_cannot_be_measured_leaves_the_others_and_is_named(tmp_
     assert list(read(parent / "manifest.json")["missing"]) == ["odd"]
 
 
+@pytest.mark.slow
 def test_an_aborted_run_leaves_a_partial_summary_and_goes_on(tmp_path, capsys, monkeypatch):
     from tinyablation.measurement.shard_computation import Measurement
 
@@ -272,6 +285,7 @@ def test_an_edited_table_is_not_written_over(repository, capsys):
     assert (folder / "metrics" / "summary.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_condition_that_the_model_does_not_know_is_measured_and_said(tmp_path, capsys):
     train, test = embedded_rows("facts", (12, 4))
     swapped = [row | {"target": row["foil"], "foil": row["target"]} for row in train]
@@ -297,6 +311,23 @@ def test_layers_and_heads_that_the_model_lacks_are_refused(repository, capsys, b
     run(put_config(repository, "beyond", battery), status=2)
     err = capsys.readouterr().err.splitlines()
     assert err[-1].startswith("error: ") and said in err[-1]
+
+
+@pytest.mark.slow
+def test_another_model_is_measured_on_what_it_has(repository, capsys):
+    pairs = [{"layer": 0, "h1": 7, "h2": head} for head in (0, 12)]
+    config = put_config(repository, "other", {"type": "heads_pair_zero", "pairs": pairs})
+    run(config, status=2)
+    assert "there is no head 0:12 in 4 layers of 8 heads" in capsys.readouterr().err
+    run(config, "--model", "tiny-gpt2")
+    said = capsys.readouterr()
+    line = "battery: 1 of 2 interventions are left out (first: zero:0.7+0.12); tiny-gpt2 has 4 lay"
+    assert line in said.err
+    df = pandas.read_parquet(Path(said.out.strip()) / "metrics" / "head_impact.parquet")
+    assert set(df["head"]) == {"0-7"}
+    beyond = put_config(repository, "beyond", {**HEADS, "layers": [11]})
+    run(beyond, "--model", "tiny-gpt2", status=2)
+    assert "nothing of it is left: tiny-gpt2 has 4 layers of 8 heads" in capsys.readouterr().err
 
 
 def test_a_slip_in_a_config_is_one_line_and_nothing_is_measured(repository, capsys):

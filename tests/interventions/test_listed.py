@@ -3,10 +3,12 @@
 Run: pytest tests/interventions/test_listed.py
 """
 
+import json
 from math import comb
 
 import pytest
 
+from tinyablation.cluster.serialization import describe, rebuild
 from tinyablation.heads import Head
 from tinyablation.interventions.batteries import BATTERIES, BatteryError
 from tinyablation.interventions.interventions import AblateHeads, PatchPath, PatchResidual
@@ -74,3 +76,18 @@ def test_a_listed_battery_is_named_by_what_it_does_and_fits_its_model():
     with pytest.raises(BatteryError, match="the model has layers 0 to 3"):
         Listed("mine", (PatchResidual(4),)).shards(*SHAPE)
     Listed("mine", (PatchPath((Head(0, 0),), 4),)).shards(*SHAPE)  # the direct path to the logits
+
+
+def test_a_listed_battery_is_sent_to_other_machines_as_it_is():
+    """A worker names and cuts it as the session does."""
+    sent = Listed("mine", (AblateHeads((Head(0, 6), Head(0, 7))), PatchResidual(1, donor="self")))
+    found = rebuild(json.loads(json.dumps(describe(sent))))
+    assert found == sent and found.name == sent.name
+    assert found.shards(*SHAPE) == sent.shards(*SHAPE)
+
+
+def test_what_another_model_lacks_is_left_out():
+    heads = [AblateHeads((Head(0, head),)) for head in (0, 7, 8)]
+    listed = Listed("mine", (*heads, PatchResidual(3), PatchResidual(4)))
+    assert listed.fitting(*SHAPE).interventions == (*heads[:2], PatchResidual(3))
+    assert Listed("mine", (PatchResidual(4),)).fitting(*SHAPE).interventions == ()

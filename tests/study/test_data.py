@@ -156,3 +156,15 @@ def test_an_unusable_row_is_refused_with_file_and_line(tmp_path):
         assert f"{path}, line 2: " in refused(tmp_path) and said in refused(tmp_path)
     path.write_bytes(b"\n\xff")
     assert "line 2: not UTF-8" in refused(tmp_path)
+
+
+def test_a_row_that_is_no_pair_is_left_out_and_the_others_keep_their_lines(tmp_path):
+    same = {**TRAIN[1], "corrupt": TRAIN[1]["clean"]}
+    put_data(tmp_path, IDS["facts"], [TRAIN[0], same, *TRAIN[2:], TRAIN[0]], TEST)
+    condition = read(tmp_path)
+    assert condition.lines == (1, 3, 4, 5, 6, 7)
+    found = {each.kind: each.line for each in condition.defects}
+    assert found["rows that are no pair of prompts: left out"] == 2
+    assert found["the same clean prompt again"] == 7
+    put_data(tmp_path, IDS["facts"], [same], TEST)
+    assert "no row of train can be measured; field 'corrupt': it equals" in refused(tmp_path)

@@ -310,10 +310,14 @@ def _say(line: str) -> None:
 
 
 def open_runs(directories: Sequence[Path]) -> tuple["RunStore", list["Run"]]:
-    """Complete runs of one store; CommandError when they lie in different folders."""
-    from tinyablation.runs.store import RunStore
+    """Complete runs of one store, or those that directories of `run` are made from.
 
-    folders = [directory.resolve() for directory in directories]
+    CommandError when they lie in different folders.
+    """
+    from tinyablation.runs.store import RunStore
+    from tinyablation.study.directories import measured_in
+
+    folders = [measured_in(directory.resolve()) for directory in directories]
     roots = sorted({folder.parent for folder in folders})
     if len(roots) > 1:
         raise CommandError(

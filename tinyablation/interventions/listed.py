@@ -7,7 +7,7 @@ direction, and paths of one head. They are measured by `measure`; claims ask for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -62,15 +62,29 @@ class Listed:
         labels = [each.label for each in self.interventions]
         return f"{self.kind}-{digest(labels)[:8]}"
 
+    def fitting(self, n_layers: int, n_heads: int) -> Listed:
+        """The same battery without what a model of that shape has no layer or head for."""
+
+        def fits(each: Intervention) -> bool:
+            try:
+                self._require_fit(each, n_layers, n_heads)
+            except BatteryError:
+                return False
+            return True
+
+        return replace(self, interventions=tuple(filter(fits, self.interventions)))
+
     def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
         for each in self.interventions:
-            for head in getattr(each, "heads", ()):
-                require_head(head, n_layers, n_heads)
-            # The stream of layer n_layers is what enters the final norm: only paths may lead there.
-            end = n_layers + isinstance(each, PatchPath)
-            if getattr(each, "layer", 0) >= end:
-                raise BatteryError(f"{each.label}: the model has layers 0 to {n_layers - 1}")
+            self._require_fit(each, n_layers, n_heads)
         return [Shard(BASELINE, ()), *cut("part", self.interventions)]
+
+    def _require_fit(self, each: Intervention, n_layers: int, n_heads: int) -> None:
+        for head in getattr(each, "heads", ()):
+            require_head(head, n_layers, n_heads)
+        # The stream of layer n_layers is what enters the final norm: only paths may lead there.
+        if getattr(each, "layer", 0) >= n_layers + isinstance(each, PatchPath):
+            raise BatteryError(f"{each.label}: the model has layers 0 to {n_layers - 1}")
 
 
 def require_options(name: str, layer: int | None, heads: Sequence[Head]) -> None:

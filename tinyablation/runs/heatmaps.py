@@ -34,12 +34,12 @@ td { padding: .2rem .5rem; text-align: right; }
 <p>{{ caption }}. Red: ablation raises it (a suppressor); blue: ablation lowers it.</p>
 {% for panel in panels %}<table>
 <caption>{{ panel.title }}</caption>
-<thead><tr><th scope="col">layer \\ head</th>
+<thead><tr><th scope="col">{{ panel.down }} \\ {{ panel.across }}</th>
 {%- for head in range(panel.n_heads) %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in panel.rows %}<tr><th scope="row">{{ loop.index0 }}</th>
 {%- for cell in row %}<td style="background:{{ cell.background }};color:{{ cell.ink }}"
- title="head {{ cell.head }}: {{ cell.full }}">{{ cell.text }}</td>{% endfor %}</tr>
+ title="{{ panel.across }} {{ cell.head }}: {{ cell.full }}">{{ cell.text }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>
 {% else %}<p>{{ empty }}</p>
 {% endfor %}</body></html>
@@ -52,10 +52,15 @@ class PlotError(TinyAblationError):
 
 @dataclass(frozen=True)
 class Panel:
-    """One heatmap: `values` is [layer, head], in logits; NaN marks a head that was not measured."""
+    """One heatmap: `values` is [layer, head], in logits; NaN marks a head that was not measured.
+
+    down, across: what its rows and columns are, if not layers and heads.
+    """
 
     title: str
     values: np.ndarray[Any, Any]
+    down: str = "layer"
+    across: str = "head"
 
 
 def panels(impact: pd.DataFrame, *, metric: str = "logit_diff", split: str = "all") -> list[Panel]:
@@ -96,8 +101,8 @@ def draw_png(drawn: Sequence[Panel], title: str) -> bytes:
     for axis, panel in zip(axes, drawn, strict=False):
         image = pictures.heatmap(axis, panel.values, limit)
         axis.set_title(panel.title, fontsize=9, parse_math=False)
-        axis.set_xlabel("head")
-        axis.set_ylabel("layer")
+        axis.set_xlabel(panel.across)
+        axis.set_ylabel(panel.down)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.yaxis.get_major_locator().set_params(integer=True)
     if image is None:
@@ -140,6 +145,8 @@ def draw_html(drawn: Sequence[Panel], title: str) -> str:
         {
             "title": panel.title,
             "n_heads": panel.values.shape[1],
+            "down": panel.down,
+            "across": panel.across,
             "rows": [
                 [cell(float(value), layer, head) for head, value in enumerate(row)]
                 for layer, row in enumerate(panel.values)

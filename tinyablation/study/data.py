@@ -95,35 +95,40 @@ def read_condition(
     """
     wanted = request.settings.dataset
     path = root / CORPORA / f"{wanted.id}.jsonl"
-    data, rows, unread = _rows(path, wanted)
+    data, rows, faults, unread = _rows(path, wanted)
     splits = _splits(root / SPLIT_FILES / f"{wanted.id}.split.json", len(rows), data)
     if not splits.rows[wanted.split]:
         raise StudyError(f"{root / SPLIT_FILES / wanted.id}.split.json: {wanted.split}: no rows")
     chosen = splits.rows[wanted.split][:most]
-    examples = clustered(rows)
-    measured = [examples[row] for row in chosen]
-    lines = {row + 1 for row in chosen}
+    usable = iter(clustered([row for row in rows if row is not None]))
+    examples = [None if row is None else next(usable) for row in rows]
+    kept = {row + 1: example for row in chosen if (example := examples[row]) is not None}
+    if not kept:
+        raise StudyError(f"{path}: no row of {wanted.split} can be measured; {faults[0].what}")
     defects = [
         *(Defect(kind, 0, what) for kind, what in (*splits.faults, *unread)),
         # Of the file as a whole, so that lines are right; but only these rows form clusters.
-        *(each for each in text_defects(examples) if each.line in lines and each.kind != FEW),
-        *(each._replace(line=0) for each in text_defects(measured) if each.kind == FEW),
+        *(each for each in faults if each.line - 1 in chosen),
+        *(each for each in _text_defects(examples) if each.line in kept and each.kind != FEW),
+        *(each._replace(line=0) for each in text_defects([*kept.values()]) if each.kind == FEW),
         *_leaks(examples, splits.rows, wanted.split),
     ]
     return StudyCondition(
         request.condition,
         path,
-        tuple(measured),
-        tuple(wanted.split for _ in chosen),
+        tuple(kept.values()),
+        tuple(wanted.split for _ in kept),
         tuple(defects),
-        tuple(row + 1 for row in chosen),
+        tuple(kept),
         one_token or request.settings.metric_span == "first_token",
         request.settings.max_seq_len,
     )
 
 
-def _rows(path: Path, wanted: DatasetChoice) -> tuple[bytes, list[Example], list[tuple[str, str]]]:
-    """The file's bytes, its rows, and which of their fields are not read."""
+def _rows(
+    path: Path, wanted: DatasetChoice
+) -> tuple[bytes, list[Example | None], list[Defect], list[tuple[str, str]]]:
+    """The file's bytes; its rows, None where one is no pair of prompts; why; fields not read."""
     try:
         data = contents.read_bytes(path)
         lines = data.decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
@@ -143,29 +148,48 @@ def _rows(path: Path, wanted: DatasetChoice) -> tuple[bytes, list[Example], list
         "target": wanted.target_field,
         "foil": wanted.foil_field,
     }
-    found, others = [], set()
+    found: list[Example | None] = []
+    faults: list[Defect] = []
+    others: set[str] = set()
     for number, text in enumerate(lines, start=1):
         try:
-            found.append(_example(parse_json(text), names))
+            row = _fields(parse_json(text), names)
         except json.JSONDecodeError as error:
             raise StudyError(f"{path}, line {number}: not JSON ({error.msg})") from None
         except CorpusError as error:
             raise StudyError(f"{path}, line {number}: {error}") from None
-        others |= set(parse_json(text)) - set(names.values())
+        others |= set(row) - set(names.values())
+        try:
+            found.append(_example(row, names))
+        except CorpusError as error:
+            found.append(None)
+            faults.append(Defect("rows that are no pair of prompts: left out", number, str(error)))
     unread = [("fields that the config does not name: not read", ", ".join(sorted(others)))]
-    return data, found, unread if others else []
+    return data, found, faults, unread if others else []
 
 
-def _example(row: Any, names: Mapping[str, str]) -> Example:
+def _fields(row: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """A row that has all the fields that the config names."""
     if not isinstance(row, dict):
         raise CorpusError(f"must be a JSON object, not {type(row).__name__}")
     for field in names.values():
         if field not in row:
             has = ", ".join(row) or "none"
             raise CorpusError(f"field {field!r}, which the config names, is missing; it has {has}")
+    return row
+
+
+def _example(row: Mapping[str, Any], names: Mapping[str, str]) -> Example:
     texts = {name: row[field] for name, field in names.items()}
     rest = {"null": "", "fact_id": "", "template_id": "", "cell": "", "cluster_id": UNNAMED}
     return Example(**texts, **rest, aligned=False)
+
+
+def _text_defects(rows: Sequence[Example | None]) -> list[Defect]:
+    """text_defects of a file's rows, by its own lines."""
+    lines = [number for number, row in enumerate(rows, start=1) if row is not None]
+    found = text_defects([row for row in rows if row is not None])
+    return [each._replace(line=lines[each.line - 1]) for each in found]
 
 
 @dataclass(frozen=True)
@@ -210,7 +234,7 @@ def _hash_faults(given: Any, data: bytes) -> list[tuple[str, str]]:
 
 
 def _leaks(
-    examples: Sequence[Example], rows: Mapping[str, Sequence[int]], split: str
+    examples: Sequence[Example | None], rows: Mapping[str, Sequence[int]], split: str
 ) -> list[Defect]:
     """Rows of the split whose prompt also stands in train: no confirmation of what is chosen there.
 
@@ -218,10 +242,10 @@ def _leaks(
     """
     if split == "train":
         return []
-    known = {examples[row].clean for row in rows["train"]}
+    known = {row.clean for index in rows["train"] if (row := examples[index]) is not None}
     kind = f"rows of {split} whose prompt is also in train"
     return [
-        Defect(kind, row + 1, "what was chosen on train is not confirmed by it")
-        for row in rows[split]
-        if examples[row].clean in known
+        Defect(kind, index + 1, "what was chosen on train is not confirmed by it")
+        for index in rows[split]
+        if (row := examples[index]) is not None and row.clean in known
     ]

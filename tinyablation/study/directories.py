@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.engine.tables import write_table
+from tinyablation.errors import RunError
 from tinyablation.files.hashes import HASH_DIGITS, digest
 from tinyablation.files.manifests import (
     MANIFEST,
+    path_fault,
     read_json,
     remove_leftovers,
+    write_atomic,
     write_json,
     write_manifest,
     writing,
@@ -32,6 +35,7 @@ from tinyablation.files.manifests import (
 from tinyablation.runs.across_conditions import HEAD_MATRIX, LAYER_MATRIX, stands
 from tinyablation.runs.derived import utc_now
 from tinyablation.runs.directories import CONFIG
+from tinyablation.runs.heatmaps import draw_html, draw_png
 from tinyablation.runs.shards import PARTIAL_SUMMARY
 from tinyablation.runs.store import (
     HEAD_IMPACT,
@@ -45,6 +49,7 @@ from tinyablation.runs.store import (
     VERIFY,
 )
 from tinyablation.study import tables
+from tinyablation.study.heatmaps import panels_of
 
 if TYPE_CHECKING:
     from tinyablation.runs.address import RunConfig
@@ -53,8 +58,9 @@ if TYPE_CHECKING:
     from tinyablation.study.config import Config, Request
 
 CROSS_SUMMARY = "artifacts/cross_condition/summary.json"
-_COPIED = (PER_EXAMPLE, HEATMAP_PNG, HEATMAP_HTML, PROVENANCE, PROFILE, VERIFY)
-_FILES = (CONFIG, *_COPIED, HEAD_IMPACT, LAYER_IMPACT, SUMMARY)
+_COPIED = (PER_EXAMPLE, PROVENANCE, PROFILE, VERIFY)
+_DRAWN = (HEATMAP_PNG, HEATMAP_HTML)
+_FILES = (CONFIG, *_COPIED, HEAD_IMPACT, LAYER_IMPACT, *_DRAWN, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,15 @@ def place(store: RunStore, request: Request, measured: RunConfig) -> Path:
     """The directory of a request that is measured at this address."""
     name = "_".join(filter(None, (request.run_name, request.tag)))
     return Path(store.root) / f"{name}_{digest(_asked(request, measured))[:HASH_DIGITS]}"
+
+
+def measured_in(folder: Path) -> Path:
+    """The directory of the store that a directory of this module is made from; itself if none."""
+    try:
+        run = read_json(folder / CONFIG).get("run")
+    except RunError:
+        return folder
+    return folder.parent / run if isinstance(run, str) and not path_fault(run) else folder
 
 
 def _asked(request: Request, measured: RunConfig) -> dict[str, Any]:
@@ -111,6 +126,11 @@ def write_run(
         described = tables.described(request.battery)
         write_table(folder / HEAD_IMPACT, heads, list(heads.columns), described)
         write_table(folder / LAYER_IMPACT, layers, list(layers.columns), described)
+        drawn = panels_of(request.battery, heads, layers)
+        png = draw_png(drawn, folder.name)
+        html = draw_html(drawn, folder.name).encode()
+        write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
+        write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html))
         found = tables.summary(asked, table, metrics, [run.config.seed])
         write_json(folder / SUMMARY, found | {"baseline": run.summary()})
         own = {"run": folder.name, "measured_as": run.name, "finished": utc_now(), **facts}

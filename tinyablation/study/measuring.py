@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.study.batteries import ActivationPatch
+from tinyablation.study.batteries import ActivationPatch, Asked
 from tinyablation.study.config import SPAN_METRICS, Config, ModelChoice, Request
 from tinyablation.study.data import read_condition
 from tinyablation.study.directories import Written, write_parent, write_partial, write_run
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tinyablation.runs.store import RunStore
 
 # Names of TransformerLens for models that are called otherwise on the hub and in models.toml.
-ALIASES = {
-    "gpt2-small": "gpt2",
-}
+ALIASES = {"gpt2-small": "gpt2"}
 _UNALIGNED = "pairs of unequal length"
 
 
@@ -74,10 +72,9 @@ def wanted(request: Request, instead: Instead) -> Wanted:
         if own.dtype is not None and instead.dtype is None:
             changed.append(f"dtype: {own.dtype} goes with {own.name}; measured in the model's own")
         name, revision, dtype = instead.model, None, instead.dtype
-    device = instead.device or settings.device
-    here = _device_here(device)
-    if here != device and device != "auto":
-        changed.append(f"device: {device} is not on this machine; measured on {here}")
+    here, missing = _device(settings.device, instead.device)
+    if missing:
+        changed.append(f"device: {settings.device} is not on this machine; measured on {here}")
     seeds = settings.every_seed
     if len(seeds) > 1:
         changed.append(
@@ -89,13 +86,19 @@ def wanted(request: Request, instead: Instead) -> Wanted:
     return Wanted(name, instead.revision or revision, here, dtype, seeds[0], tuple(changed))
 
 
-def _device_here(device: str) -> str:
+def _device(asked: str, instead: str | None) -> tuple[str, bool]:
+    """The device to measure on, and whether the config's is not there.
+
+    A device that is given instead of the config's must be there: DeviceError otherwise.
+    """
     from tinyablation.models.devices import DeviceError, choose_device
 
+    if instead is not None:
+        return choose_device(instead), False
     try:
-        return choose_device(device)
+        return choose_device(asked), False
     except DeviceError:
-        return choose_device("auto")
+        return choose_device("auto"), True
 
 
 def _not_used(request: Request) -> list[str]:
@@ -171,10 +174,12 @@ def _measure(
         say(f"{request.tag}: {line}" if request.tag else line)
 
     bench = bench_of(need, {condition.name: condition})
-    asked = request.battery.asked(bench.facts.n_layers, bench.facts.n_heads)
+    asked, left_out = _asked(request, bench, other_model=instead.model is not None)
     bench.corpus(condition.name)  # errors of the data come before those of the battery
     found = bench.library.defects(bench.facts.folder, condition.name, bench.entry.id)
     is_patch = isinstance(request.battery, ActivationPatch)
+    for line in left_out:
+        tell(line)
     of_data = summed(found, () if is_patch else (_UNALIGNED,))
     for line in of_data:
         tell(line)
@@ -190,12 +195,35 @@ def _measure(
     finally:
         bench.release()
     facts: dict[str, Any] = {
-        "changed": [*need.changed, *of_data],
+        "changed": [*need.changed, *left_out, *of_data],
         "validity": {"status": validity.status, "reason": validity.reason},
     }
     if validity.status != "supported":
         tell(f"validity: {validity.status}: {validity.reason}")
     return write_run(bench.store, request, asked, run, facts)
+
+
+def _asked(request: Request, bench: Bench, *, other_model: bool) -> tuple[Asked, list[str]]:
+    """The battery for the bench's model, and what is left out of it.
+
+    Another model than the config's may lack some of its layers and heads; the config's own may not.
+    """
+    shape = bench.facts.n_layers, bench.facts.n_heads
+    asked = request.battery.asked(*shape)
+    if not other_model:
+        return asked, []
+    every, kept = asked.battery.interventions, asked.battery.fitting(*shape)
+    out = [each.label for each in every if each not in kept.interventions]
+    if not out:
+        return asked, []
+    said = f"{bench.entry.id} has {shape[0]} layers of {shape[1]} heads"
+    if not kept.interventions:
+        raise StudyError(f"{request.battery_path}: nothing of it is left: {said}")
+    sham = tuple(label for label in asked.sham if label not in out)
+    line = (
+        f"battery: {len(out)} of {len(every)} interventions are left out (first: {out[0]}); {said}"
+    )
+    return Asked(kept, asked.labels, sham), [line]
 
 
 def summed(defects: Iterable[Defect], unless: Collection[str] = ()) -> list[str]:
