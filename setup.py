@@ -1,9 +1,9 @@
-"""What a wheel holds besides the packages under tinyablation/: copies of what a first session needs.
+"""What a wheel holds besides the packages under tinyablation/: copies for a first session.
 
-The claims travel as the pack tinyablation.packs.suppressors. Models, corpora and tables travel under
-tinyablation/shipped/, at the same paths as in a checkout (tinyablation/shipped.py finds them). Of the
-models two travel, a planted one of each of two families; models.toml lists those and the pretrained
-ones. An editable install copies nothing.
+The claims travel as the pack tinyablation.packs.suppressors. Models, corpora and tables travel
+under tinyablation/shipped/, at the same paths as in a checkout (tinyablation/shipped.py finds
+them). Of the models two travel, a planted one of each of two families; models.toml lists those and
+the pretrained ones. An editable install copies nothing.
 """
 
 import re

@@ -127,7 +127,11 @@ def test_a_session_that_runs_can_be_ended_with_a_usage_error(suite, workers):
         ('@pytest.mark.claim("H1.1")', '@pytest.mark.claim("first")', "is not a claim id"),
         ('"H1.1")', '"H1.1", model="tiny-gpt2")', "did you mean 'models'"),
         ('"H1.1")', '"H1.1", conditions=[])', "conditions=[[]] of its claim marker"),
-        ('"H1.1")', '"H1.1", models="tiny-gtp2")', "no model 'tiny-gtp2'; did you mean 'tiny-gpt2'"),
+        (
+            '"H1.1")',
+            '"H1.1", models="tiny-gtp2")',
+            "no model 'tiny-gtp2'; did you mean",
+        ),
         ('"H1.1")', '"H1.1", conditions="fact")', "no condition 'fact'; did you mean 'facts'"),
         ("The sentence of H1.1.", "", "lacks a first paragraph"),
     ],
