@@ -89,8 +89,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("knowledge", "tiny", "examples"):
         (source / "corpora").mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", ROOT / "corpora" / name, source / "corpora" / name], check=True)
+    # As `make dist` does it: the wheel from the source distribution.
+    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, timeout=300)
+    (sdist,) = folder.glob("*.tar.gz")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--no-index", "-w", folder, source], check=True, timeout=300)
+    subprocess.run([*command, "--no-index", "-w", folder, sdist], check=True, timeout=300)
     (found,) = folder.glob("*.whl")
     return found
 
