@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims real test docs slow mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
+.PHONY: claims real test docs dist wheel slow mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -30,6 +30,16 @@ test: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The pages: $(CURDIR)/build/docs/index.html (with a search: $(BIN)/mkdocs serve)"
+
+# What is released: the source, and a wheel that is built from it.
+dist: $(READY)
+	rm -rf build/dist
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('build/dist')"
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --no-index -w build/dist build/dist/*.tar.gz
+
+# The wheel in an environment of its own, and claims in repositories of two files.
+wheel: $(READY)
+	$(BIN)/pytest tests/test_wheel.py
 
 # What takes seconds each: whole sessions, servers, processes, a browser, models in several ways.
 slow: $(READY)

@@ -23,12 +23,15 @@ from _pytest.mark.expression import Expression
 from tests.fake_sessions import one_record
 from tests.test_locks import locked
 from tinyablation.models.registry import load_registry
+from tinyablation.plugin.command_line import Command
 from tinyablation.records.records import CONDITIONS, RecordFile, write_records
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"
-CI, NIGHTLY = FOLDER / "ci.yml", FOLDER / "nightly.yml"
+CI, NIGHTLY, RELEASE = (FOLDER / f"{name}.yml" for name in ("ci", "nightly", "release"))
+ALL = (CI, NIGHTLY, RELEASE)
 BOTH = pytest.mark.parametrize("path", [CI, NIGHTLY], ids=lambda path: path.stem)
+EACH = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 ON = True  # see above
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
 
@@ -58,7 +61,7 @@ def uploads(path):
 
 
 def test_these_are_all_the_workflows():
-    assert set(FOLDER.iterdir()) == {CI, NIGHTLY}
+    assert set(FOLDER.iterdir()) == set(ALL)
 
 
 def check_schema(*paths):
@@ -72,7 +75,7 @@ def check_schema(*paths):
 
 
 def test_they_follow_the_schema_that_github_publishes():
-    done = check_schema(CI, NIGHTLY)
+    done = check_schema(*ALL)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -93,7 +96,7 @@ def test_the_schema_check_finds_a_mistake(tmp_path, old, new):
     assert check_schema(broken).returncode == 1
 
 
-@BOTH
+@EACH
 def test_actionlint_has_nothing_to_say(path):
     if shutil.which("actionlint") is None:
         pytest.skip("actionlint is not on the PATH; CI runs it, from a release on GitHub")
@@ -111,7 +114,7 @@ def test_actionlint_knows_the_label_of_the_runners_and_the_variables():
     assert set(config["config-variables"]) == used
 
 
-@BOTH
+@EACH
 def test_permissions_are_minimal(path):
     assert workflow(path)["permissions"] == {"contents": "read"}
     more = {
@@ -121,40 +124,43 @@ def test_permissions_are_minimal(path):
     }
     # The drift job reads the artifacts of earlier runs.
     reads = {"drift": {"contents": "read", "actions": "read"}}
-    assert more == ({} if path == CI else reads)
+    # PyPI knows the publisher by a token that GitHub gives the job.
+    publishes = {"publish": {"id-token": "write"}}
+    assert more == {CI: {}, NIGHTLY: reads, RELEASE: publishes}[path]
     for _, _, step in steps(path):
         if "/checkout@" in step.get("uses", ""):
             assert step["with"]["persist-credentials"] is False
 
 
-@BOTH
+@EACH
 def test_every_job_ends(path):
     for name, job in workflow(path)["jobs"].items():
         assert 0 < job["timeout-minutes"] <= 600, name
 
 
-@BOTH
+@EACH
 def test_actions_are_pinned_by_commit_with_their_version(path):
     lines = [line for line in path.read_text("utf-8").splitlines() if "uses:" in line]
     assert lines
     for line in lines:
-        assert re.search(r"uses: actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+        owner = "(actions|pypa)" if path == RELEASE else "actions"
+        assert re.search(rf"uses: {owner}/[a-z-]+@[0-9a-f]{{40}} # v\d+\.\d+\.\d+$", line), line
 
 
 def test_an_action_has_one_version():
-    text = CI.read_text("utf-8") + NIGHTLY.read_text("utf-8")
+    text = "".join(path.read_text("utf-8") for path in ALL)
     pins = set(re.findall(r"uses: (\S+)@(.+)", text))
     assert len({name for name, _ in pins}) == len(pins)
 
 
-@BOTH
+@EACH
 def test_no_expression_stands_in_a_script(path):
     """GitHub pastes its value into the text before the shell reads it: an input could be code."""
     for _, _, step in steps(path):
         assert "${{" not in step.get("run", "")
 
 
-@BOTH
+@EACH
 def test_scripts_use_only_variables_that_are_set(path):
     given = {"GITHUB_RUN_ID", "GITHUB_STEP_SUMMARY"}
     for _, job, step in steps(path):
@@ -223,6 +229,29 @@ def test_ci_judges_the_claims_whatever_the_tests_said():
     assert claims["run"].startswith("make claims")
 
 
+# --- the release -------------------------------------------------------------------------------
+
+
+def test_a_release_is_built_and_tried_before_it_is_published():
+    """By a job that may not publish, from a release of this repository; no secret is needed."""
+    found = workflow(RELEASE)
+    assert found[ON] == {"release": {"types": ["published"]}, "workflow_dispatch": None}
+    build, publish = found["jobs"]["build"], found["jobs"]["publish"]
+    scripts = [step["run"] for step in build["steps"] if "run" in step]
+    assert scripts[-2:] == ["make dist", "make wheel"]
+    assert publish["needs"] == "build" and publish["if"] == "${{ github.event_name == 'release' }}"
+    assert publish["environment"] == {"name": "pypi", "url": "https://pypi.org/p/tinyablation"}
+    assert not [step for step in publish["steps"] if "run" in step]
+    assert "secrets." not in RELEASE.read_text("utf-8")
+    names = {
+        step["with"]["name"]
+        for job in (build, publish)
+        for step in job["steps"]
+        if "load-artifact@" in step["uses" if "uses" in step else "run"]
+    }
+    assert names == {"dist"}
+
+
 # --- the commands ------------------------------------------------------------------------------
 
 
@@ -242,7 +271,7 @@ def kind(words):
 
 
 def test_every_command_is_looked_at():
-    kinds = {kind(words) for path in (CI, NIGHTLY) for words in commands(path)}
+    kinds = {kind(words) for path in ALL for words in commands(path)}
     assert kinds == {"make", "pytest", "pip", "actionlint"}
     longer = [
         step["name"]
@@ -253,7 +282,7 @@ def test_every_command_is_looked_at():
     assert longer == ["Install actionlint", *DRIFT_STEPS]
 
 
-@BOTH
+@EACH
 def test_make_targets_exist(path):
     found = [words for words in commands(path) if kind(words) == "make"]
     assert found
@@ -320,7 +349,8 @@ def selection(model):
 def test_pytest_knows_the_options_of_the_nightly(tmp_path, pytestconfig):
     given = nightly_arguments(tmp_path, "gpt2-xl")
     assert given[:6] == ["claims", "-k", "gpt2-xl", "-n", "4", "--require-models"]
-    options, unknown = pytestconfig._parser.parse_known_and_unknown_args(given)
+    found, unknown = pytestconfig._parser.parse_known_and_unknown_args(given)
+    options = Command(found)
     assert unknown == []
     assert options.file_or_dir == ["claims"] and options.require_models
     assert (options.keyword, options.device, options.dtype) == ("gpt2-xl", "auto", "auto")
@@ -331,7 +361,8 @@ def test_pytest_knows_the_options_of_the_nightly(tmp_path, pytestconfig):
 def test_inputs_reach_pytest_as_one_word_each(tmp_path, pytestconfig):
     harm = "main; touch $(pwd)/harmed `id`"
     given = nightly_arguments(tmp_path, "gpt2", REVISION=harm, DEVICE="cuda:1", DTYPE="bfloat16")
-    options, unknown = pytestconfig._parser.parse_known_and_unknown_args(given)
+    found, unknown = pytestconfig._parser.parse_known_and_unknown_args(given)
+    options = Command(found)
     assert unknown == [] and not (tmp_path / "harmed").exists()
     assert (options.revision, options.device, options.dtype) == (harm, "cuda:1", "bfloat16")
     assert options.model == ["gpt2"]  # --revision is that of a --model

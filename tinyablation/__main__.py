@@ -9,6 +9,7 @@ from tinyablation.cli.bundle import add_commands as add_bundle_commands
 from tinyablation.cli.check import add_check_command
 from tinyablation.cli.compare import add_commands as add_compare_commands
 from tinyablation.cli.measure import add_commands
+from tinyablation.cli.new_claim import add_new_claim_command
 from tinyablation.cli.ov import add_commands as add_ov_commands
 from tinyablation.cli.partial_patch import add_commands as add_partial_patch_commands
 from tinyablation.cli.report import add_commands as add_report_commands
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_report_commands(commands)
     add_bundle_commands(commands)
     add_check_command(commands)
+    add_new_claim_command(commands)
     return top
 
 

@@ -91,9 +91,6 @@ class Judge(Protocol):
     ) -> None: ...
 
 
-# --- collection ----------------------------------------------------------------------------------
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     claims = [item for item in items if is_claim(item)]
     if not claims:

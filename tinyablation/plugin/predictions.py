@@ -7,6 +7,7 @@ import pytest
 
 from tinyablation.plugin.conditions import own_conditions
 from tinyablation.plugin.options import about_claims, asked_cells, collects_every_claim, protocol
+from tinyablation.plugin.packs import pack_of
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import session_models
 from tinyablation.records.records import ALL_CONDITIONS
@@ -69,9 +70,10 @@ def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | Non
     If only some modules were collected, predictions for claims outside them are not reported; if
     single cells were collected by node id, nothing is.
     """
-    if any(asked_cells(config)):
-        return None
     registered = predictions(config)
+    # A pack is also about models that this project does not list.
+    if any(asked_cells(config)) or pack_of(config, registered.path) is not None:
+        return None
     collected = {claim_id(item) for item in claims}
     known = session_models(config).listed
     own = own_conditions(config)

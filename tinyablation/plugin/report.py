@@ -41,6 +41,7 @@ from tinyablation.plugin.options import (
     AUTO,
     is_claims_run,
     is_guest,
+    keeps_snapshots,
     protocol,
     reports_base,
     runs_every_claim,
@@ -407,7 +408,8 @@ class Reporter:
             else "another verdict than accepted"
             for record in file.records
         )
-        against = f"; {_counts(stand)}" if file.session.protocol == "corrected" else ""
+        compared = file.session.protocol == "corrected" and keeps_snapshots(self.config)
+        against = f"; {_counts(stand)}" if compared else ""
         score = foresight(file.records)
         if score is not None:
             self.lines.append(sentence(score))

@@ -7,12 +7,13 @@ verdicts are conditional on these.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tinyablation.plugin.options import protocol
-from tinyablation.plugin.selection import cell_of, claim_id
+from tinyablation.plugin.selection import cell_of
 from tinyablation.records.records import ALL_CONDITIONS
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scop
         from tinyablation.interventions.batteries import UNHOOKED
 
         return Scope(f"conditional on these {_counted(bench.pool(condition, UNHOOKED))}")
-    if claim_id(item).startswith("V."):
+    if Path(item.nodeid.split("::", 1)[0]).stem == "test_validity":
         return Scope(_counted(_judged(bench, condition, "all")))
     if protocol(item.config) != "corrected":
         return Scope(_counted(_judged(bench, condition, "known")))
