@@ -25,12 +25,11 @@ from tinyablation.measurement.setup import Setup
 from tinyablation.models.devices import choose_device
 from tinyablation.models.registry import Dtype, ModelEntry, Registry, load_registry
 from tinyablation.runs.store import RunStore
+from tinyablation.shipped import CORPORA, MODELS, here_or_shipped
 from tinyablation.spelling import SLIP, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-REGISTRY, CORPORA = Path("fixtures/models.toml"), Path("corpora")
 
 
 def load(
@@ -60,8 +59,8 @@ def load(
     "mps"; dtype: "float32" (the default of most), "bfloat16" or "float16". seed: of all that is
     drawn. store: the folder where measurements are kept, such as "reports/runs", which `pytest
     claims` shares; None: a temporary one, removed with the model. registry, corpora: models.toml,
-    and the folder of the project's conditions (default: those here, else those of the checkout).
-    progress: show bars.
+    and the folder of the project's conditions (default: those here, else those that came with the
+    library). progress: show bars.
 
     Raises RegistryError for a name that is no model's, WeightsMissing where there are no weights,
     LoadingError for a model that cannot be used, DeviceError for a device that there is not.
@@ -238,7 +237,7 @@ class Model:
 def _entry(
     model: str, name: str | None, revision: str | None, registry: str | Path | None
 ) -> ModelEntry:
-    path = _place(REGISTRY, registry)
+    path = _place(MODELS, registry)
     # A folder, a file or a repository needs no registry.
     known = load_registry(path) if registry is not None or path.is_file() else Registry(path, {})
     entry = known.named(model, revision, name)
@@ -253,9 +252,6 @@ def _entry(
     return entry
 
 
-def _place(usual: Path, given: str | Path | None) -> Path:
-    """What was given, else what is here, else what is beside the library in its checkout."""
-    if given is not None:
-        return Path(given).expanduser()
-    beside = Path(__file__).parents[2] / usual
-    return usual if usual.exists() or not beside.exists() else beside
+def _place(usual: str, given: str | Path | None) -> Path:
+    """What was given, else what is here, else what came with the library."""
+    return here_or_shipped(Path(), usual) if given is None else Path(given).expanduser()
