@@ -125,3 +125,12 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, text, said):
     assert line.startswith(str(path)) and said in line
     assert "no such file" in refused(tmp_path / "none.json")[0]
     assert settings()["device"] == "cpu"
+
+
+def test_one_seed_may_be_given_as_seed(tmp_path):
+    path = put_config(tmp_path, "h1", HEADS, seed=4)
+    content = json.loads(path.read_text())
+    del content["seeds"]
+    assert read_config(put_json(path, content)).requests[0].settings.every_seed == [4]
+    del content["seed"]
+    assert read_config(put_json(path, content)).requests[0].settings.every_seed == [0]
