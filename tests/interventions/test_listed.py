@@ -10,9 +10,15 @@ import pytest
 
 from tinyablation.cluster.serialization import describe, rebuild
 from tinyablation.heads import Head
-from tinyablation.interventions.batteries import BATTERIES, BatteryError
+from tinyablation.interventions.batteries import (
+    BASELINE,
+    BATTERIES,
+    SHARD_SIZE,
+    BatteryError,
+    single_heads,
+)
 from tinyablation.interventions.interventions import AblateHeads, PatchPath, PatchResidual
-from tinyablation.interventions.listed import NAMES, Listed, named
+from tinyablation.interventions.listed import NAMES, Listed, chosen_sets, named
 
 SHAPE = (4, 8)
 
@@ -91,3 +97,36 @@ def test_what_another_model_lacks_is_left_out():
     listed = Listed("mine", (*heads, PatchResidual(3), PatchResidual(4)))
     assert listed.fitting(*SHAPE).interventions == (*heads[:2], PatchResidual(3))
     assert Listed("mine", (PatchResidual(4),)).fitting(*SHAPE).interventions == ()
+
+
+# --- sets that someone names -----------------------------------------------------------------------
+
+A, B, C = Head(0, 7), Head(1, 2), Head(0, 1)
+
+
+def test_each_set_and_each_of_its_heads_are_ablated_once():
+    battery = chosen_sets(((A, B), (B, C), (B, A), (C,)))
+    first, second = battery.shards(2, 8)
+    assert (first.key, first.interventions) == (BASELINE, ())
+    assert [each.label for each in second.interventions] == [
+        *("zero:0.1", "zero:0.7", "zero:1.2", "zero:0.1+1.2", "zero:0.7+1.2"),
+    ]
+
+
+def test_its_name_is_of_what_is_ablated_and_how():
+    name = chosen_sets(((A, B),)).name
+    assert chosen_sets(((B, A), (A,))).name == name  # the same ablations
+    assert chosen_sets(((A, C),)).name != name
+    assert chosen_sets(((A, B),), "zero_folded").name != name
+
+
+def test_many_are_cut_into_shards():
+    battery = chosen_sets((head,) for head in single_heads(12, 12))
+    assert [len(shard.interventions) for shard in battery.shards(12, 12)] == [
+        *(0, SHARD_SIZE, 144 - SHARD_SIZE),
+    ]
+
+
+def test_a_head_that_the_model_lacks_is_refused():
+    with pytest.raises(BatteryError, match="there is no head 0:7 in 2 layers of 4 heads"):
+        chosen_sets(((A,),)).shards(2, 4)

@@ -19,7 +19,7 @@ from tinyablation.api.sweeps import HeadSets, Sweep
 from tinyablation.api.written import Written
 from tinyablation.heads import Head
 from tinyablation.interventions.batteries import single_heads
-from tinyablation.interventions.chosen_sets import ChosenSets
+from tinyablation.interventions.listed import chosen_sets
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.devices import choose_device
@@ -151,7 +151,7 @@ class Model:
             raise ApiError("layers is empty; name at least one, or leave it out")
         every = single_heads(self.n_layers, self.n_heads)
         heads = [(head,) for head in every if head.layer in chosen]
-        battery = ChosenSets(tuple(heads), study.bench.method, sample=ONE_WORDING)
+        battery = chosen_sets(heads, study.bench.method, sample=ONE_WORDING)
         run = study.bench.run(study.condition, battery)
         measured = study.findings.measured(study.condition, run)
         return Sweep(study, Effects(*measured, method=study.bench.method))
@@ -167,7 +167,7 @@ class Model:
 
         named = tuple(dict.fromkeys(set_of(each, self.n_layers, self.n_heads) for each in sets))
         study = self._study(prompts)
-        run = study.bench.run(study.condition, ChosenSets(named, study.bench.method))
+        run = study.bench.run(study.condition, chosen_sets(named, study.bench.method))
         measured = study.findings.measured(study.condition, run)
         return HeadSets(study, Coalitions(*measured, method=study.bench.method), named)
 

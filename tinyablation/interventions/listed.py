@@ -6,7 +6,7 @@ direction, and paths of one head. They are measured by `measure`; claims ask for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -16,6 +16,7 @@ from tinyablation.heads import Head
 from tinyablation.interventions.batteries import (
     BASELINE,
     BATTERIES,
+    EVERYTHING,
     ONE_WORDING,
     AnyBattery,
     BatteryError,
@@ -32,6 +33,7 @@ from tinyablation.interventions.batteries import (
 from tinyablation.interventions.head_sets import Subsets
 from tinyablation.interventions.interventions import (
     AblateHeads,
+    AblationMethod,
     Intervention,
     PatchPath,
 )
@@ -85,6 +87,19 @@ class Listed:
         # The stream of layer n_layers is what enters the final norm: only paths may lead there.
         if getattr(each, "layer", 0) >= n_layers + isinstance(each, PatchPath):
             raise BatteryError(f"{each.label}: the model has layers 0 to {n_layers - 1}")
+
+
+def chosen_sets(
+    sets: Iterable[Sequence[Head]], method: AblationMethod = "zero", *, sample: Sample = EVERYTHING
+) -> Listed:
+    """These sets of heads, of one layer or several, and each of their heads alone.
+
+    The smallest come first; whatever stands in several sets is measured once.
+    """
+    together = {tuple(sorted(set(heads))) for heads in sets}
+    alone = {(head,) for heads in together for head in heads}
+    ordered = sorted(alone | together, key=lambda heads: (len(heads), heads))
+    return Listed("chosen", tuple(AblateHeads(each, method) for each in ordered), sample=sample)
 
 
 def require_options(name: str, layer: int | None, heads: Sequence[Head]) -> None:
