@@ -99,7 +99,7 @@ def test_what_another_model_lacks_is_left_out():
     assert Listed("mine", (PatchResidual(4),)).fitting(*SHAPE).interventions == ()
 
 
-# --- sets that someone names -----------------------------------------------------------------------
+# --- sets that someone names ----------------------------------------------------------------------
 
 A, B, C = Head(0, 7), Head(1, 2), Head(0, 1)
 
