@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,7 @@ def _clusters(options: argparse.Namespace) -> None:
     count = len(options.reports)
     given = {name: _each(name, getattr(options, name), count) for name in ("model", "condition")}
     # One name for several reports is of those that do not say theirs.
-    exact = count == max(
-        len(names) for names in (options.model or [], options.condition or [], [0])
-    )
+    exact = {name for name in given if len(getattr(options, name) or ()) == count}
     reports = []
     for index, path in enumerate(options.reports):
         said = {name: names[index] for name, names in given.items() if names}
@@ -149,12 +147,12 @@ def _each(name: str, names: Sequence[str] | None, count: int) -> list[str]:
 
 
 def _completed(
-    path: Path, report: dict[str, Any], said: Mapping[str, str], *, exact: bool
+    path: Path, report: dict[str, Any], said: Mapping[str, str], *, exact: Collection[str]
 ) -> dict[str, Any]:
     """A report with the model and condition that are said of it; TinyAblationError if none is.
 
     The reports of the study name neither, or the condition as `tag`, and may hold their heads by
-    name instead of in a list. exact: whether what is said must be what the report says itself.
+    name instead of in a list. exact: of these, what is said must be what the report says itself.
     """
     found = dict(report)
     if isinstance(found.get("heads"), dict):
@@ -171,6 +169,6 @@ def _completed(
                     f"{path}: does not say its {name}, as reports of the study; give --{name}"
                 )
             found[name] = said[name]
-        elif exact and said.get(name, own) != own:
+        elif name in exact and said[name] != own:
             raise TinyAblationError(f"{path}: is of {name} {own!r}, not {said[name]!r} (--{name})")
     return found
