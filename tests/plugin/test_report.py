@@ -230,7 +230,7 @@ def test_protocols_have_reports_of_their_own_and_are_compared(judged):
     for name in ("tiny-gpt2", "tiny-llama"):
         judged.write(f"fixtures/organisms/{name}/card.json", json.dumps(CARD))
     verdict = "judge(verdict('supported' if {} else 'refuted', estimate=2.5))"
-    published = "request.config.option.protocol == 'published'"
+    published = "request.config.option.tinyablation_protocol == 'published'"
     judged.claims(
         "test_heads",
         judged.claim(

@@ -36,12 +36,14 @@ def cells(suite):
 BENCH = """
 from types import SimpleNamespace
 
+from tinyablation.plugin.command_line import command
+
 
 @pytest.fixture(scope="session")
 def model(request):
     facts = SimpleNamespace(weight_hash="ab" * 32, commit="c" * 40, derived="")
-    device = "cuda:1" if request.config.option.dtype == "bfloat16" else "cpu"
-    dtype = request.config.option.dtype.replace("auto", "float32")
+    device = "cuda:1" if command(request.config).dtype == "bfloat16" else "cpu"
+    dtype = command(request.config).dtype.replace("auto", "float32")
     return SimpleNamespace(device=device, dtype=dtype, facts=facts)
 """
 
