@@ -24,6 +24,7 @@ from tinyablation.runs.store import RunStore
 from tinyablation.verdicts.subjects import load_subjects
 
 CONDITIONS = ("facts", "negation", "counterfactual", "logic", "binding")
+SLOW = pytest.mark.slow
 SUBJECTS = load_subjects(ROOT / "claims" / "subjects.toml")
 
 
@@ -51,7 +52,14 @@ STORED = [
 ]
 
 
-@pytest.mark.parametrize("model", REGISTRY.local_ids)
+@pytest.mark.parametrize(
+    "model",
+    [
+        # One of each kind in the everyday tests: planted, control.
+        model if model in ("tiny-gpt2", "tiny-llama-plain") else pytest.param(model, marks=SLOW)
+        for model in REGISTRY.local_ids
+    ],
+)
 def test_every_run_has_the_address_it_had(model: str, tmp_path: Path) -> None:
     own = [stored for stored in STORED if stored.parts[0] == model]
     assert len(own) == 72 and {stored.parts[2] for stored in own} == set(CONDITIONS)

@@ -106,6 +106,7 @@ def with_hidden(content, path, key):
 HIDDEN = "\u202e\u2066\u200b\ufeff\u3164"
 
 
+@pytest.mark.slow  # renders a page for each text
 def test_no_text_anywhere_turns_the_page_about(session):
     """Each text of a session and each key of its details alone, with the direction turned in it."""
     record = next(record for record in session.records if record.heatmap)
