@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 CELLS = (
     "tiny-llama and not plain and (counterfactual or test_same_heads"
-    " or (negation and improves_calibration))"  # K.1 is blocked on counterfactual
+    " or (logic and improves_calibration))"  # K.1 is blocked on counterfactual
 )
 # Claims whose functions ask for more than tables of ablations, patches and paths.
 NO_MULTIVERSE = ("D.1", "G.2", "OV.1", "OV.2", "OV.3", "S.1", "V")
