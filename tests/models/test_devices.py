@@ -125,7 +125,7 @@ def test_memory_of_the_cpu_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < found.free <= found.total <= host.total
     # Other processes come and go in between: within a tenth of the machine.
     assert found.free <= host.available + host.total // 10
-    # Made up: a kernel keeps up to gigabytes of freed pages by processor, which it calls free or not.
+    # Made up: what this process takes may come from pages that the kernel has not called free.
     told = SimpleNamespace(available=2**20, total=host.total)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: told)
     assert memory_of("cpu").free == 2**20
