@@ -66,7 +66,7 @@ mutations: $(READY)
 calibrate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fixtures.calibration --workers $(WORKERS)
 
-# Writes the snapshots that are missing in claims/__snapshots__/ (a file a model) and touches no other;
+# Writes the snapshots that are missing in __snapshots__/ beside the claims (a file a model) and touches no other;
 # a figure that drifted must be looked at by a person.
 accept: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS) --snapshot-update-new-only

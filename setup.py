@@ -20,7 +20,7 @@ MODELS = ("tiny-gpt2", "tiny-llama")
 CORPORA = ("knowledge", "tiny", "examples")
 LISTED = "fixtures/models.toml"
 FILES = {
-    **{"claims/*.py": PACK, "claims/*.toml": PACK},
+    **{"claims/suppressors/*.py": PACK, "claims/suppressors/*.toml": PACK},
     **{f"corpora/{name}/**/*": f"{SHIPPED}/corpora/{name}" for name in CORPORA},
     **{f"fixtures/organisms/{name}/*": f"{SHIPPED}/fixtures/organisms/{name}" for name in MODELS},
     "fixtures/calibration/error_rates.json": f"{SHIPPED}/fixtures/calibration",

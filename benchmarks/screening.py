@@ -155,7 +155,7 @@ def embedded() -> list[dict[str, Any]]:
     from tinyablation.verdicts.subjects import load_subjects
 
     registry = load_registry(ROOT / "fixtures" / "models.toml")
-    subjects = load_subjects(ROOT / "claims" / "subjects.toml")
+    subjects = load_subjects(ROOT / "claims" / "suppressors" / "subjects.toml")
     cells = []
     with tempfile.TemporaryDirectory() as folder:
         for name in registry.local_ids:

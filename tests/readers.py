@@ -74,6 +74,9 @@ class Reader(NamedTuple):
 # --- the good files ------------------------------------------------------------------------------
 
 
+CLAIMS = ("claims", "suppressors")
+
+
 def _text(*parts: str) -> bytes:
     return ROOT.joinpath(*parts).read_bytes()
 
@@ -216,7 +219,7 @@ def readers() -> dict[str, Reader]:
     page = f"<!doctype html>{element('records.json', session.decode())}".encode()
     config = make_config()
     llama = "fixtures/organisms/tiny-llama"
-    snapshot = json.loads(_text("claims", "__snapshots__", "tiny-mistral-plain.json"))
+    snapshot = json.loads(_text(*CLAIMS, "__snapshots__", "tiny-mistral-plain.json"))
     few = json.dumps(dict(list(snapshot.items())[:3])).encode()
     entry = placeless(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
     kept = Described(entry=entry, standing="listed", facts=None, missing="not here", shelf="tiny")
@@ -280,10 +283,10 @@ def readers() -> dict[str, Reader]:
         ),
         "registry": Reader("models.toml", _text("fixtures", "models.toml"), load_registry),
         "predictions": Reader(
-            "predictions.toml", _text("claims", "predictions.toml"), load_predictions
+            "predictions.toml", _text(*CLAIMS, "predictions.toml"), load_predictions
         ),
-        "published": Reader("published.toml", _text("claims", "published.toml"), load_published),
-        "subjects": Reader("subjects.toml", _text("claims", "subjects.toml"), load_subjects),
+        "published": Reader("published.toml", _text(*CLAIMS, "published.toml"), load_published),
+        "subjects": Reader("subjects.toml", _text(*CLAIMS, "subjects.toml"), load_subjects),
         "lexicons": Reader(
             "lexicons.toml", _text("corpora", "knowledge", "lexicons.toml"), load_lexicons
         ),

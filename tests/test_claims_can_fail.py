@@ -10,8 +10,8 @@ import numpy as np
 import pandas
 import pytest
 
-from claims import test_h1_suppressors as h1
-from claims import test_validity as validity
+from claims.suppressors import test_h1_suppressors as h1
+from claims.suppressors import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
 from tinyablation.measurement.validity import Tables, condition_validity, counting, family_validity
 from tinyablation.verdicts.listener import hear

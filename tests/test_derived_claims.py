@@ -13,10 +13,10 @@ import numpy as np
 import pandas
 import pytest
 
-from claims import test_binders as binders
-from claims import test_calibration as calibration
-from claims import test_geometry as geometry
-from claims import test_training as training
+from claims.suppressors import test_binders as binders
+from claims.suppressors import test_calibration as calibration
+from claims.suppressors import test_geometry as geometry
+from claims.suppressors import test_training as training
 from tests import synthetic_sweeps
 from tests.analysis.test_emergence import made_up
 from tests.benches import bench_of

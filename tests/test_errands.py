@@ -59,8 +59,8 @@ def test_a_claim(copy: Path) -> None:
     text = recipe("claim")
     (module,) = blocks(text, "python")
     (predicted,) = blocks(text, "toml")
-    (copy / "claims" / "test_example.py").write_text(module, encoding="utf-8")
-    append(copy / "claims" / "predictions.toml", predicted)
+    (copy / "claims" / "suppressors" / "test_example.py").write_text(module, encoding="utf-8")
+    append(copy / "claims" / "suppressors" / "predictions.toml", predicted)
     judge, accept = commands(text)
     # Of the other families a sham has some effect under one condition: "present", a miss.
     chosen = ("-k", "tiny-mistral", "-n", "0", "-q")
@@ -84,7 +84,7 @@ def test_a_model(copy: Path, tmp_path: Path) -> None:
     text = recipe("model")
     entry, heads = blocks(text, "toml")
     append(copy / "fixtures" / "models.toml", entry)
-    append(copy / "claims" / "subjects.toml", heads)
+    append(copy / "claims" / "suppressors" / "subjects.toml", heads)
     name, repo = (re.search(rf'^{key} = "(.*?)"', entry, re.MULTILINE)[1] for key in ("id", "repo"))
     (named,) = [words for words in commands(text) if name in words]
     with LoopbackHub() as hub:

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from claims import test_every_condition as every
-from claims import test_h5_amplification as pairs
+from claims.suppressors import test_every_condition as every
+from claims.suppressors import test_h5_amplification as pairs
 from tests.synthetic_effects import LEADER, NAMED, TRIO, make_table, noise, share_of_clean
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import Coalitions

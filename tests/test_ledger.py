@@ -16,37 +16,48 @@ from tinyablation.verdicts.published import load_published
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "claims"
+# The packs, and of how many of their claims figures were published at least.
+PACKS = {"suppressors": 28}
 
 
-def marked() -> dict[str, str]:
-    """The claim that each test function under claims/ judges, by the function's name."""
+def marked(pack: str = "*") -> dict[str, str]:
+    """The claim that each test function of a pack judges, by its module's path and its name."""
     found = {}
-    for path in sorted(CLAIMS.glob("test_*.py")):
+    for path in sorted(CLAIMS.glob(f"{pack}/test_*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             for mark in getattr(node, "decorator_list", ()):
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.claim":
-                    found[f"{path.name}::{node.name}"] = ast.literal_eval(mark.args[0])
+                    name = f"{path.relative_to(CLAIMS)}::{node.name}"
+                    found[name] = ast.literal_eval(mark.args[0])
     return found
 
 
-def test_every_claim_has_a_prediction_and_no_prediction_is_of_another():
-    assert set(load_predictions(CLAIMS / "predictions.toml").claims) == set(marked().values())
+def test_the_packs_are_the_folders_of_claims():
+    assert {path.parent.name for path in CLAIMS.rglob("test_*.py")} == PACKS.keys()
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_every_claim_has_a_prediction_and_no_prediction_is_of_another(pack):
+    predicted = load_predictions(CLAIMS / pack / "predictions.toml").claims
+    assert set(predicted) == set(marked(pack).values())
 
 
 def test_every_claim_of_ours_says_in_four_parts_what_is_measured():
     claims, read = marked(), 0
-    for path in sorted(CLAIMS.glob("test_*.py")):
+    for path in sorted(CLAIMS.glob("*/test_*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
-            if f"{path.name}::{getattr(node, 'name', '')}" in claims:
+            if f"{path.relative_to(CLAIMS)}::{getattr(node, 'name', '')}" in claims:
                 assert all(read_docstring(ast.get_docstring(node))), node.name
                 read += 1
     assert read == len(claims)
 
 
-def test_every_published_figure_is_of_a_claim():
-    published = {figure.claim for figure in load_published(CLAIMS / "published.toml").figures}
-    assert len(published) >= 28  # the rows of the study's ledger
-    assert published <= set(marked().values())
+@pytest.mark.parametrize("pack", PACKS)
+def test_every_published_figure_is_of_a_claim(pack):
+    figures = load_published(CLAIMS / pack / "published.toml").figures
+    published = {figure.claim for figure in figures}
+    assert len(published) >= PACKS[pack]
+    assert published <= set(marked(pack).values())
 
 
 @pytest.mark.parametrize("claims", ["H5.4", "OV.2,S.1", "D"])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from claims import test_ov as ov
+from claims.suppressors import test_ov as ov
 from tests.synthetic_head_vocabulary import NAMED, NONE, WORDS, make_head_vocabulary, own_vector
 from tinyablation.measurement.gate import Gate
 from tinyablation.models.loading import WeightsMissing
@@ -211,7 +211,7 @@ def call(fixture, *arguments):
 
 @pytest.fixture
 def request_of(monkeypatch):
-    """Subjects by model, in place of claims/subjects.toml."""
+    """Subjects by model, in place of claims/suppressors/subjects.toml."""
     declared = Subjects(Path(), {"other": Subject(suppressor="0:2", source="planted")})
     monkeypatch.setattr(head_fixtures, "subjects", lambda config: declared)
     monkeypatch.setattr(

@@ -9,10 +9,10 @@ from inspect import signature
 import numpy as np
 import pytest
 
-from claims import test_geometry as geometry
-from claims import test_h1_suppressors as h1
-from claims import test_h5_coalitions as h5
-from claims import test_h6_patching as h6
+from claims.suppressors import test_geometry as geometry
+from claims.suppressors import test_h1_suppressors as h1
+from claims.suppressors import test_h5_coalitions as h5
+from claims.suppressors import test_h6_patching as h6
 from tests.synthetic_effects import (
     LAYERS,
     LEADER,

@@ -28,9 +28,12 @@ EVERYTHING = "\n".join((README, *PAGES.values()))
 FLAT = " ".join(README.split())
 MOST_LINES = 200  # what a newcomer reads before the first claim; the rest is for docs/
 REGISTRY = load_registry(ROOT / "fixtures" / "models.toml")
+CLAIMS = ROOT / "claims" / "suppressors"
 STUDIED = {
     name
-    for name, subject in load_subjects(ROOT / "claims" / "subjects.toml").subjects.items()
+    for name, subject in load_subjects(
+        ROOT / "claims" / "suppressors" / "subjects.toml"
+    ).subjects.items()
     if "study" in subject.source
 }
 OUTPUT = (
@@ -44,7 +47,7 @@ OUTPUT = (
     "reports/runs/",
     "reports/runs/.jobs/",
 )
-RECIPE = ("claims/test_example.py",)  # what a reader makes
+RECIPE = ("claims/suppressors/test_example.py",)  # what a reader makes
 
 
 def test_the_readme_is_what_a_newcomer_needs():
@@ -129,7 +132,7 @@ def test_packages_stand_in_the_order_of_the_structure():
 
 def test_the_claim_that_is_shown_is_one_of_the_suite():
     shown = README.split("## What a claim looks like", 1)[1]
-    path = re.search(r"`(claims/\w+\.py)`", shown).group(1)
+    path = re.search(r"`(claims/suppressors/\w+\.py)`", shown).group(1)
     code = re.search(r"```python\n(.+?)```", shown, re.DOTALL).group(1)
     assert code in (ROOT / path).read_text(encoding="utf-8")
 

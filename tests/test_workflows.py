@@ -417,11 +417,12 @@ def test_weights_stay_on_the_disk_and_the_token_with_its_step():
 
 def cell_names(model):
     """The names of the cells that pytest makes of every claim for a model, with their module's."""
-    for module in sorted((ROOT / "claims").glob("test_*.py")):
+    for module in sorted((ROOT / "claims").glob("*/test_*.py")):
         tests = re.findall(r"^def (test_\w+)", module.read_text(encoding="utf-8"), re.MULTILINE)
         for test in tests:
             for cell in (model, *(f"{model}-{condition}" for condition in CONDITIONS)):
-                yield {"claims", module.name, f"{test}[{cell}]", "claim", "hub", "parametrize"}
+                names = {"claims", module.parent.name, module.name}
+                yield names | {f"{test}[{cell}]", "claim", "hub", "parametrize"}
 
 
 @pytest.mark.parametrize("model", REGISTRY.hub_ids)

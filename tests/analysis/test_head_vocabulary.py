@@ -170,8 +170,8 @@ def test_logits_of_every_layer_are_needed():
 def test_no_torch_is_needed():
     code = (
         "import sys, tinyablation.analysis.head_vocabulary, tinyablation.analysis.steering; "
-        "import claims.test_ov, "
-        "claims.test_steering, tinyablation.plugin.head_fixtures; "
+        "import claims.suppressors.test_ov, "
+        "claims.suppressors.test_steering, tinyablation.plugin.head_fixtures; "
         "assert not {'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from claims import test_binders as binders
-from claims import test_h1_suppressors as h1
+from claims.suppressors import test_binders as binders
+from claims.suppressors import test_h1_suppressors as h1
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.screened_sweeps import ScreenedSweep

@@ -6,7 +6,7 @@ Run: pytest tests/analysis/test_steering.py
 import numpy as np
 import pytest
 
-from claims import test_steering as s1
+from claims.suppressors import test_steering as s1
 from tests.synthetic_effects import N, make_table, noise
 from tinyablation.analysis.effects import Effects
 from tinyablation.analysis.steering import (

@@ -14,7 +14,9 @@ from tinyablation.analysis.findings import Findings
 from tinyablation.api.model import load
 from tinyablation.heads import Head
 
-ACCEPTED = json.loads((ROOT / "claims" / "__snapshots__" / "tiny-gpt2.json").read_text())
+ACCEPTED = json.loads(
+    (ROOT / "claims" / "suppressors" / "__snapshots__" / "tiny-gpt2.json").read_text()
+)
 # Accepted figures have six digits; float32 sums of batches of another shape differ by 1e-6.
 DIGITS = 1e-5
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tinyablation.cluster.messages import BenchFacts, JobError
 from tinyablation.cluster.worker import make_bench
 from tinyablation.corpora.examples import SPLITS, CorpusError
+from tinyablation.corpora.filtering import TooFewPrompts
 from tinyablation.corpora.library import Library
 from tinyablation.corpora.own_conditions import OwnCondition, check_name, read_own
 from tinyablation.corpora.tokenisation import load_tokenizer
@@ -187,6 +189,19 @@ def test_what_the_tokenizer_cannot_tell_apart_is_left_out_of_the_half_it_is_in(o
     assert any("left out" in each.kind and each.line == 1 for each in defects)
     halves = [whole.of_row()[row] for row in range(len(rows))]
     assert [split.of_row()[row] for row in range(len(rows) - 1)] == halves[1:]
+
+
+def test_a_condition_that_needs_clusters_is_refused_with_the_counts_where_fewer_remain(own, rows):
+    tiny = load_tokenizer(str(FOLDER))
+    needs = replace(own(rows), least=24)
+    assert len(needs.for_tokenizer(tiny, "tiny", 0)[0].examples) == len(rows)
+    gone = {each["cluster"] for each in rows[:1]}
+    rows = [
+        {**row, "foil": f"{row['target']} Rome"} if row["cluster"] in gone else row for row in rows
+    ]
+    own(rows).for_tokenizer(tiny, "tiny", 0)  # a user's is measured with what remains
+    with pytest.raises(TooFewPrompts, match="tiny, mine: 23 of 24 clusters remain, 24 are needed"):
+        replace(own(rows), least=24).for_tokenizer(tiny, "tiny", 0)
 
 
 def test_a_library_gives_it_for_any_tokenizer(own, rows, tmp_path: Path):

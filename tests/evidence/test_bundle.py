@@ -29,10 +29,10 @@ pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: ma
 ROOT = Path(__file__).parents[2]
 CELL = "tiny-gpt2-facts"
 TESTS = {
-    "H1.1": "claims/test_h1_suppressors.py::test_top_suppressor_is_in_layer_zero",
-    "H5.4": "claims/test_h5_coalitions.py::test_leader_alone_recovers_most",
-    "V.3": "claims/test_validity.py::test_swapped_labels_flip_the_logit_difference",
-    "OV.1": "claims/test_ov.py::test_named_head_writes_hedges",
+    "H1.1": "claims/suppressors/test_h1_suppressors.py::test_top_suppressor_is_in_layer_zero",
+    "H5.4": "claims/suppressors/test_h5_coalitions.py::test_leader_alone_recovers_most",
+    "V.3": "claims/suppressors/test_validity.py::test_swapped_labels_flip_the_logit_difference",
+    "OV.1": "claims/suppressors/test_ov.py::test_named_head_writes_hedges",
 }
 ABSENT = ("torch", "transformers", "transformer_lens")
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -205,7 +205,7 @@ def test_a_bundle_holds_evidence_and_no_weights(bundle):
         manifest = json.loads(archive.read(MANIFEST))
         lines = archive.read("corpora/tiny/facts.jsonl")
         text = archive.read("README.txt").decode()
-        source = archive.read("sources/claims/test_h1_suppressors.py")
+        source = archive.read("sources/claims/suppressors/test_h1_suppressors.py")
     assert set(manifest["files"]) == set(names) - {MANIFEST}
     assert not [name for name in names if name.endswith((".safetensors", ".bin", ".pkl"))]
     assert {"records.json", "claims.html", "corpora/tiny/facts.split.json"} <= set(names)
@@ -218,7 +218,7 @@ def test_a_bundle_holds_evidence_and_no_weights(bundle):
                 if name.startswith(f"runs/tiny-gpt2-{battery}-facts_") and name.endswith(file)
             ]
     assert lines == (ROOT / "corpora" / "tiny" / "facts.jsonl").read_bytes()
-    assert source == (ROOT / "claims" / "test_h1_suppressors.py").read_bytes()
+    assert source == (ROOT / "claims" / "suppressors" / "test_h1_suppressors.py").read_bytes()
     assert len(models["tiny-gpt2"]["facts"]["weight_hash"]) == 64
     assert str(ROOT) not in json.dumps(models)
     assert "python -m tinyablation verdict" in text and "H1.1 tiny-gpt2 facts: supported" in text
@@ -366,16 +366,19 @@ def test_another_version_of_the_claim_is_named(bundle, verdict, third_party, tmp
     """The installed function judges, and whoever reads the verdict is told that it is another."""
     project = tmp_path / "project"
     shutil.copytree(third_party, project)
-    module = project / "claims" / "test_h5_coalitions.py"
+    module = project / "claims" / "suppressors" / "test_h5_coalitions.py"
     text = module.read_text("utf-8")
     module.write_text(text + "\n# another version\n", encoding="utf-8")
     done = verdict(bundle("H5.4"), project=project)
     assert done.returncode == 0, done.stderr
-    assert "note: claims/test_h5_coalitions.py differs: installed is " in done.stdout
+    assert "note: claims/suppressors/test_h5_coalitions.py differs: installed is " in done.stdout
     assert "instruments" not in done.stdout
 
-    (project / "claims" / "subjects.toml").unlink()
-    shutil.copyfile(third_party / "claims" / "subjects.toml", project / "claims" / "subjects.toml")
+    (project / "claims" / "suppressors" / "subjects.toml").unlink()
+    shutil.copyfile(
+        third_party / "claims" / "suppressors" / "subjects.toml",
+        project / "claims" / "suppressors" / "subjects.toml",
+    )
     with (project / "tinyablation" / "verdicts" / "verdicts.py").open("a") as stream:
         stream.write("# another version\n")
     done = verdict(bundle("H5.4"), project=project)
@@ -386,7 +389,7 @@ def test_code_in_a_bundle_is_never_run(bundle, verdict, tmp_path):
     proof = tmp_path / "ran"
     code = f"open({str(proof)!r}, 'w').close()\n".encode()
     path = bundle("H5.4")
-    name = "sources/claims/test_h5_coalitions.py"
+    name = "sources/claims/suppressors/test_h5_coalitions.py"
     rewritten(path, replacing(name, lambda _: code, consistently=True))
     done = verdict(path)
     assert done.returncode == 0, done.stderr

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from claims import test_binders as binders
-from claims import test_calibration as calibration
-from claims import test_every_condition as every
-from claims import test_geometry as geometry
-from claims import test_h1_suppressors as h1
-from claims import test_h5_amplification as h5_amplification
-from claims import test_h5_coalitions as h5
-from claims import test_h6_patching as h6
-from claims import test_ov as ov
-from claims import test_steering as steering
-from claims import test_training as training
-from claims import test_validity as validity
+from claims.suppressors import test_binders as binders
+from claims.suppressors import test_calibration as calibration
+from claims.suppressors import test_every_condition as every
+from claims.suppressors import test_geometry as geometry
+from claims.suppressors import test_h1_suppressors as h1
+from claims.suppressors import test_h5_amplification as h5_amplification
+from claims.suppressors import test_h5_coalitions as h5
+from claims.suppressors import test_h6_patching as h6
+from claims.suppressors import test_ov as ov
+from claims.suppressors import test_steering as steering
+from claims.suppressors import test_training as training
+from claims.suppressors import test_validity as validity
 
 Claim = Callable[..., None]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-import claims.test_validity
+import claims.suppressors.test_validity
 from tests.known_models.controls import CONTROLS, ELSEWHERE, PRESENT, SMALL
 from tests.known_models.models import MODELS
 
 HERE = Path(__file__).parent
-CLAIMS = Path(claims.test_validity.__file__).parent
+CLAIMS = Path(claims.suppressors.test_validity.__file__).parent
 
 
 def every_claim():
@@ -40,7 +40,7 @@ def test_a_true_claim_is_supported(shelf, claim):
     assert given["runs"] and all(isinstance(name, str) for name in given["runs"])
     if {"subject", "trio"} & set(inspect.signature(claim).parameters):
         assert re.fullmatch(r"\d+:\d+( \d+:\d+)*", given["subject"])
-    if claim is not claims.test_validity.test_swapped_labels_flip_the_logit_difference:
+    if claim is not claims.suppressors.test_validity.test_swapped_labels_flip_the_logit_difference:
         assert given["details"]
     if "largest" in given:
         deltas = [row["delta"] for row in given["largest"]]

@@ -5,7 +5,7 @@ Run: pytest tests/known_models/test_patching.py
 
 import pytest
 
-from claims import test_h6_patching as h6
+from claims.suppressors import test_h6_patching as h6
 from fixtures.calibration.benches import TrialBench
 from tests.benches import CORPORA
 from tests.known_models.two_routes import LAYERS, profile, save

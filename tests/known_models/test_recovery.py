@@ -6,7 +6,7 @@ Run: pytest tests/known_models/test_recovery.py
 import pytest
 import torch
 
-from claims import test_h5_coalitions as h5
+from claims.suppressors import test_h5_coalitions as h5
 from tests.known_models.hand_set import SIZE, Lookup
 from tests.known_models.measuring import Measured
 from tests.known_models.models import TRIO, KnownModel, knowing

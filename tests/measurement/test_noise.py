@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from claims import test_binders as binders
-from claims import test_geometry as geometry
-from claims import test_h1_suppressors as h1
-from claims import test_h5_coalitions as h5
-from claims import test_h6_patching as h6
-from claims import test_steering as steering
-from claims import test_training as training
-from claims import test_validity as validity
+from claims.suppressors import test_binders as binders
+from claims.suppressors import test_geometry as geometry
+from claims.suppressors import test_h1_suppressors as h1
+from claims.suppressors import test_h5_coalitions as h5
+from claims.suppressors import test_h6_patching as h6
+from claims.suppressors import test_steering as steering
+from claims.suppressors import test_training as training
+from claims.suppressors import test_validity as validity
 from tests.analysis import test_steering as made_up_steering
 from tests.analysis.test_emergence import made_up as made_up_course
 from tests.synthetic_effects import (

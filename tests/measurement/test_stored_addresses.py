@@ -25,7 +25,7 @@ from tinyablation.verdicts.subjects import load_subjects
 
 CONDITIONS = ("facts", "negation", "counterfactual", "logic", "binding")
 SLOW = pytest.mark.slow
-SUBJECTS = load_subjects(ROOT / "claims" / "subjects.toml")
+SUBJECTS = load_subjects(ROOT / "claims" / "suppressors" / "subjects.toml")
 
 
 class Stored(NamedTuple):

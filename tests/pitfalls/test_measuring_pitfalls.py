@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from claims import test_h6_patching as h6
+from claims.suppressors import test_h6_patching as h6
 from tests.benches import bench_of
 from tests.bridging import make_prompts, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS

@@ -407,7 +407,7 @@ def test_every_test_case_of_every_embedded_model_has_a_committed_snapshot_and_no
     named_only = load_registry(ROOT / "fixtures" / "models.toml").named_only_ids
     found = {
         (str(path), key)
-        for path in (ROOT / "claims" / "__snapshots__").glob("*.json")
+        for path in (ROOT / "claims" / "suppressors" / "__snapshots__").glob("*.json")
         if path.stem not in named_only  # those are collected only if they are named
         for key in json.loads(path.read_text())
     }

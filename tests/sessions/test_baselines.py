@@ -21,7 +21,7 @@ from tinyablation.sessions.baselines import (
 )
 from tinyablation.sessions.drift import RELATIVE
 
-COMMITTED = Path(__file__).parents[2] / "claims" / "__snapshots__"
+COMMITTED = Path(__file__).parents[2] / "claims" / "suppressors" / "__snapshots__"
 FACTS = Case("H1.2", "test_leads", "facts")
 LOGIC = Case("H1.10", "test_leads", "logic")
 FIGURES = {

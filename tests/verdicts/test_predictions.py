@@ -10,7 +10,7 @@ from tinyablation.verdicts.published import load_published
 from tinyablation.verdicts.subjects import load_subjects
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "claims" / "published.toml"
+PUBLISHED = ROOT / "claims" / "suppressors" / "published.toml"
 
 
 PREDICTIONS = """\

@@ -8,7 +8,7 @@ from tinyablation.verdicts.expectations import ExpectationError
 from tinyablation.verdicts.published import load_published
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "claims" / "published.toml"
+PUBLISHED = ROOT / "claims" / "suppressors" / "published.toml"
 
 
 FIGURE = {

@@ -10,7 +10,7 @@ from tinyablation.verdicts.expectations import ExpectationError
 from tinyablation.verdicts.subjects import load_subjects
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "claims" / "published.toml"
+PUBLISHED = ROOT / "claims" / "suppressors" / "published.toml"
 
 
 SUBJECTS_WITH_ONE_CLAIM = """\
@@ -79,7 +79,7 @@ def test_a_reference_is_a_registered_model(write):
 
 def test_the_subjects_of_this_project_are_of_its_models():
     models = load_registry(ROOT / "fixtures" / "models.toml").ids
-    subjects = load_subjects(ROOT / "claims" / "subjects.toml", models).subjects
+    subjects = load_subjects(ROOT / "claims" / "suppressors" / "subjects.toml", models).subjects
     references = {model: subject.reference for model, subject in subjects.items()}
     assert set(references.values()) == {None, "tiny-llama", "gpt2-medium"}
     assert references["tiny-llama"] is None and references["gpt2-medium"] is None

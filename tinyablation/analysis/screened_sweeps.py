@@ -186,7 +186,7 @@ class ScreenedSweep(Sweep):
         if head in self._plan.every and head not in self.heads:
             raise EffectsError(
                 f"{self.model}, {self.condition}: head {head_name(head)} was not measured, for the "
-                f"sweep was screened ({self._plan.asked}); name it in claims/subjects.toml, or run "
+                f"sweep was screened ({self._plan.asked}); name it in subjects.toml, or run "
                 "without --screen"
             )
         super()._require(head)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 PROMPTS, LAYERS = 6, 3
 # The names of a family's verdicts in the table: see "How a claim is judged" in docs/claims.md.
 WORDS = {"supported": "valid", "inconclusive": "perhaps", "refuted": "left out", "blocked": "none"}
-_CELL = re.compile(r"^claims/(?P<module>\w+)\.py::\w+\[(?P<cell>.*)\]$")
-SUBJECTS = Path("claims/subjects.toml")
+_CELL = re.compile(r"^claims/(?:\w+/)?(?P<module>\w+)\.py::\w+\[(?P<cell>.*)\]$")
+SUBJECTS = Path("claims/suppressors/subjects.toml")
 
 
 def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -28,6 +28,7 @@ from tinyablation.corpora.examples import (
     read_lines,
     refuse_unknown,
 )
+from tinyablation.corpora.filtering import TooFewPrompts
 from tinyablation.files.hashes import text_sha256
 from tinyablation.records.conditions import ALL_CONDITIONS, NAMES, OWN_NAME
 
@@ -53,7 +54,8 @@ _KNOWN = (*REQUIRED, *OPTIONAL, FAMILY, SPLIT, *OPTIONAL.values(), _COMPUTED)
 class OwnCondition:
     """A condition as in its file: examples, the half each one names ("" if none), and defects.
 
-    `aligned` of the examples is only a placeholder, because it depends on the tokenizer.
+    `aligned` of the examples is only a placeholder, because it depends on the tokenizer. least: how
+    many clusters a tokenizer must leave; a user's condition is measured with those that remain.
     """
 
     name: str
@@ -61,6 +63,7 @@ class OwnCondition:
     examples: tuple[Example, ...]
     halves: tuple[str, ...]
     defects: tuple[Defect, ...]
+    least: int = 0
 
     @property
     def content_hash(self) -> str:
@@ -89,7 +92,7 @@ class OwnCondition:
         """Corpus, split and all defects for one tokenizer, called `name`.
 
         Examples whose answers it encodes alike, or does not know, are left out. Raises CorpusError
-        if no example, or no cluster of one half, remains.
+        if no example, or no cluster of one half, remains; TooFewPrompts if fewer than `least` do.
         """
         kept: list[Example] = []
         rows: dict[str, list[int]] = {half: [] for half in SPLITS}
@@ -102,6 +105,10 @@ class OwnCondition:
             if aligned is not None:
                 rows[half].append(len(kept))
                 kept.append(replace(row, aligned=aligned))
+        left = len({row.cluster_id for row in kept})
+        if left < self.least:
+            why = f"{left} of {self.n_clusters} clusters remain, {self.least} are needed"
+            raise TooFewPrompts(f"{name}, {self.name}: {why}", reason=why)
         for half in SPLITS:
             if not rows[half]:
                 why = f"; {found[0].what}" if found else ""

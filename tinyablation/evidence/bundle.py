@@ -2,7 +2,7 @@
 
     README.txt  manifest.json  records.json  claims.html  models.json
     runs/<name>/...  corpora/<name>/<condition>.{jsonl,split.json}  corpora/knowledge/lexicons.toml
-    sources/claims/<module>.py, {predictions,subjects,published}.toml
+    sources/claims/<pack>/<module>.py, {predictions,subjects,published}.toml
 It contains no weights, and nothing in it is ever run: `sources/` is only compared with the
 installed version.
 """
@@ -53,7 +53,7 @@ from tinyablation.sessions.baselines import WITHOUT_MODEL
 RECORDS, PAGE, README, SOURCES = "records.json", "claims.html", "README.txt", "sources"
 TABLES_OF_CLAIMS = ("predictions.toml", "subjects.toml", "published.toml")
 # A node id becomes an argument of pytest and must not look like an option or another file.
-_TEST = re.compile(r"claims/(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
+_TEST = re.compile(r"claims/(?:\w+/)?(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
 _MOST_LETTERS = 500  # of a node id; the longest of ours has 106
 _README = """\
 Evidence of {n} cell(s) of the Tiny Ablation Lab.
@@ -267,7 +267,8 @@ def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
 def _sources(tests: Sequence[str]) -> list[str]:
     """The files with the claims that judge these cells and what was registered beforehand."""
     modules = sorted({test.partition("::")[0] for test in tests})
-    return [*modules, *(f"claims/{table}" for table in TABLES_OF_CLAIMS)]
+    folders = sorted({module.rpartition("/")[0] for module in modules})
+    return [*modules, *(f"{folder}/{table}" for folder in folders for table in TABLES_OF_CLAIMS)]
 
 
 def instruments(project: Path) -> str:
@@ -336,17 +337,22 @@ def _cells(
 ) -> list[Rederived]:
     """The recorded cells beside the derived ones."""
     own = {record.test: record for record in derived.records}
-    kept = project / "claims" / "__snapshots__"
     return [
         Rederived(
             record,
             own[record.test],
-            baseline=(kept / f"{own[record.test].model or WITHOUT_MODEL}.json").is_file(),
+            baseline=_baseline(project, own[record.test]).is_file(),
             registered=own[record.test].model in ("", *known.local_ids),
             named=own[record.test].model not in ("", *known),
         )
         for record in records
     ]
+
+
+def _baseline(project: Path, record: Record) -> Path:
+    """The file with the snapshots of a cell's model, beside its claim."""
+    module = project / record.test.partition("::")[0]
+    return module.parent / "__snapshots__" / f"{record.model or WITHOUT_MODEL}.json"
 
 
 def _contents(

@@ -272,7 +272,7 @@ def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Cond
     if asked.heads is not None:
         raise EvidenceError(
             f"judged with --heads {asked.heads}, which a bundle does not keep; declare these heads "
-            "in claims/subjects.toml, and judge again"
+            "in subjects.toml, and judge again"
         )
     configs = [
         _read(store / name / "config.json", RunConfig)

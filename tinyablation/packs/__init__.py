@@ -1,1 +1,1 @@
-"""Packs of claims that come with the library. A wheel has `suppressors`, made of claims/."""
+"""Packs of claims that come with the library. In a wheel: `suppressors`, of claims/suppressors/."""

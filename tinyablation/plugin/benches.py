@@ -13,7 +13,7 @@ import pytest
 
 from tinyablation.corpora.defects import listed
 from tinyablation.plugin.command_line import command
-from tinyablation.plugin.conditions import conditions, own_conditions
+from tinyablation.plugin.conditions import conditions, own_conditions, read_conditions
 from tinyablation.plugin.defects import complaint, defects_of
 from tinyablation.plugin.environment import threads_per_worker, worker_count, worker_index
 from tinyablation.plugin.options import AUTO, executor, protocol
@@ -128,7 +128,7 @@ def model(
     bench = Bench(
         setup,
         RunStore(runs_folder(config), remeasure=command(config).remeasure),
-        own=own_conditions(config),
+        own=read_conditions(config),
         threads=threads_per_worker(config),
         progress=not hasattr(config, "workerinput") and config.get_verbosity() >= 0,
         sharing=sharing,

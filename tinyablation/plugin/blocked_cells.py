@@ -61,7 +61,7 @@ KINDS = (
     Kind(
         r"no trio is named|no two or three heads of one layer are named",
         "no trio is named",
-        "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in claims/subjects.toml",
+        "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in subjects.toml",
     ),
     Kind(r"too few heads: ", "the layer has too few heads to compare", _FINDING),
     Kind(
@@ -72,7 +72,7 @@ KINDS = (
     Kind(
         r"\S+ is compared with no other model|subjects.toml names no head for the reference",
         "no reference is named",
-        "name its `reference`, and that one's heads, in claims/subjects.toml",
+        "name its `reference`, and that one's heads, in subjects.toml",
     ),
     Kind(
         r"it is compared with \S+, which this session does not name",

@@ -121,7 +121,7 @@ def _table(add: Callable[..., None]) -> None:
         metavar="L0H7,...",
         help="the heads of one layer that claims about this session's one model are about: the "
         "suppressor first, then none, one (a pair) or two (a trio); nothing is registered for them "
-        "(default: those of claims/subjects.toml, else chosen on the discovery split)",
+        "(default: those of subjects.toml, else chosen on the discovery split)",
     )
     add(
         "--require-models",

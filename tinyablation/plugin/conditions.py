@@ -1,21 +1,30 @@
-"""The conditions of a session: the named ones, and the user's own.
+"""The conditions of a session: the named ones, those of packs, and the user's own.
 
 The user's come from the command (--condition) or from the project's pyproject.toml. They are
 collected for every claim about a condition, after the others; `-k NAME` selects them. They have no
 predictions, published figures or snapshots.
+
+A pack's are files beside its claims, conditions/NAME.jsonl, written as a user's are. Only claims
+whose mark names them are judged on them, and they have predictions and snapshots as named ones do.
 """
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tinyablation.corpora.defects import LEAST_CLUSTERS
 from tinyablation.corpora.own_conditions import OwnCondition, read_own
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.command_line import command
-from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.options import claims_folder, is_claims_run
 from tinyablation.plugin.session_models import registry
 from tinyablation.plugin.settings import TABLE, SettingsError, settings
 from tinyablation.records.conditions import CONDITIONS
 
+_IN_PACK = "conditions/*.jsonl"
 _own_key = pytest.StashKey[dict[str, OwnCondition]]()
+_of_packs_key = pytest.StashKey[dict[str, OwnCondition]]()
 
 
 def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
@@ -51,8 +60,34 @@ def _of_settings(config: pytest.Config) -> dict[str, OwnCondition]:
     return found
 
 
+def pack_conditions(config: pytest.Config) -> dict[str, Path]:
+    """The files of the conditions that the session's packs bring along, by name, in order.
+
+    SettingsError where two packs, or a pack and the user, give one name.
+    """
+    folder = claims_folder(config)
+    found: dict[str, Path] = {}
+    for path in sorted([*folder.glob(_IN_PACK), *folder.glob(f"*/{_IN_PACK}")]):
+        taken = found.get(path.stem) or own_conditions(config).get(path.stem)
+        if taken is not None:
+            where = taken if isinstance(taken, Path) else taken.path
+            raise SettingsError(f"{path}: {where} is a condition {path.stem!r} too; rename one")
+        found[path.stem] = path
+    return found
+
+
+def read_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
+    """The user's conditions and the packs', by name, each file read once; CorpusError if broken."""
+    if _of_packs_key not in config.stash:
+        config.stash[_of_packs_key] = {
+            name: replace(read_own(name, path), least=LEAST_CLUSTERS)
+            for name, path in pack_conditions(config).items()
+        }
+    return {**config.stash[_of_packs_key], **own_conditions(config)}
+
+
 def conditions(config: pytest.Config) -> tuple[str, ...]:
-    """All conditions on which claims are judged in this session, in order."""
+    """The conditions on which claims are judged that name none, in order."""
     return (*CONDITIONS, *own_conditions(config))
 
 

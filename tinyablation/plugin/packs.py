@@ -4,7 +4,8 @@
     suppressors = "tinyablation.packs.suppressors"
 
 A pack is a package of test files with predictions.toml, subjects.toml and published.toml beside
-them, as claims/ is. pytest runs it by its name: `pytest --pyargs tinyablation.packs.suppressors`.
+them, as claims/suppressors/ is. pytest runs it by its name:
+`pytest --pyargs tinyablation.packs.suppressors`.
 Nothing of a pack is imported here: its files are found, and read as text.
 """
 

@@ -18,7 +18,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Generator
@@ -30,6 +29,7 @@ import pytest
 
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
+from tinyablation.files.commits import committed
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
@@ -76,23 +76,6 @@ LOST = "the worker was lost after the verdict, before the test ended"
 # Address space kept for the reports of a session that ran out of it. It is never written to, so it
 # takes no memory; the writers of Parquet and HTML map so much.
 RESERVE = 2**28
-
-
-def committed(path: Path) -> str | None:
-    """The git commit that last changed a file; None if it has uncommitted changes or no git."""
-    git = ["git", "-C", str(path.parent)]
-    try:
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", path.name], capture_output=True, text=True
-        )
-        found = subprocess.run(
-            [*git, "log", "-1", "--format=%H", "--", path.name], capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    if changed.returncode or changed.stdout.strip() or found.returncode:
-        return None
-    return found.stdout.strip() or None
 
 
 def reports_folder(config: pytest.Config) -> Path:
@@ -300,6 +283,8 @@ class Reporter:
         ledger: Any = self.config.pluginmanager.get_plugin(LEDGER)
         # A test whose worker was lost during set-up has reported but has no record.
         heard = {nodeid for nodeid, cell in self.cells.items() if cell.payload is not None}
+        registered = predictions(self.config)
+        commits = dict.fromkeys(committed(file.path) for file in registered)
         complete = ledger is None or (ledger.complete and ledger.crashed <= heard)
         return RecordFile(
             session=Session(
@@ -309,8 +294,8 @@ class Reporter:
                 versions=versions(*_VERSIONS),
                 platform=platform.platform(),
                 device=self.devices(),
-                predictions_hash=predictions(self.config).content_hash,
-                predictions_commit=committed(predictions(self.config).path),
+                predictions_hash=", ".join(file.content_hash for file in registered),
+                predictions_commit=", ".join(map(str, commits)) if all(commits) else None,
                 complete=complete,
                 protocol=protocol(self.config),
                 models=model_cards(self.config, self.measured(records)),  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ import pytest
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.command_line import command
-from tinyablation.plugin.conditions import conditions, own_conditions
+from tinyablation.plugin.conditions import conditions, own_conditions, pack_conditions
 from tinyablation.plugin.options import is_claim, is_guest, wanted_ids
 from tinyablation.plugin.packs import claims_of_packs, pack_of
 from tinyablation.plugin.session_models import named_by_mark, registry, session_models
@@ -122,8 +122,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize("model", models, ids=ids, indirect=True, scope="session")
     if "condition" in metafunc.fixturenames:
-        every = (*NAMES, *own_conditions(metafunc.config))
-        names = _words(mark.get(CONDITIONS)) or conditions(metafunc.config)
+        config = metafunc.config
+        try:
+            every = (*NAMES, *pack_conditions(config), *own_conditions(config))
+        except TinyAblationError as error:
+            raise pytest.Collector.CollectError(str(error)) from error
+        names = _words(mark.get(CONDITIONS)) or conditions(config)
         for name in names:
             if name not in every:
                 raise pytest.Collector.CollectError(
@@ -235,7 +239,8 @@ def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
     once per condition.
     """
     models = {identifier: index for index, identifier in enumerate(registry(config).ids)}
-    places = {name: index for index, name in enumerate(conditions(config))}
+    order = (*conditions(config), *pack_conditions(config))
+    places = {name: index for index, name in enumerate(order)}
 
     def key(item: pytest.Item) -> tuple[int, int]:
         if not is_claim(item):

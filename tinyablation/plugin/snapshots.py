@@ -2,7 +2,7 @@
 
 A snapshot says "unchanged", never "true": no claim looks at it, but its verdict, the one last
 accepted, decides whether a test passes (judge.py). A model's snapshots are its baseline,
-claims/__snapshots__/<model>.json; the keys are claim, test and condition, as in
+__snapshots__/<model>.json beside the claims; the keys are claim, test and condition, as in
 "H1.1 test_top_suppressor_is_in_layer_zero facts" (tinyablation/sessions/baselines.py has the form
 of a file). A figure that left the tolerance fails its test, and all of them stand in one table at
 the session's end (snapshot_summary.py).

@@ -1,6 +1,6 @@
 """The heads that claims are about: declared, named by hand, or found on the discovery split.
 
-    declared   claims/subjects.toml, or the file of that name beside --registry, has a table for it
+    declared   a subjects.toml (of its pack in claims/, or beside --registry) has a table for it
     by hand    --heads names them, for the one model of the session, instead of the declared ones
     found      the model has neither: for each condition its suppressor is the head of layer 0 with
                the largest mean Delta on the discovery split, its trio the top three, its pair the
@@ -40,7 +40,7 @@ from tinyablation.plugin.options import (
 from tinyablation.plugin.selection import cell_of, claim_id
 from tinyablation.plugin.session_models import registry, session_models
 from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS, claim_order
-from tinyablation.verdicts.subjects import Subject, Subjects, load_subjects
+from tinyablation.verdicts.subjects import Subject, Subjects, joined, load_subjects
 
 if TYPE_CHECKING:
     from tinyablation.analysis.sweeps import Sweep
@@ -91,8 +91,8 @@ def parse_heads(text: str) -> Subject:
 def subjects(config: pytest.Config) -> Subjects:
     """Declared heads by model; --heads replaces those of its model."""
     if _subjects_key not in config.stash:
-        path = about_claims(config, "subjects")
-        declared = load_subjects(path) if path.exists() else Subjects(path, {})
+        files = [load_subjects(path) for path in about_claims(config, "subjects")]
+        declared = joined(files)
         registry_file = further_registry(config)
         further = registry_file and registry_file.with_name("subjects.toml")
         if further and further.exists():
@@ -277,6 +277,6 @@ def not_asked_lines(cells: Iterable[tuple[str, str]]) -> list[str]:
 def _line(models: Sequence[str], claims: Sequence[str]) -> str:
     return (
         f"not asked of {', '.join(models)}: {', '.join(claims)} (they need heads that are named "
-        "beforehand, a reference model or checkpoints; claims/subjects.toml and "
+        "beforehand, a reference model or checkpoints; subjects.toml and "
         "fixtures/models.toml declare these)"
     )

@@ -2,7 +2,7 @@
 
 Two things are known of a cell beforehand, and they are kept apart:
 
-    registered  the prediction (claims/predictions.toml): written before the measurement and never
+    registered  the prediction (predictions.toml): written before the measurement and never
                 edited. What came true of it is a score (sessions/foresight.py), not an outcome.
     regression  the verdict last accepted, in the model's baseline (plugin/snapshots.py). It decides
                 the outcome, so a session passes if no verdict and no figure moved:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tinyablation.files.toml import read_toml
-from tinyablation.records.records import ALL_CONDITIONS, CONDITIONS
+from tinyablation.records.conditions import ALL_CONDITIONS, NAMES
 from tinyablation.spelling import did_you_mean
 from tinyablation.verdicts.expectations import (
     ExpectationError,
@@ -59,15 +59,6 @@ class Figure(BaseModel):
             raise ValueError(f"{self.value} is not in its interval [{self.low}, {self.high}]")
         return self
 
-    @model_validator(mode="after")
-    def _condition_is_known(self) -> Self:
-        known = (*CONDITIONS, ALL_CONDITIONS)
-        if self.condition not in known:
-            raise ValueError(
-                f"{self.condition!r} is not a condition; {did_you_mean(self.condition, known)}"
-            )
-        return self
-
 
 class Published(NamedTuple):
     """The published figures, in file order."""
@@ -81,10 +72,15 @@ class Published(NamedTuple):
 
 
 def load_published(path: str | Path) -> Published:
-    """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one per line."""
+    """Read published.toml: [[figure]] tables, or `figure = [ {...}, ... ]` with one per line.
+
+    Conditions are the named ones, those in conditions/ beside the file, and "all".
+    """
     path = Path(path)
     text, document = read_toml(path, ExpectationError)
     refuse_unknown(document, ("figure",), str(path))
+    of_pack = (file.stem for file in sorted((path.parent / "conditions").glob("*.jsonl")))
+    known = (*NAMES, *of_pack, ALL_CONDITIONS)
     tables = document.get("figure", [])
     if not isinstance(tables, list):
         raise ExpectationError(f"{place_of(path, text, 'figure')}: write [[figure]], not [figure]")
@@ -97,5 +93,10 @@ def load_published(path: str | Path) -> Published:
         where = f"{place}: figure {position + 1}"
         figure = validated(Figure, table, where)
         check_claim(figure.claim, where)
+        if figure.condition not in known:
+            raise ExpectationError(
+                f"{where}: condition: {figure.condition!r} is not a condition; "
+                f"{did_you_mean(figure.condition, known)}"
+            )
         figures.append(figure)
     return Published(path, tuple(figures))

@@ -6,7 +6,7 @@ One table for each model:
     suppressor = "0:5"
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -125,6 +125,20 @@ class Subjects(NamedTuple):
                     f"counted from 0, and {beyond[0]} is not among them; name heads of the model "
                     "that was loaded, or load the intended model"
                 )
+
+
+def joined(files: Sequence[Subjects]) -> Subjects:
+    """The tables of several files; ExpectationError for a model that two of them describe."""
+    found: dict[str, Subject] = {}
+    for file in files:
+        for model, subject in file.subjects.items():
+            if model in found:
+                raise ExpectationError(
+                    f"{file.path}: model {model!r} has a table in another subjects.toml too; keep "
+                    "one of them"
+                )
+            found[model] = subject
+    return Subjects(files[-1].path if files else Path("subjects.toml"), found)
 
 
 def load_subjects(path: str | Path, models: Collection[str] | None = None) -> Subjects:
