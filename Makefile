@@ -31,13 +31,15 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The pages: $(CURDIR)/build/docs/index.html (with a search: $(BIN)/mkdocs serve)"
 
-# What is released: the source, and a wheel that is built from it.
+# What is released: the source, a wheel that is built from it, and a wheel of all embedded models.
 dist: $(READY)
-	rm -rf build/dist
+	rm -rf build/dist build/organisms
 	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('build/dist')"
-	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --no-index -w build/dist build/dist/*.tar.gz
+	cd fixtures && $(abspath $(BIN))/python -c "from setuptools import build_meta; build_meta.build_sdist('../build/organisms')"
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --no-index -w build/dist \
+	  build/dist/*.tar.gz build/organisms/*.tar.gz
 
-# The wheel in an environment of its own, and claims in repositories of two files.
+# The wheels in environments of their own, and claims in repositories of two files.
 wheel: $(READY)
 	$(BIN)/pytest tests/test_wheel.py
 
@@ -85,7 +87,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks $(addprefix --only ,$(ONLY))
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) .cache build *.egg-info fixtures/*.egg-info
 
 # What is installed here, in CI and at night, by version and hash, for every platform and Python that
 # is supported: torch with its CUDA libraries apart, for who has its CPU build does without them.

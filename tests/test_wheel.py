@@ -2,7 +2,7 @@
 
 Run: pytest tests/test_wheel.py
 
-The wheel is installed into an environment of its own, whose path has the packages of this one, but
+A wheel is installed into an environment of its own, whose path has the packages of this one, but
 no checkout: a line in a .pth file adds a folder, and does not read the .pth files in it, by which
 an editable install would come along.
 """
@@ -14,22 +14,34 @@ import resource
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import tinyablation
+import tinyablation.shipped as places
 from tests.checkouts import checkout
 from tinyablation.models.registry import load_registry
 from tinyablation.records.records import JUDGED
-from tinyablation.shipped import CORPORA, ERROR_RATES, MODELS, here_or_shipped, shipped
+from tinyablation.shipped import (
+    CORPORA,
+    ERROR_RATES,
+    INSTALL_EXTRA,
+    MODELS,
+    OF_EXTRA,
+    here_or_shipped,
+    shipped,
+)
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("tinyablation", "claims", "fixtures", "README.md", "LICENSE", "setup.py", "MANIFEST.in")
+PARTS = (
+    *("tinyablation", "claims", "fixtures", "README.md", "LICENSE", "setup.py", "MANIFEST.in"),
+    "Makefile",
+)
 MINE = '''# tests/test_mine.py of a repository that has nothing else but pyproject.toml
 import pytest
 
@@ -46,6 +58,14 @@ def test_head_seven_suppresses(sweep, judge):
     """Head L0H7 suppresses the right answer."""
     judge(sweep.suppresses("L0H7"))
 '''
+OF_TWO = '''
+import pytest
+
+@pytest.mark.claim("LAB.3", models=["tiny-neox", "tiny-mistral-plain"], conditions="facts")
+def test_head_one_suppresses(sweep, judge):
+    """Head L0H1 suppresses the right answer."""
+    judge(sweep.suppresses("L0H1"))
+'''
 MOST_IMPORTING_S = 0.050  # in a session without claims
 MOST_S = 60  # of a processor, from an empty store: what a first claim may take
 
@@ -58,20 +78,34 @@ class Ran(NamedTuple):
     cpu: float
 
 
+def without_checkout() -> dict[str, str]:
+    left_out = ("PYTEST_", "PYTHONPATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CI")
+    return {name: text for name, text in os.environ.items() if not name.startswith(left_out)}
+
+
 class Environment(NamedTuple):
     """An environment with the wheel."""
 
     folder: Path
 
+    @property
+    def packages(self) -> Path:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.folder / "lib" / version / "site-packages"
+
+    def install(self, *words: str | Path) -> None:
+        """pip install WORDS, without an index."""
+        pip = [sys.executable, "-m", "pip", "--python", self.folder / "bin" / "python"]
+        command = [*pip, "install", "-q", "--no-index", *words]
+        subprocess.run(command, env=without_checkout(), check=True, timeout=300)
+
     def run(self, where: Path, *words: str, **more: str) -> Ran:
         """python WORDS in a folder, as if no checkout were near."""
-        left_out = ("PYTEST_", "PYTHONPATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CI")
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(left_out)}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [self.folder / "bin" / "python", *words],
             cwd=where,
-            env=kept | {"OMP_NUM_THREADS": "1"} | more,
+            env=without_checkout() | {"OMP_NUM_THREADS": "1"} | more,
             capture_output=True,
             text=True,
             timeout=900,
@@ -82,40 +116,55 @@ class Environment(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, with what is installed here: nothing is downloaded."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = checkout(folder / "source", *PARTS, corpora=False)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make dist` makes of a copy, with what is installed here: nothing is downloaded."""
+    source = checkout(tmp_path_factory.mktemp("wheel") / "source", *PARTS, corpora=False)
     for name in ("knowledge", "tiny", "examples"):
         (source / "corpora").mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", ROOT / "corpora" / name, source / "corpora" / name], check=True)
-    # As `make dist` does it: the wheel from the source distribution.
-    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
-    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, timeout=300)
-    (sdist,) = folder.glob("*.tar.gz")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--no-index", "-w", folder, sdist], check=True, timeout=300)
-    (found,) = folder.glob("*.whl")
+    here = f"BIN={Path(sys.executable).parent}"
+    make = ["make", "--old-file=.venv/.ready", "dist", here]
+    subprocess.run(make, cwd=source, check=True, timeout=300)
+    return source / "build" / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("tinyablation-*.whl")
     return found
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    folder = tmp_path_factory.mktemp("environment")
+def organisms(built: Path) -> Path:
+    (found,) = built.glob("tinyablation_organisms-*.whl")
+    return found
+
+
+def environment(folder: Path, wheel: Path) -> Environment:
     venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin" / "python"
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = folder / "lib" / version / "site-packages"
-    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"]
-    subprocess.run([*command, "--no-index", wheel], check=True, timeout=300)
     found = Environment(folder)
+    (found.packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    found.install("--no-deps", wheel)
     code = "import tinyablation, sys; print(tinyablation.__file__, *sys.path, sep='\\n')"
     where, *path = found.run(folder, "-c", code).out.split()
-    assert where == str(packages / "tinyablation" / "__init__.py")
-    others = [Path(entry, "tinyablation") for entry in path if entry != str(packages)]
+    assert where == str(found.packages / "tinyablation" / "__init__.py")
+    others = [Path(entry, "tinyablation") for entry in path if entry != str(found.packages)]
     assert not any(other.exists() for other in others)
-    yield found
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return environment(tmp_path_factory.mktemp("environment"), wheel)
+
+
+@pytest.fixture(scope="module")
+def extended(wheel: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """With the extra, as pip finds it by the library's metadata."""
+    found = environment(tmp_path_factory.mktemp("extended"), wheel)
+    assert INSTALL_EXTRA == "pip install 'tinyablation[organisms]'"
+    found.install("--find-links", built, "tinyablation[organisms]")
+    return found
 
 
 @pytest.fixture
@@ -148,6 +197,39 @@ def test_the_version_is_one() -> None:
     assert f"\nversion: {tinyablation.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_extra_is_of_the_librarys_version_and_licence() -> None:
+    mine, extra = (
+        tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+        for folder in (ROOT, ROOT / "fixtures")
+    )
+    pin = f"{extra['name']}=={tinyablation.__version__}"
+    assert mine["optional-dependencies"]["organisms"] == [pin]
+    for field in ("version", "requires-python", "license", "license-files", "keywords"):
+        assert extra[field] == mine[field], field
+    assert extra["classifiers"] == [one for one in mine["classifiers"] if one != "Typing :: Typed"]
+    assert (ROOT / "fixtures" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert {*OF_EXTRA, "tiny-gpt2", "tiny-llama"} == set(load_registry(ROOT / MODELS).local_ids)
+
+
+@pytest.mark.parametrize("version", [None, "0.0.1", tinyablation.__version__])
+def test_the_extra_is_used_if_it_is_of_the_same_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    """pip leaves it as it was where the library alone is updated."""
+    for folder in ("shipped", "tinyablation_organisms"):
+        (tmp_path / folder / "fixtures").mkdir(parents=True)
+        (tmp_path / folder / MODELS).touch()
+    if version is not None:
+        about = tmp_path / f"tinyablation_organisms-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Name: tinyablation-organisms\nVersion: {version}\n")
+    monkeypatch.setattr(places, "_IN_WHEEL", tmp_path / "shipped")
+    monkeypatch.syspath_prepend(tmp_path)
+    used = "tinyablation_organisms" if version == tinyablation.__version__ else "shipped"
+    assert shipped(MODELS) == tmp_path / used / MODELS
+    assert shipped(CORPORA) == tmp_path / "shipped" / CORPORA
+
+
 # --- the wheel ----------------------------------------------------------------------------------
 
 
@@ -156,8 +238,6 @@ def test_a_wheel_has_what_a_first_session_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         listed = archive.read("tinyablation/shipped/fixtures/models.toml").decode()
-        (metadata,) = (name for name in names if name.endswith("/METADATA"))
-        about = email.message_from_bytes(archive.read(metadata))
     (wheel.parent / "organisms").mkdir(exist_ok=True)
     (wheel.parent / "models.toml").write_text(listed)
     models = load_registry(wheel.parent / "models.toml")
@@ -180,13 +260,41 @@ def test_a_wheel_has_what_a_first_session_needs(wheel: Path) -> None:
     } <= names
     modules = (ROOT / "tinyablation").rglob("*.py")
     assert {path.relative_to(ROOT).as_posix() for path in modules} <= names
-    # What `twine check` asks for: a description that can be rendered, and of which kind it is.
-    assert about["Description-Content-Type"] == "text/markdown"
+    about = metadata(wheel)
     assert about.get_payload().startswith((ROOT / "README.md").read_text()[:200])
-    assert about["Version"] == tinyablation.__version__ and about["License-Expression"] == "MIT"
-    pins = [one for one in about.get_all("Requires-Dist") if "==" in one.split(";")[0]]
-    assert pins == []
+    (pin,) = [one for one in about.get_all("Requires-Dist", []) if "==" in one.split(";")[0]]
+    assert pin == f'tinyablation-organisms=={tinyablation.__version__}; extra == "organisms"'
     assert wheel.stat().st_size < 6_000_000
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_extra_has_all_embedded_models_and_no_code(organisms: Path) -> None:
+    """What the checkout has, at the same paths."""
+    models = [*(ROOT / "fixtures" / "organisms").glob("tiny-*/**/*"), ROOT / MODELS]
+    files = {path.relative_to(ROOT).as_posix(): path for path in models if path.is_file()}
+    with zipfile.ZipFile(organisms) as archive:
+        for name, path in files.items():
+            assert archive.read(f"tinyablation_organisms/{name}") == path.read_bytes(), name
+        others = {name for name in archive.namelist() if ".dist-info/" not in name} - {
+            f"tinyablation_organisms/{name}" for name in files
+        }
+    assert others == {"tinyablation_organisms/fixtures/__init__.py"}
+    about = metadata(organisms)
+    assert about.get_payload().startswith("# tinyablation-organisms")
+    assert about.get_all("Requires-Dist") is None  # the library asks for it, not it for the library
+    assert organisms.stat().st_size < 26_000_000
+
+
+def metadata(wheel: Path) -> email.message.Message:
+    """Of a wheel, with what `twine check` asks for: a description that PyPI can show."""
+    with zipfile.ZipFile(wheel) as archive:
+        (found,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        about = email.message_from_bytes(archive.read(found))
+        licence = archive.read(found.replace("METADATA", "licenses/LICENSE"))
+    assert licence == (ROOT / "LICENSE").read_bytes() and about["License-Expression"] == "MIT"
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about["Version"] == tinyablation.__version__
+    return about
 
 
 @pytest.mark.slow
@@ -211,6 +319,33 @@ def test_one_claim_in_a_repository_of_two_files(installed: Environment, lab: Pat
     # Nothing but the reports is written, and the installation is left as it was.
     left = {path.name for path in lab.iterdir()} - {".pytest_cache"}
     assert left == {"pyproject.toml", "tests", "tinyablation-reports"}
+
+
+@pytest.mark.slow
+def test_a_model_of_the_extra_is_told_to_come_with_it(installed: Environment, lab: Path) -> None:
+    (lab / "tests" / "test_mine.py").write_text(OF_TWO)
+    said = f"no model 'tiny-neox'; it comes with {INSTALL_EXTRA}"
+    ran = installed.run(lab, "-m", "pytest")
+    assert ran.code == pytest.ExitCode.INTERRUPTED
+    assert f"tests/test_mine.py: test_head_one_suppresses: {said}" in ran.out.splitlines()
+    ran = installed.run(lab, "-m", "pytest", "--model", "tiny-neox")
+    assert ran.code == pytest.ExitCode.USAGE_ERROR
+    assert ran.out.split("\n") == [f"ERROR: {said}", "", ""]
+
+
+@pytest.mark.slow  # measures two sweeps, and eight models without interventions
+def test_all_embedded_models_are_judged_with_the_extra(extended: Environment, lab: Path) -> None:
+    (lab / "tests" / "test_mine.py").write_text(OF_TWO)
+    ran = extended.run(lab, "-m", "pytest")
+    assert ran.code == pytest.ExitCode.TESTS_FAILED, ran.out
+    verdicts = {record["model"]: record["verdict"] for record in records(lab)}
+    assert verdicts == {"tiny-neox": "supported", "tiny-mistral-plain": "refuted"}
+    pack = ("--pyargs", "tinyablation.packs.suppressors", "--claim", "V.1", "-k", "facts")
+    ran = extended.run(lab, "-m", "pytest", *pack)
+    assert ran.code == 0, ran.out
+    judged = {record["model"]: record["verdict"] for record in records(lab)}
+    every = load_registry(ROOT / MODELS).local_ids
+    assert judged == dict.fromkeys(every, "supported")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ Run: pytest tests/models/test_registry.py
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from tinyablation.models.registry import ModelEntry, Registry, RegistryError, load_registry
+from tinyablation.shipped import INSTALL_EXTRA, MODELS, shipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +61,17 @@ def test_an_unknown_id_names_the_nearest(tmp_path: Path) -> None:
     registry = load_registry(written(tmp_path, GOOD))
     with pytest.raises(RegistryError, match="no model 'tiny-gpt'; did you mean 'tiny-gpt2'"):
         registry["tiny-gpt"]
+
+
+def test_a_model_of_the_extra_is_told_to_come_with_it(tmp_path: Path) -> None:
+    """Where the library's own file lists fewer; a project's own file may list whatever it likes."""
+    entries = load_registry(written(tmp_path, GOOD))
+    in_wheel = Registry(shipped(MODELS), entries)
+    said = f"no model 'tiny-neox'; it comes with {INSTALL_EXTRA}"
+    for asked in (in_wheel.named, in_wheel.__getitem__):
+        with pytest.raises(RegistryError, match=re.escape(said)):
+            asked("tiny-neox")
+    assert in_wheel.named("neox").is_hub and entries.named("tiny-neox").is_hub
 
 
 @pytest.mark.parametrize(

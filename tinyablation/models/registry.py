@@ -24,6 +24,7 @@ from tinyablation.files.toml import read_toml
 from tinyablation.models.checkpoint import GGUF, gguf_in, weight_files
 from tinyablation.models.file_hashes import file_hash, weights_hash
 from tinyablation.models.naming import name_of
+from tinyablation.shipped import INSTALL_EXTRA, MODELS, OF_EXTRA, shipped
 from tinyablation.spelling import did_you_mean
 
 Family = Literal["gpt2", "mistral", "llama", "neox", "other"]
@@ -269,6 +270,15 @@ class Registry(Mapping[str, ModelEntry]):
         taken = self._entries.get(entry.id)
         return entry if taken is None or taken == entry else entry.told_apart()
 
+    def hint(self, name: str) -> str:
+        """What helps whoever named a model that is not listed: where it is had, or the nearest."""
+        if self._is_of_extra(name):
+            return f"it comes with {INSTALL_EXTRA}"
+        return did_you_mean(name, self.ids)
+
+    def _is_of_extra(self, name: str) -> bool:
+        return name in OF_EXTRA and self.path == shipped(MODELS)
+
     def _at(self, name: str, revision: str | None) -> ModelEntry:
         entry = self._entries.get(name) or next(
             (one for one in self._entries.values() if one.repo == name), None
@@ -310,17 +320,19 @@ class Registry(Mapping[str, ModelEntry]):
                 f"{name}: no such folder; name a folder, a hub id or one of these: "
                 + ", ".join(self.ids)
             )
+        if self._is_of_extra(name):
+            raise RegistryError(f"no model {name!r}; {self.hint(name)}")
         if not REPO.match(name):
             raise RegistryError(
                 f"{name!r} is neither a model id, a folder nor a repository of the hub; "
-                f"{did_you_mean(name, self.ids)}"
+                f"{self.hint(name)}"
             )
         return ModelEntry(**given, id=_slug(name.rsplit("/", 1)[-1]), title=name, repo=name)
 
     def __getitem__(self, key: str) -> ModelEntry:
         """The entry called `key`; RegistryError suggests the nearest known id if there is none."""
         if key not in self._entries:
-            raise RegistryError(f"{self.path}: no model {key!r}; {did_you_mean(key, self.ids)}")
+            raise RegistryError(f"{self.path}: no model {key!r}; {self.hint(key)}")
         return self._entries[key]
 
     def __contains__(self, key: object) -> bool:

@@ -41,7 +41,6 @@ from tinyablation.plugin.options import (
 )
 from tinyablation.plugin.settings import settings
 from tinyablation.shipped import CORPORA, MODELS, here_or_shipped, shipped
-from tinyablation.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from tinyablation.models.registry import ModelEntry, Registry
@@ -215,7 +214,7 @@ def named_by_mark(config: pytest.Config, names: Sequence[str]) -> tuple[str, ...
         elif "/" in name or path.exists():
             entry = known.registry.named(str(path) if path.exists() else name)
         else:
-            raise RegistryError(f"no model {name!r}; {did_you_mean(name, known.registry.ids)}")
+            raise RegistryError(f"no model {name!r}; {known.registry.hint(name)}")
         known = replace(known, registry=known.registry.with_entries([entry]))
         found.append(entry.id)
     config.stash[_roster_key] = known
