@@ -17,7 +17,12 @@ from tinyablation.interventions.batteries import (
     one_head,
 )
 from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
-from tinyablation.measurement.head_readings import Direction, SteeringDirections, Written
+from tinyablation.measurement.head_readings import (
+    Direction,
+    HeadContributions,
+    SteeringDirections,
+    Written,
+)
 from tinyablation.measurement.screening import KeptPlan, Plan, ScreenedHeads
 
 TRIO = ((0, 7), (0, 0), (0, 5))
@@ -34,6 +39,7 @@ EVERY = (
     InEveryMethod((Subsets(TRIO, "mean"), Subsets(TRIO, "resample"))),
     Written((0, 7), "confirmation"),
     Direction((0, 7)),
+    HeadContributions(),
     SteeringDirections((0, 7), "facts"),
     TripleNorms(TRIO),
     ScreenedHeads(TRIO, "0123abcd"),

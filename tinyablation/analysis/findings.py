@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.effects import Effects
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
@@ -162,6 +163,20 @@ class Findings:
             )
 
         return self._memo(("paths", condition, head), make)
+
+    def direct_effects(self, condition: str) -> "DirectEffects":
+        """What every head writes into LD directly, beside the sweep of its total effects."""
+        from tinyablation.analysis.direct_effects import DirectEffects
+        from tinyablation.measurement.head_readings import HeadContributions
+
+        def make() -> DirectEffects:
+            reading = self.bench.reading(condition, HeadContributions())
+            tensors = reading.tensors()
+            return DirectEffects(
+                self.sweep(condition), tensors["heads"], tensors["recomputed"], (reading.name,)
+            )
+
+        return self._memo(("direct effects", condition), make)
 
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None
