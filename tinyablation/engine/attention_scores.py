@@ -54,8 +54,8 @@ def attention_scores(
     """Scores by name, of every sequence and head: mean probabilities over the score's pairs.
 
     pairs: for each sequence, score -> (query, key) positions; all sequences have the same scores.
-    Four scores of 100 sequences of 51 tokens take 16 s for SmolLM2-135M (30 layers x 9 heads) on one
-    core. Raises EngineError as attention_at does, and for a score without pairs.
+    Four scores of 100 sequences of 51 tokens take 16 s of one core for SmolLM2-135M (30 layers x 9
+    heads). Raises EngineError as attention_at does, and for a score without pairs.
     """
     names = list(pairs[0]) if pairs else []
     for index, own in enumerate(pairs):
