@@ -86,7 +86,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, with what is installed here: nothing is downloaded."""
     folder = tmp_path_factory.mktemp("wheel")
     source = checkout(folder / "source", *PARTS, corpora=False)
-    for name in ("knowledge", "tiny", "examples"):
+    for name in ("knowledge", "tiny", "examples", "text"):
         (source / "corpora").mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", ROOT / "corpora" / name, source / "corpora" / name], check=True)
     # As `make dist` does it: the wheel from the source distribution.

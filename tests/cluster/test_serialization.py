@@ -24,6 +24,7 @@ from tinyablation.measurement.head_readings import (
     Written,
 )
 from tinyablation.measurement.screening import KeptPlan, Plan, ScreenedHeads
+from tinyablation.measurement.text_readings import LayerLosses
 
 TRIO = ((0, 7), (0, 0), (0, 5))
 EVERY = (
@@ -40,6 +41,7 @@ EVERY = (
     Written((0, 7), "confirmation"),
     Direction((0, 7)),
     HeadContributions(),
+    LayerLosses(),
     SteeringDirections((0, 7), "facts"),
     TripleNorms(TRIO),
     ScreenedHeads(TRIO, "0123abcd"),
