@@ -74,8 +74,8 @@ class LayerRemoval:
     def factor(self, layer: int) -> Estimate:
         """The factor by which perplexity grows without a layer; 1: it does not change."""
         found = self.change(layer)
-        ends = (float(np.exp(figure)) for figure in found[:3])
-        return Estimate(*ends, found.n, found.n_clusters)
+        estimate, low, high = np.exp(found[:3]).tolist()
+        return Estimate(estimate, low, high, found.n, found.n_clusters)
 
     def floor(self) -> Floor:
         """The smallest change that counts: .01 nats, 1 % of perplexity, or the numerical noise."""

@@ -155,8 +155,11 @@ def judge_equivalent(
     The record has the 95 % interval as its effect, the margin as its floor, and in its details the
     90 % interval. p_value is the larger p of the two one-sided tests, p_refuted the smaller p of
     lying beyond either end. With a limited Floor as margin nothing is shown to be small: the noise
-    exceeds what would count. Raises VerdictError for a margin that is not above 0 and if inner is
-    not a narrower interval of the same estimate.
+    exceeds what would count. A double dissociation is judge_all_of the parts "A does this", "A
+    spares that", "B spares this" and so on: an intersection-union test (Berger 1982).
+
+    Raises VerdictError for a margin that is not above 0 and if inner is not a narrower interval of
+    the same estimate.
     """
     finite(margin=margin, estimate=effect.estimate, low=effect.low, high=effect.high)
     if margin <= 0:
@@ -184,7 +187,7 @@ def judge_equivalent(
         ends = [inner.low, inner.high]
         said += f", of 90 % [{', '.join(map(figure, ends))}]"
         shown["90 % interval"] = ends
-    ends = [
+    within = [
         p_beyond(tested, margin, "below", confidence=confidence),
         p_beyond(tested, -margin, "above", confidence=confidence),
     ]
@@ -197,7 +200,7 @@ def judge_equivalent(
         None,
         unit,
         shown,
-        _of_all(ends),
+        _of_all(within),
         distance=float(margin) - abs(effect.estimate),
         p_refuted=_least(outside),
     )
