@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 PACK = "tinyablation/packs/suppressors"
 SHIPPED = "tinyablation/shipped"
 MODELS = ("tiny-gpt2", "tiny-llama")
-CORPORA = ("knowledge", "tiny", "examples")
+CORPORA = ("knowledge", "tiny", "examples", "text")
 LISTED = "fixtures/models.toml"
 FILES = {
     **{"claims/suppressors/*.py": PACK, "claims/suppressors/*.toml": PACK},

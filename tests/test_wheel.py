@@ -119,7 +119,7 @@ class Environment(NamedTuple):
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make dist` makes of a copy, with what is installed here: nothing is downloaded."""
     source = checkout(tmp_path_factory.mktemp("wheel") / "source", *PARTS, corpora=False)
-    for name in ("knowledge", "tiny", "examples"):
+    for name in ("knowledge", "tiny", "examples", "text"):
         (source / "corpora").mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", ROOT / "corpora" / name, source / "corpora" / name], check=True)
     here = f"BIN={Path(sys.executable).parent}"

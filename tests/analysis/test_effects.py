@@ -14,6 +14,7 @@ from tinyablation.analysis.effects import (
 )
 from tinyablation.heads import head_name
 from tinyablation.statistics.intervals import DegenerateInterval
+from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.floors import Noise
 
 
@@ -104,3 +105,19 @@ def test_a_bound_of_zero_has_the_noise_of_its_column():
     assert (made.zero(), made.zero().noise) == (0.0, 0.1)
     assert (made.zero("entropy"), made.zero("entropy").noise) == (0.0, 0.03)
     assert made.zero("entropy").limited and made.zero().where == "cuda in bfloat16"
+
+
+def test_a_change_as_a_share_of_the_clean_figures():
+    """Of each example's own, so that the interval is of what the share varies by."""
+    made = effects(moved=0.0)
+    clean = made.whole("confirmation")
+    rng = np.random.default_rng(0)
+    values = 0.06 * clean + 0.05 * rng.normal(size=len(clean))
+    found = made.of_clean(values, "confirmation", "x")
+    assert found.low < 0.06 < found.high and found.high - found.low < 0.02
+    inner = made.of_clean(values, "confirmation", "x", confidence=0.9)
+    assert found.low < inner.low < inner.high < found.high
+    assert inner.estimate == found.estimate == pytest.approx(values.mean() / clean.mean())
+    loud = Effects("made-up", "facts", made.table, Noise(9.0))
+    with pytest.raises(RatioUndefined, match="numerical noise"):
+        loud.of_clean(values, "confirmation", "x")

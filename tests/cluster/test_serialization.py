@@ -17,8 +17,14 @@ from tinyablation.interventions.batteries import (
     one_head,
 )
 from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
-from tinyablation.measurement.head_readings import Direction, SteeringDirections, Written
+from tinyablation.measurement.head_readings import (
+    Direction,
+    HeadContributions,
+    SteeringDirections,
+    Written,
+)
 from tinyablation.measurement.screening import KeptPlan, Plan, ScreenedHeads
+from tinyablation.measurement.text_readings import LayerLosses
 
 TRIO = ((0, 7), (0, 0), (0, 5))
 EVERY = (
@@ -34,6 +40,8 @@ EVERY = (
     InEveryMethod((Subsets(TRIO, "mean"), Subsets(TRIO, "resample"))),
     Written((0, 7), "confirmation"),
     Direction((0, 7)),
+    HeadContributions(),
+    LayerLosses(),
     SteeringDirections((0, 7), "facts"),
     TripleNorms(TRIO),
     ScreenedHeads(TRIO, "0123abcd"),

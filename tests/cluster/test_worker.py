@@ -20,6 +20,7 @@ from tinyablation.cluster.worker import DESK, STORES, run_job
 from tinyablation.corpora.examples import CorpusError
 from tinyablation.errors import ModelChanged, TooLarge
 from tinyablation.interventions.batteries import battery
+from tinyablation.measurement.attention_readings import GivenTexts, MarkedText, RepeatedTokens
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.head_readings import Direction
 from tinyablation.measurement.setup import Setup
@@ -93,6 +94,25 @@ def test_a_whole_run_and_a_reading_are_jobs_too(corpora, tmp_path):
     assert done(reading).error is None
     assert made.reading("facts", Direction((0, 0))).name == reading.config.name
     assert "model" not in made.__dict__
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [RepeatedTokens(4, 6), GivenTexts((MarkedText(" red blue red", ((3, 2),)),), "induction")],
+)
+def test_a_reading_without_a_corpus_is_a_job_too(wanted, tmp_path):
+    made = bench(tmp_path / "runs", tmp_path)
+    config = made.config_without_corpus(wanted.name(made))
+    job = Job(kind="reading", bench=BenchFacts.of(made), config=config, what=describe(wanted))
+    receipt = done(job)
+    assert receipt.error is None and receipt.complete
+    found = made.reading_without_corpus(wanted)
+    assert found.name == config.name and "model" not in made.__dict__
+    alone = bench(tmp_path / "alone", tmp_path).reading_without_corpus(wanted)
+    for name, values in alone.tensors().items():
+        assert (found.tensors()[name] == values).all()
+    other = job.model_copy(update={"config": config.model_copy(update={"seed": 5})})
+    assert "seed differ" in done(other).error.message
 
 
 def test_a_worker_keeps_one_bench_from_job_to_job(corpora, tmp_path):

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from tests.synthetic_runs import make_config
 from tinyablation.errors import RunError
 from tinyablation.files.hashes import canonical_json, digest
+from tinyablation.records.conditions import OWN_NAME
 from tinyablation.runs.address import (
+    NO_CORPUS,
     RunConfig,
     parent_name,
 )
@@ -38,6 +40,20 @@ def test_addresses_without_selection_and_wordings_are_those_of_before():
     assert len(chosen) == 3
     assert make_config(wordings=None) == make_config()
     assert make_config(wordings="one").hash != make_config(selection="one").hash
+
+
+def test_a_reading_without_a_corpus_has_an_address_without_one():
+    """And nothing else has: a forgotten hash would let two corpora share an address."""
+    none = {"condition": NO_CORPUS, "corpus_hash": None, "split_hash": None}
+    config = make_config(**none)
+    assert not config.has_corpus and make_config().has_corpus
+    assert config.name == f"tiny-gpt2-h1-no-corpus_{config.hash}"
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    for field in none:
+        kept = {name: value for name, value in none.items() if name != field}
+        with pytest.raises(ValidationError, match="both are needed, but neither under"):
+            make_config(**kept)
+    assert not OWN_NAME.fullmatch(NO_CORPUS)  # no condition of a user's file has this name
 
 
 def test_runs_on_other_selections_have_one_parent():

@@ -24,6 +24,7 @@ from tinyablation.verdicts.verdicts import (
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
+    judge_equivalent,
     of_many,
     p_beyond,
 )
@@ -456,3 +457,82 @@ def test_details_are_kept_and_of_the_part_that_is_shown():
     assert judge_above_floor(beyond(0.2, 0.4), floor=0.1, what="it").details == {}
     assert judge_all_of([one, other]).details == {"n": 1}  # the one that is nearest
     assert judge_all_of([one, other], show=other).details == {"n": 2}
+
+
+# --- equivalence ---------------------------------------------------------------------------------
+
+
+def spared(low, high, *, narrower=0.02, margin=0.2, **changes):
+    """By intervals [low, high] of 95 % and [low + narrower, high - narrower] of 90 %."""
+    middle = (low + high) / 2
+    inner = Estimate(middle, low + narrower, high - narrower, 60, 24)
+    effect = Estimate(middle, low, high, 60, 24)
+    return judge_equivalent(effect, inner=inner, margin=margin, what="logic", **changes)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status", "reason"),
+    [
+        (-0.1, 0.1, "supported", "lies within +-0.200"),
+        (0.05, 0.21, "supported", "[0.0500, 0.210], of 90 % [0.0700, 0.190] lies within"),
+        (-0.21, -0.05, "supported", "lies within"),
+        (0.05, 0.23, "inconclusive", "straddles +-0.200"),
+        (-0.5, 0.5, "inconclusive", "straddles"),  # nothing found, nothing shown
+        (0.19, 0.5, "inconclusive", "straddles"),  # outside at 90 %, and not at 95
+        (0.21, 0.5, "refuted", "lies outside +-0.200"),
+        (-0.5, -0.21, "refuted", "lies outside"),
+    ],
+)
+def test_an_effect_is_negligible_if_two_one_sided_tests_say_so(low, high, status, reason):
+    found = spared(low, high)
+    assert found.status == status and reason in found.reason
+    assert found.effect[1:3] == (low, high) and found.floor == 0.2
+    assert found.details["90 % interval"] == pytest.approx([low + 0.02, high - 0.02])
+    assert (found.p_value <= 0.05) == (status == "supported")
+    assert (found.p_refuted <= 0.025) == (status == "refuted")
+    assert found.distance == pytest.approx(0.2 - abs(low + high) / 2)
+
+
+def test_without_the_inner_interval_the_outer_must_lie_within():
+    effect = Estimate(0.13, 0.05, 0.21, 60, 24)
+    assert judge_equivalent(effect, margin=0.2, what="logic").status == "inconclusive"
+    found = judge_equivalent(effect, margin=0.22, what="logic")
+    assert found.status == "supported" and found.p_value <= 0.025 and found.details == {}
+
+
+def test_a_margin_below_the_noise_shows_nothing_to_be_small():
+    margin = Floor(0.2, Noise(0.3, "mps in float16"))
+    found = spared(-0.1, 0.1, margin=margin)
+    assert found.status == "inconclusive"
+    assert "does not lie beyond the numerical noise 0.300 of mps in float16" in found.reason
+    assert spared(0.21, 0.5, margin=margin).status == "inconclusive"
+    assert spared(0.31, 0.5, margin=margin).status == "refuted"
+
+
+@pytest.mark.parametrize("changes", [{"margin": 0.0}, {"margin": -0.1}, {"margin": float("nan")}])
+def test_a_margin_must_be_above_zero(changes):
+    with pytest.raises(VerdictError, match=r"must be above 0|must be finite"):
+        spared(-0.1, 0.1, **changes)
+
+
+@pytest.mark.parametrize("inner", [(0.0, -0.2, 0.05), (0.0, -0.05, 0.2), (0.01, -0.05, 0.05)])
+def test_an_interval_of_other_values_is_refused(inner):
+    effect = Estimate(0.0, -0.1, 0.1, 60, 24)
+    with pytest.raises(VerdictError, match="is not an interval of 90 % within that of 95 %"):
+        judge_equivalent(effect, inner=Estimate(*inner, 60, 24), margin=0.3, what="logic")
+
+
+def test_a_double_dissociation_is_as_strong_as_its_weakest_part():
+    """A kills one behaviour and spares the other, which B kills and that one spares: four parts."""
+    kills = [
+        judge_below_ceiling(Estimate(-2.0, -2.2, -1.8, 60, 24), ceiling=-0.2, what=what)
+        for what in ("A on X", "B on Y")
+    ]
+    spares = [spared(-0.1, 0.1), spared(-0.1, 0.12)]
+    whole = judge_all_of([*kills, *spares])
+    assert whole.status == "supported"
+    assert whole.p_value == max(part.p_value for part in (*kills, *spares))
+    assert judge_all_of([*kills, spares[0], spared(-0.1, 0.5)]).status == "inconclusive"
+    assert judge_all_of([*kills, spares[0], spared(0.4, 0.5)]).status == "refuted"
+    missed = judge_below_ceiling(Estimate(0.0, -0.1, 0.1, 60, 24), ceiling=-0.2, what="B on Y")
+    assert judge_all_of([kills[0], missed, *spares]).status == "refuted"

@@ -18,6 +18,7 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
+from tinyablation.statistics.ratios import ratio_interval
 from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise, effect_floor
 from tinyablation.verdicts.verdicts import CONFIDENCE
 
@@ -136,6 +137,32 @@ class Effects:
             # Nothing is changed, and the clean figures are all alike.
             clusters = len(set(self.clusters(split)))
             return Estimate(same.value, same.value, same.value, len(values), clusters)
+
+    def of_clean(
+        self,
+        values: Floats,
+        split: str,
+        purpose: str,
+        *,
+        column: str = "logit_diff",
+        confidence: float = CONFIDENCE,
+    ) -> Estimate:
+        """The mean of values [n_examples] as a share of the mean clean figure of the column.
+
+        For margins that are shares of it (judge_equivalent), of which the interval allows for the
+        clean figures' being a sample too. Raises ratios.RatioUndefined if their mean is not above 0
+        and the numerical noise.
+        """
+        rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose} of clean")
+        return ratio_interval(
+            values,
+            self.whole(split, column),
+            self.clusters(split),
+            rng,
+            strata=self.strata(split),
+            confidence=confidence,
+            noise=self.noise(column),
+        )
 
     def noise(self, column: str = "logit_diff") -> Noise:
         """The numerical noise in a change of a column, in its unit."""

@@ -18,6 +18,7 @@ from tinyablation.interventions.batteries import (
 )
 from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
+from tinyablation.measurement.text_readings import N_PASSAGES
 from tinyablation.memo import Memo
 from tinyablation.records.conditions import CONDITIONS
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     import pandas
 
     from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.effects import Effects
+    from tinyablation.analysis.layer_removal import LayerRemoval
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
@@ -162,6 +165,40 @@ class Findings:
             )
 
         return self._memo(("paths", condition, head), make)
+
+    def direct_effects(self, condition: str) -> "DirectEffects":
+        """What every head writes into LD directly, beside the sweep of its total effects."""
+        from tinyablation.analysis.direct_effects import DirectEffects
+        from tinyablation.measurement.head_readings import HeadContributions
+
+        def make() -> DirectEffects:
+            reading = self.bench.reading(condition, HeadContributions())
+            tensors = reading.tensors()
+            return DirectEffects(
+                self.sweep(condition), tensors["heads"], tensors["recomputed"], (reading.name,)
+            )
+
+        return self._memo(("direct effects", condition), make)
+
+    def layer_removal(self, n_passages: int = N_PASSAGES) -> "LayerRemoval":
+        """What the removal of each layer does to the loss on text, whatever the condition."""
+        from tinyablation.analysis.layer_removal import LayerRemoval
+        from tinyablation.measurement.text_readings import LayerLosses
+
+        def make() -> LayerRemoval:
+            reading = self.bench.reading_without_corpus(LayerLosses(n_passages))
+            document, tensors = reading.document(), reading.tensors()
+            return LayerRemoval(
+                document["model"],
+                tensors["whole"],
+                tensors["removed"],
+                tuple(document["passages"]),
+                document["noise"],
+                self.bench.seed,
+                (reading.name,),
+            )
+
+        return self._memo(("layer removal", n_passages), make)
 
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None

@@ -5,7 +5,6 @@ the unhooked run as scale 0. In logits per unit, where one unit adds the directi
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,8 @@ from tinyablation.interventions.batteries import STEERING_SCALES
 from tinyablation.interventions.directions import CONTROLS, OV, SteeringError
 from tinyablation.interventions.interventions import Steer
 from tinyablation.statistics.intervals import Estimate, spearman
-from tinyablation.verdicts.floors import Floor, effect_floor, figure
-from tinyablation.verdicts.verdicts import Verdict, p_beyond
+from tinyablation.verdicts.floors import Floor, effect_floor
+from tinyablation.verdicts.verdicts import Verdict, judge_equivalent
 
 PER_UNIT = "logits per unit"
 
@@ -135,50 +134,6 @@ class DoseResponse:
 def judge_spared(slope: Estimate, *, floor: float, what: str) -> Verdict:
     """The verdict on "the slope is negligible", an equivalence test for conditions not to affect.
 
-    supported: the whole interval lies within +- floor; refuted: it lies outside; else inconclusive,
-    also if the floor is only the numerical noise, within which nothing is shown to be small. Its p
-    is the larger of the two one-sided ones (Schuirmann 1987), that of "refuted" the smaller of the
-    other two.
+    supported: the whole 95 % interval lies within +- floor; else as judge_equivalent.
     """
-    inside = (p_beyond(slope, floor, "below"), p_beyond(slope, -floor, "above"))
-    outside = (p_beyond(slope, floor, "above"), p_beyond(slope, -floor, "below"))
-    figures: dict[str, Any] = {
-        "p_value": None if None in inside else max(p for p in inside if p is not None),
-        "p_refuted": min((p for p in outside if p is not None), default=None),
-        "distance": float(floor) - abs(slope.estimate),
-    }
-    found = f"{figure(slope.estimate)} {PER_UNIT}, interval [{figure(slope.low)}, "
-    found += f"{figure(slope.high)}]"
-    within = f"+-{figure(floor)}"
-    if -floor < slope.low and slope.high < floor:
-        if isinstance(floor, Floor) and floor.limited:
-            reason = f"{what}: {found} does not lie beyond {floor.noise_said}"
-            return Verdict("inconclusive", reason, slope, float(floor), None, PER_UNIT, **figures)
-        return Verdict(
-            "supported",
-            f"{what}: {found} lies within {within}",
-            slope,
-            float(floor),
-            None,
-            PER_UNIT,
-            **figures,
-        )
-    if slope.low > floor or slope.high < -floor:
-        return Verdict(
-            "refuted",
-            f"{what}: {found} lies outside {within}",
-            slope,
-            float(floor),
-            None,
-            PER_UNIT,
-            **figures,
-        )
-    return Verdict(
-        "inconclusive",
-        f"{what}: {found} straddles {within}",
-        slope,
-        float(floor),
-        None,
-        PER_UNIT,
-        **figures,
-    )
+    return judge_equivalent(slope, margin=floor, what=what, unit=PER_UNIT)

@@ -151,7 +151,10 @@ def _do(job: Job, bench: "Bench") -> dict[str, float]:
     directions = rebuild(job.directions)
     condition = job.config.condition
     name = what.name(bench) if job.kind == "reading" else what.name
-    own = bench.config(condition, name, what.sample).model_dump(mode="json")
+    if job.config.has_corpus:
+        own = bench.config(condition, name, what.sample).model_dump(mode="json")
+    else:
+        own = bench.config_without_corpus(name).model_dump(mode="json")
     wanted = job.config.model_dump(mode="json")
     differing = sorted(key for key in wanted if own[key] != wanted[key])
     if differing:
@@ -160,6 +163,9 @@ def _do(job: Job, bench: "Bench") -> dict[str, float]:
             f"{', '.join(differing)} differ. Give all machines the same model files, corpora and "
             "version of tinyablation"
         )
+    if not job.config.has_corpus:
+        bench.reading_without_corpus(what)
+        return {}
     if job.kind == "reading":
         bench.reading(condition, what)
         return {}

@@ -45,6 +45,13 @@ def weight_of(module: nn.Module) -> Tensor:
         return weight
 
 
+def bias_of(module: nn.Module) -> Tensor | None:
+    """A module's `bias`, on the device where it computes; None if it has none."""
+    with at_hand(module):
+        bias: Tensor | None = getattr(module, "bias", None)
+        return bias
+
+
 def home(*modules: nn.Module) -> torch.device:
     """The device on which the first of these modules that has parameters computes."""
     for module in modules:

@@ -1,6 +1,6 @@
 """The prompts of a measurement, checked against the model and deduplicated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,27 +38,10 @@ def check_prompts(loaded: LoadedModel, prompts: Sequence["Prompt"], what: str) -
     """
     if not len(prompts):
         raise EngineError(f"model {loaded.entry.id!r}: no {what}s to measure")
-    facts = loaded.facts
     for index, prompt in enumerate(prompts):
         place = f"model {loaded.entry.id!r}: {what} {index}"
-        length = len(prompt.ids)
-        if not length:
-            raise EngineError(f"{place} is empty")
-        if length > facts.context:
-            raise EngineError(
-                f"{place} has {length} tokens, more than the context of {facts.context}"
-            )
-        if facts.sliding_window is not None and length > facts.sliding_window:
-            raise EngineError(
-                f"{place} has {length} tokens, more than the sliding window of "
-                f"{facts.sliding_window}; shorten it"
-            )
-        for token in (*prompt.ids, prompt.target, prompt.foil):
-            if not 0 <= token < facts.vocab_size:
-                raise EngineError(
-                    f"{place}: token id {token} is outside the vocabulary of "
-                    f"{facts.vocab_size}; was it made by this model's tokenizer?"
-                )
+        check_length(loaded, len(prompt.ids), place)
+        check_vocabulary(loaded, (*prompt.ids, prompt.target, prompt.foil), place)
         if prompt.target == prompt.foil:
             raise EngineError(f"{place}: target and foil are both token {prompt.target}")
     distinct: dict[Ids, int] = {}
@@ -69,6 +52,31 @@ def check_prompts(loaded: LoadedModel, prompts: Sequence["Prompt"], what: str) -
         np.array([prompt.target for prompt in prompts]),
         np.array([prompt.foil for prompt in prompts]),
     )
+
+
+def check_length(loaded: LoadedModel, length: int, place: str) -> None:
+    """Raise EngineError, which begins with `place`, for a number of tokens beyond the model's."""
+    facts = loaded.facts
+    if not length:
+        raise EngineError(f"{place} is empty")
+    if length > facts.context:
+        raise EngineError(f"{place} has {length} tokens, more than the context of {facts.context}")
+    if facts.sliding_window is not None and length > facts.sliding_window:
+        raise EngineError(
+            f"{place} has {length} tokens, more than the sliding window of "
+            f"{facts.sliding_window}; shorten it"
+        )
+
+
+def check_vocabulary(loaded: LoadedModel, ids: Iterable[int], place: str) -> None:
+    """Raise EngineError, which begins with `place`, for an id that the model does not have."""
+    size = loaded.facts.vocab_size
+    for token in ids:
+        if not 0 <= token < size:
+            raise EngineError(
+                f"{place}: token id {token} is outside the vocabulary of {size}; was it made by "
+                "this model's tokenizer?"
+            )
 
 
 def check_reference(

@@ -61,16 +61,22 @@ class Unembedding:
         """
         if not self.widens:
             return self.own(hidden)
-        norm, unembed = self.norm, self.unembed
+        with at_hand(self.unembed):
+            matrix: Any = self.unembed.weight
+            bias: Any = self.unembed.bias
+        return _by_pieces(self.normed(hidden).to(matrix.device), matrix, bias, WIDENED_NUMBERS)
+
+    def normed(self, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """What the unembedding multiplies: the final norm's output, in float32 as in a call."""
+        norm = self.norm
+        if not self.widens:
+            rows: Tensor = norm(hidden)
+            return rows
         with at_hand(norm):
             weights = {name: widened(value.detach()) for name, value in norm.named_parameters()}
-            place = home(norm, unembed)
+            place = home(norm, self.unembed)
         with replaced(norm, MethodType(type(norm).forward, norm)):
-            rows = functional_call(norm, weights, (widened(hidden).to(place),))
-        with at_hand(unembed):
-            matrix: Any = unembed.weight
-            bias: Any = unembed.bias
-        return _by_pieces(rows.to(matrix.device), matrix, bias, WIDENED_NUMBERS)
+            return functional_call(norm, weights, (widened(hidden).to(place),))
 
 
 def _by_pieces(

@@ -6,11 +6,11 @@ the store is read without loading torch.
 
 import sys
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyablation.corpora.library import Library
 from tinyablation.files.manifests import Damaged, read_json, renewal
@@ -30,7 +30,7 @@ from tinyablation.measurement.sampling import Sampling
 from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import ModelEntry
 from tinyablation.models.residency import ALONE, Sharing
-from tinyablation.runs.address import ALL_SPLITS, ENGINE_VERSION, RunConfig
+from tinyablation.runs.address import ALL_SPLITS, ENGINE_VERSION, NO_CORPUS, RunConfig
 from tinyablation.runs.store import PROVENANCE, Run, RunStore
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tinyablation.corpora.own_conditions import OwnCondition
     from tinyablation.corpora.tokenisation import Prompt
     from tinyablation.engine.document import Computed
-    from tinyablation.measurement.interface import AnyReading
+    from tinyablation.measurement.interface import AnyReading, CorpusFree
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.documents import Reading
 
@@ -164,19 +164,11 @@ class Bench(Measures):
         """The address of a measurement of this model under one condition."""
         corpus, split = self.corpus(condition)
         return RunConfig(
-            model=self.entry.id,
+            **self._addressed,
             battery=battery_name,
             condition=condition,
-            weight_hash=self.facts.weight_hash,
-            config_hash=self.facts.config_hash,
-            tokenizer_hash=self.facts.tokenizer_hash,
             corpus_hash=corpus.content_hash,
             split_hash=split.content_hash,
-            engine_version=ENGINE_VERSION,
-            dtype=self.dtype,
-            device=self.device,
-            seed=self.seed,
-            bos=self.facts.bos,
             protocol=self.protocol,
             share=self.share,
             split=sample.split or ALL_SPLITS,
@@ -184,6 +176,29 @@ class Bench(Measures):
             selection=self.sampling.token(condition, sample),
             wordings=self.sampling.wordings(condition, sample),
         )
+
+    def config_without_corpus(self, name: str) -> RunConfig:
+        """The address of a reading of this name that uses no corpus.
+
+        Neither the protocol, which says how prompts are padded, nor the share of the examples is
+        part of it.
+        """
+        return RunConfig(**self._addressed, battery=name, condition=NO_CORPUS)
+
+    @property
+    def _addressed(self) -> dict[str, Any]:
+        """What every address has of the model, and of how it is measured."""
+        return {
+            "model": self.entry.id,
+            "weight_hash": self.facts.weight_hash,
+            "config_hash": self.facts.config_hash,
+            "tokenizer_hash": self.facts.tokenizer_hash,
+            "engine_version": ENGINE_VERSION,
+            "dtype": self.dtype,
+            "device": self.device,
+            "seed": self.seed,
+            "bos": self.facts.bos,
+        }
 
     def run(
         self, condition: str, wanted: str | AnyBattery, *, directions: Directions | None = None
@@ -285,9 +300,22 @@ class Bench(Measures):
 
     def reading(self, condition: str, wanted: "AnyReading") -> "Reading":
         """A measurement whose result is a document, at its address: reused, or computed now."""
+        config = self.config(condition, wanted.name(self), wanted.sample)
+        return self._obtain(config, wanted, lambda: wanted.compute(self, condition))
+
+    def reading_without_corpus(self, wanted: "CorpusFree") -> "Reading":
+        """The same of a reading that uses no corpus."""
+        config = self.config_without_corpus(wanted.name(self))
+        return self._obtain(config, wanted, lambda: wanted.compute(self))
+
+    def _obtain(
+        self,
+        config: RunConfig,
+        wanted: "AnyReading | CorpusFree",
+        computed: "Callable[[], Computed]",
+    ) -> "Reading":
         from tinyablation.runs.documents import LISTED, obtain_reading
 
-        config = self.config(condition, wanted.name(self), wanted.sample)
         self.store.renew(config, LISTED)
         missing = self.store.status(config) != "complete"
         if (
@@ -298,9 +326,9 @@ class Bench(Measures):
             self.elsewhere.complete(self, config)
 
         def compute() -> "Computed":
-            computed = wanted.compute(self, condition)
+            found = computed()
             self.require_unchanged(fresh=True)
-            return computed
+            return found
 
         return obtain_reading(self.store, config, compute, self.circumstances)
 

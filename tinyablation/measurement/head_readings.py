@@ -1,4 +1,4 @@
-"""Readings of one head or corpus, as plain values: what it writes, its direction, its prompts.
+"""Readings of heads or a corpus, as plain values: what they write, a direction, its prompts.
 
 Any bench can compute them, on this machine or another (cluster/messages.py).
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tinyablation.corpora.examples import DISCOVERY
 from tinyablation.engine.document import Computed
 from tinyablation.heads import Head
-from tinyablation.interventions.batteries import EVERYTHING, UNHOOKED, Sample
+from tinyablation.interventions.batteries import EVERYTHING, ONE_WORDING, UNHOOKED, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ TOP_K = 50  # tokens listed at either end, shown on the page and counted by clus
 # made from the prompts themselves, so that other tables of words leave nothing stale.)
 UNKNOWN_VERSION = 1
 DIRECTION_VERSION = 1  # part of the address: incremented whenever a steering direction could change
+DIRECT_EFFECTS_VERSION = 1  # likewise, whenever a contribution could
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,31 @@ class Direction:
         document = {"model": bench.entry.id, "layer": self.head[0], "head": self.head[1]}
         document |= {"condition": condition, "split": DISCOVERY, "n_examples": len(prompts)}
         return Computed(document | {"vector_norm": norm}, {"direction": vector})
+
+
+@dataclass(frozen=True)
+class HeadContributions:
+    """What every part of the model writes into LD directly, by example (direct_effects.py).
+
+    On the examples of a sweep of every head. The tensors are the fields of Contributions, in
+    float64; the document has the rows of the corpus, in the tensors' order.
+    """
+
+    sample: Sample = ONE_WORDING
+
+    def name(self, bench: Measures) -> str:
+        return f"direct-effects-v{DIRECT_EFFECTS_VERSION}"
+
+    def compute(self, bench: Measures, condition: str) -> Computed:
+        from tinyablation.engine.direct_effects import contributions
+        from tinyablation.measurement.protocols import encode
+
+        rows = bench.rows(condition, self.sample)
+        examples = bench.chosen(condition, self.sample, rows)
+        prompts = encode(bench.model, examples, "clean", bench.protocol)
+        found = contributions(bench.engine, prompts)
+        document = {"model": bench.entry.id, "condition": condition, "rows": list(rows)}
+        return Computed(document, found._asdict())
 
 
 @dataclass(frozen=True)

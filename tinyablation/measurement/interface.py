@@ -119,8 +119,16 @@ class Measures(HeldModel, ABC):
         """
 
     @abstractmethod
+    def config_without_corpus(self, name: str) -> RunConfig:
+        """The address of a reading of this name that uses no corpus."""
+
+    @abstractmethod
     def reading(self, condition: str, wanted: AnyReading) -> Reading:
         """A measurement whose result is a document, at its address: reused, or computed now."""
+
+    @abstractmethod
+    def reading_without_corpus(self, wanted: CorpusFree) -> Reading:
+        """The same of a reading that uses no corpus."""
 
 
 Directions = Callable[[Measures], "Mapping[str, Tensor]"]
@@ -133,6 +141,17 @@ class AnyReading(Protocol):
     def sample(self) -> Sample: ...
     def name(self, bench: Measures) -> str: ...
     def compute(self, bench: Measures, condition: str) -> Computed: ...
+
+
+class CorpusFree(Protocol):
+    """What a bench needs of a reading that uses no corpus.
+
+    The name has all that the figures depend on, beside the model and the seed: sizes, versions, and
+    a digest of inputs that are given.
+    """
+
+    def name(self, bench: Measures) -> str: ...
+    def compute(self, bench: Measures) -> Computed: ...
 
 
 class Elsewhere(Protocol):

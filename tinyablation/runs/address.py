@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tinyablation.errors import RunError
 from tinyablation.files.hashes import HASH_DIGITS, digest
@@ -25,6 +25,11 @@ ENGINE_VERSION = "4"
 
 
 ALL_SPLITS = "all"
+# The condition of a reading that uses no corpus: its inputs are made from the vocabulary alone, or
+# are given with it and are part of its name.
+NO_CORPUS = "no-corpus"
+# Fields that are part of the address only if they are set.
+_OPTIONAL = ("corpus_hash", "split_hash", "selection", "wordings")
 
 
 class RunConfig(BaseModel):
@@ -38,7 +43,8 @@ class RunConfig(BaseModel):
     cluster (0: all). `selection`: names the examples that count for the model (known_facts.py);
     `wordings`: "one" if each item was measured in one of its wordings only, "in-turn" if a
     cluster's few examples took wordings and cells in turn. The last two are part of the address
-    only if they are set.
+    only if they are set, and so are corpus_hash and split_hash, which a reading without a corpus
+    does not have; its condition is NO_CORPUS.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,8 +55,8 @@ class RunConfig(BaseModel):
     weight_hash: Token
     config_hash: Token
     tokenizer_hash: Token
-    corpus_hash: Token
-    split_hash: Token
+    corpus_hash: Token | None = None
+    split_hash: Token | None = None
     engine_version: Token
     dtype: Name
     device: Name
@@ -74,10 +80,24 @@ class RunConfig(BaseModel):
     def _name_of_dtype(cls, value: Any) -> Any:
         return str(value).removeprefix("torch.")
 
+    @model_validator(mode="after")
+    def _corpus_and_split(self) -> RunConfig:
+        if {self.has_corpus} != {self.corpus_hash is not None, self.split_hash is not None}:
+            raise ValueError(
+                "corpus_hash and split_hash: both are needed, but neither under the condition "
+                f"{NO_CORPUS!r}"
+            )
+        return self
+
+    @property
+    def has_corpus(self) -> bool:
+        """Whether a corpus was measured; False for a reading made from the vocabulary."""
+        return self.condition != NO_CORPUS
+
     @property
     def hash(self) -> str:
         """The first 12 hex digits of sha256 over the canonical JSON of every field that is set."""
-        unset = {name for name in ("selection", "wordings") if getattr(self, name) is None}
+        unset = {name for name in _OPTIONAL if getattr(self, name) is None}
         return digest(self.model_dump(mode="json", exclude=unset))[:HASH_DIGITS]
 
     @property

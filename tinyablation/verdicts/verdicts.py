@@ -24,6 +24,8 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 # of the 95 % of our intervals.
 ALPHA = 0.05
 CONFIDENCE = 0.95  # of every interval
+# Of the interval that must lie within a margin: two one-sided tests at 5 % each (Schuirmann 1987).
+INNER_CONFIDENCE = 0.90
 # Margins this close count as equal: in float32 the batch shape moved a figure by at most 1e-5
 # logits, and margins are of means.
 AS_NEAR = 1e-5
@@ -133,6 +135,77 @@ def judge_below_ceiling(
     return _judge(effect, bound, margin, p_corrected, alpha, what, unit, details)
 
 
+def judge_equivalent(
+    effect: Estimate,
+    *,
+    margin: float,
+    inner: Estimate | None = None,
+    what: str,
+    unit: str = "logits",
+    details: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """The verdict on "the effect is negligible": it lies within +- margin, on either side.
+
+    effect: with its 95 % interval; inner: the same figure with its 90 % interval, which makes two
+    one-sided tests at 5 % (Schuirmann 1987). supported: the whole 90 % interval lies within the
+    margin; refuted: the whole 95 % interval lies outside it, on one side; else inconclusive, which
+    an effect that is not shown to be there is too: that nothing was found is no evidence that
+    nothing is there. Without inner the 95 % interval must lie within, the stricter test at 2.5 %.
+
+    The record has the 95 % interval as its effect, the margin as its floor, and in its details the
+    90 % interval. p_value is the larger p of the two one-sided tests, p_refuted the smaller p of
+    lying beyond either end. With a limited Floor as margin nothing is shown to be small: the noise
+    exceeds what would count. A double dissociation is judge_all_of the parts "A does this", "A
+    spares that", "B spares this" and so on: an intersection-union test (Berger 1982).
+
+    Raises VerdictError for a margin that is not above 0 and if inner is not a narrower interval of
+    the same estimate.
+    """
+    finite(margin=margin, estimate=effect.estimate, low=effect.low, high=effect.high)
+    if margin <= 0:
+        raise VerdictError(f"{what}: the margin is {margin:g}; it must be above 0")
+    confidence = CONFIDENCE if inner is None else INNER_CONFIDENCE
+    tested = effect if inner is None else inner
+    nested = effect.low <= tested.low <= tested.high <= effect.high
+    if not nested or tested.estimate != effect.estimate:
+        raise VerdictError(
+            f"{what}: {list(tested[:3])} is not an interval of 90 % within that of 95 %, "
+            f"{list(effect[:3])}; make both of the same values by the same draws"
+        )
+    status: Status = "inconclusive"
+    finding = f"straddles +-{figure(margin)}"
+    if -margin < tested.low and tested.high < margin:
+        status, finding = "supported", f"lies within +-{figure(margin)}"
+        if isinstance(margin, Floor) and margin.limited:
+            status, finding = "inconclusive", f"does not lie beyond {margin.noise_said}"
+    elif side_of(effect, margin) == "above" or side_of(effect, -margin) == "below":
+        status, finding = "refuted", f"lies outside +-{figure(margin)}"
+    said = f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, "
+    said += f"interval [{figure(effect.low)}, {figure(effect.high)}]"
+    shown = dict(details or {})
+    if inner is not None:
+        ends = [inner.low, inner.high]
+        said += f", of 90 % [{', '.join(map(figure, ends))}]"
+        shown["90 % interval"] = ends
+    within = [
+        p_beyond(tested, margin, "below", confidence=confidence),
+        p_beyond(tested, -margin, "above", confidence=confidence),
+    ]
+    outside = [p_beyond(effect, margin, "above"), p_beyond(effect, -margin, "below")]
+    return Verdict(
+        status,
+        f"{said} {finding}",
+        effect,
+        float(margin),
+        None,
+        unit,
+        shown,
+        _of_all(within),
+        distance=float(margin) - abs(effect.estimate),
+        p_refuted=_least(outside),
+    )
+
+
 def side_of(effect: Estimate, bound: float) -> str:
     """Where the whole interval lies: "above" the bound, "below" it, or "" if it straddles it.
 
@@ -211,13 +284,15 @@ def _judge(
     )
 
 
-def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
+def p_beyond(
+    effect: Estimate, bound: float, holding: str, *, confidence: float = CONFIDENCE
+) -> float | None:
     """One-sided p of "the effect lies above (or below) the bound", from its interval.
 
     The interval is inverted under Student's t on n_clusters - 1. The standard error is that of the
     side facing the bound, so p is at most .025 exactly if that end of a 95 % interval clears the
-    bound. Returns 1 if the noise of a limited Floor may explain the effect, and None for an
-    interval of zero width, which gives no standard error.
+    bound (confidence: of the interval, if it is another). Returns 1 if the noise of a limited Floor
+    may explain the effect, and None for an interval of zero width, which gives no standard error.
     """
     from tinyablation.statistics.student_t import student_above, student_quantile
 
@@ -231,7 +306,7 @@ def p_beyond(effect: Estimate, bound: float, holding: str) -> float | None:
     if half == 0 or effect.n_clusters < 2:
         return None
     freedom = effect.n_clusters - 1
-    return student_above(distance / half * student_quantile(0.975, freedom), freedom)
+    return student_above(distance / half * student_quantile((1 + confidence) / 2, freedom), freedom)
 
 
 def _of_all(parts: Sequence[float | None]) -> float | None:
