@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.analysis.weight_diagonals import DiagonalShares
     from tinyablation.measurement.bench import Bench
+    from tinyablation.measurement.diagonal_readings import WeightDiagonals
     from tinyablation.measurement.interface import CorpusFree, Directions
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.store import Run
@@ -188,6 +190,16 @@ class Findings:
             return Attention(reading, (reading.name,))
 
         return self._memo(("attention", wanted), make)
+
+    def diagonals(self, wanted: "WeightDiagonals") -> "DiagonalShares":
+        """Where tokens stand in their own rows of heads' OV and QK circuits."""
+        from tinyablation.analysis.weight_diagonals import DiagonalShares
+
+        def make() -> DiagonalShares:
+            reading = self.bench.reading_without_corpus(wanted)
+            return DiagonalShares(reading, (reading.name,))
+
+        return self._memo(("diagonals", wanted), make)
 
     def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
         """These heads zeroed together on confirmation prompts of facts known and unknown."""
