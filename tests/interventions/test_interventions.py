@@ -11,20 +11,22 @@ import pytest
 
 from tinyablation.engine.tables import COLUMNS, ENGINE_COLUMNS
 from tinyablation.interventions.interventions import (
-    BASELINE_COLUMNS,
     METHODS,
     AblateHeads,
-    ActivationSource,
     Intervention,
-    InterventionError,
-    Part,
     PatchHeads,
     PatchMLP,
     PatchPath,
     PatchResidual,
     ScaleHeads,
-    Site,
     Steer,
+)
+from tinyablation.interventions.sites import (
+    BASELINE_COLUMNS,
+    ActivationSource,
+    InterventionError,
+    Part,
+    Site,
 )
 
 ALL: list[Intervention] = [

@@ -10,14 +10,8 @@ from torch import Tensor
 from tinyablation.engine.architecture import Architecture, Edit, Kept
 from tinyablation.engine.chunk import Chunk
 from tinyablation.engine.offload import picked
-from tinyablation.interventions.interventions import (
-    Intervention,
-    Part,
-    PatchPath,
-    ScaleHeads,
-    Site,
-    Steer,
-)
+from tinyablation.interventions.interventions import Intervention, PatchPath, ScaleHeads, Steer
+from tinyablation.interventions.sites import Part, Site
 
 
 class Segment(NamedTuple):

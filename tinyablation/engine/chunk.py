@@ -11,14 +11,17 @@ from torch import Tensor
 from tinyablation.engine.architecture import ALONE, Calls, Clean
 from tinyablation.engine.logit_metrics import Distribution, figures
 from tinyablation.engine.prompt_checks import Examples, Ids
-from tinyablation.interventions.interventions import ActivationSource
+from tinyablation.interventions.sites import ActivationSource
+
+# The prompts whose activations are lent; those of several are averaged, position by position.
+Lender = tuple[Ids, ...]
 
 
 class Item(NamedTuple):
     """The subject of a row: a prompt of the chunk, its donor, positions and examples."""
 
     prompt: int
-    donor: Ids | None
+    donor: Lender | None
     places: tuple[int, ...] | None  # the subject's positions, if they matter
     examples: np.ndarray
 
@@ -35,7 +38,7 @@ class Lot(NamedTuple):
 class Borrowing(NamedTuple):
     """The donors of the examples, by ActivationSource.donor, and the subjects' positions."""
 
-    donors: dict[str, list[Ids]]
+    donors: dict[str, list[Lender]]
     subjects: list[tuple[int, ...]]
 
 
@@ -92,7 +95,7 @@ def items_of(
     prompt: int, owners: list[int], source: ActivationSource, borrowing: Borrowing
 ) -> Iterator[Item]:
     # Examples with the same prompt share a row if they have the same donor.
-    found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
+    found: dict[tuple[Lender | None, tuple[int, ...] | None], list[int]] = {}
     for example in owners:
         donor = borrowing.donors[source.donor][example] if source.donor else None
         places = borrowing.subjects[example] if source.positions == "subject" else None

@@ -22,10 +22,19 @@ from tqdm import tqdm
 
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.changed_pass import Rows, Segment, needs, prompt_rows
-from tinyablation.engine.chunk import Borrowing, Chunk, Constants, Item, examples_of, read_rows
+from tinyablation.engine.chunk import (
+    Borrowing,
+    Chunk,
+    Constants,
+    Item,
+    Lender,
+    examples_of,
+    read_rows,
+)
 from tinyablation.engine.clean_pass import CleanPasses
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.gelu import in_one_pass
+from tinyablation.engine.intervention_checks import check_interventions
 from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
 from tinyablation.engine.memory import OutOfMemory, Room
 from tinyablation.engine.offload import picked
@@ -39,17 +48,11 @@ from tinyablation.engine.prompt_checks import (
     check_prompts,
     check_reference,
     check_subjects,
+    check_templates,
 )
 from tinyablation.engine.result_table import Results
-from tinyablation.interventions.interventions import (
-    OWN,
-    AblateHeads,
-    Intervention,
-    Part,
-    PatchPath,
-    Site,
-    Steer,
-)
+from tinyablation.interventions.interventions import AblateHeads, Intervention, PatchPath, Steer
+from tinyablation.interventions.sites import OWN, Site
 from tinyablation.models.loading import LoadedModel
 
 if TYPE_CHECKING:
@@ -95,6 +98,7 @@ class Engine:
         subjects: Sequence[tuple[int, ...]] | None = None,
         directions: Mapping[str, Tensor] | None = None,
         donors: Sequence[Ids] | None = None,
+        templates: Sequence[Lender] | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> "pandas.DataFrame":
@@ -108,8 +112,9 @@ class Engine:
         pairs) from another cluster, whose clusters are others_clusters. subjects: per prompt, the
         positions of the subject in its ids (BOS counts), needed by patches at "subject" positions.
         directions: name -> [d_model], needed by Steer. donors: the ids of the prompts' resample
-        donors, one each and at least as long, instead of drawn ones. seed: for drawing donors.
-        progress: whether to show a bar on stderr.
+        donors, one each and at least as long, instead of drawn ones. templates: the ids of the
+        prompts that template_mean averages over, some for each prompt and as long as it. seed: for
+        drawing donors. progress: whether to show a bar on stderr.
 
         Returns one row per (intervention, example): first the unhooked baseline, then the
         interventions as given, examples in order within each. Columns: tables.ENGINE_COLUMNS, with
@@ -128,7 +133,7 @@ class Engine:
         """
         self.room.begin()
         examples = check_prompts(self.loaded, prompts, "prompt")
-        self._check_interventions(interventions)
+        check_interventions(self.architecture, interventions)
         methods: set[str] = {
             i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
         }
@@ -157,10 +162,10 @@ class Engine:
         vectors = check_directions(self.loaded, directions, steered)
 
         ids = [tuple(prompt.ids) for prompt in prompts]
-        lenders: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
+        alone: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
         borrowing = {i.source.donor for i in interventions}
         if "resample" in borrowing:
-            lenders["resample"] = (
+            alone["resample"] = (
                 draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
                 if donors is None
                 else check_donors(self.loaded, donors, prompts)
@@ -171,9 +176,10 @@ class Engine:
             if others is not None:
                 pool = check_reference(self.loaded, others, {"other"})
                 names = others_clusters or [repr(each) for each in pool]
-            lenders["other"] = draw_donors(
-                ids, own, pool, names, seed, purpose="other", longer=False
-            )
+            alone["other"] = draw_donors(ids, own, pool, names, seed, purpose="other", longer=False)
+        lenders = {name: [(each,) for each in of] for name, of in alone.items()}
+        if "template_mean" in borrowing:
+            lenders["template_mean"] = check_templates(self.loaded, templates, prompts)
         constants: dict[str, Tensor] = {}
         if "mean" in methods:
             constants["mean"] = self.passes.mean(tuple(reference_ids))
@@ -416,31 +422,3 @@ class Engine:
             ):
                 return replace(plain, method="zero")
         return plain
-
-    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
-        seen: set[Intervention] = set()
-        for intervention in interventions:
-            label = intervention.label
-            if intervention in seen:
-                raise EngineError(f"intervention {label} is given twice; give it once")
-            seen.add(intervention)
-            for layer, head in intervention.columns.heads:
-                if layer >= self.n_layers or head >= self.architecture.n_heads:
-                    raise EngineError(
-                        f"model {self.name!r} has no head {layer}:{head} ({label}); "
-                        f"it has {self.n_layers} layers of {self.architecture.n_heads} heads"
-                    )
-            layer = intervention.columns.layer
-            # A path may end in the stream that leaves the last layer.
-            if layer >= self.n_layers + isinstance(intervention, PatchPath):
-                raise EngineError(
-                    f"model {self.name!r} has no layer {layer} ({label}); it has {self.n_layers}"
-                )
-            if any(
-                site.part == Part.MLP and self.architecture.layers[site.layer].mlp is None
-                for site in intervention.sites(self.n_layers)
-            ):
-                raise EngineError(
-                    f"model {self.name!r}: its MLPs are not modules of their own; {label} cannot "
-                    "be measured"
-                )

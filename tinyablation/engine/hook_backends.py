@@ -48,7 +48,8 @@ class Case(NamedTuple):
     """One prompt with all that its interventions borrow.
 
     ids with BOS where the model's policy says so; lenders: donors' ids by ActivationSource.donor
-    ("pair", "self", "other", "resample"); subject: positions in ids.
+    ("pair", "self", "other", "resample"); subject: positions in ids; template: the ids of the
+    prompts of its wording and length that template_mean averages over.
     """
 
     ids: Ids
@@ -56,6 +57,7 @@ class Case(NamedTuple):
     foil: int
     lenders: Mapping[str, Ids]
     subject: tuple[int, ...] = ()
+    template: tuple[Ids, ...] = ()
 
 
 class Backend(ABC):

@@ -113,6 +113,9 @@ class Changes:
             values = self._lend(case.lenders[intervention.donor], [place])[place]
         elif intervention.method == "resample":
             values = self._lend(case.lenders["resample"], [place])[place][:, -len(case.ids) :]
+        elif intervention.method == "template_mean":
+            every = [self._lend(ids, [place])[place] for ids in case.template]
+            values = torch.stack([plain_exact(each) for each in every]).mean(dim=0)
         else:
             values = self._constant(intervention.method, at)
 

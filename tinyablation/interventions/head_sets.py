@@ -8,7 +8,8 @@ from math import comb
 from typing import Literal
 
 from tinyablation.corpora.examples import CONFIRMATION
-from tinyablation.heads import Head, head_name
+from tinyablation.files.hashes import digest
+from tinyablation.heads import Head, head_name, heads_label
 from tinyablation.interventions.batteries import (
     BASELINE,
     SOME,
@@ -16,12 +17,14 @@ from tinyablation.interventions.batteries import (
     Sample,
     Shard,
     Side,
+    all_but,
     cut,
     require_head,
 )
 from tinyablation.interventions.interventions import (
     AblateHeads,
     AblationMethod,
+    KeepHeads,
 )
 
 # More triples than this are sampled: C(16, 3), all triples of a layer of GPT-2 medium. For a layer
@@ -118,6 +121,54 @@ class Subsets:
             for heads in combinations(sorted(self.heads), size)
         ]
         return [Shard(BASELINE, ()), Shard("sets", tuple(ablations))]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A circuit: its heads knocked out, the circuit alone, and both without some of its heads.
+
+    The faithfulness and completeness of Wang et al. 2022 (arXiv:2211.00593, sections 3.5 and 4):
+    with M the model and C the circuit, M is compared with C alone (every other head ablated), and
+    for every K of `parts` (sets of C's heads) M without K with C without K.
+
+    donor: whose prompts template_mean averages over, "corrupt" (aligned pairs alone are measured)
+    or "" for the measured side. They should differ in their content: on a corpus of mirrored pairs
+    the corrupt prompts are the clean ones, unless sample.pairs is "unknown".
+    """
+
+    heads: tuple[Head, ...]
+    parts: tuple[tuple[Head, ...], ...] = ()
+    method: AblationMethod = "template_mean"
+    side: Side = "clean"
+    donor: Side | Literal[""] = "corrupt"
+    sample: Sample = SOME
+
+    @property
+    def name(self) -> str:
+        heads = digest([sorted(self.heads), [sorted(part) for part in self.parts]])[:8]
+        pairs = "" if self.sample.pairs == "own" else f"-{self.sample.pairs}"
+        return f"circuit-{heads}-{self.method}-{self.donor or self.side}{pairs}"
+
+    def without(self, part: tuple[Head, ...] = ()) -> AblateHeads:
+        """M without the heads of a part of the circuit (default: all of them)."""
+        return AblateHeads(tuple(sorted(set(part or self.heads))), self.method)
+
+    def alone(self, n_layers: int, n_heads: int, without: tuple[Head, ...] = ()) -> KeepHeads:
+        """C without the heads of a part of it (default: none)."""
+        if not set(without) < set(self.heads):
+            raise BatteryError(
+                f"{heads_label(without)} is not a part of the circuit {heads_label(self.heads)}"
+            )
+        return all_but(sorted({*self.heads} - {*without}), n_layers, n_heads, self.method)
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        whole = [self.without(), self.alone(n_layers, n_heads)]
+        parts = [
+            each
+            for part in self.parts
+            for each in (self.without(part), self.alone(n_layers, n_heads, part))
+        ]
+        return [Shard(BASELINE, ()), *cut("circuit", list(dict.fromkeys([*whole, *parts])))]
 
 
 @dataclass(frozen=True)
