@@ -16,7 +16,7 @@ from tinyablation.interventions.batteries import (
     Sample,
     one_head,
 )
-from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.interventions.head_sets import Circuit, HeadSets, Subsets, TrioZeroed
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.memo import Memo
 from tinyablation.records.conditions import CONDITIONS
@@ -24,6 +24,7 @@ from tinyablation.records.conditions import CONDITIONS
 if TYPE_CHECKING:
     import pandas
 
+    from tinyablation.analysis.circuits import CircuitEffects
     from tinyablation.analysis.coalitions import Coalitions
     from tinyablation.analysis.effects import Effects
     from tinyablation.analysis.patching import Patches
@@ -162,6 +163,21 @@ class Findings:
             )
 
         return self._memo(("paths", condition, head), make)
+
+    def circuit(self, condition: str, circuit: Circuit) -> "CircuitEffects":
+        """A set of heads knocked out, and alone, under one condition."""
+        from tinyablation.analysis.circuits import CircuitEffects
+
+        def make() -> CircuitEffects:
+            facts = self.bench.facts
+            return CircuitEffects(
+                *self.measured(condition, self.bench.run(condition, circuit)),
+                circuit=circuit,
+                n_layers=facts.n_layers,
+                n_heads=facts.n_heads,
+            )
+
+        return self._memo(("circuit", condition, circuit), make)
 
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None
