@@ -45,7 +45,9 @@ def differences(engine: Any, prompts: Any, interventions: Any, **given: Any) -> 
     return table.pivot(index="intervention", columns="example", values="logit_diff")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [FAMILIES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES[1:])]
+)
 def test_heads_are_replaced_by_means_at_each_position(
     family: str, engines: Any, bridges: Any, tiny_models: Any
 ) -> None:

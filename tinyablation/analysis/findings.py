@@ -17,6 +17,7 @@ from tinyablation.interventions.batteries import (
     one_head,
 )
 from tinyablation.interventions.head_sets import Circuit, HeadSets, Subsets, TrioZeroed
+from tinyablation.interventions.tracing import Tracing
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.memo import Memo
 from tinyablation.records.conditions import CONDITIONS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.analysis.tracing import Trace
     from tinyablation.measurement.bench import Bench
     from tinyablation.measurement.interface import Directions
     from tinyablation.measurement.screening import Screening
@@ -178,6 +180,17 @@ class Findings:
             )
 
         return self._memo(("circuit", condition, circuit), make)
+
+    def trace(self, condition: str, tracing: Tracing) -> "Trace":
+        """Noise on the subjects, and clean states restored after it, under one condition."""
+        from tinyablation.analysis.tracing import Trace
+
+        def make() -> Trace:
+            run = self.bench.run(condition, tracing)
+            n_layers = self.bench.facts.n_layers
+            return Trace(*self.measured(condition, run), tracing=tracing, n_layers=n_layers)
+
+        return self._memo(("trace", condition, tracing), make)
 
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None

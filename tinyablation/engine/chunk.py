@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import ALONE, Calls, Clean
+from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.logit_metrics import Distribution, figures
 from tinyablation.engine.prompt_checks import Examples, Ids
 from tinyablation.interventions.sites import ActivationSource
@@ -43,10 +44,11 @@ class Borrowing(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Replacements that do not depend on the prompt: z by ablation method, steering directions."""
+    """What does not depend on the prompt: z by ablation method, steering directions, noise."""
 
     z: dict[str, Float[Tensor, "layers width"]]
     directions: dict[str, Float[Tensor, " d_model"]]
+    noise: EmbeddingNoise
 
 
 class Chunk(NamedTuple):

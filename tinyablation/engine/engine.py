@@ -33,10 +33,12 @@ from tinyablation.engine.chunk import (
 )
 from tinyablation.engine.clean_pass import CleanPasses
 from tinyablation.engine.donors import draw_donors
+from tinyablation.engine.embedding_noise import EmbeddingNoise, embedding_spread
 from tinyablation.engine.gelu import in_one_pass
 from tinyablation.engine.intervention_checks import check_interventions
 from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
 from tinyablation.engine.memory import OutOfMemory, Room
+from tinyablation.engine.noised_rows import measure_noised
 from tinyablation.engine.offload import picked
 from tinyablation.engine.prompt_checks import (
     EngineError,
@@ -52,6 +54,7 @@ from tinyablation.engine.prompt_checks import (
 )
 from tinyablation.engine.result_table import Results
 from tinyablation.interventions.interventions import AblateHeads, Intervention, PatchPath, Steer
+from tinyablation.interventions.restoration import AddNoise
 from tinyablation.interventions.sites import OWN, Site
 from tinyablation.models.loading import LoadedModel
 
@@ -104,8 +107,8 @@ class Engine:
     ) -> "pandas.DataFrame":
         """Measure every intervention on every prompt, at the prompt's own last token.
 
-        reference: the prompts for mean and resample ablation, which require them. clusters: one
-        name per prompt; a donor is never from the prompt's own cluster. reference_clusters: one per
+        reference: the prompts for mean and resample ablation and noise, needed by these. clusters:
+        one name per prompt; a donor is never from its own cluster. reference_clusters: one per
         reference prompt, needed only if a reference prompt is not among the prompts (see
         donors.draw_donors). pairs: one donor prompt per prompt, with equally many tokens, needed by
         patches whose donor is "pair" or "other"; an "other" donor is one of `others` (default: the
@@ -137,7 +140,9 @@ class Engine:
         methods: set[str] = {
             i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
         }
-        reference_ids = check_reference(self.loaded, reference, methods & {"mean", "resample"})
+        borrowing = {i.source.donor for i in interventions}
+        needed = methods & {"mean", "resample"} | borrowing & {"noise"}
+        reference_ids = check_reference(self.loaded, reference, needed)
         for names, owners, what in (
             (clusters, prompts, "clusters"),
             (reference_clusters, reference, "reference_clusters"),
@@ -163,7 +168,6 @@ class Engine:
 
         ids = [tuple(prompt.ids) for prompt in prompts]
         alone: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
-        borrowing = {i.source.donor for i in interventions}
         if "resample" in borrowing:
             alone["resample"] = (
                 draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
@@ -181,6 +185,9 @@ class Engine:
         if "template_mean" in borrowing:
             lenders["template_mean"] = check_templates(self.loaded, templates, prompts)
         constants: dict[str, Tensor] = {}
+        sigma = 0.0
+        if "noise" in borrowing:
+            sigma = embedding_spread(self.loaded, self.architecture, reference_ids)
         if "mean" in methods:
             constants["mean"] = self.passes.mean(tuple(reference_ids))
         shortest = min(examples.distinct, key=len)
@@ -201,7 +208,7 @@ class Engine:
             self._measure_all(
                 examples,
                 Borrowing(lenders, places),
-                Constants(constants, vectors),
+                Constants(constants, vectors, EmbeddingNoise(sigma, seed)),
                 wanted,
                 results,
                 bar,
@@ -223,7 +230,19 @@ class Engine:
                 starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
             return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
 
-        measured = [intervention for intervention in wanted if intervention is not None]
+        noised = [each for each in wanted if isinstance(each, AddNoise)]
+        if noised:
+
+            def write(each: Intervention, which: np.ndarray, found: dict[str, np.ndarray]) -> None:
+                self._require_finite(which, found, each.label)
+                for position in wanted[each]:
+                    results.write(position, which, found)
+                bar.update(len(which))
+
+            bounds = BATCH_NUMBERS, LOGIT_NUMBERS
+            subjects, noise = borrowing.subjects, constants.noise
+            measure_noised(self.passes, examples, subjects, noised, noise, bounds, write)
+        measured = [each for each in wanted if each is not None and each not in set(noised)]
         alike = [intervention for intervention in measured if intervention.source == OWN]
         if alike and self.passes.can_pack(examples.distinct):
             kept, _ = needs(alike, self.n_layers)

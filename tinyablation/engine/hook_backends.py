@@ -37,10 +37,11 @@ class Place(NamedTuple):
 
     z: the heads' outputs before the output projection, [rows, positions, heads, d_head]; attention,
     mlp: what each puts out, stream: what enters the layer, [rows, positions, d_model]. The stream
-    of layer n_layers is what enters the final norm.
+    of layer n_layers is what enters the final norm; embedding, of layer 0: those of the tokens,
+    before anything is added for their positions.
     """
 
-    part: Literal["z", "attention", "mlp", "stream"]
+    part: Literal["embedding", "z", "attention", "mlp", "stream"]
     layer: int
 
 
@@ -210,6 +211,8 @@ class PlainHooks(Backend):
             return (changed(out[0]), *out[1:]) if isinstance(out, tuple) else changed(out)
 
         part, layer = place
+        if part == "embedding":
+            return self.model.get_input_embeddings().register_forward_hook(on_output)
         if part == "z":
             return self._module("attn.o", layer).register_forward_pre_hook(on_z)
         if part == "attention":
@@ -272,6 +275,8 @@ class BridgeHooks(Backend):
             return f"blocks.{layer - 1}.hook_resid_post"
         of = {"z": "attn.hook_z", "attention": "hook_attn_out", "mlp": "hook_mlp_out"}
         name = f"blocks.{layer}.{of.get(part, 'hook_resid_pre')}"
+        if part == "embedding":
+            name = "hook_embed"
         if name not in self.bridge.hook_dict:
             raise BackendError(f"the bridge has no {name}")
         return name

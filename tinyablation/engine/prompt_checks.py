@@ -78,8 +78,7 @@ def check_reference(
     if reference is None:
         if needed_by:
             raise EngineError(
-                f"{' and '.join(sorted(needed_by))} ablation needs reference prompts; give "
-                "reference="
+                f"{' and '.join(sorted(needed_by))}: reference prompts are needed; give reference="
             )
         return []
     if needed_by:

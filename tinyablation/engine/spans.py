@@ -76,7 +76,8 @@ def measure_spans(
     - a pair prompt, and those of its template, are continued with the example's own answer.
 
     Raises EngineError as Engine.measure does; for an example without such a donor; for patches at
-    the last position or from another cluster's pair (they would differ from token to token); and
+    the last position or from another cluster's pair, and for noise (they would differ from token to
+    token); and
     for a later token less probable than LEAST_PROBABILITY, whose logarithm is lost.
     """
     prompts = _first_tokens(engine, spans, "span")
@@ -108,10 +109,10 @@ def measure_spans(
         )
     for intervention in interventions:
         source = intervention.source
-        if source.positions == "last" or source.donor == "other":
+        if source.positions == "last" or source.donor in ("other", "noise"):
             raise EngineError(
                 f"{intervention.label} cannot be measured on answers of several tokens: its "
-                "position or donor would be another for each of them"
+                "position, donor or noise would be another for each of them"
             )
     resampled = any(intervention.source.donor == "resample" for intervention in interventions)
     lenders: list[Span] = []

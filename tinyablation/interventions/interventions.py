@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from tinyablation.heads import Head, heads_label
+from tinyablation.interventions.restoration import AddNoise
 from tinyablation.interventions.sites import (
     ActivationSource,
     Change,
@@ -338,7 +339,9 @@ class Steer(Change):
         return None if self.scale == 0.0 else self
 
 
-Intervention = AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer
+Intervention = (
+    AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer | AddNoise
+)
 
 
 def _check_donor(positions: object, donor: object) -> None:
