@@ -138,6 +138,6 @@ def test_longer_answers_continue_the_prompts_of_their_template(engines: Any) -> 
 
 def test_a_circuit_alone_is_every_other_head_replaced() -> None:
     alone = all_but(CIRCUIT, N_LAYERS, N_HEADS, "zero")
-    assert isinstance(alone, KeepHeads) and alone.label == "zero:all but 0.1+2.3"
+    assert isinstance(alone, KeepHeads) and alone.label == "zero:all-but:0.1+2.3"
     every = {Head(layer, head) for layer in range(N_LAYERS) for head in range(N_HEADS)}
     assert set(alone.heads) == every - set(CIRCUIT) and alone.columns.heads == alone.heads

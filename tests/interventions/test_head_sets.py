@@ -9,6 +9,7 @@ from tinyablation.interventions.batteries import PATCHED_UNKNOWN, BatteryError
 from tinyablation.interventions.head_sets import (
     MOST_TRIPLES,
     Circuit,
+    CopySuppressors,
     HeadSets,
     Subsets,
     TrioZeroed,
@@ -80,11 +81,11 @@ def test_a_circuit_is_knocked_out_and_alone_whole_and_without_its_parts():
     (shard,) = circuit.shards(3, 4)[1:]
     assert [each.label for each in shard.interventions] == [
         "template_mean:0.2+1.3+2.0",
-        "template_mean:all but 0.2+1.3+2.0",
+        "template_mean:all-but:0.2+1.3+2.0",
         "template_mean:0.2",
-        "template_mean:all but 1.3+2.0",
+        "template_mean:all-but:1.3+2.0",
         "template_mean:1.3+2.0",
-        "template_mean:all but 0.2",
+        "template_mean:all-but:0.2",
     ]
     alone = shard.interventions[1]
     assert isinstance(alone, KeepHeads) and len(alone.heads) == 3 * 4 - 3
@@ -112,3 +113,18 @@ def test_a_circuit_of_other_heads_is_refused():
             Circuit(CIRCUIT, (part,)).shards(3, 4)
     with pytest.raises(InterventionError, match="both kept and ablated: 0.2"):
         KeepHeads(((0, 2),), "zero", ((0, 2),))
+
+
+def test_copy_suppressors_are_ablated_as_a_whole_and_in_part():
+    battery = CopySuppressors(((1, 3), (0, 2)), share=0.1)
+    assert battery.name == "copy-suppression0.1-0.2_1.3"
+    (shard,) = battery.shards(4, 8)[1:]
+    assert [each.label for each in shard.interventions[:4]] == [
+        "mean:0.2",
+        "copy_suppression0.1:0.2",
+        "path:0.2:L04:mean",
+        "copy_suppression0.1:0.2:direct",
+    ]
+    assert len(shard.interventions) == 8
+    with pytest.raises(BatteryError, match="no head 1:3"):
+        battery.shards(1, 8)

@@ -16,7 +16,13 @@ from tinyablation.interventions.batteries import (
     Sample,
     one_head,
 )
-from tinyablation.interventions.head_sets import Circuit, HeadSets, Subsets, TrioZeroed
+from tinyablation.interventions.head_sets import (
+    Circuit,
+    CopySuppressors,
+    HeadSets,
+    Subsets,
+    TrioZeroed,
+)
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.memo import Memo
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
     from tinyablation.analysis.circuits import CircuitEffects
     from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.copy_suppression import Suppression
     from tinyablation.analysis.effects import Effects
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
@@ -180,6 +187,17 @@ class Findings:
             )
 
         return self._memo(("circuit", condition, circuit), make)
+
+    def copy_suppression(self, condition: str, battery: CopySuppressors) -> "Suppression":
+        """Heads ablated as a whole, and but for their copy suppression, under one condition."""
+        from tinyablation.analysis.copy_suppression import Suppression
+
+        def make() -> Suppression:
+            run = self.bench.run(condition, battery)
+            n_layers = self.bench.facts.n_layers
+            return Suppression(*self.measured(condition, run), battery=battery, n_layers=n_layers)
+
+        return self._memo(("copy suppression", condition, battery), make)
 
     def trace(self, condition: str, tracing: Tracing) -> "Trace":
         """Noise on the subjects, and clean states restored after it, under one condition."""

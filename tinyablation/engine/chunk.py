@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import ALONE, Calls, Clean
+from tinyablation.engine.copy_suppression import CopySuppression
 from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.logit_metrics import Distribution, figures
 from tinyablation.engine.prompt_checks import Examples, Ids
@@ -44,11 +45,15 @@ class Borrowing(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What does not depend on the prompt: z by ablation method, steering directions, noise."""
+    """What does not depend on the prompt: z by ablation method, steering directions, noise.
+
+    suppression: what is read of the unembedding for KeepCopySuppression.
+    """
 
     z: dict[str, Float[Tensor, "layers width"]]
     directions: dict[str, Float[Tensor, " d_model"]]
     noise: EmbeddingNoise
+    suppression: CopySuppression
 
 
 class Chunk(NamedTuple):
@@ -62,6 +67,7 @@ class Chunk(NamedTuple):
     lots: dict[ActivationSource, Lot]
     lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
     constants: Constants
+    ids: Sequence[Ids]  # of the prompts
     ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
     packed: bool = False
 

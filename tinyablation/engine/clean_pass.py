@@ -254,6 +254,7 @@ class CleanPasses:
             {OWN: self._lot(OWN, items, {}, length)},
             Clean({}, {}, {}, {}, torch.empty(0)),
             constants,
+            prompts,
             layout.ends,
             packed=True,
         )
@@ -292,6 +293,7 @@ class CleanPasses:
                 RECORD_NUMBERS,
             ),
             constants,
+            prompts,
         )
 
     def _numbers(self, kept: Kept) -> int:

@@ -12,6 +12,7 @@ Interventions that treat all prompts alike use rows in which prompts with common
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,11 +33,12 @@ from tinyablation.engine.chunk import (
     read_rows,
 )
 from tinyablation.engine.clean_pass import CleanPasses
+from tinyablation.engine.copy_suppression import CopySuppression
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.embedding_noise import EmbeddingNoise, embedding_spread
 from tinyablation.engine.gelu import in_one_pass
 from tinyablation.engine.intervention_checks import check_interventions
-from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
+from tinyablation.engine.logit_metrics import distribution, divergence
 from tinyablation.engine.memory import OutOfMemory, Room
 from tinyablation.engine.noised_rows import measure_noised
 from tinyablation.engine.offload import picked
@@ -53,6 +55,8 @@ from tinyablation.engine.prompt_checks import (
     check_templates,
 )
 from tinyablation.engine.result_table import Results
+from tinyablation.engine.tables import BASELINE
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import AblateHeads, Intervention, PatchPath, Steer
 from tinyablation.interventions.restoration import AddNoise
 from tinyablation.interventions.sites import OWN, Site
@@ -70,6 +74,9 @@ LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
 # all rows took four times as long (GPT-2's vocabulary: 1.6 ms per row, .4 by 16 rows; by 5, as
 # here, a whole sweep took another 3 % less).
 FIGURE_NUMBERS = 2**18
+
+# Stores figures of some examples under an intervention, or of the baseline (None).
+Write = Callable[[Intervention | None, np.ndarray, dict[str, np.ndarray]], None]
 
 __all__ = ["Engine", "EngineError", "OutOfMemory"]
 
@@ -137,9 +144,7 @@ class Engine:
         self.room.begin()
         examples = check_prompts(self.loaded, prompts, "prompt")
         check_interventions(self.architecture, interventions)
-        methods: set[str] = {
-            i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
-        }
+        methods = {getattr(each, "method", "") for each in interventions}
         borrowing = {i.source.donor for i in interventions}
         needed = methods & {"mean", "resample"} | borrowing & {"noise"}
         reference_ids = check_reference(self.loaded, reference, needed)
@@ -193,7 +198,11 @@ class Engine:
         shortest = min(examples.distinct, key=len)
         if "zero_folded" in methods:
             constants["zero_folded"] = self.passes.folded(shortest)
-        senders = {i.heads[0][0] for i in interventions if isinstance(i, PatchPath)}
+        senders = {
+            i.heads[0][0]
+            for i in interventions
+            if isinstance(i, PatchPath) or (isinstance(i, KeepCopySuppression) and i.direct)
+        }
         self.passes.check_paths(shortest, sorted(senders))
 
         wanted: dict[Intervention | None, list[int]] = {None: [0]}
@@ -208,7 +217,12 @@ class Engine:
             self._measure_all(
                 examples,
                 Borrowing(lenders, places),
-                Constants(constants, vectors, EmbeddingNoise(sigma, seed)),
+                Constants(
+                    constants,
+                    vectors,
+                    EmbeddingNoise(sigma, seed),
+                    CopySuppression(self.architecture),
+                ),
                 wanted,
                 results,
                 bar,
@@ -224,21 +238,25 @@ class Engine:
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
+        def write(
+            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
+        ) -> None:
+            label = BASELINE if intervention is None else intervention.label
+            self._require_finite(which, found, label)
+            for position in wanted[intervention]:
+                results.write(position, which, found)
+            bar.update(len(which))
+
         def work_on(interventions: list[Intervention]) -> Callable[[Chunk], None]:
             starts: dict[Site, list[Intervention]] = {}
             for intervention in interventions:
                 starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
-            return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
+            return lambda chunk: self._measure_chunk(
+                chunk, examples, starts, wanted, results, write
+            )
 
         noised = [each for each in wanted if isinstance(each, AddNoise)]
         if noised:
-
-            def write(each: Intervention, which: np.ndarray, found: dict[str, np.ndarray]) -> None:
-                self._require_finite(which, found, each.label)
-                for position in wanted[each]:
-                    results.write(position, which, found)
-                bar.update(len(which))
-
             bounds = BATCH_NUMBERS, LOGIT_NUMBERS
             subjects, noise = borrowing.subjects, constants.noise
             measure_noised(self.passes, examples, subjects, noised, noise, bounds, write)
@@ -263,16 +281,9 @@ class Engine:
         starts: dict[Site, list[Intervention]],
         wanted: dict[Intervention | None, list[int]],
         results: Results,
-        bar: "tqdm[None]",
+        write: Write,
     ) -> None:
         """Write the chunk's missing figures; an earlier attempt may have run out of memory."""
-
-        def write(
-            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
-        ) -> None:
-            for position in wanted[intervention]:
-                results.write(position, which, found)
-            bar.update(len(which))
 
         def pending(intervention: Intervention | None, item: Item) -> bool:
             return not results.has(wanted[intervention][-1], int(item.examples[0]))
@@ -280,7 +291,8 @@ class Engine:
         own = chunk.lots[OWN].items
         if pending(None, own[-1]):
             kl = torch.zeros_like(chunk.distribution.entropy)
-            write(None, *self._figures(chunk.distribution, kl, own, examples, "baseline"))
+            which, rows = examples_of(own)
+            write(None, which, read_rows(chunk.distribution, kl, which, rows, examples))
         vocabulary = self.loaded.facts.vocab_size
         for segments, hidden in self._finals(chunk, starts, pending):
             n_rows = segments[-1].rows.stop
@@ -317,12 +329,10 @@ class Engine:
             parts.append(read_rows(changed, kl, which[here], rows[here] - begin, examples))
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         ends = np.searchsorted(rows, [s.rows.stop for s in segments])
-        each = []
-        for s, begin, end in zip(segments, [0, *ends], ends, strict=False):
-            own = {name: values[begin:end] for name, values in found.items()}
-            self._require_finite(which[begin:end], own, s.intervention.label)
-            each.append((which[begin:end], own))
-        return each
+        return [
+            (which[begin:end], {name: values[begin:end] for name, values in found.items()})
+            for begin, end in pairwise([0, *ends])
+        ]
 
     def _finals(
         self,
@@ -358,20 +368,6 @@ class Engine:
                 used += size * each
         if used:
             yield segments, hidden
-
-    def _figures(
-        self,
-        ablated: Distribution,
-        kl: Float[Tensor, " rows"],
-        items: list[Item],
-        examples: Examples,
-        label: str,
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Examples and their figures, from one row per item."""
-        which, rows = examples_of(items)
-        found = read_rows(ablated, kl, which, rows, examples)
-        self._require_finite(which, found, label)
-        return which, found
 
     def _require_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
         for name, values in found.items():

@@ -4,6 +4,7 @@ Every kind of intervention is implemented here a second time, as edits of activa
 places.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
@@ -22,6 +23,7 @@ from tinyablation.engine.hook_backends import (
     Place,
     plain_exact,
 )
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
@@ -84,6 +86,8 @@ class Changes:
             return {Place("z", at): self._of_heads(case, intervention, at) for at in layers}
         if isinstance(intervention, AddNoise):
             return self._noised(case, intervention)
+        if isinstance(intervention, KeepCopySuppression):
+            return self._suppressing(case, intervention)
         part: Literal["stream", "mlp"] = "mlp" if isinstance(intervention, PatchMLP) else "stream"
         assert isinstance(intervention, PatchMLP | PatchResidual)
         donor = case.lenders[intervention.donor]
@@ -126,6 +130,32 @@ class Changes:
 
             edits |= {place: restore(place) for place in places}
         return edits
+
+    def _suppressing(self, case: Case, intervention: KeepCopySuppression) -> dict[Place, Edit]:
+        """The head's mean, and what it moves from each kept source against that source's token."""
+        ((layer, head),) = intervention.heads
+        places = [Place("pattern", layer), Place("v", layer), Place("stream", layer)]
+        _, found = self.backend.run(self._tensor([case.ids]), kept=places)
+        pattern, values, stream = (plain_exact(found[place])[0] for place in places)
+        matrix = self.backend.output_matrix(layer, head)
+        written = values[:, head * values.shape[1] // self.backend.n_heads] @ matrix
+        mean = self._mean(layer)[head] @ matrix
+        along = self.backend.read_directions(case.ids)
+        change = torch.zeros_like(stream)
+        for at in range(len(case.ids)):
+            predicted = (along[: at + 1] @ stream[at]).tolist()
+            most = sorted({*case.ids[: at + 1]}, key=lambda t: -predicted[case.ids.index(t)])
+            kept = most[: math.ceil(intervention.share * (at + 1))]
+            change[at] = mean - pattern[head, at] @ written
+            for source in range(at + 1):
+                if case.ids[source] in kept:
+                    unit = along[source] / along[source].norm()
+                    against = min(0.0, float((written[source] - mean) @ unit))
+                    change[at] += pattern[head, at, source] * against * unit
+        place = Place("attention", layer)
+        if intervention.direct:
+            place = Place("stream", self.backend.n_layers)
+        return {place: lambda value: value + change.to(value.dtype).to(value.device)}
 
     @cached_property
     def _spread(self) -> float:

@@ -21,10 +21,12 @@ from tinyablation.interventions.batteries import (
     cut,
     require_head,
 )
+from tinyablation.interventions.copy_suppression import KEPT_SHARE, KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     AblationMethod,
     KeepHeads,
+    PatchPath,
 )
 
 # More triples than this are sampled: C(16, 3), all triples of a layer of GPT-2 medium. For a layer
@@ -169,6 +171,50 @@ class Circuit:
             for each in (self.without(part), self.alone(n_layers, n_heads, part))
         ]
         return [Shard(BASELINE, ()), *cut("circuit", list(dict.fromkeys([*whole, *parts])))]
+
+
+@dataclass(frozen=True)
+class CopySuppressors:
+    """Single heads, each by mean ablation, and by the one that leaves its copy suppression.
+
+    Both as a whole and of the head's direct effect alone (McDougall et al. 2023,
+    arXiv:2310.04625). The mean is over the prompts of the corpus.
+    """
+
+    heads: tuple[Head, ...]
+    share: float = KEPT_SHARE
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+
+    @property
+    def name(self) -> str:
+        heads = "_".join(f"{layer}.{head}" for layer, head in sorted(self.heads))
+        return f"copy-suppression{self.share:g}-{heads}"
+
+    def kept(self, head: Head, *, direct: bool = False) -> KeepCopySuppression:
+        """The head ablated but for its copy suppression."""
+        return KeepCopySuppression((head,), self.share, direct)
+
+    def ablated(
+        self, head: Head, n_layers: int, *, direct: bool = False
+    ) -> AblateHeads | PatchPath:
+        """The head ablated as a whole."""
+        return PatchPath((head,), n_layers, "mean") if direct else AblateHeads((head,), "mean")
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.heads:
+            require_head(head, n_layers, n_heads)
+        ways = [
+            each
+            for head in sorted(self.heads)
+            for direct in (False, True)
+            for each in (
+                self.ablated(head, n_layers, direct=direct),
+                self.kept(head, direct=direct),
+            )
+        ]
+        return [Shard(BASELINE, ()), *cut("heads", ways)]
 
 
 @dataclass(frozen=True)

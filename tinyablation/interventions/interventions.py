@@ -89,8 +89,8 @@ class KeepHeads(AblateHeads):
 
     @property
     def label(self) -> str:
-        """Name in tables, such as "template_mean:all but 0.2+0.4" (layer.head)."""
-        return f"{self.method}:all but {heads_label(self.kept)}"
+        """Name in tables, such as "template_mean:all-but:0.2+0.4" (layer.head)."""
+        return f"{self.method}:all-but:{heads_label(self.kept)}"
 
 
 @dataclass(frozen=True)
