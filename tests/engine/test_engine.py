@@ -393,7 +393,7 @@ def test_unusable_prompts_are_refused(engines: Any, prompts: Any, message: str) 
         ({"interventions": [AblateHeads(((0, 4),))]}, "no head 0:4"),
         (
             {"interventions": [AblateHeads(((0, 1),), "mean")]},
-            "mean ablation needs reference",
+            "mean: reference prompts are needed",
         ),
         ({"clusters": ["a"]}, "clusters has 1 names for 6 prompts"),
         ({"seed": -1}, "seed"),

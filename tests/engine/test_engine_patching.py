@@ -526,7 +526,11 @@ def test_figures_are_finite_in_half_precision(tiny_entry: Any) -> None:
             {"clusters": CLUSTERS},
             r"example 0 \(6 tokens, cluster 'a'\) has no donor \(other\)",
         ),
-        ([PatchPath(((0, 1),), 2, "mean")], {"reference": None}, "mean ablation needs reference"),
+        (
+            [PatchPath(((0, 1),), 2, "mean")],
+            {"reference": None},
+            "mean: reference prompts are needed",
+        ),
         ([PatchResidual(3)], {}, r"no layer 3 \(residual:L03w0:last:pair\); it has 3"),
         ([PatchMLP(3)], {}, "no layer 3"),
         ([Steer(3, "truth", 1)], {}, "no layer 3"),

@@ -19,8 +19,9 @@ from tinyablation.engine import head_outputs as ov
 from tinyablation.engine.document import Computed
 from tinyablation.engine.engine import Engine
 from tinyablation.engine.head_outputs import head_outputs, measure_ov
-from tinyablation.engine.ov_circuits import Readout, ov_circuits
+from tinyablation.engine.ov_circuits import ov_circuits
 from tinyablation.engine.prompt_checks import EngineError
+from tinyablation.engine.readout import Readout
 from tinyablation.models.loading import load_model
 from tinyablation.records.plain import plain
 

@@ -13,14 +13,9 @@ from tests.bridging import bridge_of
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.engine import ov_circuits as circuits
 from tinyablation.engine.engine import Engine
-from tinyablation.engine.ov_circuits import (
-    Readout,
-    head_columns,
-    norm_map,
-    ov_circuits,
-    value_matrices,
-)
+from tinyablation.engine.ov_circuits import head_columns, ov_circuits, value_matrices
 from tinyablation.engine.prompt_checks import EngineError
+from tinyablation.engine.readout import ROUNDINGS, Readout, norm_map
 from tinyablation.models.loading import load_model
 
 # A difference of two fp32 projections.
@@ -76,7 +71,7 @@ def test_half_precision_rounds_the_circuits_and_refuses_none(
 ) -> None:
     half = Engine(load_model(tiny_entry(family), dtype=dtype)).architecture
     whole = engines[family].architecture
-    rounding = circuits.ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps
+    rounding = ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps
     for found, expected in zip(value_matrices(half), value_matrices(whole), strict=True):
         assert (found - expected).abs().max() <= rounding * expected.abs().max()
     gain = norm_map(whole.final_norm, D_MODEL, "norm").gain

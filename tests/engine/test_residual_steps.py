@@ -24,7 +24,7 @@ from tinyablation.engine.residual_steps import (
     step_norms,
 )
 from tinyablation.heads import heads_label
-from tinyablation.interventions.interventions import InterventionError
+from tinyablation.interventions.sites import InterventionError
 from tinyablation.models.loading import load_model
 from tinyablation.statistics.intervals import DegenerateInterval, StatisticsError, generator
 

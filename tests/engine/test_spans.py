@@ -397,7 +397,7 @@ def test_an_example_without_a_donor_is_named(engines: dict[str, Engine], spans: 
     # Only spans 0, 2 and 4 have targets of 6 tokens and more, and span 1 has a foil of 12.
     with pytest.raises(EngineError, match=r"example 1 \(12 tokens, cluster 'Italy', 12 answer "):
         measure_spans(engines["gpt2"], spans, resample, reference=spans, clusters=CLUSTERS)
-    with pytest.raises(EngineError, match="resample ablation needs reference prompts"):
+    with pytest.raises(EngineError, match="resample: reference prompts are needed"):
         measure_spans(engines["gpt2"], spans, resample, clusters=CLUSTERS)
     with pytest.raises(EngineError, match="reference span 0 has none of the spans' prompts"):
         measure_spans(engines["gpt2"], spans[1:], resample, reference=spans, clusters=CLUSTERS[1:])

@@ -5,9 +5,17 @@ Run: pytest tests/interventions/test_head_sets.py
 
 import pytest
 
-from tinyablation.interventions.batteries import BatteryError
-from tinyablation.interventions.head_sets import MOST_TRIPLES, HeadSets, Subsets, TrioZeroed
-from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.interventions.batteries import PATCHED_UNKNOWN, BatteryError
+from tinyablation.interventions.head_sets import (
+    MOST_TRIPLES,
+    Circuit,
+    CopySuppressors,
+    HeadSets,
+    Subsets,
+    TrioZeroed,
+)
+from tinyablation.interventions.interventions import AblateHeads, KeepHeads
+from tinyablation.interventions.sites import InterventionError
 
 
 def test_every_triple_of_a_small_layer_is_measured_once():
@@ -63,3 +71,60 @@ def test_a_trio_is_zeroed_together_on_both_splits_in_any_order():
     (together,) = made.shards(4, 8)[1].interventions
     assert together == made.ablation == AblateHeads(((0, 2), (0, 4), (0, 7)))
     assert made.sample.split is None
+
+
+CIRCUIT = ((0, 2), (1, 3), (2, 0))
+
+
+def test_a_circuit_is_knocked_out_and_alone_whole_and_without_its_parts():
+    circuit = Circuit(CIRCUIT, (((0, 2),), ((2, 0), (1, 3))), donor="")
+    (shard,) = circuit.shards(3, 4)[1:]
+    assert [each.label for each in shard.interventions] == [
+        "template_mean:0.2+1.3+2.0",
+        "template_mean:all-but:0.2+1.3+2.0",
+        "template_mean:0.2",
+        "template_mean:all-but:1.3+2.0",
+        "template_mean:1.3+2.0",
+        "template_mean:all-but:0.2",
+    ]
+    alone = shard.interventions[1]
+    assert isinstance(alone, KeepHeads) and len(alone.heads) == 3 * 4 - 3
+    assert not set(alone.heads) & set(CIRCUIT)
+
+
+def test_a_circuit_is_named_by_all_it_depends_on():
+    names = {
+        Circuit(CIRCUIT).name,
+        Circuit(CIRCUIT[:2]).name,
+        Circuit(CIRCUIT, (CIRCUIT[:1],)).name,
+        Circuit(CIRCUIT, method="zero").name,
+        Circuit(CIRCUIT, donor="").name,
+        Circuit(CIRCUIT, sample=PATCHED_UNKNOWN).name,
+    }
+    assert len(names) == 6
+    assert Circuit(CIRCUIT).name == Circuit(CIRCUIT[::-1]).name
+
+
+def test_a_circuit_of_other_heads_is_refused():
+    with pytest.raises(BatteryError, match="no head 2:0"):
+        Circuit(CIRCUIT).shards(2, 4)
+    for part in (((1, 0),), CIRCUIT):
+        with pytest.raises(BatteryError, match="is not a part of the circuit"):
+            Circuit(CIRCUIT, (part,)).shards(3, 4)
+    with pytest.raises(InterventionError, match="both kept and ablated: 0.2"):
+        KeepHeads(((0, 2),), "zero", ((0, 2),))
+
+
+def test_copy_suppressors_are_ablated_as_a_whole_and_in_part():
+    battery = CopySuppressors(((1, 3), (0, 2)), share=0.1)
+    assert battery.name == "copy-suppression0.1-0.2_1.3"
+    (shard,) = battery.shards(4, 8)[1:]
+    assert [each.label for each in shard.interventions[:4]] == [
+        "mean:0.2",
+        "copy_suppression0.1:0.2",
+        "path:0.2:L04:mean",
+        "copy_suppression0.1:0.2:direct",
+    ]
+    assert len(shard.interventions) == 8
+    with pytest.raises(BatteryError, match="no head 1:3"):
+        battery.shards(1, 8)

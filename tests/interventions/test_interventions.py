@@ -10,21 +10,26 @@ from typing import Any
 import pytest
 
 from tinyablation.engine.tables import COLUMNS, ENGINE_COLUMNS
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import (
-    BASELINE_COLUMNS,
     METHODS,
     AblateHeads,
-    ActivationSource,
     Intervention,
-    InterventionError,
-    Part,
+    KeepHeads,
     PatchHeads,
     PatchMLP,
     PatchPath,
     PatchResidual,
     ScaleHeads,
-    Site,
     Steer,
+)
+from tinyablation.interventions.restoration import TOKENS, AddNoise, RestoreState
+from tinyablation.interventions.sites import (
+    BASELINE_COLUMNS,
+    ActivationSource,
+    InterventionError,
+    Part,
+    Site,
 )
 
 ALL: list[Intervention] = [
@@ -35,6 +40,11 @@ ALL: list[Intervention] = [
     PatchMLP(3, 1, "subject", "other"),
     PatchPath(((0, 2),), 11),
     Steer(0, "truth", -0.5),
+    AddNoise(),
+    RestoreState(1, 2.0, "mlp", 3, 1, "last"),
+    KeepCopySuppression(((10, 7),)),
+    KeepCopySuppression(((10, 7),), 0.1, direct=True),
+    KeepHeads(((0, 2),), "zero", ((0, 4),)),
 ]
 
 
@@ -109,12 +119,12 @@ def test_every_kind_says_what_tables_need() -> None:
     for intervention in ALL:
         columns = intervention.columns
         assert set(columns._fields) <= set(ENGINE_COLUMNS)
-        assert columns.method and columns.positions in ("all", "last", "subject")
+        assert columns.method and columns.positions in ("all", "last", "subject", *TOKENS)
         for name, value in columns._asdict().items():
             kind = {"string": str, "int64": int, "float64": float}[COLUMNS[name].dtype]
             assert isinstance(value, tuple if name == "heads" else kind)
     granularities = {i.columns.granularity for i in ALL}
-    assert granularities == {"head", "residual", "mlp", "path", "steer"}
+    assert granularities == {"head", "residual", "mlp", "path", "steer", "embedding"}
     assert BASELINE_COLUMNS.granularity == BASELINE_COLUMNS.positions == ""
     # The layer of a path is its receiver, so a head beside it would read as one of that layer.
     path = PatchPath(((0, 2),), 11).columns
@@ -193,3 +203,13 @@ def test_what_is_the_same_by_arithmetic_in_four_layers(
 def test_patches_that_mean_nothing_are_refused(kind: Any, fields: Any, message: str) -> None:
     with pytest.raises(InterventionError, match=message):
         kind(**fields)
+
+
+def test_copy_suppression_is_one_heads_and_keeps_a_share() -> None:
+    assert KeepCopySuppression(((10, 7),)).label == "copy_suppression0.05:10.7"
+    assert KeepCopySuppression(((10, 7),), direct=True).sites(12) == (Site(12, Part.STREAM),)
+    with pytest.raises(InterventionError, match="one head keeps"):
+        KeepCopySuppression(((0, 1), (0, 2)))
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(InterventionError, match="share must be"):
+            KeepCopySuppression(((0, 1),), share)

@@ -25,11 +25,11 @@ from tinyablation.interventions.batteries import PATCHED, Patching, one_head
 from tinyablation.interventions.head_sets import Subsets
 from tinyablation.interventions.interventions import (
     AblateHeads,
-    InterventionError,
     PatchPath,
     PatchResidual,
     ScaleHeads,
 )
+from tinyablation.interventions.sites import InterventionError
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.plan import plan_run
 from tinyablation.measurement.setup import Setup

@@ -16,7 +16,14 @@ from tinyablation.interventions.batteries import (
     Sample,
     one_head,
 )
-from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.interventions.head_sets import (
+    Circuit,
+    CopySuppressors,
+    HeadSets,
+    Subsets,
+    TrioZeroed,
+)
+from tinyablation.interventions.tracing import Tracing
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.measurement.text_readings import N_PASSAGES
 from tinyablation.memo import Memo
@@ -26,13 +33,16 @@ if TYPE_CHECKING:
     import pandas
 
     from tinyablation.analysis.attention import Attention
+    from tinyablation.analysis.circuits import CircuitEffects
     from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.copy_suppression import Suppression
     from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.effects import Effects
     from tinyablation.analysis.layer_removal import LayerRemoval
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.analysis.tracing import Trace
     from tinyablation.analysis.weight_diagonals import DiagonalShares
     from tinyablation.measurement.bench import Bench
     from tinyablation.measurement.diagonal_readings import WeightDiagonals
@@ -202,6 +212,43 @@ class Findings:
             )
 
         return self._memo(("layer removal", n_passages), make)
+
+    def circuit(self, condition: str, circuit: Circuit) -> "CircuitEffects":
+        """A set of heads knocked out, and alone, under one condition."""
+        from tinyablation.analysis.circuits import CircuitEffects
+
+        def make() -> CircuitEffects:
+            facts = self.bench.facts
+            return CircuitEffects(
+                *self.measured(condition, self.bench.run(condition, circuit)),
+                circuit=circuit,
+                n_layers=facts.n_layers,
+                n_heads=facts.n_heads,
+            )
+
+        return self._memo(("circuit", condition, circuit), make)
+
+    def copy_suppression(self, condition: str, battery: CopySuppressors) -> "Suppression":
+        """Heads ablated as a whole, and but for their copy suppression, under one condition."""
+        from tinyablation.analysis.copy_suppression import Suppression
+
+        def make() -> Suppression:
+            run = self.bench.run(condition, battery)
+            n_layers = self.bench.facts.n_layers
+            return Suppression(*self.measured(condition, run), battery=battery, n_layers=n_layers)
+
+        return self._memo(("copy suppression", condition, battery), make)
+
+    def trace(self, condition: str, tracing: Tracing) -> "Trace":
+        """Noise on the subjects, and clean states restored after it, under one condition."""
+        from tinyablation.analysis.tracing import Trace
+
+        def make() -> Trace:
+            run = self.bench.run(condition, tracing)
+            n_layers = self.bench.facts.n_layers
+            return Trace(*self.measured(condition, run), tracing=tracing, n_layers=n_layers)
+
+        return self._memo(("trace", condition, tracing), make)
 
     def effects(
         self, condition: str, wanted: str | AnyBattery, *, directions: "Directions | None" = None

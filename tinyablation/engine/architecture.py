@@ -133,6 +133,7 @@ class Architecture:
                 )
                 for layer in range(loaded.facts.n_layers)
             )
+            self.embedding: nn.Module = self.model.get_input_embeddings()
             self.final_norm = component("ln_final")
             self.unembed = component("unembed")
             self.unembedding = Unembedding(self.final_norm, self.unembed)
@@ -223,7 +224,7 @@ class Architecture:
         """The layer's output, given its attention's output (attention is not run)."""
         modules = self.layers[layer]
         value = calls.attentions[layer].returning(attention.to(self.homes[layer]))
-        with stubbed(modules.attention, value), hooked(*_editing(modules.mlp, edit_mlp)):
+        with stubbed(modules.attention, value), hooked(*editing(modules.mlp, edit_mlp)):
             return calls.blocks[layer].into(modules.block, hidden)
 
     def after_mlp(
@@ -269,7 +270,7 @@ class Architecture:
 
         if not last:
             handles = [modules.output.register_forward_pre_hook(change)] if edit_z else []
-            with hooked(*handles, *_editing(modules.mlp, edit_mlp)):
+            with hooked(*handles, *editing(modules.mlp, edit_mlp)):
                 return calls.blocks[layer].into(modules.block, hidden)
         with (
             hooked(
@@ -406,8 +407,8 @@ def _first(out: Any) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def _editing(module: nn.Module | None, edit: Edit | None) -> list[Any]:
-    # The hook, if any, that edits what the module returns.
+def editing(module: nn.Module | None, edit: Edit | None) -> list[Any]:
+    """The hook, if any, that edits what the module returns."""
     if edit is None:
         return []
     assert module is not None

@@ -4,20 +4,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import Architecture, Edit, Kept
 from tinyablation.engine.chunk import Chunk
 from tinyablation.engine.offload import picked
-from tinyablation.interventions.interventions import (
-    Intervention,
-    Part,
-    PatchPath,
-    ScaleHeads,
-    Site,
-    Steer,
-)
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
+from tinyablation.interventions.interventions import Intervention, PatchPath, ScaleHeads, Steer
+from tinyablation.interventions.sites import Part, Site
 
 
 class Segment(NamedTuple):
@@ -41,6 +36,8 @@ def needs(interventions: Iterable[Intervention], n_layers: int) -> tuple[Kept, K
             clean["attention"].add(start.layer)
         if start.part >= Part.MLP:
             clean["mlp"].add(start.layer)
+        if isinstance(intervention, KeepCopySuppression):  # its attention is read there
+            clean["residual"].add(intervention.heads[0][0])
         # The heads it acts on whose clean z a row starts from.
         clean["z"].update(layer for layer, _ in intervention.columns.heads[:1])
         if intervention.source.donor:
@@ -120,7 +117,7 @@ class Rows:
         live = live.to(self.architecture.homes[site.layer], copy=True)
         lent = self.chunk.lent.mlp if site.part == Part.MLP else self.chunk.lent.residual
         for s in touching:
-            if isinstance(s.intervention, PatchPath):
+            if isinstance(s.intervention, PatchPath | KeepCopySuppression):
                 window = self.chunk.ends if site.layer == self.n_layers else slice(None)
                 live[s.rows] += self._sent(s, s.intervention, window).to(live.device)
             else:
@@ -162,7 +159,27 @@ class Rows:
             before = clean[..., columns]
             change = self._z(segment, layer, columns, before) - before
             changes.append(change @ self._matrices[layer][columns])
+        if isinstance(intervention, KeepCopySuppression):
+            changes.append(self._suppressing(segment, intervention, window).to(clean))
         return torch.stack(changes).sum(dim=0)
+
+    def _suppressing(
+        self,
+        segment: Segment,
+        intervention: KeepCopySuppression,
+        window: slice | Int[Tensor, " prompts"],
+    ) -> Float64[Tensor, "rows positions d_model"]:
+        """What a head's copy suppression writes, at these positions."""
+        chunk, rows = self.chunk, self.clean_rows[segment.rows]
+        (head,) = intervention.heads
+        (columns,) = self.architecture.columns(head[0], (head,))
+        residual, z = (picked(of[head[0]], rows) for of in (chunk.clean.residual, chunk.clean.z))
+        mean = chunk.constants.z["mean"][head[0], columns]
+        ids = [chunk.ids[row] for row in rows.tolist()]
+        written = chunk.constants.suppression.written(
+            chunk.calls, ids, residual, z[..., columns], head, mean, intervention.share
+        )
+        return written[:, window]
 
     def _edit_z(self, layer: int) -> Edit | None:
         touching = self._touching(Site(layer, Part.ATTENTION))

@@ -9,16 +9,21 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import ALONE, Calls, Clean
+from tinyablation.engine.copy_suppression import CopySuppression
+from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.logit_metrics import Distribution, figures
 from tinyablation.engine.prompt_checks import Examples, Ids
-from tinyablation.interventions.interventions import ActivationSource
+from tinyablation.interventions.sites import ActivationSource
+
+# The prompts whose activations are lent; those of several are averaged, position by position.
+Lender = tuple[Ids, ...]
 
 
 class Item(NamedTuple):
     """The subject of a row: a prompt of the chunk, its donor, positions and examples."""
 
     prompt: int
-    donor: Ids | None
+    donor: Lender | None
     places: tuple[int, ...] | None  # the subject's positions, if they matter
     examples: np.ndarray
 
@@ -35,15 +40,20 @@ class Lot(NamedTuple):
 class Borrowing(NamedTuple):
     """The donors of the examples, by ActivationSource.donor, and the subjects' positions."""
 
-    donors: dict[str, list[Ids]]
+    donors: dict[str, list[Lender]]
     subjects: list[tuple[int, ...]]
 
 
 class Constants(NamedTuple):
-    """Replacements that do not depend on the prompt: z by ablation method, steering directions."""
+    """What does not depend on the prompt: z by ablation method, steering directions, noise.
+
+    suppression: what is read of the unembedding for KeepCopySuppression.
+    """
 
     z: dict[str, Float[Tensor, "layers width"]]
     directions: dict[str, Float[Tensor, " d_model"]]
+    noise: EmbeddingNoise
+    suppression: CopySuppression
 
 
 class Chunk(NamedTuple):
@@ -57,6 +67,7 @@ class Chunk(NamedTuple):
     lots: dict[ActivationSource, Lot]
     lent: Clean  # one row per donor, the last `length` positions; its logits are not kept
     constants: Constants
+    ids: Sequence[Ids]  # of the prompts
     ends: slice | Int[Tensor, " prompts"] = ALONE.ends  # of the prompts in a row
     packed: bool = False
 
@@ -92,7 +103,7 @@ def items_of(
     prompt: int, owners: list[int], source: ActivationSource, borrowing: Borrowing
 ) -> Iterator[Item]:
     # Examples with the same prompt share a row if they have the same donor.
-    found: dict[tuple[Ids | None, tuple[int, ...] | None], list[int]] = {}
+    found: dict[tuple[Lender | None, tuple[int, ...] | None], list[int]] = {}
     for example in owners:
         donor = borrowing.donors[source.donor][example] if source.donor else None
         places = borrowing.subjects[example] if source.positions == "subject" else None

@@ -20,18 +20,20 @@ from tinyablation.engine.chunk import (
     Chunk,
     Constants,
     Item,
+    Lender,
     Lot,
     Replay,
     items_of,
     owners_of,
 )
+from tinyablation.engine.lending import lent_activations
 from tinyablation.engine.logit_metrics import distribution
 from tinyablation.engine.mean_pass import mean_z
 from tinyablation.engine.memory import Room, ran_out
 from tinyablation.engine.offload import exact
 from tinyablation.engine.prefix_trie import packs, trie
 from tinyablation.engine.prompt_checks import EngineError, Examples, Ids
-from tinyablation.interventions.interventions import OWN, ActivationSource
+from tinyablation.interventions.sites import OWN, ActivationSource
 from tinyablation.models.loading import LoadedModel
 
 # How far the engine's clean logits may be from the model's own, relative to the largest logit:
@@ -252,6 +254,7 @@ class CleanPasses:
             {OWN: self._lot(OWN, items, {}, length)},
             Clean({}, {}, {}, {}, torch.empty(0)),
             constants,
+            prompts,
             layout.ends,
             packed=True,
         )
@@ -280,8 +283,17 @@ class CleanPasses:
             clean_distribution,
             clean_distribution.probabilities(),
             {source: self._lot(source, of, lenders, length) for source, of in items.items()},
-            self._lent(list(lenders), length, lent),
+            lent_activations(
+                self.loaded,
+                self.architecture,
+                self.room,
+                list(lenders),
+                length,
+                lent,
+                RECORD_NUMBERS,
+            ),
             constants,
+            prompts,
         )
 
     def _numbers(self, kept: Kept) -> int:
@@ -291,7 +303,7 @@ class CleanPasses:
         return streams * self.loaded.facts.d_model + len(kept.z) * width
 
     def _lot(
-        self, source: ActivationSource, items: list[Item], lenders: dict[Ids, int], length: int
+        self, source: ActivationSource, items: list[Item], lenders: dict[Lender, int], length: int
     ) -> Lot:
         places = np.zeros((len(items), length), dtype=bool)
         for row, item in enumerate(items):
@@ -349,43 +361,6 @@ class CleanPasses:
         read = arch.logits(hidden[:, -1]) if arch.unembedding.widens else own
         theirs = torch.cat([logits for _, logits in recorded])
         return Replay(calls, theirs.to(own.device), own, read.to(own.device))
-
-    def _lent(self, lenders: list[Ids], length: int, kept: Kept) -> Clean:
-        facts = self.loaded.facts
-        by_length: dict[int, list[int]] = {}
-        for row, donor in enumerate(lenders):
-            by_length.setdefault(len(donor), []).append(row)
-        width = self.architecture.n_heads * self.architecture.d_head
-
-        def empty(layers: frozenset[int], size: int) -> dict[int, Tensor]:
-            shape, dtype = (len(lenders), length, size), self.loaded.dtype
-            homes = self.architecture.homes
-            return {layer: torch.empty(shape, device=homes[layer], dtype=dtype) for layer in layers}
-
-        lent = Clean(
-            residual=empty(kept.residual, facts.d_model),
-            z=empty(kept.z, width),
-            attention=empty(kept.attention, facts.d_model),
-            mlp=empty(kept.mlp, facts.d_model),
-            logits=torch.empty(0, facts.vocab_size),
-        )
-        for longer, every in by_length.items():
-            size = self.room.of(len(every))
-            what = f"{longer} tokens of each of several donors"
-            for begin in range(0, len(every), size):
-                rows = every[begin : begin + size]
-                with self.room.trying(len(every), len(rows), len(rows), what):
-                    ids = self._tensor([lenders[row] for row in rows])
-                    clean = self.architecture.clean(ids, kept, logits=False)
-                    for into, out_of in (
-                        (lent.residual, clean.residual),
-                        (lent.z, clean.z),
-                        (lent.attention, clean.attention),
-                        (lent.mlp, clean.mlp),
-                    ):
-                        for layer, values in into.items():
-                            values[rows] = out_of[layer][:, -length:]
-        return lent
 
     def check_paths(self, ids: Ids, layers: Collection[int]) -> None:
         """Raise EngineError unless these layers add the attention's output as it is to the stream.

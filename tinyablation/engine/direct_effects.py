@@ -29,9 +29,10 @@ from tinyablation.engine.architecture import Architecture, Kept
 from tinyablation.engine.chunk import Borrowing, Chunk, Constants, examples_of
 from tinyablation.engine.clean_pass import FORWARD_TOLERANCE, FORWARD_TOLERANCE_COARSE
 from tinyablation.engine.offload import bias_of, exact, weight_of
-from tinyablation.engine.ov_circuits import head_columns, norm_map
+from tinyablation.engine.ov_circuits import head_columns
 from tinyablation.engine.prompt_checks import EngineError, check_prompts
-from tinyablation.interventions.interventions import OWN
+from tinyablation.engine.readout import norm_map
+from tinyablation.interventions.sites import OWN
 
 if TYPE_CHECKING:
     from tinyablation.corpora.tokenisation import Prompt

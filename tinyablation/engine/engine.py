@@ -12,6 +12,7 @@ Interventions that treat all prompts alike use rows in which prompts with common
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +23,24 @@ from tqdm import tqdm
 
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.changed_pass import Rows, Segment, needs, prompt_rows
-from tinyablation.engine.chunk import Borrowing, Chunk, Constants, Item, examples_of, read_rows
+from tinyablation.engine.chunk import (
+    Borrowing,
+    Chunk,
+    Constants,
+    Item,
+    Lender,
+    examples_of,
+    read_rows,
+)
 from tinyablation.engine.clean_pass import CleanPasses
+from tinyablation.engine.copy_suppression import CopySuppression
 from tinyablation.engine.donors import draw_donors
+from tinyablation.engine.embedding_noise import EmbeddingNoise, embedding_spread
 from tinyablation.engine.gelu import in_one_pass
-from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
+from tinyablation.engine.intervention_checks import check_interventions
+from tinyablation.engine.logit_metrics import distribution, divergence
 from tinyablation.engine.memory import OutOfMemory, Room
+from tinyablation.engine.noised_rows import measure_noised
 from tinyablation.engine.offload import picked
 from tinyablation.engine.prompt_checks import (
     EngineError,
@@ -39,17 +52,14 @@ from tinyablation.engine.prompt_checks import (
     check_prompts,
     check_reference,
     check_subjects,
+    check_templates,
 )
 from tinyablation.engine.result_table import Results
-from tinyablation.interventions.interventions import (
-    OWN,
-    AblateHeads,
-    Intervention,
-    Part,
-    PatchPath,
-    Site,
-    Steer,
-)
+from tinyablation.engine.tables import BASELINE
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
+from tinyablation.interventions.interventions import AblateHeads, Intervention, PatchPath, Steer
+from tinyablation.interventions.restoration import AddNoise
+from tinyablation.interventions.sites import OWN, Site
 from tinyablation.models.loading import LoadedModel
 
 if TYPE_CHECKING:
@@ -64,6 +74,9 @@ LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
 # all rows took four times as long (GPT-2's vocabulary: 1.6 ms per row, .4 by 16 rows; by 5, as
 # here, a whole sweep took another 3 % less).
 FIGURE_NUMBERS = 2**18
+
+# Stores figures of some examples under an intervention, or of the baseline (None).
+Write = Callable[[Intervention | None, np.ndarray, dict[str, np.ndarray]], None]
 
 __all__ = ["Engine", "EngineError", "OutOfMemory"]
 
@@ -95,21 +108,23 @@ class Engine:
         subjects: Sequence[tuple[int, ...]] | None = None,
         directions: Mapping[str, Tensor] | None = None,
         donors: Sequence[Ids] | None = None,
+        templates: Sequence[Lender] | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> "pandas.DataFrame":
         """Measure every intervention on every prompt, at the prompt's own last token.
 
-        reference: the prompts for mean and resample ablation, which require them. clusters: one
-        name per prompt; a donor is never from the prompt's own cluster. reference_clusters: one per
+        reference: the prompts for mean and resample ablation and noise, needed by these. clusters:
+        one name per prompt; a donor is never from its own cluster. reference_clusters: one per
         reference prompt, needed only if a reference prompt is not among the prompts (see
         donors.draw_donors). pairs: one donor prompt per prompt, with equally many tokens, needed by
         patches whose donor is "pair" or "other"; an "other" donor is one of `others` (default: the
         pairs) from another cluster, whose clusters are others_clusters. subjects: per prompt, the
         positions of the subject in its ids (BOS counts), needed by patches at "subject" positions.
         directions: name -> [d_model], needed by Steer. donors: the ids of the prompts' resample
-        donors, one each and at least as long, instead of drawn ones. seed: for drawing donors.
-        progress: whether to show a bar on stderr.
+        donors, one each and at least as long, instead of drawn ones. templates: the ids of the
+        prompts that template_mean averages over, some for each prompt and as long as it. seed: for
+        drawing donors. progress: whether to show a bar on stderr.
 
         Returns one row per (intervention, example): first the unhooked baseline, then the
         interventions as given, examples in order within each. Columns: tables.ENGINE_COLUMNS, with
@@ -128,11 +143,11 @@ class Engine:
         """
         self.room.begin()
         examples = check_prompts(self.loaded, prompts, "prompt")
-        self._check_interventions(interventions)
-        methods: set[str] = {
-            i.method for i in interventions if isinstance(i, AblateHeads | PatchPath)
-        }
-        reference_ids = check_reference(self.loaded, reference, methods & {"mean", "resample"})
+        check_interventions(self.architecture, interventions)
+        methods = {getattr(each, "method", "") for each in interventions}
+        borrowing = {i.source.donor for i in interventions}
+        needed = methods & {"mean", "resample"} | borrowing & {"noise"}
+        reference_ids = check_reference(self.loaded, reference, needed)
         for names, owners, what in (
             (clusters, prompts, "clusters"),
             (reference_clusters, reference, "reference_clusters"),
@@ -157,10 +172,9 @@ class Engine:
         vectors = check_directions(self.loaded, directions, steered)
 
         ids = [tuple(prompt.ids) for prompt in prompts]
-        lenders: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
-        borrowing = {i.source.donor for i in interventions}
+        alone: dict[str, list[Ids]] = {"self": ids, "pair": pair_ids}
         if "resample" in borrowing:
-            lenders["resample"] = (
+            alone["resample"] = (
                 draw_donors(ids, clusters, reference_ids, reference_clusters, seed)
                 if donors is None
                 else check_donors(self.loaded, donors, prompts)
@@ -171,16 +185,24 @@ class Engine:
             if others is not None:
                 pool = check_reference(self.loaded, others, {"other"})
                 names = others_clusters or [repr(each) for each in pool]
-            lenders["other"] = draw_donors(
-                ids, own, pool, names, seed, purpose="other", longer=False
-            )
+            alone["other"] = draw_donors(ids, own, pool, names, seed, purpose="other", longer=False)
+        lenders = {name: [(each,) for each in of] for name, of in alone.items()}
+        if "template_mean" in borrowing:
+            lenders["template_mean"] = check_templates(self.loaded, templates, prompts)
         constants: dict[str, Tensor] = {}
+        sigma = 0.0
+        if "noise" in borrowing:
+            sigma = embedding_spread(self.loaded, self.architecture, reference_ids)
         if "mean" in methods:
             constants["mean"] = self.passes.mean(tuple(reference_ids))
         shortest = min(examples.distinct, key=len)
         if "zero_folded" in methods:
             constants["zero_folded"] = self.passes.folded(shortest)
-        senders = {i.heads[0][0] for i in interventions if isinstance(i, PatchPath)}
+        senders = {
+            i.heads[0][0]
+            for i in interventions
+            if isinstance(i, PatchPath) or (isinstance(i, KeepCopySuppression) and i.direct)
+        }
         self.passes.check_paths(shortest, sorted(senders))
 
         wanted: dict[Intervention | None, list[int]] = {None: [0]}
@@ -195,7 +217,12 @@ class Engine:
             self._measure_all(
                 examples,
                 Borrowing(lenders, places),
-                Constants(constants, vectors),
+                Constants(
+                    constants,
+                    vectors,
+                    EmbeddingNoise(sigma, seed),
+                    CopySuppression(self.architecture),
+                ),
                 wanted,
                 results,
                 bar,
@@ -211,13 +238,29 @@ class Engine:
         results: Results,
         bar: "tqdm[None]",
     ) -> None:
+        def write(
+            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
+        ) -> None:
+            label = BASELINE if intervention is None else intervention.label
+            self._require_finite(which, found, label)
+            for position in wanted[intervention]:
+                results.write(position, which, found)
+            bar.update(len(which))
+
         def work_on(interventions: list[Intervention]) -> Callable[[Chunk], None]:
             starts: dict[Site, list[Intervention]] = {}
             for intervention in interventions:
                 starts.setdefault(intervention.sites(self.n_layers)[0], []).append(intervention)
-            return lambda chunk: self._measure_chunk(chunk, examples, starts, wanted, results, bar)
+            return lambda chunk: self._measure_chunk(
+                chunk, examples, starts, wanted, results, write
+            )
 
-        measured = [intervention for intervention in wanted if intervention is not None]
+        noised = [each for each in wanted if isinstance(each, AddNoise)]
+        if noised:
+            bounds = BATCH_NUMBERS, LOGIT_NUMBERS
+            subjects, noise = borrowing.subjects, constants.noise
+            measure_noised(self.passes, examples, subjects, noised, noise, bounds, write)
+        measured = [each for each in wanted if each is not None and each not in set(noised)]
         alike = [intervention for intervention in measured if intervention.source == OWN]
         if alike and self.passes.can_pack(examples.distinct):
             kept, _ = needs(alike, self.n_layers)
@@ -238,16 +281,9 @@ class Engine:
         starts: dict[Site, list[Intervention]],
         wanted: dict[Intervention | None, list[int]],
         results: Results,
-        bar: "tqdm[None]",
+        write: Write,
     ) -> None:
         """Write the chunk's missing figures; an earlier attempt may have run out of memory."""
-
-        def write(
-            intervention: Intervention | None, which: np.ndarray, found: dict[str, np.ndarray]
-        ) -> None:
-            for position in wanted[intervention]:
-                results.write(position, which, found)
-            bar.update(len(which))
 
         def pending(intervention: Intervention | None, item: Item) -> bool:
             return not results.has(wanted[intervention][-1], int(item.examples[0]))
@@ -255,7 +291,8 @@ class Engine:
         own = chunk.lots[OWN].items
         if pending(None, own[-1]):
             kl = torch.zeros_like(chunk.distribution.entropy)
-            write(None, *self._figures(chunk.distribution, kl, own, examples, "baseline"))
+            which, rows = examples_of(own)
+            write(None, which, read_rows(chunk.distribution, kl, which, rows, examples))
         vocabulary = self.loaded.facts.vocab_size
         for segments, hidden in self._finals(chunk, starts, pending):
             n_rows = segments[-1].rows.stop
@@ -292,12 +329,10 @@ class Engine:
             parts.append(read_rows(changed, kl, which[here], rows[here] - begin, examples))
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         ends = np.searchsorted(rows, [s.rows.stop for s in segments])
-        each = []
-        for s, begin, end in zip(segments, [0, *ends], ends, strict=False):
-            own = {name: values[begin:end] for name, values in found.items()}
-            self._require_finite(which[begin:end], own, s.intervention.label)
-            each.append((which[begin:end], own))
-        return each
+        return [
+            (which[begin:end], {name: values[begin:end] for name, values in found.items()})
+            for begin, end in pairwise([0, *ends])
+        ]
 
     def _finals(
         self,
@@ -333,20 +368,6 @@ class Engine:
                 used += size * each
         if used:
             yield segments, hidden
-
-    def _figures(
-        self,
-        ablated: Distribution,
-        kl: Float[Tensor, " rows"],
-        items: list[Item],
-        examples: Examples,
-        label: str,
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Examples and their figures, from one row per item."""
-        which, rows = examples_of(items)
-        found = read_rows(ablated, kl, which, rows, examples)
-        self._require_finite(which, found, label)
-        return which, found
 
     def _require_finite(self, which: np.ndarray, found: dict[str, np.ndarray], label: str) -> None:
         for name, values in found.items():
@@ -416,31 +437,3 @@ class Engine:
             ):
                 return replace(plain, method="zero")
         return plain
-
-    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
-        seen: set[Intervention] = set()
-        for intervention in interventions:
-            label = intervention.label
-            if intervention in seen:
-                raise EngineError(f"intervention {label} is given twice; give it once")
-            seen.add(intervention)
-            for layer, head in intervention.columns.heads:
-                if layer >= self.n_layers or head >= self.architecture.n_heads:
-                    raise EngineError(
-                        f"model {self.name!r} has no head {layer}:{head} ({label}); "
-                        f"it has {self.n_layers} layers of {self.architecture.n_heads} heads"
-                    )
-            layer = intervention.columns.layer
-            # A path may end in the stream that leaves the last layer.
-            if layer >= self.n_layers + isinstance(intervention, PatchPath):
-                raise EngineError(
-                    f"model {self.name!r} has no layer {layer} ({label}); it has {self.n_layers}"
-                )
-            if any(
-                site.part == Part.MLP and self.architecture.layers[site.layer].mlp is None
-                for site in intervention.sites(self.n_layers)
-            ):
-                raise EngineError(
-                    f"model {self.name!r}: its MLPs are not modules of their own; {label} cannot "
-                    "be measured"
-                )

@@ -37,10 +37,13 @@ class Place(NamedTuple):
 
     z: the heads' outputs before the output projection, [rows, positions, heads, d_head]; attention,
     mlp: what each puts out, stream: what enters the layer, [rows, positions, d_model]. The stream
-    of layer n_layers is what enters the final norm.
+    of layer n_layers is what enters the final norm; embedding, of layer 0: those of the tokens,
+    before anything is added for their positions. Bridges alone see pattern, the attention weights,
+    [rows, heads, destinations, sources], and v, the values, [rows, positions, key-value heads,
+    d_head].
     """
 
-    part: Literal["z", "attention", "mlp", "stream"]
+    part: Literal["embedding", "z", "attention", "mlp", "stream", "pattern", "v"]
     layer: int
 
 
@@ -48,7 +51,8 @@ class Case(NamedTuple):
     """One prompt with all that its interventions borrow.
 
     ids with BOS where the model's policy says so; lenders: donors' ids by ActivationSource.donor
-    ("pair", "self", "other", "resample"); subject: positions in ids.
+    ("pair", "self", "other", "resample"); subject: positions in ids; template: the ids of the
+    prompts of its wording and length that template_mean averages over.
     """
 
     ids: Ids
@@ -56,6 +60,7 @@ class Case(NamedTuple):
     foil: int
     lenders: Mapping[str, Ids]
     subject: tuple[int, ...] = ()
+    template: tuple[Ids, ...] = ()
 
 
 class Backend(ABC):
@@ -110,6 +115,17 @@ class Backend(ABC):
 
         up_to: stops before this layer, and what is returned says nothing.
         """
+
+    def output_matrix(self, layer: int, head: int) -> Float64[Tensor, "d_head d_model"]:
+        """W_O of a head; BackendError if this backend does not know it."""
+        raise BackendError(f"{self.name} know no head's output matrix")
+
+    def read_directions(self, tokens: Ids) -> Float64[Tensor, "tokens d_model"]:
+        """The tokens' unembedding, centred, seen through the linear part of the final norm.
+
+        Raises BackendError if this backend does not know it.
+        """
+        raise BackendError(f"{self.name} know no direction of the unembedding")
 
     @abstractmethod
     def folded(self, layer: int) -> Float[Tensor, "heads d_head"]:
@@ -208,6 +224,10 @@ class PlainHooks(Backend):
             return (changed(out[0]), *out[1:]) if isinstance(out, tuple) else changed(out)
 
         part, layer = place
+        if part in ("pattern", "v"):
+            raise BackendError("attention weights and values are inside a module of the model")
+        if part == "embedding":
+            return self.model.get_input_embeddings().register_forward_hook(on_output)
         if part == "z":
             return self._module("attn.o", layer).register_forward_pre_hook(on_z)
         if part == "attention":
@@ -264,12 +284,27 @@ class BridgeHooks(Backend):
             z = z + norm @ matrix
         return z.repeat_interleave(self.n_heads // len(z), dim=0)
 
+    def output_matrix(self, layer: int, head: int) -> Float64[Tensor, "d_head d_model"]:
+        return plain_exact(self.bridge.blocks[layer].attn.W_O[head])
+
+    def read_directions(self, tokens: Ids) -> Float64[Tensor, "tokens d_model"]:
+        """An RMSNorm leaves a stream of ones as its gain; a LayerNorm has it as its weight."""
+        matrix, norm = plain_exact(self.bridge.W_U), self.bridge.ln_final.original_component
+        columns = (matrix - matrix.mean(dim=1, keepdim=True))[:, list(tokens)].T
+        if isinstance(norm, nn.LayerNorm):
+            columns = columns * plain_exact(norm.weight)
+            return columns - columns.mean(dim=1, keepdim=True)
+        return columns * plain_exact(norm(torch.full_like(norm.weight, 1e3)))
+
     def _hook_name(self, place: Place) -> str:
         part, layer = place
         if part == "stream" and layer == self.n_layers:
             return f"blocks.{layer - 1}.hook_resid_post"
         of = {"z": "attn.hook_z", "attention": "hook_attn_out", "mlp": "hook_mlp_out"}
+        of |= {"pattern": "attn.hook_pattern", "v": "attn.hook_v"}
         name = f"blocks.{layer}.{of.get(part, 'hook_resid_pre')}"
+        if part == "embedding":
+            name = "hook_embed"
         if name not in self.bridge.hook_dict:
             raise BackendError(f"the bridge has no {name}")
         return name

@@ -4,13 +4,16 @@ Every kind of intervention is implemented here a second time, as edits of activa
 places.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.hook_backends import (
     Backend,
     BackendError,
@@ -20,6 +23,7 @@ from tinyablation.engine.hook_backends import (
     Place,
     plain_exact,
 )
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
@@ -30,6 +34,7 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
     Steer,
 )
+from tinyablation.interventions.restoration import AddNoise, RestoreState, token_of
 
 # Reference prompts per pass of a mean: 128 of 10 tokens take 5 ms in an embedded model, and 21 MB
 # per layer in one with d_model 4096.
@@ -40,7 +45,7 @@ class Changes:
     """Changes of the logit difference by one backend, for the prompts and vectors of one run.
 
     reference: the ids of the prompts that means are taken over; bos_id: a token that means leave
-    out at the first position; directions: name -> [d_model].
+    out at the first position; directions: name -> [d_model]; seed: of the noise's draws.
     """
 
     def __init__(
@@ -50,11 +55,13 @@ class Changes:
         reference: Sequence[Ids] = (),
         bos_id: int | None = None,
         directions: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
     ) -> None:
         self.backend = backend
         self.reference = reference
         self.bos_id = bos_id
         self.directions = directions or {}
+        self.seed = seed
         self._lent: dict[tuple[Ids, Place], Tensor] = {}
         self._constants: dict[tuple[str, int], Tensor] = {}
 
@@ -77,6 +84,10 @@ class Changes:
         if isinstance(intervention, AblateHeads | ScaleHeads | PatchHeads | PatchPath):
             layers = sorted({layer for layer, _ in intervention.heads})
             return {Place("z", at): self._of_heads(case, intervention, at) for at in layers}
+        if isinstance(intervention, AddNoise):
+            return self._noised(case, intervention)
+        if isinstance(intervention, KeepCopySuppression):
+            return self._suppressing(case, intervention)
         part: Literal["stream", "mlp"] = "mlp" if isinstance(intervention, PatchMLP) else "stream"
         assert isinstance(intervention, PatchMLP | PatchResidual)
         donor = case.lenders[intervention.donor]
@@ -92,6 +103,68 @@ class Changes:
         places = [Place(part, layer) for layer in intervention.layers(self.backend.n_layers)]
         lent = self._lend(donor, places)
         return {place: put(lent[place]) for place in places}
+
+    def _noised(self, case: Case, intervention: AddNoise) -> dict[Place, Edit]:
+        """Noise on the subject's embeddings, and the clean states that are put back."""
+        where = list(case.subject)
+        noise = EmbeddingNoise(self._spread, self.seed)
+
+        def add(embedded: Tensor) -> Tensor:
+            drawn = noise(case.ids, case.subject, intervention.noise, embedded.shape[-1])
+            embedded[:, where] += torch.from_numpy(drawn).to(embedded.dtype).to(embedded.device)
+            return embedded
+
+        edits: dict[Place, Edit] = {Place("embedding", 0): add}
+        if isinstance(intervention, RestoreState):
+            layers = intervention.layers(self.backend.n_layers)
+            places = [Place(intervention.part, layer) for layer in layers]
+            lent = self._lend(case.ids, places)
+            token = token_of(intervention.where, case.subject, len(case.ids))
+
+            def restore(place: Place) -> Edit:
+                def edit(value: Tensor) -> Tensor:
+                    value[:, token] = lent[place][:, token]
+                    return value
+
+                return edit
+
+            edits |= {place: restore(place) for place in places}
+        return edits
+
+    def _suppressing(self, case: Case, intervention: KeepCopySuppression) -> dict[Place, Edit]:
+        """The head's mean, and what it moves from each kept source against that source's token."""
+        ((layer, head),) = intervention.heads
+        places = [Place("pattern", layer), Place("v", layer), Place("stream", layer)]
+        _, found = self.backend.run(self._tensor([case.ids]), kept=places)
+        pattern, values, stream = (plain_exact(found[place])[0] for place in places)
+        matrix = self.backend.output_matrix(layer, head)
+        written = values[:, head * values.shape[1] // self.backend.n_heads] @ matrix
+        mean = self._mean(layer)[head] @ matrix
+        along = self.backend.read_directions(case.ids)
+        change = torch.zeros_like(stream)
+        for at in range(len(case.ids)):
+            predicted = (along[: at + 1] @ stream[at]).tolist()
+            most = sorted({*case.ids[: at + 1]}, key=lambda t: -predicted[case.ids.index(t)])
+            kept = most[: math.ceil(intervention.share * (at + 1))]
+            change[at] = mean - pattern[head, at] @ written
+            for source in range(at + 1):
+                if case.ids[source] in kept:
+                    unit = along[source] / along[source].norm()
+                    against = min(0.0, float((written[source] - mean) @ unit))
+                    change[at] += pattern[head, at, source] * against * unit
+        place = Place("attention", layer)
+        if intervention.direct:
+            place = Place("stream", self.backend.n_layers)
+        return {place: lambda value: value + change.to(value.dtype).to(value.device)}
+
+    @cached_property
+    def _spread(self) -> float:
+        """The standard deviation of the embeddings' components over the reference, without BOS."""
+        place, found = Place("embedding", 0), []
+        for ids in self.reference:
+            _, kept = self.backend.run(self._tensor([ids]), kept=[place], up_to=0)
+            found.append(plain_exact(kept[place])[0, 1 if ids[0] == self.bos_id else 0 :])
+        return float(torch.cat(found).std(correction=0))
 
     def _of_heads(
         self, case: Case, intervention: AblateHeads | ScaleHeads | PatchHeads | PatchPath, at: int
@@ -113,6 +186,9 @@ class Changes:
             values = self._lend(case.lenders[intervention.donor], [place])[place]
         elif intervention.method == "resample":
             values = self._lend(case.lenders["resample"], [place])[place][:, -len(case.ids) :]
+        elif intervention.method == "template_mean":
+            every = [self._lend(ids, [place])[place] for ids in case.template]
+            values = torch.stack([plain_exact(each) for each in every]).mean(dim=0)
         else:
             values = self._constant(intervention.method, at)
 

@@ -86,8 +86,7 @@ def check_reference(
     if reference is None:
         if needed_by:
             raise EngineError(
-                f"{' and '.join(sorted(needed_by))} ablation needs reference prompts; give "
-                "reference="
+                f"{' and '.join(sorted(needed_by))}: reference prompts are needed; give reference="
             )
         return []
     if needed_by:
@@ -143,6 +142,32 @@ def check_pairs(
                     f"{len(pair.ids)}; {needed_by[0]} needs aligned pairs, so leave it out"
                 )
     return [tuple(pair.ids) for pair in pairs]
+
+
+def check_templates(
+    loaded: LoadedModel, templates: Sequence[Sequence[Ids]] | None, prompts: Sequence["Prompt"]
+) -> list[tuple[Ids, ...]]:
+    """The ids of the prompts that means by template are taken over, some for each prompt.
+
+    Raises EngineError, which names the example, if it has none, or one of another length.
+    """
+    if templates is None:
+        raise EngineError(
+            "template_mean ablation needs templates=, per example the ids of the prompts of its "
+            "wording and length that the mean is taken over"
+        )
+    if len(templates) != len(prompts):
+        raise EngineError(f"templates has {len(templates)} entries for {len(prompts)} examples")
+    for example, (group, prompt) in enumerate(zip(templates, prompts, strict=True)):
+        if not group or any(len(ids) != len(prompt.ids) for ids in group):
+            raise EngineError(
+                f"example {example} has {len(prompt.ids)} tokens, and the prompts of its template "
+                f"have {sorted({len(ids) for ids in group}) or 'none: there are no such prompts'}; "
+                "give some of its own length, or leave it out"
+            )
+    members = dict.fromkeys(tuple(ids) for group in templates for ids in group)
+    check_prompts(loaded, [prompts[0]._replace(ids=ids) for ids in members], "template prompt")
+    return [tuple(map(tuple, group)) for group in templates]
 
 
 def check_subjects(

@@ -9,11 +9,8 @@ from tinyablation.engine.logit_metrics import FLOAT_FIGURES, INTEGER_FIGURES
 from tinyablation.engine.prompt_checks import EngineError
 from tinyablation.engine.tables import BASELINE, COLUMNS, ENGINE_COLUMNS
 from tinyablation.heads import heads_label
-from tinyablation.interventions.interventions import (
-    BASELINE_COLUMNS,
-    Columns,
-    Intervention,
-)
+from tinyablation.interventions.interventions import Intervention
+from tinyablation.interventions.sites import BASELINE_COLUMNS, Columns
 
 if TYPE_CHECKING:
     import pandas

@@ -36,6 +36,7 @@ class _Row(NamedTuple):
     donor: Ids
     pair: Ids
     subject: tuple[int, ...]
+    template: tuple[Ids, ...]
 
 
 def measure_spans(
@@ -49,6 +50,7 @@ def measure_spans(
     pairs: Sequence[Span] | None = None,
     subjects: Sequence[tuple[int, ...]] | None = None,
     directions: Mapping[str, "Tensor"] | None = None,
+    templates: Sequence[tuple[Ids, ...]] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> "pandas.DataFrame":
@@ -71,17 +73,23 @@ def measure_spans(
     - the donor of resample ablation is drawn once per example, as Engine.measure draws it; answer
       tokens take the activations of the donor's own target. So if the longer answer has k tokens,
       only references with a target of k - 1 or more can be donors;
-    - a pair prompt is continued with the example's own answer.
+    - a pair prompt, and those of its template, are continued with the example's own answer.
 
     Raises EngineError as Engine.measure does; for an example without such a donor; for patches at
-    the last position or from another cluster's pair (they would differ from token to token); and
+    the last position or from another cluster's pair, and for noise (they would differ from token to
+    token); and
     for a later token less probable than LEAST_PROBABILITY, whose logarithm is lost.
     """
     prompts = _first_tokens(engine, spans, "span")
     _check(engine, spans)
     if seed < 0:
         raise EngineError(f"seed must not be negative, got {seed}")
-    for name, given in (("clusters", clusters), ("subjects", subjects), ("pairs", pairs)):
+    for name, given in (
+        ("clusters", clusters),
+        ("subjects", subjects),
+        ("pairs", pairs),
+        ("templates", templates),
+    ):
         if given is not None and len(given) != len(spans):
             raise EngineError(f"{name} has {len(given)} entries for {len(spans)} spans")
     lending = None if reference is None else _first_tokens(engine, reference, "reference span")
@@ -95,15 +103,16 @@ def measure_spans(
             pairs=None if pairs is None else _first_tokens(engine, pairs, "pair span"),
             subjects=subjects,
             directions=directions,
+            templates=templates,
             seed=seed,
             progress=progress,
         )
     for intervention in interventions:
         source = intervention.source
-        if source.positions == "last" or source.donor == "other":
+        if source.positions == "last" or source.donor in ("other", "noise"):
             raise EngineError(
                 f"{intervention.label} cannot be measured on answers of several tokens: its "
-                "position or donor would be another for each of them"
+                "position, donor or noise would be another for each of them"
             )
     resampled = any(intervention.source.donor == "resample" for intervention in interventions)
     lenders: list[Span] = []
@@ -117,7 +126,7 @@ def measure_spans(
         """The rows that ask for the answer's tokens after the first."""
         found = []
         for i in range(1, len(answer)):
-            row = _row(spans, lenders, pairs, subjects, example, answer, i)
+            row = _row(spans, lenders, pairs, subjects, templates, example, answer, i)
             if row not in places:
                 places[row] = len(spans) + len(places)
                 owners.append(example)
@@ -129,7 +138,7 @@ def measure_spans(
         for example, span in enumerate(spans)
     ]
     firsts = [
-        _row(spans, lenders, pairs, subjects, example, span.target, 0)
+        _row(spans, lenders, pairs, subjects, templates, example, span.target, 0)
         for example, span in enumerate(spans)
     ]
     rows = [*firsts, *places]
@@ -141,6 +150,7 @@ def measure_spans(
         subjects=None if subjects is None else [row.subject for row in rows],
         directions=directions,
         donors=[row.donor for row in rows] if lenders else None,
+        templates=None if templates is None else [row.template for row in rows],
         seed=seed,
         progress=progress,
     )
@@ -221,6 +231,7 @@ def _row(
     lenders: Sequence[Span],
     pairs: Sequence[Span] | None,
     subjects: Sequence[tuple[int, ...]] | None,
+    templates: Sequence[tuple[Ids, ...]] | None,
     example: int,
     answer: Ids,
     i: int,
@@ -234,6 +245,7 @@ def _row(
         lender.ids + lender.target[:i] if lender else (),
         pairs[example].ids + given if pairs else (),
         subjects[example] if subjects else (),
+        tuple(ids + given for ids in templates[example]) if templates else (),
     )
 
 

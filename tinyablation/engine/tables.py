@@ -77,11 +77,18 @@ COLUMNS: dict[str, Column] = {
     "scale": Column(
         "float64",
         "factor",
-        "factor on the head's output (0: replaced, 1: untouched) or on the direction added",
+        "factor on the head's output (0: replaced, 1: untouched), on the direction or noise added",
     ),
-    "granularity": Column("string", "", 'head, residual, mlp, path or steer; "": baseline'),
+    "granularity": Column(
+        "string", "", 'head, residual, attention, mlp, embedding, path or steer; "": baseline'
+    ),
     "window": Column("int64", "layers", "layers patched on either side of `layer`; 0: none"),
-    "positions": Column("string", "", 'all, last or subject: tokens acted on; "": baseline'),
+    "positions": Column(
+        "string",
+        "",
+        "tokens acted on: all, last or subject; the one restored, by its place to the subject; "
+        '"": baseline',
+    ),
     "donor": Column("string", "", 'who lent activations: pair, self or other; "": not patched'),
     "example": Column("int64", "index from 0", "row of the corpus"),
     "logit_diff": Column("float64", "logits", "logit(target) - logit(foil) at the last token"),

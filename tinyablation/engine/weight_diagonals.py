@@ -40,13 +40,12 @@ from tinyablation.engine.architecture import Architecture, Calls
 from tinyablation.engine.offload import exact, weight_of
 from tinyablation.engine.ov_circuits import (
     ROW_NUMBERS,
-    Readout,
     head_columns,
-    norm_map,
     one_token_calls,
     value_matrix,
 )
 from tinyablation.engine.prompt_checks import EngineError
+from tinyablation.engine.readout import Readout, norm_map
 from tinyablation.heads import Head
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from tinyablation.interventions.interventions import (
     AblationMethod,
     Donor,
     Intervention,
+    KeepHeads,
     PatchHeads,
     PatchMLP,
     PatchPath,
@@ -117,6 +118,14 @@ def single_heads(n_layers: int, n_heads: int) -> tuple[Head, ...]:
     if n_layers < 1 or n_heads < 1:
         raise BatteryError(f"a model of {n_layers} layers x {n_heads} heads has no head to ablate")
     return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
+
+
+def all_but(kept: Sequence[Head], n_layers: int, n_heads: int, method: AblationMethod) -> KeepHeads:
+    """Every head of a model of that shape ablated, except these; BatteryError if it lacks one."""
+    for head in kept:
+        require_head(head, n_layers, n_heads)
+    others = set(single_heads(n_layers, n_heads)) - set(kept)
+    return KeepHeads(tuple(sorted(others)), method, tuple(sorted(set(kept))))
 
 
 @dataclass(frozen=True)

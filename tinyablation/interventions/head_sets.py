@@ -8,7 +8,8 @@ from math import comb
 from typing import Literal
 
 from tinyablation.corpora.examples import CONFIRMATION
-from tinyablation.heads import Head, head_name
+from tinyablation.files.hashes import digest
+from tinyablation.heads import Head, head_name, heads_label
 from tinyablation.interventions.batteries import (
     BASELINE,
     SOME,
@@ -16,12 +17,16 @@ from tinyablation.interventions.batteries import (
     Sample,
     Shard,
     Side,
+    all_but,
     cut,
     require_head,
 )
+from tinyablation.interventions.copy_suppression import KEPT_SHARE, KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     AblationMethod,
+    KeepHeads,
+    PatchPath,
 )
 
 # More triples than this are sampled: C(16, 3), all triples of a layer of GPT-2 medium. For a layer
@@ -118,6 +123,98 @@ class Subsets:
             for heads in combinations(sorted(self.heads), size)
         ]
         return [Shard(BASELINE, ()), Shard("sets", tuple(ablations))]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A circuit: its heads knocked out, the circuit alone, and both without some of its heads.
+
+    The faithfulness and completeness of Wang et al. 2022 (arXiv:2211.00593, sections 3.5 and 4):
+    with M the model and C the circuit, M is compared with C alone (every other head ablated), and
+    for every K of `parts` (sets of C's heads) M without K with C without K.
+
+    donor: whose prompts template_mean averages over, "corrupt" (aligned pairs alone are measured)
+    or "" for the measured side. They should differ in their content: on a corpus of mirrored pairs
+    the corrupt prompts are the clean ones, unless sample.pairs is "unknown".
+    """
+
+    heads: tuple[Head, ...]
+    parts: tuple[tuple[Head, ...], ...] = ()
+    method: AblationMethod = "template_mean"
+    side: Side = "clean"
+    donor: Side | Literal[""] = "corrupt"
+    sample: Sample = SOME
+
+    @property
+    def name(self) -> str:
+        heads = digest([sorted(self.heads), [sorted(part) for part in self.parts]])[:8]
+        pairs = "" if self.sample.pairs == "own" else f"-{self.sample.pairs}"
+        return f"circuit-{heads}-{self.method}-{self.donor or self.side}{pairs}"
+
+    def without(self, part: tuple[Head, ...] = ()) -> AblateHeads:
+        """M without the heads of a part of the circuit (default: all of them)."""
+        return AblateHeads(tuple(sorted(set(part or self.heads))), self.method)
+
+    def alone(self, n_layers: int, n_heads: int, without: tuple[Head, ...] = ()) -> KeepHeads:
+        """C without the heads of a part of it (default: none)."""
+        if not set(without) < set(self.heads):
+            raise BatteryError(
+                f"{heads_label(without)} is not a part of the circuit {heads_label(self.heads)}"
+            )
+        return all_but(sorted({*self.heads} - {*without}), n_layers, n_heads, self.method)
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        whole = [self.without(), self.alone(n_layers, n_heads)]
+        parts = [
+            each
+            for part in self.parts
+            for each in (self.without(part), self.alone(n_layers, n_heads, part))
+        ]
+        return [Shard(BASELINE, ()), *cut("circuit", list(dict.fromkeys([*whole, *parts])))]
+
+
+@dataclass(frozen=True)
+class CopySuppressors:
+    """Single heads, each by mean ablation, and by the one that leaves its copy suppression.
+
+    Both as a whole and of the head's direct effect alone (McDougall et al. 2023,
+    arXiv:2310.04625). The mean is over the prompts of the corpus.
+    """
+
+    heads: tuple[Head, ...]
+    share: float = KEPT_SHARE
+    side: Side = "clean"
+    donor: Side | Literal[""] = ""
+    sample: Sample = SOME
+
+    @property
+    def name(self) -> str:
+        heads = "_".join(f"{layer}.{head}" for layer, head in sorted(self.heads))
+        return f"copy-suppression{self.share:g}-{heads}"
+
+    def kept(self, head: Head, *, direct: bool = False) -> KeepCopySuppression:
+        """The head ablated but for its copy suppression."""
+        return KeepCopySuppression((head,), self.share, direct)
+
+    def ablated(
+        self, head: Head, n_layers: int, *, direct: bool = False
+    ) -> AblateHeads | PatchPath:
+        """The head ablated as a whole."""
+        return PatchPath((head,), n_layers, "mean") if direct else AblateHeads((head,), "mean")
+
+    def shards(self, n_layers: int, n_heads: int) -> list[Shard]:
+        for head in self.heads:
+            require_head(head, n_layers, n_heads)
+        ways = [
+            each
+            for head in sorted(self.heads)
+            for direct in (False, True)
+            for each in (
+                self.ablated(head, n_layers, direct=direct),
+                self.kept(head, direct=direct),
+            )
+        ]
+        return [Shard(BASELINE, ()), *cut("heads", ways)]
 
 
 @dataclass(frozen=True)

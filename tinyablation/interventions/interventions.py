@@ -4,95 +4,38 @@ Each kind provides its names in tables (`label`, `columns`), the places where it
 donor of its activations (`source`), and a simpler, arithmetically equal intervention (`plain`).
 """
 
-import math
 import re
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
-from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head, heads_label
+from tinyablation.interventions.restoration import AddNoise
+from tinyablation.interventions.sites import (
+    ActivationSource,
+    Change,
+    Columns,
+    HeadChange,
+    InterventionError,
+    Part,
+    Site,
+    check_choice,
+    check_count,
+    check_heads,
+    number,
+    single,
+)
 
-AblationMethod = Literal["zero", "zero_folded", "mean", "resample"]
-METHODS: tuple[str, ...] = get_args(AblationMethod)
+AblationMethod = Literal["zero", "zero_folded", "mean", "resample", "template_mean"]
+# Those that sweeps of single heads compare; all are possible of any set of heads.
+METHODS: tuple[str, ...] = ("zero", "zero_folded", "mean", "resample")
 # What the senders of a path are replaced by; a resampled path would need a donor of its own.
 PathMethod = Literal["zero", "zero_folded", "mean"]
 Donor = Literal["pair", "self", "other"]
 Positions = Literal["all", "last", "subject"]
 
 
-class InterventionError(TinyAblationError):
-    """The intervention is not well formed, so it cannot be measured."""
-
-
-class Part(IntEnum):
-    """The part of a layer that is changed, in the order of a forward pass."""
-
-    STREAM = 0  # the residual stream that enters the layer
-    ATTENTION = 1  # its heads' z, or the attention's output
-    MLP = 2  # the MLP's output
-
-
-class Site(NamedTuple):
-    """A place in the model. The stream of layer n_layers is what enters the final norm."""
-
-    layer: int
-    part: Part
-
-
-class ActivationSource(NamedTuple):
-    """Where activations come from: the donor ("" none, "resample" or a Donor) and positions."""
-
-    donor: str = ""
-    positions: str = ""
-
-
-OWN = ActivationSource()  # no donor
-
-
-class Columns(NamedTuple):
-    """The columns that describe an intervention in tables; tables.COLUMNS explains them."""
-
-    method: str
-    granularity: str
-    heads: tuple[Head, ...] = ()
-    layer: int = -1
-    head: int = -1
-    scale: float = 0.0
-    window: int = 0
-    positions: str = "all"
-    donor: str = ""
-
-
-BASELINE_COLUMNS = Columns("none", "", scale=1.0, positions="")
-
-
-class _Change:
-    """Defaults of most kinds: no donor, and no simpler equal intervention."""
-
-    @property
-    def source(self) -> ActivationSource:
-        return ActivationSource()
-
-    def plain(self, n_layers: int) -> "Intervention | None":
-        kept: Any = self
-        return kept
-
-
 @dataclass(frozen=True)
-class _HeadChange(_Change):
-    heads: tuple[Head, ...]
-
-    def __post_init__(self) -> None:
-        _check_heads(self.heads)
-
-    def sites(self, n_layers: int) -> tuple[Site, ...]:
-        layers = sorted({layer for layer, _ in self.heads})
-        return tuple(Site(layer, Part.ATTENTION) for layer in layers)
-
-
-@dataclass(frozen=True)
-class AblateHeads(_HeadChange):
+class AblateHeads(HeadChange):
     """Replace the output z_h of attention heads (before the output projection) at all positions.
 
     heads: (layer, head) pairs, sorted and distinct, so that equal interventions compare equal.
@@ -102,14 +45,17 @@ class AblateHeads(_HeadChange):
                    the bias of the layer's first norm. This is what zeroing means once LayerNorm is
                    folded into the weights. Equal to zero in a model without biases;
       mean         the mean of z_h over the real tokens of the reference prompts;
-      resample     the z_h of one other reference prompt (the donor), drawn by the seed.
+      resample     the z_h of one other reference prompt (the donor), drawn by the seed;
+      template_mean  position by position, the mean of z_h over reference prompts of the example's
+                   own wording and number of tokens, such as those with other names (Wang et al.
+                   2022, arXiv:2211.00593, section 2.1: "mean ablation", over p_ABC).
     """
 
     method: AblationMethod = "zero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("ablation method", self.method, METHODS)
+        check_choice("ablation method", self.method, get_args(AblationMethod))
 
     @property
     def label(self) -> str:
@@ -118,22 +64,44 @@ class AblateHeads(_HeadChange):
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.method, "head", self.heads, *_single(self.heads))
+        return Columns(self.method, "head", self.heads, *single(self.heads))
 
     @property
     def source(self) -> ActivationSource:
-        return ActivationSource("resample") if self.method == "resample" else ActivationSource()
+        lent = self.method in ("resample", "template_mean")
+        return ActivationSource(self.method) if lent else ActivationSource()
 
 
 @dataclass(frozen=True)
-class ScaleHeads(_HeadChange):
+class KeepHeads(AblateHeads):
+    """AblateHeads of every head but `kept`: what these heads do alone, such as a circuit.
+
+    heads: all others (batteries.all_but). kept: sorted and distinct, none of them in heads.
+    """
+
+    kept: tuple[Head, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.kept)
+        if both := set(self.kept) & set(self.heads):
+            raise InterventionError(f"heads both kept and ablated: {heads_label(sorted(both))}")
+
+    @property
+    def label(self) -> str:
+        """Name in tables, such as "template_mean:all-but:0.2+0.4" (layer.head)."""
+        return f"{self.method}:all-but:{heads_label(self.kept)}"
+
+
+@dataclass(frozen=True)
+class ScaleHeads(HeadChange):
     """Multiply the output z_h of attention heads by `scale`; 1.0 is the identity, 0.0 is zero."""
 
     scale: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "scale", _number("scale", self.scale))
+        object.__setattr__(self, "scale", number("scale", self.scale))
 
     @property
     def label(self) -> str:
@@ -142,7 +110,7 @@ class ScaleHeads(_HeadChange):
 
     @property
     def columns(self) -> Columns:
-        return Columns("scale", "head", self.heads, *_single(self.heads), scale=self.scale)
+        return Columns("scale", "head", self.heads, *single(self.heads), scale=self.scale)
 
     def plain(self, n_layers: int) -> "Intervention | None":
         """A scale of 1.0 does nothing (z * 1.0 is z to the bit); 0.0 is zero ablation."""
@@ -152,7 +120,7 @@ class ScaleHeads(_HeadChange):
 
 
 @dataclass(frozen=True)
-class PatchHeads(_HeadChange):
+class PatchHeads(HeadChange):
     """Replace the output z_h of attention heads by the donor's at the given positions.
 
     The donor of an example is the other prompt of its pair ("pair"), the prompt itself ("self", a
@@ -178,7 +146,7 @@ class PatchHeads(_HeadChange):
             "patch_heads",
             "head",
             self.heads,
-            *_single(self.heads),
+            *single(self.heads),
             positions=self.positions,
             donor=self.donor,
         )
@@ -195,7 +163,7 @@ class PatchHeads(_HeadChange):
 
 
 @dataclass(frozen=True)
-class _PatchLayers(_Change):
+class _PatchLayers(Change):
     """Activations of layers [layer - window, layer + window] replaced by a donor's.
 
     The window is clipped to the model's layers; positions and donor as in PatchHeads.
@@ -210,8 +178,8 @@ class _PatchLayers(_Change):
     part: ClassVar[Part]
 
     def __post_init__(self) -> None:
-        _check_count("layer", self.layer)
-        _check_count("window", self.window)
+        check_count("layer", self.layer)
+        check_count("window", self.window)
         _check_donor(self.positions, self.donor)
 
     @property
@@ -295,7 +263,7 @@ class PatchMLP(_PatchLayers):
 
 
 @dataclass(frozen=True)
-class PatchPath(_HeadChange):
+class PatchPath(HeadChange):
     """Path patching: change what heads of one layer write directly into a later layer's stream.
 
     The stream entering `layer` becomes the clean one + sum_h (z'_h - z_h) W_O[h], where z'_h is z_h
@@ -309,8 +277,8 @@ class PatchPath(_HeadChange):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("layer", self.layer)
-        _check_choice("path method", self.method, get_args(PathMethod))
+        check_count("layer", self.layer)
+        check_choice("path method", self.method, get_args(PathMethod))
         senders = {layer for layer, _ in self.heads}
         if len(senders) != 1:
             raise InterventionError(f"senders must be heads of one layer, got {self.heads!r}")
@@ -335,7 +303,7 @@ class PatchPath(_HeadChange):
 
 
 @dataclass(frozen=True)
-class Steer(_Change):
+class Steer(Change):
     """Add scale * direction to the attention output of a layer, at all positions, BOS too.
 
     direction: the name by which Engine.measure is given the vector. A scale of 0.0 is the identity.
@@ -346,14 +314,14 @@ class Steer(_Change):
     scale: float
 
     def __post_init__(self) -> None:
-        _check_count("layer", self.layer)
+        check_count("layer", self.layer)
         if not isinstance(self.direction, str) or not re.fullmatch(
             r"[A-Za-z0-9][A-Za-z0-9._-]*", self.direction
         ):
             raise InterventionError(
                 f"{self.direction!r} cannot name a direction; use letters, digits, '.', '_', '-'"
             )
-        object.__setattr__(self, "scale", _number("scale", self.scale))
+        object.__setattr__(self, "scale", number("scale", self.scale))
 
     @property
     def label(self) -> str:
@@ -371,46 +339,11 @@ class Steer(_Change):
         return None if self.scale == 0.0 else self
 
 
-Intervention = AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer
-
-
-def _single(heads: tuple[Head, ...]) -> Head:
-    return heads[0] if len(heads) == 1 else Head(-1, -1)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check_count(name: str, value: object) -> None:
-    if not _is_count(value):
-        raise InterventionError(f"{name} must be a whole number from 0, got {value!r}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InterventionError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+Intervention = (
+    AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer | AddNoise
+)
 
 
 def _check_donor(positions: object, donor: object) -> None:
-    _check_choice("positions", positions, get_args(Positions))
-    _check_choice("donor", donor, get_args(Donor))
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InterventionError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise InterventionError(f"{name} must be finite, got {value!r}")
-    # 0.0 and -0.0, 1 and 1.0 are equal but print differently: map each pair to one label.
-    return float(value) + 0.0
-
-
-def _check_heads(heads: object) -> None:
-    if not isinstance(heads, tuple) or not heads:
-        raise InterventionError(f"heads must be a non-empty tuple of (layer, head), got {heads!r}")
-    for head in heads:
-        if not isinstance(head, tuple) or len(head) != 2 or not all(map(_is_count, head)):
-            raise InterventionError(f"{head!r} is not a head; write (layer, head), both from 0")
-    if list(heads) != sorted(set(heads)):
-        raise InterventionError(f"heads must be sorted and distinct, got {heads!r}")
+    check_choice("positions", positions, get_args(Positions))
+    check_choice("donor", donor, get_args(Donor))

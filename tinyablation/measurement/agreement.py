@@ -153,6 +153,7 @@ def _ask(
         reference=[prompt.ids for prompt in measured.reference],
         bos_id=measured.held.model.bos_id,
         directions=measured.directions,
+        seed=measured.seed,
     )
     clean = np.array([changes.clean(case) for case in cases.values()])
     # [interventions, examples]

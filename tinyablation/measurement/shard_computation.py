@@ -97,6 +97,21 @@ class Measurement:
         ]
 
     @cached_property
+    def templates(self) -> "list[tuple[Ids, ...]]":
+        """By example, what template_mean averages over: the pool's prompts of its wording, as long.
+
+        They are the donor side's prompts where the battery has one, else those of the measured one.
+        """
+        every = self.reference if self.others is None else self.others
+        groups: dict[tuple[str, int], list[Ids]] = {}
+        for example, prompt in zip(self.pool, every, strict=True):
+            groups.setdefault((example.template_id, len(prompt.ids)), []).append(prompt.ids)
+        return [
+            tuple(groups.get((example.template_id, len(prompt.ids)), ()))
+            for example, prompt in zip(self.examples, self.prompts, strict=True)
+        ]
+
+    @cached_property
     def directions(self) -> Mapping[str, "Tensor"] | None:
         return self._directions() if self._directions else None
 
@@ -123,6 +138,7 @@ class Measurement:
 
         pool = [example.cluster_id for example in self.pool]
         others: Any = self.others
+        averaged = any(each.source.donor == "template_mean" for each in interventions)
         measure: Callable[..., pandas.DataFrame]
         if self.has_spans:
             from tinyablation.engine.spans import measure_spans
@@ -143,6 +159,7 @@ class Measurement:
             pairs=chosen(self.pairs),
             subjects=chosen(self.subjects),
             directions=self.directions,
+            templates=chosen(self.templates) if averaged else None,
             seed=self.seed,
         )
 
@@ -199,7 +216,8 @@ class Measurement:
             if "other" in borrowing:
                 lenders["other"] = drawn(row, self.others, purpose="other", longer=False)
             subject = () if self.subjects is None else self.subjects[row]
-            found.append(Case(prompt.ids, target, foil, lenders, subject))
+            template = self.templates[row] if "template_mean" in borrowing else ()
+            found.append(Case(prompt.ids, target, foil, lenders, subject, template))
         return found
 
     def require_reference(self) -> HeldModel:
