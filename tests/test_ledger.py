@@ -17,7 +17,7 @@ from tinyablation.verdicts.published import load_published
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "claims"
 # The packs, and of how many of their claims figures were published at least.
-PACKS = {"suppressors": 28}
+PACKS = {"suppressors": 28, "literature": 9}
 
 
 def marked(pack: str = "*") -> dict[str, str]:

@@ -19,7 +19,10 @@ MODELS = ("tiny-gpt2", "tiny-gpt2-plain", "tiny-mistral")
 # The modules that hold real models and corpora; a miniature has its own in claims/conftest.py.
 HEAVY = tuple(
     f"tinyablation.plugin.{name}"
-    for name in ("benches", "measurement_fixtures", "derived_fixtures", "head_fixtures")
+    for name in (
+        *("benches", "measurement_fixtures", "derived_fixtures", "head_fixtures"),
+        "attention_fixtures",
+    )
 )
 
 CLAIMS_CONFTEST = '''

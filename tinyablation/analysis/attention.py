@@ -8,7 +8,7 @@ confirmation split.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY
 from tinyablation.engine.document import Computed
 from tinyablation.errors import TinyAblationError
-from tinyablation.heads import Head, heads_label
+from tinyablation.heads import Head, head_name, heads_label
 from tinyablation.runs.documents import Reading
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
@@ -26,11 +26,14 @@ from tinyablation.statistics.intervals import (
     generator,
     max_t_sign_flip,
 )
+from tinyablation.verdicts.many import of_some
+from tinyablation.verdicts.verdicts import Verdict, judge_above_floor
 
 if TYPE_CHECKING:
     from tinyablation.statistics.intervals import Floats
 
 FEWEST_SEQUENCES = 4  # two in each half, for an interval
+SHOWN = 5  # leading heads that a record lists
 SINK_THRESHOLD = 0.3  # epsilon of Gu et al. 2024, arXiv 2410.10781
 
 
@@ -94,6 +97,19 @@ class Attention:
         means = self.values(score, DISCOVERY).mean(axis=0)
         return self.leaders(score, int((means > threshold).sum()))
 
+    def matched(self, score: str, heads: Sequence[Head]) -> tuple[Head, ...]:
+        """As many other heads of the same layers, those with the lowest mean scores on discovery.
+
+        Controls for ablating `heads`. A layer of which most are named gives as many as it has left.
+        """
+        means = self.values(score, DISCOVERY).mean(axis=0)
+        order = [self.heads[place] for place in np.argsort(means, kind="stable")]
+        found: list[Head] = []
+        for layer in sorted({head.layer for head in heads}):
+            others = [head for head in order if head.layer == layer and head not in heads]
+            found += others[: sum(head.layer == layer for head in heads)]
+        return tuple(found)
+
     # --- figures, of the confirmation half unless said otherwise ---------------------------------
 
     def estimate(
@@ -156,6 +172,28 @@ class Attention:
         where = "" if layers is None else f" in {sorted(layers)}"
         purpose = f"share of {score} above {threshold:g}{where}"
         return self._interval(shares, split, purpose, (0.0, 1.0), counted=True)
+
+    def some_head(self, score: str, *, floor: float) -> Verdict:
+        """The verdict on "some head's score is above the floor", of the one that discovery chose.
+
+        Refuted only if the interval of every head lies below the floor.
+        """
+
+        def judged(head: Head) -> Verdict:
+            what = f"{score.replace('_', ' ')} score of {head_name(head)}"
+            return judge_above_floor(
+                self.estimate(score, head), floor=floor, what=what, unit="share"
+            )
+
+        (head,) = self.leaders(score, 1)
+        verdict = judged(head)
+        if verdict.status == "refuted":
+            verdict = of_some(verdict, {head_name(each): judged(each) for each in self.heads})
+        leaders = self.leaders(score, SHOWN)
+        scores = {head_name(each): self.estimate(score, each).estimate for each in leaders}
+        return replace(
+            verdict, subject=head_name(head), runs=self.runs, details={"leading heads": scores}
+        )
 
     def _of(self, score: str, heads: Sequence[Head], split: str) -> Floats:
         """[n_sequences] the mean of the heads' scores."""

@@ -1,6 +1,7 @@
 """What claims read about one model: its runs as sweeps, coalitions, patches, paths and effects."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,7 @@ from tinyablation.interventions.head_sets import (
     Subsets,
     TrioZeroed,
 )
+from tinyablation.interventions.listed import chosen_sets
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.measurement.protocols import PUBLISHED, baseline_of_heads
 from tinyablation.measurement.text_readings import N_PASSAGES
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from tinyablation.analysis.copy_suppression import Suppression
     from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.effects import Effects
+    from tinyablation.analysis.knockouts import Knockouts
     from tinyablation.analysis.layer_removal import LayerRemoval
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
@@ -212,6 +215,17 @@ class Findings:
             )
 
         return self._memo(("layer removal", n_passages), make)
+
+    def knockouts(self, condition: str, *sets: "Sequence[Head]") -> "Knockouts":
+        """Sets of heads, of any layers, zeroed together on confirmation prompts."""
+        from tinyablation.analysis.knockouts import Knockouts
+
+        chosen = chosen_sets(sets, sample=Sample(CONFIRMATION))
+
+        def make() -> Knockouts:
+            return Knockouts(*self.measured(condition, self.bench.run(condition, chosen)))
+
+        return self._memo(("knockouts", condition, chosen.name), make)
 
     def circuit(self, condition: str, circuit: Circuit) -> "CircuitEffects":
         """A set of heads knocked out, and alone, under one condition."""

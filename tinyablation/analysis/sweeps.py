@@ -35,7 +35,8 @@ from tinyablation.statistics.intervals import (
     max_t_sign_flip,
     spearman,
 )
-from tinyablation.verdicts.floors import EFFECT_SHARE, figure
+from tinyablation.verdicts.floors import EFFECT_SHARE
+from tinyablation.verdicts.many import of_some
 from tinyablation.verdicts.verdicts import ALPHA, CONFIDENCE, Verdict, judge_above_floor
 
 if TYPE_CHECKING:
@@ -335,24 +336,8 @@ class Sweep(Effects):
         verdict: that of the chosen head; each: that of every head. Refuted only if every one of
         them falls short; else another one may have what the chosen one lacks.
         """
-        distances = [own.distance for own in each.values() if own.distance is not None]
-        verdict = replace(verdict, distance=max(distances, default=None))
-        left = {head: own for head, own in each.items() if not own.falls_short}
-        if verdict.status != "refuted" or not left:
-            return verdict
-        sign = -1 if alternative == "less" else 1
-        nearest = max(left, key=lambda head: sign * _end(left[head], alternative))
-        found = left[nearest].effect
-        assert found is not None
-        return replace(
-            verdict,
-            status="inconclusive",
-            reason=(
-                f"{verdict.reason}; but of {len(each)} heads {len(left)} are not excluded: "
-                f"{head_name(nearest)} has the interval [{figure(found.low)}, {figure(found.high)}]"
-            ),
-            p_value=None,
-        )
+        named = {head_name(head): own for head, own in each.items()}
+        return of_some(verdict, named, below=alternative == "less")
 
     def heatmap(self, split: str = CONFIRMATION) -> dict[str, object]:
         """Mean Delta by layer and head, as the fields of records.Heatmap."""
@@ -384,12 +369,6 @@ def _name(who: Head | Choice) -> str:
 
 def _confidence(who: Head | Choice) -> float:
     return who.confidence if isinstance(who, Choice) else CONFIDENCE
-
-
-def _end(verdict: Verdict, alternative: Alternative) -> float:
-    """The end of the interval that reaches farthest towards what is claimed."""
-    assert verdict.effect is not None
-    return verdict.effect.low if alternative == "less" else verdict.effect.high
 
 
 def _column_suffix(column: str) -> str:

@@ -9,7 +9,8 @@ conditions), `subjects` (the heads claims are about), `suggestions` (misspelt na
 unchanged), `snapshot_summary` (which changed), `predictions` (registered and published figures),
 `judge` (verdict to outcome), `availability` (missing models), `blocked_cells` (what could not be
 judged, and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
-`derived_fixtures` and `head_fixtures` provide everything that uses weights and text.
+`derived_fixtures`, `head_fixtures` and `attention_fixtures` provide everything that uses weights
+and text.
 `entry` is what pytest loads everywhere (entry point pytest11), with `command_line`, `marks` and
 `claim_files`; `settings` is what a project says of its claims.
 Nothing heavy is imported at module level: `pytest claims --collect-only` must finish within two
@@ -48,4 +49,5 @@ pytest_plugins = [
     "tinyablation.plugin.measurement_fixtures",
     "tinyablation.plugin.derived_fixtures",
     "tinyablation.plugin.head_fixtures",
+    "tinyablation.plugin.attention_fixtures",
 ]

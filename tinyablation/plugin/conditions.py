@@ -78,12 +78,14 @@ def pack_conditions(config: pytest.Config) -> dict[str, Path]:
 
 def read_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
     """The user's conditions and the packs', by name, each file read once; CorpusError if broken."""
-    if _of_packs_key not in config.stash:
-        config.stash[_of_packs_key] = {
+    of_packs = config.stash.get(_of_packs_key, None)
+    if of_packs is None:
+        of_packs = {
             name: replace(read_own(name, path), least=LEAST_CLUSTERS)
             for name, path in pack_conditions(config).items()
         }
-    return {**config.stash[_of_packs_key], **own_conditions(config)}
+        config.stash[_of_packs_key] = of_packs
+    return {**of_packs, **own_conditions(config)}
 
 
 def conditions(config: pytest.Config) -> tuple[str, ...]:

@@ -26,13 +26,17 @@ from tinyablation.plugin.multiverse import (
 from tinyablation.plugin.session_models import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tinyablation.analysis.coalitions import Coalitions
+    from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.findings import Findings
+    from tinyablation.analysis.knockouts import Knockouts
+    from tinyablation.analysis.layer_removal import LayerRemoval
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.analysis.tracing import Trace
     from tinyablation.heads import Head
     from tinyablation.measurement.bench import Bench
     from tinyablation.measurement.validity import Tables
@@ -249,6 +253,37 @@ def _with_gap(patches: "Patches") -> "Patches":
 def paths(corrected: None, findings: "Findings", valid: str, subject: "Subject") -> "PathEffects":
     """The leading head's direct paths into the residual streams of later layers."""
     return findings.paths(valid, subject.suppressor)
+
+
+@pytest.fixture
+def knockout(corrected: None, findings: "Findings", judge: Judge) -> "Callable[..., Knockouts]":
+    """knockout(condition, *sets): sets of heads zeroed together; blocked where it is not valid."""
+
+    def measured(condition: str, *sets: "Sequence[Head]") -> "Knockouts":
+        _require_valid(findings.bench, condition, judge)
+        return findings.knockouts(condition, *sets)
+
+    return measured
+
+
+@pytest.fixture
+def direct_effects(corrected: None, findings: "Findings", valid: str) -> "DirectEffects":
+    """What every head writes into LD directly, beside the sweep of total effects."""
+    return findings.direct_effects(valid)
+
+
+@pytest.fixture
+def trace(corrected: None, findings: "Findings", valid: str) -> "Trace":
+    """Noise on the subjects of the prompts, and each clean state put back alone."""
+    from tinyablation.interventions.tracing import Tracing
+
+    return findings.trace(valid, Tracing())
+
+
+@pytest.fixture
+def layer_removal(corrected: None, findings: "Findings") -> "LayerRemoval":
+    """The loss on text of the whole model, and without each of its layers."""
+    return findings.layer_removal()
 
 
 def _require_valid(model: "Bench", condition: str, judge: Judge) -> None:

@@ -119,9 +119,9 @@ def read_condition(
         tuple(kept.values()),
         tuple(wanted.split for _ in kept),
         tuple(defects),
-        tuple(kept),
-        one_token or request.settings.metric_span == "first_token",
-        request.settings.max_seq_len,
+        lines=tuple(kept),
+        first_token=one_token or request.settings.metric_span == "first_token",
+        longest=request.settings.max_seq_len,
     )
 
 

@@ -1,0 +1,92 @@
+"""IOI: the circuit of indirect objects (Wang et al. 2022, arXiv:2211.00593), posed of any model.
+
+Heads are chosen by what they write directly into LD (the final norm's scale frozen) on the
+discovery split, and judged on the confirmation split.
+"""
+
+import pytest
+
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.heads import head_name
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of, of_many
+
+MOVERS = 3  # name movers of GPT-2 small: L9H9, L9H6, L10H0
+
+
+@pytest.mark.claim("IOI.1", conditions="ioi")
+def test_three_heads_write_the_answer(direct_effects, judge):
+    """Three heads write the answer: each writes more of it than any other head does.
+
+    Estimator: what a head writes directly into LD; the three that lead on discovery, each minus
+      every other head, paired by example, on confirmation.
+    Threshold: the 95 % interval over clusters of every such lead lies above 0, and that of each of
+      the three above 5 % of the clean LD (intersection-union: no correction).
+    Refuted if: the contribution of one of the three lies below 5 %, with p <= .025 / 3.
+    """
+    movers = direct_effects.chosen(MOVERS)
+    lead, least = direct_effects.least_lead(movers)
+    parts = [
+        judge_above_floor(
+            direct_effects.mean(head),
+            floor=direct_effects.floor(),
+            what=f"contribution of {head_name(head)}",
+        )
+        for head in movers
+    ]
+    what = f"lead of {head_name(lead.head)} over {head_name(lead.over)}"
+    leads = judge_above_floor(lead.estimate, floor=direct_effects.sweep.zero(), what=what)
+    judge(
+        judge_all_of([*parts, of_many(leads, least)]),
+        subject=set_name(movers),
+        details={
+            "contributions": {
+                head_name(head): direct_effects.mean(head).estimate
+                for head in direct_effects.chosen(2 * MOVERS)
+            }
+        },
+        runs=direct_effects.runs,
+    )
+
+
+@pytest.mark.claim("IOI.2", conditions="ioi")
+def test_other_heads_make_up_for_the_three(direct_effects, condition, knockout, judge):
+    """Zeroing the three heads that write the answer hardly changes LD: others make up for them.
+
+    Estimator: share of LD that is lost without the heads of IOI.1, on confirmation.
+    Threshold: the 90 % interval over clusters lies within +- .1 (two one-sided tests).
+    Refuted if: the 95 % interval lies outside +- .1.
+    """
+    movers = direct_effects.chosen(MOVERS)
+    without = knockout(condition, movers)
+    judge(
+        without.spares(movers),
+        subject=set_name(movers),
+        runs=[*direct_effects.runs, *without.runs],
+    )
+
+
+@pytest.mark.claim("IOI.3", conditions="ioi")
+def test_some_head_writes_against_the_answer(direct_effects, judge):
+    """Some head writes against the answer, and without it the answer gains.
+
+    Estimator: Delta LD of zeroing the head that lowers LD most by what it writes on discovery, on
+      confirmation.
+    Threshold: the 95 % interval over clusters lies above 5 % of the clean LD, .01 logits and the
+      noise.
+    Refuted if: the interval lies below that and not above 0.
+    """
+    (head,) = direct_effects.chosen(1, sign=-1)
+    sweep = direct_effects.sweep
+    verdict = judge_above_floor(
+        sweep.effect(head),
+        floor=sweep.floor(),
+        margin=sweep.margin_of(head),
+        what=f"zeroing {head_name(head)}",
+    )
+    wrote = direct_effects.mean(head)
+    judge(
+        verdict,
+        subject=head_name(head),
+        details={"contribution": list(wrote[:3])},
+        runs=direct_effects.runs,
+    )

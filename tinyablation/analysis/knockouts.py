@@ -1,0 +1,69 @@
+"""Sets of heads, of any layers, zeroed together: what of the clean LD is lost, and what is spared.
+
+A head set destroys an ability if more than DESTROYED of the clean LD is lost, and spares it if no
+more than SPARED is lost or gained. (The literature says "destroys" and "spares" without a figure;
+Wang et al. 2022, arXiv:2211.00593, call a loss of 5 % small.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.effects import Effects, Floats
+from tinyablation.corpora.examples import CONFIRMATION
+from tinyablation.heads import Head
+from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.statistics.intervals import Estimate
+from tinyablation.verdicts.verdicts import (
+    CONFIDENCE,
+    INNER_CONFIDENCE,
+    Verdict,
+    judge_above_floor,
+    judge_equivalent,
+)
+
+DESTROYED = 0.5
+SPARED = 0.1
+
+
+@dataclass(frozen=True)
+class Knockouts(Effects):
+    """The run of chosen sets of heads (interventions/listed.py), each zeroed together."""
+
+    def delta(self, heads: Sequence[Head], split: str = CONFIRMATION) -> Floats:
+        """[n_examples] LD with these heads zeroed - LD clean, in logits."""
+        return self.change(AblateHeads(tuple(sorted(heads))).label, split)
+
+    def lost(
+        self,
+        heads: Sequence[Head],
+        *,
+        split: str = CONFIRMATION,
+        confidence: float = CONFIDENCE,
+    ) -> Estimate:
+        """The share of the mean clean LD that is lost without these heads; below 0: it rises.
+
+        Raises ratios.RatioUndefined if the clean LD is not above 0 and the numerical noise.
+        """
+        purpose = f"lost without {set_name(sorted(heads))}"
+        return self.of_clean(-self.delta(heads, split), split, purpose, confidence=confidence)
+
+    def destroys(self, heads: Sequence[Head]) -> Verdict:
+        """The verdict on "without these heads more than half of LD is lost"."""
+        whole = float(self.whole(CONFIRMATION).mean())
+        return judge_above_floor(
+            self.lost(heads),
+            floor=self.share_of(DESTROYED, whole),
+            what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
+            unit="",
+        )
+
+    def spares(self, heads: Sequence[Head]) -> Verdict:
+        """The verdict on "without these heads LD changes by less than a tenth of itself"."""
+        return judge_equivalent(
+            self.lost(heads),
+            margin=SPARED,
+            inner=self.lost(heads, confidence=INNER_CONFIDENCE),
+            what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
+            unit="",
+        )
