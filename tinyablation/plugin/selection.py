@@ -13,7 +13,7 @@ page shows a claim without one.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -204,6 +204,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return
     if wanted:
         _keep(config, items, lambda item: any(matches_claim(n, claim_id(item)) for n in wanted))
+    if not is_guest(config) and any(MODELS in _mark(item) for item in items if is_claim(item)):
+        # A mark names models whose claims these are; a host's session asks for models itself.
+        asked = {"", *session_models(config).collected}
+        _drop(config, items, lambda item: MODELS in _mark(item) and cell_of(item)[0] not in asked)
     if command(config).model:
         chosen = session_models(config).chosen
         _keep(config, items, lambda item: cell_of(item)[0] in chosen)
@@ -211,16 +215,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _sort(config, items)
 
 
+def _mark(item: pytest.Item) -> Mapping[str, Any]:
+    """What the mark of a claim limits it to; {} for other tests."""
+    marker = item.get_closest_marker("claim")
+    return {} if marker is None else marker.kwargs
+
+
 def _keep(
     config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]
 ) -> None:
     """Deselect everything that is not a wanted claim."""
-    kept: list[pytest.Item] = []
-    dropped: list[pytest.Item] = []
-    for item in items:
-        (kept if is_claim(item) and wanted(item) else dropped).append(item)
-    items[:] = kept
+    _drop(config, items, lambda item: not (is_claim(item) and wanted(item)))
+
+
+def _drop(
+    config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]
+) -> None:
+    """Deselect some tests."""
+    dropped = [item for item in items if unwanted(item)]
     if dropped:
+        items[:] = [item for item in items if not unwanted(item)]
         config.hook.pytest_deselected(items=dropped)
 
 
