@@ -1,7 +1,8 @@
 """ROME: where facts are restored after noise (Meng et al. 2022, arXiv:2202.05262).
 
 Gaussian noise of three standard deviations is added to the subject's embeddings, in three draws;
-then the outputs of a window of MLPs or attentions are put back at the subject's last token.
+then the outputs of a window of MLPs or attentions, a fifth of the layers, are put back at the
+subject's last token.
 """
 
 import numpy as np

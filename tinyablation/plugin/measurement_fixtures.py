@@ -274,10 +274,14 @@ def direct_effects(corrected: None, findings: "Findings", valid: str) -> "Direct
 
 @pytest.fixture
 def trace(corrected: None, findings: "Findings", valid: str) -> "Trace":
-    """Noise on the subjects of the prompts, and each clean state put back alone."""
+    """Noise on the subjects, and outputs of MLPs and attentions put back at their last token.
+
+    They are put back in windows of a fifth of the layers, as in Meng et al. 2022.
+    """
     from tinyablation.interventions.tracing import Tracing
 
-    return findings.trace(valid, Tracing())
+    window = findings.bench.facts.n_layers // 10
+    return findings.trace(valid, Tracing(("mlp", "attention"), ("subject-last",), window))
 
 
 @pytest.fixture
