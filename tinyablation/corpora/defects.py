@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Clusters are the units of every interval: a t interval of 10 in one half of the split is 1.15
 # times as wide as with known deviation, one of 4 is 1.6 times as wide.
 LEAST_CLUSTERS = 20
+SEVERAL = "answers of several tokens"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters"
 # How far the share of prompts in which the right answer comes first may be from one half.
 MOST_OFF_BALANCE = 0.1
@@ -153,7 +154,7 @@ def token_defects(
     longest = max(len(answer) for span in spans for answer in (span.target, span.foil))
     if longest > 1:
         what = f"an answer is {longest} tokens; logit differences are of the first"
-        found.append(("answers of several tokens", what))
+        found.append((SEVERAL, what))
     aligned = bool(row.corrupt) and len(spans[0].ids) == len(spans[1].ids)
     if row.corrupt and not aligned:
         what = f"clean has {len(spans[0].ids)} tokens, corrupt {len(spans[1].ids)}: not patched"

@@ -15,7 +15,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora.defects import Defect, text_defects, token_defects
+from tinyablation.corpora.defects import SEVERAL, Defect, text_defects, token_defects
 from tinyablation.corpora.examples import (
     CONFIRMATION,
     DISCOVERY,
@@ -55,7 +55,8 @@ class OwnCondition:
     """A condition as in its file: examples, the half each one names ("" if none), and defects.
 
     `aligned` of the examples is only a placeholder, because it depends on the tokenizer. least: how
-    many clusters a tokenizer must leave; a user's condition is measured with those that remain.
+    many clusters a tokenizer must leave whose answers it does not cut into pieces (but for digits);
+    0: a user's condition is measured with all that can be told apart.
     """
 
     name: str
@@ -102,7 +103,9 @@ class OwnCondition:
         for line, (row, half) in enumerate(zip(self.examples, halves, strict=True), start=1):
             aligned, faults = token_defects(tokenizer, row)
             found += (Defect(kind, line, what) for kind, what in faults)
-            if aligned is not None:
+            # A word that is cut into pieces is no word to the model; a number may be its digits.
+            cut = SEVERAL in dict(faults) and not row.target.strip().isdigit()
+            if aligned is not None and not (self.least and cut):
                 rows[half].append(len(kept))
                 kept.append(replace(row, aligned=aligned))
         left = len({row.cluster_id for row in kept})
