@@ -101,18 +101,19 @@ def ov_diagonals(
             len(unembed),
             f"the first norm of layer {layer} of model {arch.name!r}",
         )
-        normed = first(rows.to(first.gain.device)).to(arch.desk)
-        values = value_matrix(arch, calls, layer)
+        normed = first(rows.to(first.gain.device)).float().to(arch.desk)
+        values = value_matrix(arch, calls, layer).float()
         for head in wanted:
             columns = head_columns(arch, layer)[head]
             w_o = exact(arch.output_matrix(layer, columns)).to(arch.desk)
-            z, written = normed @ values[:, columns], readout.final(w_o)
-            if not (z @ written).any():
+            z, written = normed @ values[:, columns], readout.final(w_o).float()
+            # The squares of all that it writes, without making it.
+            if not ((z.T @ z) * (written @ written.T)).sum() > 0:
                 raise EngineError(
                     f"model {arch.name!r}: head {layer}:{head} writes nothing; its OV circuit is "
                     "zero"
                 )
-            yield z.float(), written.float() @ unembed
+            yield z, written @ unembed
 
     return _ranked(heads, own, read)
 
