@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import Architecture, Calls, Kept
@@ -133,7 +133,7 @@ def qk_diagonals(
     all logits: its column of W_U through the adjoint of the final norm's linear part, minus the
     mean over the vocabulary. A head of SmolLM2-135M over all 49,152 tokens takes 13 s on one core,
     all 270 heads over 256 tokens 140 s. Raises EngineError as ov_diagonals does, and for a model
-    whose attention does not hand over its queries and keys (see _queries_and_keys).
+    whose attention does not hand over its queries and keys (see _handed_over).
     """
     arch = engine.architecture
     _check(engine, heads, tokens, embedding)
@@ -144,8 +144,8 @@ def qk_diagonals(
     asking = keyed[own] if query == "embedding" else _unembedding(arch)[own]
 
     def read(layer: int, wanted: Sequence[int]) -> Iterator[_Row]:
-        queries, _ = _queries_and_keys(arch, calls, layer, asking)
-        _, keys = _queries_and_keys(arch, calls, layer, keyed)
+        queries = _handed_over(arch, calls, layer, asking, "query")
+        keys = _handed_over(arch, calls, layer, keyed, "key")
         group = queries.shape[1] // keys.shape[1]  # query heads that share a key head
         for head in wanted:
             yield queries[:, head], keys[:, head // group].T
@@ -230,12 +230,14 @@ def _check_start(arch: Architecture, embed: Any) -> None:
         )
 
 
-def _unembedding(arch: Architecture) -> Float64[Tensor, "vocab d_model"]:
-    readout = Readout(arch)
-    rows = exact(weight_of(arch.unembed)).to(arch.desk) * readout.final.gain
-    if readout.final.centred:
-        rows = rows - rows.mean(dim=1, keepdim=True)
-    return rows - rows.mean(dim=0)
+def _unembedding(arch: Architecture) -> Float32[Tensor, "vocab d_model"]:
+    """The directions of the stream that raise one logit above the mean of all."""
+    final = Readout(arch).final
+    rows = weight_of(arch.unembed).to(arch.desk).float() * final.gain.float()
+    if final.centred:
+        rows -= rows.mean(dim=1, keepdim=True)
+    rows -= rows.mean(dim=0)
+    return rows
 
 
 class _HandedOver(Exception):
@@ -266,30 +268,33 @@ def _handing_over() -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS["eager"]
 
 
-def _queries_and_keys(
-    arch: Architecture, calls: Calls, layer: int, streams: Float[Tensor, "n_tokens d_model"]
-) -> tuple[Float32[Tensor, "n_tokens n_heads size"], Float32[Tensor, "n_tokens n_key_heads size"]]:
-    """The queries and keys that a layer makes of streams at position 0, on the desk.
+def _handed_over(
+    arch: Architecture,
+    calls: Calls,
+    layer: int,
+    streams: Float[Tensor, "n_tokens d_model"],
+    which: Literal["query", "key"],
+) -> Float32[Tensor, "n_tokens n_heads_or_key_heads size"]:
+    """The queries or the keys that a layer makes of streams at position 0, on the desk.
 
     Raises EngineError for a model whose attention does not go through transformers' interface.
     """
     modules, call = arch.layers[layer], calls.blocks[layer]
     weight = arch.output_matrix(layer, slice(0, 1))
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[Tensor] = []
     with _handing_over():
         for part in streams.split(max(1, ROW_NUMBERS // (8 * streams.shape[1]))):
             try:
                 call.into(modules.block, part[:, None].to(weight.device, weight.dtype))
             except _HandedOver as given:
-                pair = (given.query[:, :, -1], given.key[:, :, -1])
-                found.append((pair[0].float().to(arch.desk), pair[1].float().to(arch.desk)))
+                made = given.query if which == "query" else given.key
+                found.append(made[:, :, -1].float().to(arch.desk))
                 continue
             raise EngineError(
                 f"model {arch.name!r}, layer {layer}: its attention does not hand over queries and "
                 "keys, so of this architecture no QK diagonal can be measured"
             )
-    queries, keys = (torch.cat(each) for each in zip(*found, strict=True))
-    return queries, keys
+    return torch.cat(found)
 
 
 def _check(engine: Engine, heads: Sequence[Head], tokens: np.ndarray, embedding: Embedding) -> None:
