@@ -133,6 +133,7 @@ def test_some_tokens_are_rows_of_all_in_any_parts(
         qk_diagonals(engine, HEADS, EVERY, "mlp0", "unembedding"),
     )
     monkeypatch.setattr(weight_diagonals, "ROW_NUMBERS", 8 * 32 * 7)
+    monkeypatch.setattr(weight_diagonals, "_FIGURES", 2 * VOCABULARY)
     parts = (
         ov_diagonals(engine, HEADS, some, "mlp0"),
         qk_diagonals(engine, HEADS, some, "mlp0", "unembedding"),
@@ -240,6 +241,20 @@ def test_what_the_model_does_not_have_is_refused(
         ov_diagonals(engines["llama"], heads, ids, embedding)
     with pytest.raises(EngineError, match=said):
         qk_diagonals(engines["llama"], heads, ids, embedding, "embedding")
+
+
+def test_a_stream_that_is_not_made_of_embeddings_is_refused(tiny_entry: Any) -> None:
+    engine = Engine(load_model(tiny_entry("gpt2")))
+    block = engine.architecture.layers[0].block
+    handle = block.register_forward_pre_hook(lambda _, args: (2 * args[0], *args[1:]))
+    for read in (
+        lambda: ov_diagonals(engine, [Head(1, 0)], EVERY, "token"),
+        lambda: qk_diagonals(engine, [Head(1, 0)], EVERY, "token", "embedding"),
+    ):
+        with pytest.raises(EngineError, match="that enters block 0 is not the token's embedding"):
+            read()
+    handle.remove()
+    ov_diagonals(engine, [Head(1, 0)], EVERY, "token")
 
 
 def test_heads_of_block_0_read_tokens(engines: Any) -> None:

@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from tinyablation.engine.architecture import Architecture, Calls
+from tinyablation.engine.architecture import Architecture, Calls, Kept
 from tinyablation.engine.offload import exact, weight_of
 from tinyablation.engine.ov_circuits import (
     ROW_NUMBERS,
@@ -45,11 +45,16 @@ from tinyablation.engine.ov_circuits import (
     value_matrix,
 )
 from tinyablation.engine.prompt_checks import EngineError
-from tinyablation.engine.readout import Readout, norm_map
+from tinyablation.engine.readout import Readout, linear_tolerance, norm_map
 from tinyablation.heads import Head
 
 if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
+
+# Figures of rows made at once: 8 MB, which stay in a processor's cache while they are compared (of
+# 49,152 columns on one core: 12 s a head, and 22 s with eight times as many).
+_FIGURES = 2**21
+_PROBED = 8  # tokens of which the stream that enters block 0 is compared with the embedding
 
 Embedding = Literal["token", "mlp0", "effective"]
 # What a query is made of: the unembedding of a token, which the stream of a position that predicts
@@ -94,18 +99,19 @@ def ov_diagonals(
             len(unembed),
             f"the first norm of layer {layer} of model {arch.name!r}",
         )
-        normed = first(rows.to(first.gain.device)).to(arch.desk)
-        values = value_matrix(arch, calls, layer)
+        normed = first(rows.to(first.gain.device)).float().to(arch.desk)
+        values = value_matrix(arch, calls, layer).float()
         for head in wanted:
             columns = head_columns(arch, layer)[head]
             w_o = exact(arch.output_matrix(layer, columns)).to(arch.desk)
-            z, written = normed @ values[:, columns], readout.final(w_o)
-            if not (z @ written).any():
+            z, written = normed @ values[:, columns], readout.final(w_o).float()
+            # The squares of all that it writes, without making it.
+            if not ((z.T @ z) * (written @ written.T)).sum() > 0:
                 raise EngineError(
                     f"model {arch.name!r}: head {layer}:{head} writes nothing; its OV circuit is "
                     "zero"
                 )
-            yield z.float(), written.float() @ unembed
+            yield z, written @ unembed
 
     return _ranked(heads, own, read)
 
@@ -125,7 +131,7 @@ def qk_diagonals(
     all logits: its column of W_U through the adjoint of the final norm's linear part, minus the
     mean over the vocabulary. A head of SmolLM2-135M over all 49,152 tokens takes 13 s on one core,
     all 270 heads over 256 tokens 140 s. Raises EngineError as ov_diagonals does, and for a model
-    whose attention does not hand over its queries and keys (see _queries_and_keys).
+    whose attention does not hand over its queries and keys (see _handed_over).
     """
     arch = engine.architecture
     _check(engine, heads, tokens, embedding)
@@ -136,8 +142,8 @@ def qk_diagonals(
     asking = keyed[own] if query == "embedding" else _unembedding(arch)[own]
 
     def read(layer: int, wanted: Sequence[int]) -> Iterator[_Row]:
-        queries, _ = _queries_and_keys(arch, calls, layer, asking)
-        _, keys = _queries_and_keys(arch, calls, layer, keyed)
+        queries = _handed_over(arch, calls, layer, asking, "query")
+        keys = _handed_over(arch, calls, layer, keyed, "key")
         group = queries.shape[1] // keys.shape[1]  # query heads that share a key head
         for head in wanted:
             yield queries[:, head], keys[:, head // group].T
@@ -169,7 +175,7 @@ def _places(
 ) -> tuple[Int[Tensor, " n_tokens"], Int[Tensor, " n_tokens"]]:
     """How many figures of each row of left @ right lie above the row's own, and below it."""
     above, below = [], []
-    size = max(1, ROW_NUMBERS // right.shape[1])
+    size = max(1, _FIGURES // right.shape[1])
     for rows, columns in zip(left.split(size), own.split(size), strict=True):
         figures = rows @ right
         diagonal = figures.gather(1, columns[:, None])
@@ -181,9 +187,13 @@ def _places(
 def _embedded(
     engine: Engine, calls: Calls, tokens: Int[Tensor, " n_tokens"], embedding: Embedding
 ) -> Float[Tensor, "n_tokens d_model"]:
-    """The tokens' embeddings, on the architecture's desk."""
+    """The tokens' embeddings, on the architecture's desk.
+
+    Raises EngineError for a model that makes its stream of more than embeddings and positions.
+    """
     arch = engine.architecture
     embed: Any = engine.loaded.model.get_input_embeddings()
+    _check_start(arch, embed)
     found = []
     # An MLP's hidden layer is some four times as wide as the stream.
     for part in tokens.split(max(1, ROW_NUMBERS // (8 * engine.loaded.facts.d_model))):
@@ -202,12 +212,30 @@ def _embedded(
     return torch.cat(found)
 
 
-def _unembedding(arch: Architecture) -> Float64[Tensor, "vocab d_model"]:
-    readout = Readout(arch)
-    rows = exact(weight_of(arch.unembed)).to(arch.desk) * readout.final.gain
-    if readout.final.centred:
-        rows = rows - rows.mean(dim=1, keepdim=True)
-    return rows - rows.mean(dim=0)
+def _check_start(arch: Architecture, embed: Any) -> None:
+    """Raise EngineError unless block 0 is given the embedding plus what is alike for all tokens.
+
+    With a norm, a projection or a factor between them W_E would not be what a token is.
+    """
+    ids = torch.arange(_PROBED, device=arch.device)[:, None]
+    stream = exact(arch.clean(ids, Kept(residual=frozenset([0])), logits=False).residual[0][:, 0])
+    added = stream - exact(embed(ids)[:, 0]).to(stream.device)
+    off = (added - added[0]).abs().max().item()
+    if not off <= linear_tolerance(arch.model.dtype) * stream.abs().max().item():
+        raise EngineError(
+            f"model {arch.name!r}: the stream that enters block 0 is not the token's embedding "
+            f"plus its position's (off by {off:.2g}), so its circuits cannot be read by token"
+        )
+
+
+def _unembedding(arch: Architecture) -> Float32[Tensor, "vocab d_model"]:
+    """The directions of the stream that raise one logit above the mean of all."""
+    final = Readout(arch).final
+    rows = weight_of(arch.unembed).to(arch.desk).float() * final.gain.float()
+    if final.centred:
+        rows -= rows.mean(dim=1, keepdim=True)
+    rows -= rows.mean(dim=0)
+    return rows
 
 
 class _HandedOver(Exception):
@@ -238,30 +266,33 @@ def _handing_over() -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS["eager"]
 
 
-def _queries_and_keys(
-    arch: Architecture, calls: Calls, layer: int, streams: Float[Tensor, "n_tokens d_model"]
-) -> tuple[Float32[Tensor, "n_tokens n_heads size"], Float32[Tensor, "n_tokens n_key_heads size"]]:
-    """The queries and keys that a layer makes of streams at position 0, on the desk.
+def _handed_over(
+    arch: Architecture,
+    calls: Calls,
+    layer: int,
+    streams: Float[Tensor, "n_tokens d_model"],
+    which: Literal["query", "key"],
+) -> Float32[Tensor, "n_tokens n_heads_or_key_heads size"]:
+    """The queries or the keys that a layer makes of streams at position 0, on the desk.
 
     Raises EngineError for a model whose attention does not go through transformers' interface.
     """
     modules, call = arch.layers[layer], calls.blocks[layer]
     weight = arch.output_matrix(layer, slice(0, 1))
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[Tensor] = []
     with _handing_over():
         for part in streams.split(max(1, ROW_NUMBERS // (8 * streams.shape[1]))):
             try:
                 call.into(modules.block, part[:, None].to(weight.device, weight.dtype))
             except _HandedOver as given:
-                pair = (given.query[:, :, -1], given.key[:, :, -1])
-                found.append((pair[0].float().to(arch.desk), pair[1].float().to(arch.desk)))
+                made = given.query if which == "query" else given.key
+                found.append(made[:, :, -1].float().to(arch.desk))
                 continue
             raise EngineError(
                 f"model {arch.name!r}, layer {layer}: its attention does not hand over queries and "
                 "keys, so of this architecture no QK diagonal can be measured"
             )
-    queries, keys = (torch.cat(each) for each in zip(*found, strict=True))
-    return queries, keys
+    return torch.cat(found)
 
 
 def _check(engine: Engine, heads: Sequence[Head], tokens: np.ndarray, embedding: Embedding) -> None:
