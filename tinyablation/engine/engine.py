@@ -186,7 +186,9 @@ class Engine:
                 pool = check_reference(self.loaded, others, {"other"})
                 names = others_clusters or [repr(each) for each in pool]
             alone["other"] = draw_donors(ids, own, pool, names, seed, purpose="other", longer=False)
-        lenders = {name: [(each,) for each in of] for name, of in alone.items()}
+        lenders: dict[str, list[Lender]] = {
+            name: [(each,) for each in of] for name, of in alone.items()
+        }
         if "template_mean" in borrowing:
             lenders["template_mean"] = check_templates(self.loaded, templates, prompts)
         constants: dict[str, Tensor] = {}
