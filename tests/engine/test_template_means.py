@@ -108,6 +108,25 @@ def test_means_are_the_same_however_much_is_held_at_once(
     np.testing.assert_allclose(parts, whole, atol=SAME)
 
 
+@pytest.mark.slow  # freeing memory takes a second
+def test_where_memory_runs_out_fewer_prompts_are_averaged_at_once(
+    engines: Any, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = differences(engines["gpt2"], PROMPTS, KNOCKOUTS, templates=TEMPLATES)
+    clean = Architecture.clean
+
+    def tight(self: Any, ids: torch.Tensor, *given: Any, **options: Any) -> Any:
+        if len(ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return clean(self, ids, *given, **options)
+
+    monkeypatch.setattr(Architecture, "clean", tight)
+    engine = Engine(tiny_models["gpt2"])
+    parts = differences(engine, PROMPTS, KNOCKOUTS, templates=TEMPLATES)
+    assert engine.room.halvings > 0
+    np.testing.assert_allclose(parts, whole, atol=SAME)
+
+
 def test_means_are_computed_once(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """From shard to shard, and for every example of the template."""
     engine, group = engines["neox"], tuple(each.ids for each in make_prompts([6] * 5, seed=9))
