@@ -166,14 +166,15 @@ def test_noise_is_three_times_the_spread_of_embeddings() -> None:
 @first_family
 def test_the_spread_is_that_of_the_reference_without_bos(family: str, engines: Any) -> None:
     engine = engines[family]
+    own = engine.loaded, engine.architecture, engine.room
     ids = [each.ids for each in REFERENCE]
     rows = engine.loaded.model.get_input_embeddings().weight
     tokens = [token for each in [*ids, ids[0]] for token in each[1:]]
     due = rows[tokens].double().std(correction=0).item()
-    spread = embedding_spread(engine.loaded, engine.architecture, [*ids, ids[0]])
+    spread = embedding_spread(*own, [*ids, ids[0]])
     assert spread == pytest.approx(due, rel=1e-9)
     with pytest.raises(EngineError, match="no token but BOS"):
-        embedding_spread(engine.loaded, engine.architecture, [(0,)])
+        embedding_spread(*own, [(0,)])
 
 
 @pytest.mark.parametrize("numbers", [1, 2**9])

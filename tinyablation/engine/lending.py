@@ -36,7 +36,7 @@ class TemplateMeans:
             numbers = n_layers * length * self.arch.n_heads * self.arch.d_head
             if (len(self._found) + 1) * numbers > self.bound:
                 self._found.clear()
-            every, sums = Kept(z=frozenset(range(n_layers))), [torch.zeros(())] * n_layers
+            every, sums = Kept(z=frozenset(range(n_layers))), list[Tensor]()
             most = max(1, self.bound // numbers)
             size = self.room.of(most)
             what = f"{length} tokens of each of the prompts that a mean is taken over"
@@ -46,7 +46,7 @@ class TemplateMeans:
                 with self.room.trying(most, len(part), len(part), what):
                     z = self.arch.clean(ids, every, logits=False).z
                     totals = [exact(z[layer]).sum(dim=0) for layer in range(n_layers)]
-                    sums = [own.to(new) + new for own, new in zip(sums, totals, strict=True)]
+                    sums = list(map(torch.add, sums, totals)) if sums else totals
             dtype = self.loaded.dtype
             self._found[lender] = [(total / len(lender)).to(dtype) for total in sums]
         return self._found[lender]
@@ -105,7 +105,7 @@ def lent_activations(
         if len(lender) > 1:
             means = averages(lender)
             for layer, values in lent.z.items():
-                values[row] = means[layer]
+                values[row] = means[layer].to(values.device)
     return lent
 
 
