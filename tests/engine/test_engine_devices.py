@@ -33,6 +33,9 @@ from tinyablation.engine.residual_steps import measure_geometry
 from tinyablation.engine.result_table import Results
 from tinyablation.engine.spans import measure_spans
 from tinyablation.engine.unembedding import Unembedding
+from tinyablation.heads import Head
+from tinyablation.interventions.batteries import all_but
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
@@ -43,6 +46,7 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
     Steer,
 )
+from tinyablation.interventions.restoration import AddNoise, RestoreState
 from tinyablation.models.loading import load_model
 
 pytestmark = pytest.mark.slow  # a hundred measurements, a second each: make slow
@@ -61,6 +65,9 @@ GIVEN: dict[str, Any] = {
     "pairs": make_prompts(LENGTHS, seed=2),
     "subjects": [(2,), (1, 2, 5), (5,), (3,), (0, 1), (3, 4), (4,)],
     "directions": {"truth": torch.randn(32, generator=torch.Generator().manual_seed(0))},
+    "templates": [
+        tuple(each.ids for each in make_prompts([length] * 3, seed=length)) for length in LENGTHS
+    ],
 }
 METHODS = ("zero", "zero_folded", "mean", "resample")
 EVERY: list[Intervention] = [
@@ -83,7 +90,17 @@ EVERY: list[Intervention] = [
         for method in ("zero", "mean")
     ),
     *(Steer(layer, "truth", 0.5) for layer in range(N_LAYERS)),
+    AblateHeads(((0, 1), (1, 2)), "template_mean"),
+    all_but([Head(1, 2)], N_LAYERS, N_HEADS, "template_mean"),
+    AddNoise(),
+    *(
+        RestoreState(0, 3.0, part, layer, window)
+        for part, window in (("stream", 0), ("mlp", 1), ("attention", 0))
+        for layer in range(N_LAYERS)
+    ),
 ]
+# It reads the whole unembedding first, which no smaller batch makes smaller.
+SUPPRESSING = [KeepCopySuppression(((1, 2),), 0.4, direct) for direct in (False, True)]
 FIGURES = ["logit_diff", "target_logit", "foil_logit", "target_probability", "kl", "entropy"]
 
 
@@ -450,8 +467,8 @@ def test_layers_on_disk_give_the_same_table(
     ids = torch.tensor([PROMPTS[0].ids])
     before = loaded.model(ids).logits
     engine = Engine(loaded)
-    found = engine.measure(PROMPTS, EVERY, **GIVEN)
-    expected = engines[family].measure(PROMPTS, EVERY, **GIVEN)
+    found = engine.measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
+    expected = engines[family].measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
     assert_same_tables(found, expected, PLACEMENT_TOLERANCE)
     # accelerate's own forward is back on every module, and what was away is away again.
     assert on_meta(loaded.model) == away
@@ -470,8 +487,8 @@ def test_weights_kept_in_another_memory_give_the_same_table(
     cpu_offload(loaded.model, execution_device=torch.device("cpu"))
     assert len(on_meta(loaded.model)) == len(list(loaded.model.named_parameters()))
     engine = Engine(loaded)
-    found = engine.measure(PROMPTS, EVERY, **GIVEN)
-    expected = engines[family].measure(PROMPTS, EVERY, **GIVEN)
+    found = engine.measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
+    expected = engines[family].measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
     assert_same_tables(found, expected, PLACEMENT_TOLERANCE)
 
 
@@ -561,12 +578,14 @@ def test_pretended_devices_do_not_mix() -> None:
 def test_layers_on_two_devices_give_the_same_table(
     family: str, dtype: str, tiny_entry: Any
 ) -> None:
-    expected = Engine(load_model(tiny_entry(family), dtype=dtype)).measure(PROMPTS, EVERY, **GIVEN)
+    expected = Engine(load_model(tiny_entry(family), dtype=dtype)).measure(
+        PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN
+    )
     loaded = spread(load_model(tiny_entry(family), dtype=dtype), "cuda:0", "cuda:1")
     with pretending():
         engine = Engine(loaded)
         assert [home.index for home in engine.architecture.homes] == [0, 1, 0, 1]
-        found = engine.measure(PROMPTS, EVERY, **GIVEN)
+        found = engine.measure(PROMPTS, every, **GIVEN)
     assert_same_tables(found, expected, PLACEMENT_TOLERANCE)
 
 
@@ -597,10 +616,10 @@ def test_a_device_without_float64(family: str, tiny_entry: Any, engines: Any) ->
     loaded = spread(load_model(tiny_entry(family)), "mps:0", "mps:0")
     with pretending():
         engine = Engine(loaded)
-        found = engine.measure(PROMPTS, EVERY, **GIVEN)
+        found = engine.measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
         outputs = head_outputs(engine, PROMPTS)
         circuits = ov_circuits(engine)
-    expected = engines[family].measure(PROMPTS, EVERY, **GIVEN)
+    expected = engines[family].measure(PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN)
     assert_same_tables(found, expected, PLACEMENT_TOLERANCE)
     assert torch.equal(outputs, head_outputs(engines[family], PROMPTS))
     for ours, theirs in zip(circuits, ov_circuits(engines[family]), strict=True):

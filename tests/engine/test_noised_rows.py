@@ -14,8 +14,9 @@ from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
 from tinyablation.engine import engine as engine_module
 from tinyablation.engine import noised_rows
+from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.embedding_noise import EmbeddingNoise, embedding_spread
-from tinyablation.engine.engine import EngineError
+from tinyablation.engine.engine import Engine, EngineError
 from tinyablation.engine.hook_backends import BridgeHooks, Case, PlainHooks
 from tinyablation.engine.hook_changes import Changes
 from tinyablation.interventions.restoration import (
@@ -25,6 +26,7 @@ from tinyablation.interventions.restoration import (
     RestoreState,
     token_of,
 )
+from tinyablation.interventions.sites import Part
 
 SAME = 2e-5  # logits: float32 sums in another order
 PROMPTS = make_prompts([6, 9, 6])
@@ -164,14 +166,15 @@ def test_noise_is_three_times_the_spread_of_embeddings() -> None:
 @first_family
 def test_the_spread_is_that_of_the_reference_without_bos(family: str, engines: Any) -> None:
     engine = engines[family]
+    own = engine.loaded, engine.architecture, engine.room
     ids = [each.ids for each in REFERENCE]
     rows = engine.loaded.model.get_input_embeddings().weight
     tokens = [token for each in [*ids, ids[0]] for token in each[1:]]
     due = rows[tokens].double().std(correction=0).item()
-    spread = embedding_spread(engine.loaded, engine.architecture, [*ids, ids[0]])
+    spread = embedding_spread(*own, [*ids, ids[0]])
     assert spread == pytest.approx(due, rel=1e-9)
     with pytest.raises(EngineError, match="no token but BOS"):
-        embedding_spread(engine.loaded, engine.architecture, [(0,)])
+        embedding_spread(*own, [(0,)])
 
 
 @pytest.mark.parametrize("numbers", [1, 2**9])
@@ -183,6 +186,52 @@ def test_rows_do_not_depend_on_the_batch(
     monkeypatch.setattr(noised_rows, "RECORD_NUMBERS", numbers)
     found = differences(engines["gpt2"], some)
     np.testing.assert_allclose(found, measured("gpt2").loc[found.index], atol=SAME)
+
+
+@pytest.mark.slow  # freeing memory takes a second
+def test_where_memory_runs_out_fewer_rows_are_computed_at_once(
+    measured: Any, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through = Architecture.through
+
+    def tight(self: Any, calls: Any, layer: int, hidden: torch.Tensor, **given: Any) -> Any:
+        if len(hidden) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return through(self, calls, layer, hidden, **given)
+
+    monkeypatch.setattr(Architecture, "through", tight)
+    engine = Engine(tiny_models["gpt2"])
+    found = differences(engine, [*NOISES, *RESTORED[::9]])
+    assert engine.room.halvings > 0
+    np.testing.assert_allclose(found, measured("gpt2").loc[found.index], atol=SAME)
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a measurement in the middle."""
+
+
+def test_hooks_are_gone_afterwards_and_after_an_error(
+    engines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines["neox"]
+    model, ids = engine.loaded.model, torch.tensor([PROMPTS[0].ids])
+    before = model(ids).logits
+
+    def clean() -> bool:
+        left = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        return not left and torch.equal(model(ids).logits, before)
+
+    differences(engine, [*NOISES[:1], *RESTORED[::25]])
+    assert clean()
+
+    def interrupt(self: Any, site: Any, rows: Any) -> Any:
+        if site.part == Part.MLP and site.layer == 1:
+            raise Interrupted
+
+    monkeypatch.setattr(noised_rows.NoisedRows, "_putting_back", interrupt)
+    with pytest.raises(Interrupted):
+        differences(engine, RESTORED[:2])
+    assert clean()
 
 
 def test_noise_that_cannot_be_made_is_refused(engines: Any) -> None:

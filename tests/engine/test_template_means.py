@@ -13,7 +13,8 @@ from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS
 from tinyablation.corpora.answers import Span
 from tinyablation.engine import clean_pass
-from tinyablation.engine.engine import EngineError
+from tinyablation.engine.architecture import Architecture
+from tinyablation.engine.engine import Engine, EngineError
 from tinyablation.engine.hook_backends import Case, PlainHooks
 from tinyablation.engine.hook_changes import Changes
 from tinyablation.engine.spans import measure_spans
@@ -99,12 +100,48 @@ def test_a_mean_over_one_prompt_is_that_prompts_own_and_over_itself_nothing(engi
 
 
 def test_means_are_the_same_however_much_is_held_at_once(
-    engines: Any, monkeypatch: pytest.MonkeyPatch
+    engines: Any, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = differences(engines["gpt2"], PROMPTS, KNOCKOUTS, templates=TEMPLATES)
     monkeypatch.setattr(clean_pass, "RECORD_NUMBERS", 1)
-    parts = differences(engines["gpt2"], PROMPTS, KNOCKOUTS, templates=TEMPLATES)
+    parts = differences(Engine(tiny_models["gpt2"]), PROMPTS, KNOCKOUTS, templates=TEMPLATES)
     np.testing.assert_allclose(parts, whole, atol=SAME)
+
+
+@pytest.mark.slow  # freeing memory takes a second
+def test_where_memory_runs_out_fewer_prompts_are_averaged_at_once(
+    engines: Any, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = differences(engines["gpt2"], PROMPTS, KNOCKOUTS, templates=TEMPLATES)
+    clean = Architecture.clean
+
+    def tight(self: Any, ids: torch.Tensor, *given: Any, **options: Any) -> Any:
+        if len(ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return clean(self, ids, *given, **options)
+
+    monkeypatch.setattr(Architecture, "clean", tight)
+    engine = Engine(tiny_models["gpt2"])
+    parts = differences(engine, PROMPTS, KNOCKOUTS, templates=TEMPLATES)
+    assert engine.room.halvings > 0
+    np.testing.assert_allclose(parts, whole, atol=SAME)
+
+
+def test_means_are_computed_once(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From shard to shard, and for every example of the template."""
+    engine, group = engines["neox"], tuple(each.ids for each in make_prompts([6] * 5, seed=9))
+    rows: list[int] = []
+    clean = Architecture.clean
+
+    def counting(self: Any, ids: Any, *given: Any, **options: Any) -> Any:
+        rows.append(len(ids))
+        return clean(self, ids, *given, **options)
+
+    monkeypatch.setattr(Architecture, "clean", counting)
+    prompts = [PROMPTS[0], PROMPTS[2]]
+    for knockouts in ([KNOCKOUTS[0]], [KNOCKOUTS[3]]):
+        engine.measure(prompts, knockouts, templates=[group] * 2)
+    assert rows.count(len(group)) == 1
 
 
 def test_templates_that_cannot_be_averaged_are_refused(engines: Any) -> None:

@@ -160,7 +160,8 @@ class Rows:
             change = self._z(segment, layer, columns, before) - before
             changes.append(change @ self._matrices[layer][columns])
         if isinstance(intervention, KeepCopySuppression):
-            changes.append(self._suppressing(segment, intervention, window).to(clean))
+            kept = self._suppressing(segment, intervention, window)
+            changes.append(kept.to(clean.dtype).to(clean.device))
         return torch.stack(changes).sum(dim=0)
 
     def _suppressing(

@@ -26,7 +26,7 @@ from tinyablation.engine.chunk import (
     items_of,
     owners_of,
 )
-from tinyablation.engine.lending import lent_activations
+from tinyablation.engine.lending import TemplateMeans, lent_activations
 from tinyablation.engine.logit_metrics import distribution
 from tinyablation.engine.mean_pass import mean_z
 from tinyablation.engine.memory import Room, ran_out
@@ -67,6 +67,7 @@ class CleanPasses:
         # Mean z of all layers for the last reference, [layers, width], and its ids: the shards of a
         # sweep share a reference, and the means are small.
         self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
+        self._averages = TemplateMeans(loaded, architecture, room, RECORD_NUMBERS)
         self._folded: Tensor | None = None
         self._takes_packs: bool | None = None  # None: not tried yet
         self._reads_alike = False  # whether the unembedding was found to equal the model's own
@@ -290,7 +291,7 @@ class CleanPasses:
                 list(lenders),
                 length,
                 lent,
-                RECORD_NUMBERS,
+                self._averages,
             ),
             constants,
             prompts,

@@ -67,19 +67,20 @@ class CopySuppression:
         arch, (layer, _) = self.arch, head
         (columns,) = arch.columns(layer, (head,))
         normed = arch.layers[layer].norm(residual)
-        weights = self._weights(calls.attentions[layer], normed, head).to(arch.desk)
+        weights = self._weights(calls.attentions[layer], normed, head)
         values = self._values(layer, normed)[..., columns]
-        off = (weights @ values - exact(z)).abs().max().item()
-        if not off <= linear_tolerance(residual.dtype) * max(1.0, exact(z).abs().max().item()):
+        residual, z, mean = (exact(each).to(arch.desk) for each in (residual, z, mean))
+        off = (weights @ values - z).abs().max().item()
+        if not off <= linear_tolerance(normed.dtype) * max(1.0, z.abs().max().item()):
             raise EngineError(
                 f"model {arch.name!r}, layer {layer}: its attention's weights do not make its "
                 f"output of its values (off by {off:.2g}), so no part of it can be kept"
             )
         matrix = exact(arch.output_matrix(layer, columns)).to(arch.desk)
         along = self.directions(ids).to(arch.desk)
-        kept = kept_tokens(exact(residual) @ along.mT, ids, share)
+        kept = kept_tokens(residual @ along.mT, ids, share)
         unit = along / along.norm(dim=-1, keepdim=True)
-        moved = (values - exact(mean)) @ matrix
+        moved = (values - mean) @ matrix
         against = (moved * unit).sum(dim=-1, keepdim=True).clamp_max(0.0) * unit
         return (weights * kept) @ against
 
@@ -93,7 +94,7 @@ class CopySuppression:
                 f"model {self.arch.name!r}: its attention does not return its weights, so none of "
                 "a head's sources can be kept"
             )
-        return exact(found[1][:, head[1]])
+        return exact(found[1][:, head[1]]).to(self.arch.desk)
 
     def _values(
         self, layer: int, normed: Float[Tensor, "rows positions d_model"]

@@ -28,6 +28,8 @@ from torch import Tensor
 from tinyablation.engine.architecture import Architecture, Kept
 from tinyablation.engine.chunk import Borrowing, Chunk, Constants, examples_of
 from tinyablation.engine.clean_pass import FORWARD_TOLERANCE, FORWARD_TOLERANCE_COARSE
+from tinyablation.engine.copy_suppression import CopySuppression
+from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.offload import bias_of, exact, weight_of
 from tinyablation.engine.ov_circuits import head_columns
 from tinyablation.engine.prompt_checks import EngineError, check_prompts
@@ -109,7 +111,8 @@ def contributions(engine: Engine, prompts: Sequence[Prompt]) -> Contributions:
                 "as they are, so that heads have no direct effect; measure ablations"
             )
 
-    engine.passes.visit(examples, [OWN], Borrowing({}, []), kept, Kept(), Constants({}, {}), work)
+    constants = Constants({}, {}, EmbeddingNoise(0.0, seed=0), CopySuppression(engine.architecture))
+    engine.passes.visit(examples, [OWN], Borrowing({}, []), kept, Kept(), constants, work)
     return found
 
 

@@ -9,11 +9,14 @@ import torch
 from jaxtyping import Float64
 
 from tinyablation.engine.architecture import Architecture
+from tinyablation.engine.memory import Room
 from tinyablation.engine.offload import exact
 from tinyablation.engine.prompt_checks import EngineError, Ids
 from tinyablation.interventions.restoration import AddNoise
 from tinyablation.models.loading import LoadedModel
 from tinyablation.statistics.intervals import generator
+
+EMBEDDED_NUMBERS = 2**22  # of embeddings read at once: 32 MB in float64
 
 
 class EmbeddingNoise(NamedTuple):
@@ -34,7 +37,9 @@ class EmbeddingNoise(NamedTuple):
         return drawn * (noise.scale * self.sigma)
 
 
-def embedding_spread(loaded: LoadedModel, arch: Architecture, reference: Sequence[Ids]) -> float:
+def embedding_spread(
+    loaded: LoadedModel, arch: Architecture, room: Room, reference: Sequence[Ids]
+) -> float:
     """The standard deviation of all components of the embeddings of these prompts' tokens.
 
     Every occurrence of a token counts, BOS does not. Meng et al. take their subjects' tokens;
@@ -48,9 +53,14 @@ def embedding_spread(loaded: LoadedModel, arch: Architecture, reference: Sequenc
     )
     if not counts:
         raise EngineError("the reference prompts contain no token but BOS; there is no noise")
-    tokens = torch.tensor(list(counts), device=loaded.device)
-    rows = exact(arch.embedding(tokens))
-    weights = torch.tensor(list(counts.values()), dtype=torch.float64, device=rows.device)
-    weights /= weights.sum() * rows.shape[1]
-    mean = (weights[:, None] * rows).sum()
-    return float((weights[:, None] * (rows - mean) ** 2).sum().sqrt())
+
+    def moments(tokens: Sequence[int]) -> Float64[np.ndarray, " three"]:
+        rows = exact(arch.embedding(torch.tensor(tokens, device=loaded.device)))
+        weights = torch.tensor([counts[token] for token in tokens], dtype=rows.dtype)
+        weights = weights.to(rows.device)[:, None].expand_as(rows)
+        return np.array([float((weights * rows**power).sum()) for power in range(3)])
+
+    costs = [loaded.facts.d_model] * len(counts)
+    parts = room.parts(list(counts), costs, EMBEDDED_NUMBERS, "embeddings of tokens", moments)
+    n, total, squares = np.sum([found for _, found in parts], axis=0)
+    return float((squares / n - (total / n) ** 2) ** 0.5)

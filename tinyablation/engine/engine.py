@@ -186,13 +186,15 @@ class Engine:
                 pool = check_reference(self.loaded, others, {"other"})
                 names = others_clusters or [repr(each) for each in pool]
             alone["other"] = draw_donors(ids, own, pool, names, seed, purpose="other", longer=False)
-        lenders = {name: [(each,) for each in of] for name, of in alone.items()}
+        lenders: dict[str, list[Lender]] = {
+            name: [(each,) for each in of] for name, of in alone.items()
+        }
         if "template_mean" in borrowing:
             lenders["template_mean"] = check_templates(self.loaded, templates, prompts)
         constants: dict[str, Tensor] = {}
         sigma = 0.0
         if "noise" in borrowing:
-            sigma = embedding_spread(self.loaded, self.architecture, reference_ids)
+            sigma = embedding_spread(self.loaded, self.architecture, self.room, reference_ids)
         if "mean" in methods:
             constants["mean"] = self.passes.mean(tuple(reference_ids))
         shortest = min(examples.distinct, key=len)
@@ -259,7 +261,11 @@ class Engine:
         if noised:
             bounds = BATCH_NUMBERS, LOGIT_NUMBERS
             subjects, noise = borrowing.subjects, constants.noise
-            measure_noised(self.passes, examples, subjects, noised, noise, bounds, write)
+
+            def pending(intervention: Intervention, example: int) -> bool:
+                return not results.has(wanted[intervention][-1], example)
+
+            measure_noised(self.passes, examples, subjects, noised, noise, bounds, pending, write)
         measured = [each for each in wanted if each is not None and each not in set(noised)]
         alike = [intervention for intervention in measured if intervention.source == OWN]
         if alike and self.passes.can_pack(examples.distinct):

@@ -64,6 +64,7 @@ class Changes:
         self.seed = seed
         self._lent: dict[tuple[Ids, Place], Tensor] = {}
         self._constants: dict[tuple[str, int], Tensor] = {}
+        self._templates: dict[tuple[Ids, ...], list[Tensor]] = {}
 
     def clean(self, case: Case) -> float:
         """LD of the unhooked model, in logits."""
@@ -187,8 +188,7 @@ class Changes:
         elif intervention.method == "resample":
             values = self._lend(case.lenders["resample"], [place])[place][:, -len(case.ids) :]
         elif intervention.method == "template_mean":
-            every = [self._lend(ids, [place])[place] for ids in case.template]
-            values = torch.stack([plain_exact(each) for each in every]).mean(dim=0)
+            values = self._template_mean(case.template)[at]
         else:
             values = self._constant(intervention.method, at)
 
@@ -252,6 +252,22 @@ class Changes:
         if not n:
             raise BackendError("the reference prompts hold no token but BOS")
         return torch.stack(sums).sum(dim=0) / n
+
+    def _template_mean(
+        self, template: tuple[Ids, ...]
+    ) -> list[Float64[Tensor, "1 positions heads d_head"]]:
+        """By layer, the mean of z at each position over prompts of one length."""
+        if template not in self._templates:
+            places = [Place("z", layer) for layer in range(self.backend.n_layers)]
+            found: dict[Place, list[Tensor]] = {place: [] for place in places}
+            for begin in range(0, len(template), MEAN_ROWS):
+                rows = self._tensor(template[begin : begin + MEAN_ROWS])
+                _, kept = self.backend.run(rows, kept=places)
+                for place in places:
+                    found[place].append(plain_exact(kept[place]).sum(dim=0, keepdim=True))
+            means = [torch.stack(found[place]).sum(dim=0) / len(template) for place in places]
+            self._templates[template] = means
+        return self._templates[template]
 
     def _lend(self, donor: Ids, places: Sequence[Place]) -> dict[Place, Tensor]:
         """Activations of a clean pass over one donor alone, [1, positions, ...] each."""

@@ -16,6 +16,42 @@ from tinyablation.models.loading import LoadedModel
 Records = tuple[dict[int, Float[Tensor, "rows positions width"]], ...]
 
 
+class TemplateMeans:
+    """The mean z of prompts of one template, position by position, kept from shard to shard.
+
+    bound: on what is recorded of prompts at once, and on the means that are kept, in numbers.
+    """
+
+    def __init__(self, loaded: LoadedModel, arch: Architecture, room: Room, bound: int) -> None:
+        self.loaded = loaded
+        self.arch = arch
+        self.room = room
+        self.bound = bound
+        self._found: dict[Lender, list[Float[Tensor, "positions width"]]] = {}
+
+    def __call__(self, lender: Lender) -> list[Float[Tensor, "positions width"]]:
+        """By layer, summed in float64; a prompt that occurs twice counts twice."""
+        if lender not in self._found:
+            n_layers, length = len(self.arch.layers), len(lender[0])
+            numbers = n_layers * length * self.arch.n_heads * self.arch.d_head
+            if (len(self._found) + 1) * numbers > self.bound:
+                self._found.clear()
+            every, sums = Kept(z=frozenset(range(n_layers))), list[Tensor]()
+            most = max(1, self.bound // numbers)
+            size = self.room.of(most)
+            what = f"{length} tokens of each of the prompts that a mean is taken over"
+            for begin in range(0, len(lender), size):
+                part = lender[begin : begin + size]
+                ids = torch.tensor(part, dtype=torch.long, device=self.loaded.device)
+                with self.room.trying(most, len(part), len(part), what):
+                    z = self.arch.clean(ids, every, logits=False).z
+                    totals = [exact(z[layer]).sum(dim=0) for layer in range(n_layers)]
+                    sums = list(map(torch.add, sums, totals)) if sums else totals
+            dtype = self.loaded.dtype
+            self._found[lender] = [(total / len(lender)).to(dtype) for total in sums]
+        return self._found[lender]
+
+
 def lent_activations(
     loaded: LoadedModel,
     arch: Architecture,
@@ -23,13 +59,12 @@ def lent_activations(
     lenders: Sequence[Lender],
     length: int,
     kept: Kept,
-    bound: int,
+    averages: "TemplateMeans",
 ) -> Clean:
     """The activations in `kept` of each lender's last `length` positions, one row a lender.
 
-    A lender of several prompts, all of them `length` tokens long, lends their mean, which is summed
-    in float64; a prompt that occurs twice counts twice. bound: on what is recorded at once of such
-    prompts, in numbers. The result's logits are empty.
+    A lender of several prompts, all of them `length` tokens long, lends their mean z, and nothing
+    else. The result's logits are empty.
     """
     facts, width = loaded.facts, arch.n_heads * arch.d_head
 
@@ -40,9 +75,11 @@ def lent_activations(
             for layer in layers
         }
 
-    sizes = (facts.d_model, width, facts.d_model, facts.d_model)
     lent = Clean(
-        *(empty(layers, size) for layers, size in zip(kept, sizes, strict=True)),
+        residual=empty(kept.residual, facts.d_model),
+        z=empty(kept.z, width),
+        attention=empty(kept.attention, facts.d_model),
+        mlp=empty(kept.mlp, facts.d_model),
         logits=torch.empty(0, facts.vocab_size),
     )
 
@@ -64,23 +101,11 @@ def lent_activations(
                 for into, out_of in zip(_records(lent), found, strict=True):
                     for layer, values in into.items():
                         values[rows] = out_of[layer][:, -length:]
-    numbers = length * sum(len(of) * size for of, size in zip(kept, sizes, strict=True))
     for row, lender in enumerate(lenders):
         if len(lender) > 1:
-            most = max(1, bound // max(1, numbers))
-            sums = [dict.fromkeys(of, torch.zeros(())) for of in kept]
-            size = room.of(most)
-            what = f"{length} tokens of each of the prompts that a mean is taken over"
-            for begin in range(0, len(lender), size):
-                part = lender[begin : begin + size]
-                with room.trying(most, len(part), len(part), what):
-                    for into, out_of in zip(sums, clean(part), strict=True):
-                        for layer in into:
-                            total = exact(out_of[layer]).sum(dim=0)
-                            into[layer] = into[layer].to(total) + total
-            for into, totals in zip(_records(lent), sums, strict=True):
-                for layer, total in totals.items():
-                    into[layer][row] = total / len(lender)
+            means = averages(lender)
+            for layer, values in lent.z.items():
+                values[row] = means[layer].to(values.device)
     return lent
 
 

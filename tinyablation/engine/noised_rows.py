@@ -6,6 +6,7 @@ again. Rows of one start are computed together. What is restored is the prompt's
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Noised(NamedTuple):
 
 # An intervention, and the number of the item that the row is of.
 Row = tuple[AddNoise, int]
+Pending = Callable[[AddNoise, int], bool]
 
 
 class Found(NamedTuple):
@@ -93,8 +95,12 @@ class NoisedRows:
         for each in interventions:
             self.by_noise.setdefault(each.noise, []).append(each)
 
-    def visit(self, most: int, room: Room, work: Callable[[Found], None]) -> None:
-        """Call `work` on the rows of every intervention, at most `most` of them at a time."""
+    def visit(self, most: int, room: Room, pending: Pending, work: Callable[[Found], None]) -> None:
+        """Call `work` on the rows of every intervention, at most `most` of them at a time.
+
+        pending: whether an example's figures are missing; an earlier attempt may have run out of
+        memory.
+        """
         for noise, interventions in self.by_noise.items():
             noised = self.noised(noise)
             starts: dict[int, list[AddNoise]] = {}
@@ -104,7 +110,12 @@ class NoisedRows:
                     start = each.sites(self.n_layers)[0].layer
                 starts.setdefault(start, []).append(each)
             for start, alike in sorted(starts.items()):
-                rows = [(each, item) for each in alike for item in range(len(self.items))]
+                rows = [
+                    (each, number)
+                    for each in alike
+                    for number, item in enumerate(self.items)
+                    if pending(each, int(item.examples[0]))
+                ]
                 size = room.of(most)
                 for begin in range(0, len(rows), size):
                     part = rows[begin : begin + size]
@@ -178,12 +189,13 @@ def measure_noised(
     interventions: Sequence[AddNoise],
     noise: EmbeddingNoise,
     bounds: tuple[int, int],
+    pending: Pending,
     write: Callable[[Intervention, np.ndarray, dict[str, np.ndarray]], None],
 ) -> None:
     """Call `write` with the examples and figures of these interventions.
 
     subjects: of every example, its positions. bounds: on a batch, in numbers of its residual
-    streams and of its logits.
+    streams and of its logits. pending: as in NoisedRows.visit.
     """
     arch, facts = passes.architecture, passes.loaded.facts
     alike: dict[tuple[Ids, tuple[int, ...]], list[int]] = {}
@@ -201,7 +213,8 @@ def measure_noised(
 
         def run(part: Sequence[Noised], calls: Calls = calls, batch: int = batch) -> None:
             rows = NoisedRows(arch, calls, part, interventions, noise)
-            rows.visit(batch, passes.room, lambda found: _write(found, part, examples, write))
+            read = partial(_write, items=part, examples=examples, write=write)
+            rows.visit(batch, passes.room, pending, read)
 
         cost = length * records * facts.d_model + 5 * facts.vocab_size
         what = f"prompts of {length} tokens with what is recorded of them, clean and noised"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from tinyablation.heads import Head, heads_label
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.restoration import AddNoise
 from tinyablation.interventions.sites import (
     ActivationSource,
@@ -340,7 +341,15 @@ class Steer(Change):
 
 
 Intervention = (
-    AblateHeads | ScaleHeads | PatchResidual | PatchHeads | PatchMLP | PatchPath | Steer | AddNoise
+    AblateHeads
+    | ScaleHeads
+    | PatchResidual
+    | PatchHeads
+    | PatchMLP
+    | PatchPath
+    | Steer
+    | AddNoise
+    | KeepCopySuppression
 )
 
 
