@@ -22,7 +22,7 @@ def every_claim():
     """The test functions under claims/ that are marked as a claim."""
     found = []
     for path in sorted(CLAIMS.glob("test_*.py")):
-        module = importlib.import_module(f"claims.{path.stem}")
+        module = importlib.import_module(f"claims.suppressors.{path.stem}")
         found += [
             function
             for _, function in inspect.getmembers(module, inspect.isfunction)

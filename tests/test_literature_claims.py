@@ -1,0 +1,307 @@
+"""Every claim of the literature pack comes out either way, on made-up figures.
+
+Run: pytest tests/test_literature_claims.py
+"""
+
+import ast
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from claims.literature import test_causal_tracing as rome
+from claims.literature import test_copy_suppression as suppression
+from claims.literature import test_greater_than as years
+from claims.literature import test_indirect_objects as ioi
+from claims.literature import test_induction as induction
+from claims.literature import test_layers as layers
+from claims.literature import test_self_repair as repair
+from claims.literature import test_sinks as sinks
+from tests.analysis.test_layer_removal import made as made_removal
+from tests.synthetic_effects import make_table, noise
+from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
+from tinyablation.analysis.attention import Attention
+from tinyablation.analysis.coalitions import set_name
+from tinyablation.analysis.direct_effects import DirectEffects
+from tinyablation.analysis.knockouts import Knockouts
+from tinyablation.analysis.layer_removal import LayerRemoval
+from tinyablation.analysis.tracing import Trace
+from tinyablation.analysis.weight_diagonals import DiagonalShares
+from tinyablation.corpora.examples import BOTH
+from tinyablation.engine.document import Computed
+from tinyablation.heads import Head
+from tinyablation.interventions.head_sets import CopySuppressors
+from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.interventions.tracing import Tracing
+from tinyablation.verdicts.listener import hear
+
+MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers)
+N = 40
+ONE, OTHER, QUIET = Head(2, 1), Head(1, 3), Head(1, 0)
+LD = 4.0  # the clean logit difference of make_table
+
+
+# --- what the fixtures would give ----------------------------------------------------------------
+
+
+def attention(**means: dict[Head, float]) -> Attention:
+    """Scores by head on 40 sequences; heads that are not named have next to none."""
+    rng = np.random.default_rng(0)
+    scores = {}
+    for score, of in means.items():
+        values = rng.uniform(0, 0.05, (N, LAYERS, HEADS))
+        for head, mean in of.items():
+            values[:, head.layer, head.head] = mean + rng.uniform(-0.04, 0.04, N)
+        scores[score] = np.clip(values, 0, 1)
+    document = {"model": "made-up", "inputs": "tokens", "seed": 0}
+    return Attention(Computed(document, scores), ("made-up-attention",))
+
+
+def every(mean: float) -> dict[Head, float]:
+    return {Head(layer, head): mean for layer in range(LAYERS) for head in range(HEADS)}
+
+
+def knockout(**lost: float):
+    """knockout(condition, *sets): the first set loses this share of LD, further sets nothing."""
+
+    def measured(condition, *sets):
+        shares = [lost[condition], *[lost.get("others", 0.0)] * (len(sets) - 1)]
+        edits = [AblateHeads(tuple(sorted(heads))) for heads in sets]
+        changes = {
+            edit.label: -share * LD + noise(0.05, number)
+            for number, (edit, share) in enumerate(zip(edits, shares, strict=True))
+        }
+        table = make_table(changes, interventions=edits)
+        return Knockouts("made-up", condition, table, 1e-6, 0, ("made-up-run",))
+
+    return measured
+
+
+def written(direct: dict[Head, float], total: dict[Head, float], norm: float = 1.0):
+    """Direct effects of heads: what they write into LD, what zeroing does, what the norm leaves."""
+    sweep = make_sweep(total, spread=0.1)
+    clusters = np.unique(sweep.clusters(BOTH), return_inverse=True)[1]
+    rng = np.random.default_rng(1)
+    values = 0.02 * rng.normal(size=(len(clusters), LAYERS, HEADS))
+    for head, mean in direct.items():
+        values[:, head.layer, head.head] += mean
+    return DirectEffects(sweep, values, norm * values, ("made-up-reading",))
+
+
+def diagonals(suppressed: float, sought: float = 0.0) -> DiagonalShares:
+    """Of ONE: the share of 1,000 tokens whose own logit is lowest, and whose own key is highest."""
+    n = size = 1000
+    below = np.full((2, n), 500)
+    below[1, : round(suppressed * n)] = 0
+    above_key = np.full((2, n), 500)
+    above_key[1, : round(sought * n)] = 0
+    document = {
+        "model": "made-up",
+        "heads": [{"layer": h.layer, "head": h.head} for h in (OTHER, ONE)],
+        "vocab_size": size,
+        "n_tokens": n,
+    }
+    places = {"ov.below": below, "ov.above": size - 1 - below}
+    places |= {"qk.above": above_key, "qk.below": size - 1 - above_key}
+    return DiagonalShares(Computed(document, places), ("made-up-diagonals",))
+
+
+def suppressing(explained: float):
+    """Findings whose head does what it does by copy suppression, to this share."""
+    battery = CopySuppressors((ONE,))
+    edits = [battery.ablated(ONE, LAYERS), battery.kept(ONE)]
+    table = make_table({edit.label: 0.0 for edit in edits})
+    for edit, kl in zip(edits, (1.0, 1 - explained), strict=True):
+        own = table["intervention"] == edit.label
+        table.loc[own, "kl"] = kl + noise(0.02, round(10 * kl))
+    from tinyablation.analysis.copy_suppression import Suppression
+
+    found = Suppression(
+        "made-up", "facts", table, 1e-6, 0, ("made-up-run",), battery=battery, n_layers=LAYERS
+    )
+    return SimpleNamespace(
+        diagonals=lambda wanted: diagonals(0.8), copy_suppression=lambda *asked: found
+    )
+
+
+def traced(mlp: list[float], attentions: list[float]) -> Trace:
+    """Probability that MLPs and attentions bring back by layer; noise takes .4 of .5."""
+    tracing = Tracing(("mlp", "attention"), ("subject-last",), window=0, draws=1)
+    labels = [each.label for each in tracing.noises()]
+    back = dict.fromkeys(labels, 0.0)
+    for part, of in (("mlp", mlp), ("attention", attentions)):
+        for layer, value in enumerate(of):
+            back[tracing.restored(part, layer, "subject-last")[0].label] = value
+    table = make_table(dict.fromkeys(back, 0.0))
+    for number, (label, value) in enumerate(back.items()):
+        own = table["intervention"] == label
+        table.loc[own, "target_probability"] = 0.1 + value + noise(0.005, number)
+    runs = ("made-up-run",)
+    return Trace("made-up", "facts", table, 1e-6, 0, runs, tracing=tracing, n_layers=len(mlp))
+
+
+def without(changes: list[float]) -> LayerRemoval:
+    """Losses whose change without each layer is this."""
+    return replace(made_removal(changes), runs=("made-up-run",))
+
+
+# --- claims, of what they are true and of what they are false ------------------------------------
+
+INDUCTS = {"repeated_tokens": attention(induction={ONE: 0.9})}
+PREVIOUS = {"random_tokens": attention(previous_token={OTHER: 0.9}, sink=every(0.8))}
+FLAT = {"random_tokens": attention(previous_token={}, sink=every(0.1))}
+UPPER = {head: 0.8 for head in every(0) if head.layer > 1}
+IN = {"repeats": {"condition": "repeats"}, "prose": {"condition": "natural_repeats"}}
+LEADERS = {ONE: 2.0, OTHER: 1.8, Head(2, 0): 1.6}
+
+CASES = {
+    induction.test_some_head_inducts: (
+        INDUCTS,
+        {"repeated_tokens": attention(induction={ONE: 0.2})},
+    ),
+    induction.test_zeroing_induction_heads_destroys_copying: (
+        {**INDUCTS, **IN["repeats"], "knockout": knockout(repeats=0.9)},
+        {**INDUCTS, **IN["repeats"], "knockout": knockout(repeats=0.9, others=0.9)},
+    ),
+    induction.test_induction_heads_copy_names_in_prose: (
+        {**INDUCTS, **IN["prose"], "knockout": knockout(natural_repeats=0.8)},
+        {**INDUCTS, **IN["prose"], "knockout": knockout(natural_repeats=0.2)},
+    ),
+    induction.test_induction_heads_copy_and_know_no_facts: (
+        {**INDUCTS, "knockout": knockout(repeats=0.9, facts=0.01)},
+        {**INDUCTS, "knockout": knockout(repeats=0.9, facts=0.4)},
+    ),
+    induction.test_some_head_attends_to_the_previous_token: (PREVIOUS, FLAT),
+    induction.test_previous_token_heads_serve_induction_and_no_facts: (
+        {**PREVIOUS, "knockout": knockout(repeats=0.9, facts=0.01)},
+        {**PREVIOUS, "knockout": knockout(repeats=0.1, facts=0.01)},
+    ),
+    sinks.test_most_heads_attend_to_the_first_token: (PREVIOUS, FLAT),
+    sinks.test_sinks_vanish_where_no_token_is_the_first: (
+        {"one_token": attention(sink=every(0.07))},
+        {"one_token": attention(sink=every(0.6))},
+    ),
+    sinks.test_the_first_two_layers_have_no_sinks: (
+        {"random_tokens": attention(sink=UPPER)},
+        PREVIOUS,
+    ),
+    sinks.test_zeroing_sinks_spares_copying: (
+        {**PREVIOUS, **IN["repeats"], "knockout": knockout(repeats=0.01)},
+        {**PREVIOUS, **IN["repeats"], "knockout": knockout(repeats=0.4)},
+    ),
+    suppression.test_some_head_suppresses_the_tokens_it_attends_to: tuple(
+        {
+            "some_diagonals": diagonals(share),
+            "findings": SimpleNamespace(diagonals=lambda wanted, share=share: diagonals(share)),
+        }
+        for share in (0.85, 0.1)
+    ),
+    suppression.test_the_suppressor_attends_to_what_is_predicted: tuple(
+        {
+            "some_diagonals": diagonals(0.8),
+            "findings": SimpleNamespace(
+                diagonals=lambda wanted, share=share: diagonals(0.8, share)
+            ),
+        }
+        for share in (0.95, 0.1)
+    ),
+    suppression.test_copy_suppression_is_most_of_what_the_head_does: tuple(
+        {"some_diagonals": diagonals(0.8), "findings": suppressing(share), "valid": "facts"}
+        for share in (0.8, 0.2)
+    ),
+    ioi.test_three_heads_write_the_answer: (
+        {"direct_effects": written(LEADERS, {})},
+        {"direct_effects": written({ONE: 2.0}, {})},
+    ),
+    ioi.test_other_heads_make_up_for_the_three: tuple(
+        {
+            "direct_effects": written(LEADERS, {}),
+            "condition": "ioi",
+            "knockout": knockout(ioi=share),
+        }
+        for share in (0.02, 0.5)
+    ),
+    ioi.test_some_head_writes_against_the_answer: (
+        {"direct_effects": written({ONE: -1.0}, {ONE: 1.0})},
+        {"direct_effects": written({ONE: -1.0}, {ONE: -0.5})},
+    ),
+    years.test_a_few_heads_carry_the_comparison: tuple(
+        {
+            "direct_effects": written(LEADERS, {}),
+            "condition": "greater_than",
+            "knockout": knockout(greater_than=share),
+        }
+        for share in (0.8, 0.2)
+    ),
+    rome.test_mlps_restore_more_than_attentions: (
+        {"trace": traced([0.1, 0.3, 0.1, 0.0], [0.0, 0.05, 0.0, 0.0])},
+        {"trace": traced([0.0, 0.05, 0.0, 0.0], [0.1, 0.3, 0.1, 0.0])},
+    ),
+    rome.test_early_mlps_restore_more_than_late_ones: (
+        {"trace": traced([0.2, 0.3, 0.1, 0.0], [0.0] * 4)},
+        {"trace": traced([0.0, 0.1, 0.3, 0.2], [0.0] * 4)},
+    ),
+    repair.test_later_layers_repair_what_a_head_leaves_out: (
+        {"direct_effects": written({ONE: 2.0}, {ONE: -1.0})},
+        {"direct_effects": written({ONE: 2.0}, {ONE: -3.0})},
+    ),
+    repair.test_the_final_norm_repairs_little: (
+        {"direct_effects": written({ONE: 2.0}, {}, norm=0.9)},
+        {"direct_effects": written({ONE: 2.0}, {}, norm=0.4)},
+    ),
+    layers.test_four_layers_are_critical: (
+        {"layer_removal": without([0.1] * 8 + [1.5] * 4 + [0.1] * 8)},
+        {"layer_removal": without([0.1] * 20)},
+    ),
+    layers.test_two_layers_are_better_left_out: (
+        {"layer_removal": without([0.1] * 14 + [-0.2, 0.1, 0.1, -0.2, 0.1])},
+        {"layer_removal": without([0.1] * 14 + [-0.2, 0.1, 0.1, 0.2, 0.1])},
+    ),
+}
+
+
+def test_every_claim_of_the_pack_is_here():
+    marked = set()
+    for module in MODULES:
+        for node in ast.parse(Path(module.__file__).read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marked.add(getattr(module, node.name))
+    assert marked == CASES.keys()
+    folder = Path(induction.__file__).parent
+    assert {Path(module.__file__) for module in MODULES} == set(folder.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("claim", CASES, ids=lambda claim: claim.__name__)
+def test_a_claim_comes_out_either_way(claim):
+    for given, status in zip(CASES[claim], ("supported", "refuted"), strict=True):
+        assert {*given, "judge"} == set(inspect.signature(claim).parameters)
+        heard = hear(claim, **given)
+        assert heard.verdict.status == status, heard.verdict.reason
+        assert heard.given.get("runs") or heard.verdict.runs
+
+
+def test_zeroed_heads_are_those_that_discovery_chose():
+    heard = hear(
+        induction.test_zeroing_induction_heads_destroys_copying,
+        **CASES[induction.test_zeroing_induction_heads_destroys_copying][0],
+    )
+    assert heard.given["subject"] == set_name([ONE])
+    (matched,) = [Head.parse(heard.given["details"]["matched heads"])]
+    assert matched.layer == ONE.layer and matched != ONE
+
+
+def test_a_claim_about_heads_that_are_not_there_is_blocked():
+    flat = attention(induction={ONE: 0.2})
+    with pytest.raises(StopIteration):
+        induction.induction_heads(flat, blocked_with("no head of made-up has a prefix-matching"))
+
+
+def blocked_with(reason):
+    def judge(verdict):
+        assert verdict.status == "blocked" and verdict.reason.startswith(reason)
+        raise StopIteration
+
+    return judge
