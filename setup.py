@@ -1,7 +1,7 @@
 """What a wheel holds besides the packages under tinyablation/: copies for a first session.
 
-The claims travel as the pack tinyablation.packs.suppressors. Models, corpora and tables travel
-under tinyablation/shipped/, at the same paths as in a checkout (tinyablation/shipped.py finds
+The claims travel as packs, tinyablation.packs.suppressors and literature. Models, corpora and
+tables travel under tinyablation/shipped/, at the same paths as in a checkout (tinyablation/shipped.py finds
 them). Of the models two travel, a planted one of each of two families; models.toml lists those and
 the pretrained ones. All of them are a distribution of their own, which fixtures/pyproject.toml
 describes. An editable install copies nothing.
@@ -15,13 +15,15 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-PACK = "tinyablation/packs/suppressors"
+PACKS = {"suppressors": "The suppressor study", "literature": "Claims of the literature"}
+IN_WHEEL = "tinyablation/packs/"
 SHIPPED = "tinyablation/shipped"
 MODELS = ("tiny-gpt2", "tiny-llama")
 CORPORA = ("knowledge", "tiny", "examples", "text")
 LISTED = "fixtures/models.toml"
 FILES = {
-    **{"claims/suppressors/*.py": PACK, "claims/suppressors/*.toml": PACK},
+    **{f"claims/{pack}/*.{end}": IN_WHEEL + pack for pack in PACKS for end in ("py", "toml")},
+    **{f"claims/{pack}/conditions/*": f"{IN_WHEEL}{pack}/conditions" for pack in PACKS},
     **{f"corpora/{name}/**/*": f"{SHIPPED}/corpora/{name}" for name in CORPORA},
     **{f"fixtures/organisms/{name}/*": f"{SHIPPED}/fixtures/organisms/{name}" for name in MODELS},
     "fixtures/calibration/error_rates.json": f"{SHIPPED}/fixtures/calibration",
@@ -65,9 +67,10 @@ class BuildWithCopies(build_py):
             target = Path(self.build_lib, place)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        Path(self.build_lib, PACK, "__init__.py").write_text(
-            '"""The suppressor study: pytest --pyargs tinyablation.packs.suppressors"""\n'
-        )
+        for pack, title in PACKS.items():
+            Path(self.build_lib, IN_WHEEL, pack, "__init__.py").write_text(
+                f'"""{title}: pytest --pyargs tinyablation.packs.{pack}"""\n'
+            )
         Path(self.build_lib, SHIPPED, LISTED).write_text(listed(), encoding="utf-8")
 
 

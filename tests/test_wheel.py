@@ -248,10 +248,12 @@ def test_a_wheel_has_what_a_first_session_needs(wheel: Path) -> None:
         every[name].checkpoints for name in every.named_only_ids
     ]
     of_claims = {
-        path.name for path in (ROOT / "claims" / "suppressors").iterdir() if path.is_file()
+        path.relative_to(ROOT / "claims").as_posix()
+        for path in (ROOT / "claims").rglob("*.*")
+        if path.suffix in (".py", ".toml", ".jsonl")
     }
-    pack = {name.split("/")[-1] for name in names if name.startswith("tinyablation/packs/supp")}
-    assert pack == of_claims | {"__init__.py"}
+    packs = {name.partition("tinyablation/packs/")[2] for name in names} - {"", "__init__.py"}
+    assert packs == of_claims | {"suppressors/__init__.py", "literature/__init__.py"}
     assert {
         "tinyablation/py.typed",
         "tinyablation/shipped/corpora/tiny/facts.jsonl",
@@ -413,6 +415,17 @@ def test_a_repository_without_claims_does_not_notice(installed: Environment, lab
     ]
     assert lines[0] == lines[1]
     assert {path.name for path in lab.iterdir()} == {"pyproject.toml", "tests", ".pytest_cache"}
+
+
+@pytest.mark.slow
+def test_the_pack_of_the_literature(installed: Environment, lab: Path) -> None:
+    """With conditions of its own: of one that this model has no words for it says so."""
+    pack = ("--pyargs", "tinyablation.packs.literature", "-k", "tiny-gpt2")
+    ran = installed.run(lab, "-m", "pytest", *pack, "--claim", "SINK.1,IND.3")
+    assert ran.code == 0, ran.out
+    found = {record["claim"]: record for record in records(lab)}
+    assert found["SINK.1"]["verdict"] == found["SINK.1"]["prediction"] == "refuted"
+    assert found["IND.3"]["verdict"] == "blocked" and found["SINK.1"]["runs"]
 
 
 @pytest.mark.slow  # measures a sweep

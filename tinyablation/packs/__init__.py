@@ -1,1 +1,1 @@
-"""Packs of claims that come with the library. In a wheel: `suppressors`, of claims/suppressors/."""
+"""Packs of claims that come with the library. In a wheel: those of claims/."""
