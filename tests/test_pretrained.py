@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from tinyablation.corpora.corpus_folder import Shelf
+from tinyablation.corpora.token_sequences import (
+    one_token_sequences,
+    ordinary_ids,
+    random_sequences,
+)
 from tinyablation.corpora.tokenisation import encode_examples
+from tinyablation.engine.attention_scores import attention_scores, position_pairs, repeat_pairs
 from tinyablation.engine.engine import Engine
 from tinyablation.errors import WeightsMissing
 from tinyablation.interventions.interventions import AblateHeads
@@ -80,3 +86,25 @@ def test_the_sweep_is_that_of_plain_hooks_one_prompt_alone(loaded, prompts):
     )
     assert np.abs(found - expected).max() < EXACT
     assert np.abs(expected[1:] - expected[0]).max() > 0.01  # the hook does something
+
+
+def test_attention_scores_are_those_of_plain_passes(loaded):
+    engine, bos = Engine(loaded), loaded.bos_id
+    ordinary = ordinary_ids(loaded.tokenizer, loaded.facts.vocab_size)
+    drawn = random_sequences(ordinary, count=4, length=25, copies=2, bos_id=bos, seed=0)
+    pairs = position_pairs(51) | repeat_pairs(25, 1)
+    found = attention_scores(engine, drawn, [pairs] * len(drawn))
+    for row, ids in enumerate(drawn):
+        with torch.no_grad():
+            patterns = loaded.model(torch.tensor([ids]), output_attentions=True).attentions
+        pattern = torch.cat(patterns).double().numpy()
+        for name, own in pairs.items():
+            expected = pattern[:, :, own[:, 0], own[:, 1]].mean(axis=2)
+            assert np.abs(found[name][row] - expected).max() < EXACT
+    means = {name: values.mean(axis=0) for name, values in found.items()}
+    assert means["induction"][18, 6] > 0.7 and means["previous_token"][16, 0] > 0.7
+    assert np.median(means["induction"]) < 0.1
+    # Most heads have their sink at the first token, and none where all tokens are alike.
+    assert (found["sink"] > 0.3).mean() > 0.4
+    alike = one_token_sequences(ordinary, count=4, length=64, seed=0)
+    assert (attention_scores(engine, alike, [position_pairs(64)] * 4)["sink"] < 0.3).all()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.bridging import make_prompts, run_cached
+from tests.by_hand import queries_and_keys, turned
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.engine import attention_patterns
 from tinyablation.engine.attention_patterns import attention_at
@@ -57,61 +58,15 @@ def test_patterns_are_those_of_a_plain_pass_over_one_prompt(family: str, engines
         assert np.abs(sums - 1).max() < TOLERANCE
 
 
-def turned(rows: torch.Tensor, base: float) -> torch.Tensor:
-    """Rotary embeddings of [heads, positions, size], halves paired (Su et al. 2021)."""
-    half = rows.shape[-1] // 2
-    speed = base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.arange(rows.shape[1], dtype=torch.float64)[:, None] * speed
-    one, other = rows[..., :half], rows[..., half:]
-    return torch.cat(
-        [one * angle.cos() - other * angle.sin(), other * angle.cos() + one * angle.sin()], dim=-1
-    )
-
-
-def by_hand(model: Any, family: str, ids: tuple[int, ...]) -> Iterator[torch.Tensor]:
+def patterns_by_hand(model: Any, family: str, ids: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """Each layer's pattern [heads, queries, keys], in float64, from the stream that enters it."""
     with torch.no_grad():
         streams = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-    weight = {name: value.double() for name, value in model.state_dict().items()}
-    config = model.config
-    size = config.hidden_size // N_HEADS
     for layer in range(N_LAYERS):
-        x = streams[layer][0].double()
-
-        def part(name: str, layer: int = layer) -> torch.Tensor:
-            prefix = {"gpt2": "transformer.h", "neox": "gpt_neox.layers"}.get(
-                family, "model.layers"
-            )
-            return weight[f"{prefix}.{layer}.{name}"]
-
-        if family in ("gpt2", "neox"):
-            norm = "ln_1" if family == "gpt2" else "input_layernorm"
-            x = x - x.mean(-1, keepdim=True)
-            x = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-            x = x * part(f"{norm}.weight") + part(f"{norm}.bias")
-        else:
-            x = x / (x.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt()
-            x = x * part("input_layernorm.weight")
-        if family == "gpt2":
-            both = x @ part("attn.c_attn.weight") + part("attn.c_attn.bias")
-            q, k = (each.unflatten(-1, (N_HEADS, size)) for each in both.split(32, -1)[:2])
-        elif family == "neox":  # query, key and value side by side within each head
-            both = x @ part("attention.query_key_value.weight").T
-            both = (both + part("attention.query_key_value.bias")).unflatten(-1, (N_HEADS, 3, size))
-            q, k = both[:, :, 0], both[:, :, 1]
-        else:
-            q = (x @ part("self_attn.q_proj.weight").T).unflatten(-1, (N_HEADS, size))
-            k = (x @ part("self_attn.k_proj.weight").T).unflatten(-1, (-1, size))
-            k = k.repeat_interleave(N_HEADS // k.shape[1], dim=1)
-        q, k = q.transpose(0, 1), k.transpose(0, 1)
+        q, k = queries_and_keys(model, family, layer, streams[layer][0])
         if family != "gpt2":
-            rotary = config.rope_parameters
-            turns = int(size * rotary.get("partial_rotary_factor", 1.0))
-            q, k = (
-                torch.cat([turned(e[..., :turns], rotary["rope_theta"]), e[..., turns:]], -1)
-                for e in (q, k)
-            )
-        scores = q @ k.mT / size**0.5
+            q, k = (turned(each, model.config.rope_parameters) for each in (q, k))
+        scores = q @ k.mT / q.shape[-1] ** 0.5
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         yield scores.masked_fill(hidden, -torch.inf).softmax(-1)
 
@@ -123,7 +78,7 @@ def test_patterns_are_those_worked_out_by_hand(family: str, engines: Any) -> Non
         assert engine.loaded.model.config.num_key_value_heads == N_HEADS // 2
     found = attention_at(engine, SEQUENCES, EVERY)
     for ids, pairs, figures in zip(SEQUENCES, EVERY, found, strict=True):
-        expected = torch.stack(list(by_hand(engine.loaded.model, family, ids)))
+        expected = torch.stack(list(patterns_by_hand(engine.loaded.model, family, ids)))
         assert np.abs(figures - gathered(expected, pairs)).max() < TOLERANCE
     # Heads differ, and none is uniform, so that a wrong head or position would show.
     assert found[3].std(axis=2).max() > 0.1

@@ -3,6 +3,7 @@
 Run: pytest tests/engine/test_attention_scores.py
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,18 @@ import torch
 
 from tests.bridging import run_cached
 from tests.conftest import N_HEADS, N_LAYERS, VOCABULARY
-from tinyablation.corpora.token_sequences import one_token_sequences, random_sequences
+from tests.induction_circuit import (
+    DUPLICATE_HEAD,
+    INDUCTION_HEAD,
+    PREVIOUS_HEAD,
+    SINK_HEAD,
+    load_induction_circuit,
+)
+from tinyablation.corpora.token_sequences import (
+    one_token_sequences,
+    ordinary_ids,
+    random_sequences,
+)
 from tinyablation.engine import attention_scores as scoring
 from tinyablation.engine.attention_scores import (
     DUPLICATE,
@@ -22,6 +34,7 @@ from tinyablation.engine.attention_scores import (
     position_pairs,
     repeat_pairs,
 )
+from tinyablation.engine.engine import Engine
 from tinyablation.engine.prompt_checks import EngineError
 
 TOLERANCE = 1e-5
@@ -68,6 +81,26 @@ def test_an_ideal_head_scores_one_in_its_kind(monkeypatch: pytest.MonkeyPatch) -
         # The first query has only itself to attend to, whatever the head: so does alpha_1.
         rest = np.delete(found[kind][:, 0], number, axis=1)
         assert rest.max() <= 1 / LENGTH
+
+
+def test_heads_set_by_hand_are_found_by_their_scores(tmp_path: Path) -> None:
+    """An induction circuit from its weights on: passes, patterns, positions and scores."""
+    loaded = load_induction_circuit(tmp_path)
+    ordinary = ordinary_ids(loaded.tokenizer, loaded.facts.vocab_size)
+    drawn = random_sequences(
+        ordinary, count=5, length=LENGTH, copies=2, bos_id=loaded.bos_id, seed=0
+    )
+    found = attention_scores(Engine(loaded), drawn, [ALL_PAIRS] * len(drawn))
+    planted = {INDUCTION: INDUCTION_HEAD, PREVIOUS: PREVIOUS_HEAD, SINK: SINK_HEAD}
+    for score, (layer, head) in planted.items():
+        assert found[score][:, layer, head].min() > 0.99
+        others = found[score].copy()
+        # From the first query there is nothing else to attend to, and from few others little.
+        others[:, layer, head] = 0
+        assert others.max() < 0.4
+    # The duplicate-token head divides its attention between the copy and the token itself.
+    duplicate = found[DUPLICATE][:, DUPLICATE_HEAD.layer, DUPLICATE_HEAD.head]
+    assert np.abs(duplicate - 0.5).max() < 0.01
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mistral", "neox"])

@@ -25,6 +25,7 @@ from tinyablation.records.conditions import CONDITIONS
 if TYPE_CHECKING:
     import pandas
 
+    from tinyablation.analysis.attention import Attention
     from tinyablation.analysis.coalitions import Coalitions
     from tinyablation.analysis.direct_effects import DirectEffects
     from tinyablation.analysis.effects import Effects
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
     from tinyablation.analysis.sweeps import Sweep
+    from tinyablation.analysis.weight_diagonals import DiagonalShares
     from tinyablation.measurement.bench import Bench
-    from tinyablation.measurement.interface import Directions
+    from tinyablation.measurement.diagonal_readings import WeightDiagonals
+    from tinyablation.measurement.interface import CorpusFree, Directions
     from tinyablation.measurement.screening import Screening
     from tinyablation.runs.store import Run
 
@@ -214,6 +217,26 @@ class Findings:
 
         sample = None if isinstance(wanted, str) else wanted.sample
         return self._memo(("effects", condition, name, sample), make)
+
+    def attention(self, wanted: "CorpusFree") -> "Attention":
+        """A reading of attention scores (measurement/attention_readings.py)."""
+        from tinyablation.analysis.attention import Attention
+
+        def make() -> Attention:
+            reading = self.bench.reading_without_corpus(wanted)
+            return Attention(reading, (reading.name,))
+
+        return self._memo(("attention", wanted), make)
+
+    def diagonals(self, wanted: "WeightDiagonals") -> "DiagonalShares":
+        """Where tokens stand in their own rows of heads' OV and QK circuits."""
+        from tinyablation.analysis.weight_diagonals import DiagonalShares
+
+        def make() -> DiagonalShares:
+            reading = self.bench.reading_without_corpus(wanted)
+            return DiagonalShares(reading, (reading.name,))
+
+        return self._memo(("diagonals", wanted), make)
 
     def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
         """These heads zeroed together on confirmation prompts of facts known and unknown."""

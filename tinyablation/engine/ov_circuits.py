@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from tinyablation.engine.architecture import HIDDEN, Architecture, hooked
+from tinyablation.engine.architecture import HIDDEN, Architecture, Calls, hooked
 from tinyablation.engine.offload import exact, home, weight_of
 from tinyablation.engine.prompt_checks import EngineError
 from tinyablation.heads import Head
@@ -64,45 +64,54 @@ def head_columns(arch: Architecture, layer: int) -> list[slice]:
     return arch.columns(layer, tuple(Head(layer, head) for head in range(arch.n_heads)))
 
 
-@torch.no_grad()
 def value_matrices(arch: Architecture) -> list[Float64[Tensor, "d_model width"]]:
-    """W_V of every layer, its heads' columns side by side as in the output projection's input.
+    """W_V of every layer (see value_matrix)."""
+    calls = one_token_calls(arch)
+    return [value_matrix(arch, calls, layer) for layer in range(len(arch.layers))]
+
+
+@torch.no_grad()
+def one_token_calls(arch: Architecture) -> Calls:
+    """The calls of every layer in a pass over one token, at position 0; they fit rows of one."""
+    return arch.record(torch.zeros(1, 1, dtype=torch.long, device=arch.device))[0]
+
+
+@torch.no_grad()
+def value_matrix(arch: Architecture, calls: Calls, layer: int) -> Float64[Tensor, "d_model width"]:
+    """W_V of a layer, its heads' columns side by side as in the output projection's input.
 
     This works for any architecture: for a single token attention weights are 1, so the projection's
     input is exactly x W_V + b_V, with grouped values repeated and independent of positions; rows of
     the identity minus a row of zeros give W_V. x is the stream after the layer's first norm. The
-    matrices are on the architecture's desk, wherever their layers are. Raises EngineError if the
-    module is not linear (attention sinks, or weights that are not 1).
+    matrix is on the architecture's desk, wherever its layer is. calls: one_token_calls. Raises
+    EngineError if the module is not linear (attention sinks, or weights that are not 1).
     """
-    calls, _ = arch.record(torch.zeros(1, 1, dtype=torch.long, device=arch.device))
-    found = []
-    for index, modules in enumerate(arch.layers):
-        kept: list[Tensor] = []
+    modules = arch.layers[layer]
+    kept: list[Tensor] = []
 
-        def keep(_: nn.Module, args: Any, kept: list[Tensor] = kept) -> None:
-            kept.append(exact(args[0][:, -1]).to(arch.desk))
+    def keep(_: nn.Module, args: Any) -> None:
+        kept.append(exact(args[0][:, -1]).to(arch.desk))
 
-        weight = arch.output_matrix(index, slice(None))
-        d_model = weight.shape[1]
-        identity = torch.eye(d_model, dtype=weight.dtype, device=weight.device)
-        probe = identity.mean(dim=0, keepdim=True)
-        call = calls.attentions[index]
-        rows = torch.cat([torch.zeros_like(probe), d_model**0.5 * probe, identity])
-        with hooked(modules.output.register_forward_pre_hook(keep)):
-            for part in rows.split(max(1, ROW_NUMBERS // d_model)):
-                modules.attention(*call.args, **{HIDDEN: part[:, None], **call.kwargs})
-        z = torch.cat(kept)
-        values = z[2:] - z[0]
-        expected = d_model**0.5 * values.mean(dim=0)
-        scale = max(expected.abs().max().item(), values.abs().max().item(), z[0].abs().max().item())
-        allowed = linear_tolerance(arch.model.dtype) * scale
-        if not (z[1] - z[0] - expected).abs().max().item() <= allowed:
-            raise EngineError(
-                f"model {arch.name!r}, layer {index}: over one token its attention is not "
-                "linear in its input, so W_V cannot be read off it"
-            )
-        found.append(values)
-    return found
+    weight = arch.output_matrix(layer, slice(None))
+    d_model = weight.shape[1]
+    identity = torch.eye(d_model, dtype=weight.dtype, device=weight.device)
+    probe = identity.mean(dim=0, keepdim=True)
+    call = calls.attentions[layer]
+    rows = torch.cat([torch.zeros_like(probe), d_model**0.5 * probe, identity])
+    with hooked(modules.output.register_forward_pre_hook(keep)):
+        for part in rows.split(max(1, ROW_NUMBERS // d_model)):
+            modules.attention(*call.args, **{HIDDEN: part[:, None], **call.kwargs})
+    z = torch.cat(kept)
+    values = z[2:] - z[0]
+    expected = d_model**0.5 * values.mean(dim=0)
+    scale = max(expected.abs().max().item(), values.abs().max().item(), z[0].abs().max().item())
+    allowed = linear_tolerance(arch.model.dtype) * scale
+    if not (z[1] - z[0] - expected).abs().max().item() <= allowed:
+        raise EngineError(
+            f"model {arch.name!r}, layer {layer}: over one token its attention is not "
+            "linear in its input, so W_V cannot be read off it"
+        )
+    return values
 
 
 def linear_tolerance(dtype: torch.dtype) -> float:

@@ -1,0 +1,201 @@
+"""Attention scores of heads, as claims read them: chosen on one half, judged on the other.
+
+Made from a reading of attention_readings.py; needs no model and no torch. Sequences are independent
+draws, so each is a cluster: the first half of them is the discovery split, the second half the
+confirmation split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY
+from tinyablation.engine.document import Computed
+from tinyablation.errors import TinyAblationError
+from tinyablation.heads import Head, heads_label
+from tinyablation.runs.documents import Reading
+from tinyablation.statistics.intervals import (
+    DegenerateInterval,
+    Estimate,
+    cluster_interval,
+    generator,
+    max_t_sign_flip,
+)
+
+if TYPE_CHECKING:
+    from tinyablation.statistics.intervals import Floats
+
+FEWEST_SEQUENCES = 4  # two in each half, for an interval
+SINK_THRESHOLD = 0.3  # epsilon of Gu et al. 2024, arXiv 2410.10781
+
+
+class AttentionError(TinyAblationError):
+    """An attention reading does not contain what was requested."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A reading of attention scores. runs: the names of the run directories it comes from."""
+
+    source: Reading | Computed
+    runs: tuple[str, ...] = ()
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        source = self.source
+        return source.document() if isinstance(source, Reading) else source.document
+
+    @cached_property
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        source = self.source
+        return source.tensors() if isinstance(source, Reading) else source.tensors
+
+    @property
+    def model(self) -> str:
+        return str(self.document["model"])
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """(layer, head), layer by layer: the columns of `values`."""
+        _, n_layers, n_heads = next(iter(self.tensors.values())).shape
+        return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
+
+    def values(self, score: str, split: str = BOTH) -> Floats:
+        """[n_sequences, n_heads] one score of every sequence of a split, in float64."""
+        if score not in self.tensors:
+            raise AttentionError(
+                f"{self.model}, {self.document['inputs']}: no score {score!r} was read, only "
+                f"{', '.join(sorted(self.tensors))}"
+            )
+        every = self.tensors[score].astype(np.float64)
+        n = len(every)
+        if n < FEWEST_SEQUENCES:
+            raise AttentionError(
+                f"{self.model}, {self.document['inputs']}: {n} sequences have no two halves; read "
+                f"at least {FEWEST_SEQUENCES}"
+            )
+        part = {DISCOVERY: slice(0, n // 2), CONFIRMATION: slice(n // 2, n), BOTH: slice(0, n)}
+        return np.asarray(every.reshape(n, -1)[part[split]])
+
+    # --- heads, chosen on the discovery half -----------------------------------------------------
+
+    def leaders(self, score: str, count: int) -> tuple[Head, ...]:
+        """The heads with the largest mean score on discovery, largest first."""
+        means = self.values(score, DISCOVERY).mean(axis=0)
+        return tuple(self.heads[place] for place in np.argsort(-means, kind="stable")[:count])
+
+    def above(self, score: str, threshold: float) -> tuple[Head, ...]:
+        """The heads whose mean score on discovery exceeds the threshold, largest first."""
+        means = self.values(score, DISCOVERY).mean(axis=0)
+        return self.leaders(score, int((means > threshold).sum()))
+
+    # --- figures, of the confirmation half unless said otherwise ---------------------------------
+
+    def estimate(
+        self, score: str, heads: Head | Sequence[Head], split: str = CONFIRMATION
+    ) -> Estimate:
+        """The mean score of a head, or of several, with its interval over sequences.
+
+        Of heads that were not chosen on the split; no correction over heads is made.
+        """
+        named = _several(heads)
+        purpose = f"{score} {heads_label(named)}"
+        return self._interval(self._of(score, named, split), split, purpose, (0.0, 1.0))
+
+    def lead(
+        self,
+        score: str,
+        heads: Head | Sequence[Head],
+        others: Head | Sequence[Head],
+        split: str = CONFIRMATION,
+    ) -> Estimate:
+        """The mean score of heads minus that of others, paired by sequence."""
+        named, rest = _several(heads), _several(others)
+        ahead = self._of(score, named, split) - self._of(score, rest, split)
+        purpose = f"{score} {heads_label(named)} beyond {heads_label(rest)}"
+        return self._interval(ahead, split, purpose, (-1.0, 1.0))
+
+    def corrected(
+        self, score: str, threshold: float, split: str = CONFIRMATION
+    ) -> dict[Head, float]:
+        """By head, p of a mean score above the threshold, corrected over all heads of the model.
+
+        Single-step max-T (intervals.max_t_sign_flip): for heads that no other half has chosen.
+        """
+        beyond = self.values(score, split) - threshold
+        rng = generator(self._seed, self._purpose(split, f"{score} above {threshold:g}"))
+        p = max_t_sign_flip(beyond, self._clusters(len(beyond)), rng)
+        return dict(zip(self.heads, p.tolist(), strict=True))
+
+    def share(
+        self,
+        score: str,
+        threshold: float,
+        *,
+        layers: Collection[int] | None = None,
+        split: str = BOTH,
+    ) -> Estimate:
+        """The share of heads whose score exceeds the threshold, in the mean over sequences.
+
+        Of "sink" beyond SINK_THRESHOLD it is the sink metric of Gu et al. 2024 (arXiv 2410.10781),
+        which counts heads sequence by sequence. No head is chosen, so all sequences judge. layers:
+        those whose heads count, None: all. The interval has zero width if every sequence has as
+        many such heads.
+        """
+        kept = [
+            place for place, head in enumerate(self.heads) if layers is None or head.layer in layers
+        ]
+        if not kept:
+            raise AttentionError(f"{self.model}: it has no heads in layers {layers}")
+        shares = (self.values(score, split)[:, kept] > threshold).mean(axis=1)
+        where = "" if layers is None else f" in {sorted(layers)}"
+        purpose = f"share of {score} above {threshold:g}{where}"
+        return self._interval(shares, split, purpose, (0.0, 1.0), counted=True)
+
+    def _of(self, score: str, heads: Sequence[Head], split: str) -> Floats:
+        """[n_sequences] the mean of the heads' scores."""
+        places = []
+        for head in heads:
+            if head not in self.heads:
+                raise AttentionError(f"{self.model} has no head {head[0]}:{head[1]}")
+            places.append(self.heads.index(head))
+        if not places:
+            raise AttentionError(f"{self.model}: no heads are named, so there is no mean score")
+        return np.asarray(self.values(score, split)[:, places].mean(axis=1))
+
+    def _interval(
+        self,
+        values: Floats,
+        split: str,
+        purpose: str,
+        bounds: tuple[float, float],
+        *,
+        counted: bool = False,
+    ) -> Estimate:
+        """counted: the values are counts of heads, which may well be alike in all sequences."""
+        rng = generator(self._seed, self._purpose(split, purpose))
+        try:
+            return cluster_interval(values, self._clusters(len(values)), rng, bounds=bounds)
+        except DegenerateInterval as same:
+            if not (counted or same.value in (0.0, 1.0)):
+                raise
+            return Estimate(same.value, same.value, same.value, len(values), len(values))
+
+    @property
+    def _seed(self) -> int:
+        return int(self.document["seed"])
+
+    def _purpose(self, split: str, what: str) -> str:
+        return f"{self.model} {self.document['inputs']} {split} {what}"
+
+    def _clusters(self, n: int) -> list[int]:
+        return list(range(n))
+
+
+def _several(heads: Head | Sequence[Head]) -> tuple[Head, ...]:
+    return (heads,) if isinstance(heads, Head) else tuple(heads)
