@@ -256,6 +256,7 @@ def test_a_wheel_has_what_a_first_session_needs(wheel: Path) -> None:
     assert packs == of_claims | {"suppressors/__init__.py", "literature/__init__.py"}
     assert {
         "tinyablation/py.typed",
+        "tinyablation/shipped/corpora/text/addresses.jsonl",
         "tinyablation/shipped/corpora/tiny/facts.jsonl",
         "tinyablation/shipped/fixtures/calibration/error_rates.json",
         "tinyablation/shipped/fixtures/organisms/tiny-gpt2/model.safetensors",

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tinyablation.measurement.interface import Measures
 
 REMOVAL_VERSION = 1  # part of the address: incremented whenever a loss could change
-N_PASSAGES = 32  # of SmolLM2-135M, 350 seconds of one core; its losses are then known to 2 %
+# With SmolLM2-135M 11 seconds of one core a passage, 6 minutes in all (3 of two cores); the changes
+# of its layers, .07 to 7.3 nats, then have 95 % intervals of +-.02 to .26.
+N_PASSAGES = 32
 POSITIONS = 128  # tokens of a passage that are read, BOS among them
 
 

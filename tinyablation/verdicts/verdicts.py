@@ -158,6 +158,11 @@ def judge_equivalent(
     exceeds what would count. A double dissociation is judge_all_of the parts "A does this", "A
     spares that", "B spares this" and so on: an intersection-union test (Berger 1982).
 
+    An effect as large as the margin was supported in .023 .049 .044 of 1,000 simulated data sets of
+    12 / 24 / 48 normal clusters (for .05; standard error .007), in .062 .089 .063 where half of
+    the clusters are unmoved and the tail reaches outwards, in .004 .016 .016 where it reaches
+    inwards; refuted in .014 .027 .012 and at most .055 (for .025).
+
     Raises VerdictError for a margin that is not above 0 and if inner is not a narrower interval of
     the same estimate.
     """
