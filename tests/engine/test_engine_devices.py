@@ -578,9 +578,8 @@ def test_pretended_devices_do_not_mix() -> None:
 def test_layers_on_two_devices_give_the_same_table(
     family: str, dtype: str, tiny_entry: Any
 ) -> None:
-    expected = Engine(load_model(tiny_entry(family), dtype=dtype)).measure(
-        PROMPTS, [*EVERY, *SUPPRESSING], **GIVEN
-    )
+    every = [*EVERY, *SUPPRESSING]
+    expected = Engine(load_model(tiny_entry(family), dtype=dtype)).measure(PROMPTS, every, **GIVEN)
     loaded = spread(load_model(tiny_entry(family), dtype=dtype), "cuda:0", "cuda:1")
     with pretending():
         engine = Engine(loaded)
