@@ -174,14 +174,22 @@ def _places(
     own: Int[Tensor, " n_tokens"],
 ) -> tuple[Int[Tensor, " n_tokens"], Int[Tensor, " n_tokens"]]:
     """How many figures of each row of left @ right lie above the row's own, and below it."""
-    above, below = [], []
-    size = max(1, _FIGURES // right.shape[1])
-    for rows, columns in zip(left.split(size), own.split(size), strict=True):
-        figures = rows @ right
-        diagonal = figures.gather(1, columns[:, None])
-        above.append((figures > diagonal).sum(dim=1, dtype=torch.int32))
-        below.append((figures < diagonal).sum(dim=1, dtype=torch.int32))
-    return torch.cat(above), torch.cat(below)
+    n_tokens, n_columns = len(left), right.shape[1]
+    above, below = torch.empty(2, n_tokens, dtype=torch.int32, device=left.device)
+    # All parts are made in one place. Allocated anew, blocks of this size between small ones that
+    # are kept fragment the heap: one head of 49,152 tokens once took 19 GB.
+    size = min(n_tokens, max(1, _FIGURES // n_columns))
+    figures = torch.empty(size, n_columns, device=left.device)
+    found = torch.empty(size, n_columns, dtype=torch.bool, device=left.device)
+    for begin in range(0, n_tokens, size):
+        rows = slice(begin, begin + size)
+        part, is_beyond = (each[: len(own[rows])] for each in (figures, found))
+        torch.mm(left[rows], right, out=part)
+        diagonal = part.gather(1, own[rows, None])
+        for beyond, side in ((torch.gt, above), (torch.lt, below)):
+            beyond(part, diagonal, out=is_beyond)
+            torch.sum(is_beyond, dim=1, dtype=torch.int32, out=side[rows])
+    return above, below
 
 
 def _embedded(
