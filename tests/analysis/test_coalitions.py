@@ -72,6 +72,12 @@ def test_a_share_of_nothing_is_refused():
         make_coalitions({}).recovery(TRIO, LEADER)
 
 
+def test_a_share_that_is_the_same_everywhere_is_of_as_many_clusters_as_there_are():
+    found = make_coalitions(PLANTED, spread=0.0)
+    everything = found.recovery(TRIO, LEADER)
+    assert everything == (1.0, 1.0, 1.0, 24, 12)
+
+
 def test_a_negative_trio_effect_gives_no_share():
     """With a vital head in it the ratio would pass falsely: -2 / -1.5 is above .6."""
     with pytest.raises(RatioUndefined):

@@ -3,6 +3,8 @@
 Run: pytest tests/analysis/test_sweeps.py
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -170,6 +172,17 @@ def test_rank_agreement_says_of_how_few_clusters_it_is(order):
         assert estimate.n_clusters == 8 and estimate.n == (12 + 8) * 4
 
 
+def test_rank_agreement_is_drawn_by_the_seed_of_the_first_sweep():
+    first, second = (
+        make_sweep({}, condition=name, n_clusters=16, seed=n) for n, name in enumerate("ab")
+    )
+    moved = [replace(each, seed=1, _cache={}) for each in (first, second)]
+    heads = first.heads  # all of them: their correlation takes many values
+    estimate, _ = rank_agreement_interval([first, second], heads)
+    assert rank_agreement_interval([first, moved[1]], heads)[0] == estimate
+    assert rank_agreement_interval([moved[0], second], heads)[0] != estimate
+
+
 def test_head_names():
     assert head_name((0, 21)) == "0:21"
 
@@ -223,6 +236,14 @@ def test_methods_show_each_effect_with_its_interval():
     for method, interval in found.items():
         assert interval == list(moved.effect((0, 2), method=method)[:3])
     assert found["mean"][0] == pytest.approx(found["zero"][0] + 0.5)
+
+
+def test_flips_are_counted_by_example_whatever_the_order_of_rows():
+    sweep = make_sweep({(0, 2): 1.0})
+    table = sweep.table.assign(argmax=sweep.table["example"])  # another one for every example
+    shuffled = table.sample(frac=1, random_state=3)
+    again = sweep.__class__("made-up", "facts", shuffled, 1e-6)
+    assert again.behaviour((0, 2))["acc_flip_rate"] == 0.0
 
 
 def test_behaviour_is_of_one_split_and_against_the_clean_prompts():

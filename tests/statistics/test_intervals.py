@@ -170,6 +170,10 @@ def test_what_carries_no_interval_is_refused(values, clusters, message):
 def test_meaningless_options_are_refused(option):
     with pytest.raises(StatisticsError, match=next(iter(option))):
         cluster_interval([1.0, 2.0], list("ab"), generator(0, "interval"), **option)
+    with pytest.raises(StatisticsError, match=next(iter(option))):
+        cluster_statistic_interval(
+            lambda rows: float(rows[0].mean()), [list("aabbc")], generator(0, "interval"), **option
+        )
 
 
 # --- intervals of any statistic ------------------------------------------------------------------
