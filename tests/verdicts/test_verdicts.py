@@ -334,6 +334,12 @@ def test_a_margin_by_example_decides_where_there_is_one(effect, margin, status):
     assert "beyond it by example" in verdict.reason
 
 
+def test_beside_a_margin_a_plain_bound_asks_only_that_the_effect_is_there():
+    for effect, status in ((beyond(0.1, 0.5), "supported"), (beyond(-0.1, 0.5), "inconclusive")):
+        verdict = judge_above_floor(effect, floor=0.2, margin=beyond(0.01, 0.2), what="it")
+        assert verdict.status == status, verdict.reason
+
+
 def test_the_absolute_floor_stands_beside_a_margin():
     """5 % of next to nothing is no bound: the effect itself must be .01 logits."""
     floor = effect_floor(0.01, 0.0)
