@@ -138,6 +138,17 @@ def test_the_interval_of_a_mean_is_cut_at_the_range_of_its_values():
     assert cut == wide._replace(low=-1.0)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_figures_of_any_unit_are_told_from_rounding(unit):
+    values, labels = clustered(generator(8, "rows"), 9)
+    plain = cluster_interval(values, labels, generator(0, "interval"))
+    found = cluster_interval(unit * values, labels, generator(0, "interval"))
+    assert found[:3] == pytest.approx([unit * each for each in plain[:3]], rel=1e-6)
+    alike = unit * (1 + 1e-14 * values)
+    with pytest.raises(DegenerateInterval):
+        cluster_interval(alike, labels, generator(0, "interval"))
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7])
 def test_identical_values_are_a_degenerate_interval_that_tells_the_value(value):
     with pytest.raises(DegenerateInterval, match="zero width") as caught:

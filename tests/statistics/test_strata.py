@@ -65,6 +65,19 @@ def test_a_ratio_takes_strata_out_of_both_its_parts():
     assert strata.high - strata.low < 0.7 * (plain.high - plain.low)
 
 
+def test_one_stratum_is_none_for_a_ratio_either():
+    rng = np.random.default_rng(3)
+    below, clusters, _ = drawn(12, rng, kept=3)
+    rows = [row for row in range(len(below)) if row % 5]  # clusters of two and of three examples
+    below, clusters = below[rows] + 8, [clusters[row] for row in rows]
+    above = 0.5 * below + 0.3 * rng.normal(size=len(below))
+    plain, one = (
+        ratio_interval(above, below, clusters, np.random.default_rng(1), strata=strata)
+        for strata in (None, ["a"] * len(below))
+    )
+    assert one == plain
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=20, max_size=200))
 def test_no_stratum_is_left_with_few_clusters(pairs):

@@ -399,6 +399,15 @@ def test_a_claim_of_several_parts_is_refuted_as_surely_as_the_surest_of_those_th
     assert judge_all_of([blocked("no weights")]).p_refuted is None
 
 
+def test_a_part_without_a_bound_is_as_far_from_it_as_from_zero():
+    """The nearest part is shown; one without an effect never is before one that has one."""
+    free = Verdict("supported", "it", beyond(0.2, 0.4))
+    for floor, shown in ((0.0, "free"), (0.3, "bound")):
+        bound = judge_above_floor(beyond(0.4, 0.6), floor=floor, what="it")
+        chosen = judge_all_of([Verdict("supported", "known"), bound, free])
+        assert chosen.effect == (free if shown == "free" else bound).effect
+
+
 def test_present_parts_leave_a_claim_present():
     present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
     holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
