@@ -215,6 +215,7 @@ def test_rank_agreement_is_drawn_by_the_seed_of_the_first_sweep():
     moved = [replace(each, seed=1, _cache={}) for each in (first, second)]
     heads = first.heads  # all of them: their correlation takes many values
     estimate, _ = rank_agreement_interval([first, second], heads)
+    assert -1 < estimate.low < estimate.estimate < estimate.high < 1
     assert rank_agreement_interval([first, moved[1]], heads)[0] == estimate
     assert rank_agreement_interval([moved[0], second], heads)[0] != estimate
 
