@@ -160,8 +160,9 @@ def test_claims_about_a_named_head(claim, effects, status):
 
 
 def test_h1_4_does_not_ask_for_the_lead_and_h1_6_does():
-    both = make_sweep({(0, 2): 1.0, (0, 3): 2.0})
-    assert judged(h1.test_sibling_has_the_same_suppressor, both, NAMED) == "supported"
+    both = make_sweep({(0, 2): 1.0, (0, 3): 2.0, (1, 0): 3.0})
+    verdict, given = hear(h1.test_sibling_has_the_same_suppressor, both, NAMED)
+    assert verdict.status == "supported" and given["details"]["rank in its layer"] == 2
     assert judged(h1.test_named_head_is_the_primary_suppressor, both, NAMED) == "refuted"
 
 
@@ -269,6 +270,8 @@ def test_h6_2_windows():
     [
         (1.0, 0.8, "supported", "refuted"),
         (1.0, 0.05, "refuted", "supported"),
+        (1.0, 0.15, "refuted", "supported"),
+        (1.0, -0.15, "refuted", "supported"),
         (1.0, 0.35, "refuted", "refuted"),
         # The path takes back what the others do: neither most nor little.
         (1.0, -0.5, "refuted", "refuted"),
