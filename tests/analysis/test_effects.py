@@ -90,6 +90,15 @@ def test_prompts_that_are_moved_alike_stay_in_their_order():
     assert [row["prompt"] for row in found] == prompts[:5] + prompts[-5:]
 
 
+def test_effects_are_told_in_one_line_and_not_with_all_that_was_read_from_them():
+    made = effects(moved=1.0)
+    made.baseline("both")
+    assert (
+        repr(made)
+        == "Effects(model='made-up', condition='facts', noise_floor=1e-06, seed=0, runs=())"
+    )
+
+
 def test_whole_numbers_are_figures_too():
     made = effects(moved=1.0)
     table = made.table.assign(target_rank=made.table["example"])
