@@ -123,8 +123,17 @@ def test_the_rival_is_chosen_by_what_its_heads_do_alone():
     found = make_coalitions(PLANTED)
     alone = {(0, head): float(head) for head in range(8)}
     assert found.rival(found.rivals(TRIO, LEADER), alone) == ((0, 5), (0, 6), (0, 7))
+    strong = alone | {(0, 1): 9.0, (0, 7): 0.5}
+    assert found.rival(found.rivals(TRIO, LEADER), strong) == ((0, 1), (0, 5), (0, 6))
     own = ((0, 5), (0, 6), (0, 7))
     assert found.rival(found.rivals(own, (0, 5)), alone) == ((0, 4), (0, 6), (0, 7))
+
+
+def test_pairs_are_named_in_the_order_of_heads_however_the_trio_is():
+    found = make_coalitions(PLANTED)
+    pairs = (((0, 0), (0, 2)), ((0, 0), (0, 5)), ((0, 2), (0, 5)))
+    assert found.pairs_of(TRIO) == found.pairs_of(TRIO[::-1]) == pairs
+    assert set(pairs) <= set(found.of_size(2))
 
 
 def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():

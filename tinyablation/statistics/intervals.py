@@ -436,7 +436,7 @@ def strata_of(strata: Sequence[object], clusters: Indices, n: int) -> tuple[Indi
 
 def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
     """Sum of the weights [n_examples] in each cluster, [k]."""
-    return np.bincount(index, weights=weights, minlength=k)
+    return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
 
 
 def check_draws(confidence: float, resamples: int = 2000) -> None:
