@@ -90,6 +90,12 @@ def test_prompts_that_are_moved_alike_stay_in_their_order():
     assert [row["prompt"] for row in found] == prompts[:5] + prompts[-5:]
 
 
+def test_no_prompt_is_among_the_largest_in_both_directions():
+    made = effects(moved=np.linspace(-1, 1, N))
+    found = made.largest(made.change("moved", "discovery"), "discovery", N)
+    assert len({row["prompt"] for row in found}) == len(found) == N // 2
+
+
 def test_effects_are_told_in_one_line_and_not_with_all_that_was_read_from_them():
     made = effects(moved=1.0)
     made.baseline("both")

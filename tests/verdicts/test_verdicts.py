@@ -458,6 +458,7 @@ def test_noise_as_large_as_the_bound_is_not_larger():
 def test_an_interval_without_width_or_of_one_cluster_has_no_p():
     for effect in (Estimate(0.5, 0.5, 0.5, 60, 30), Estimate(0.5, 0.3, 0.7, 60, 1)):
         assert p_beyond(effect, 0.0, "above") is None
+    assert p_beyond(Estimate(2.0, 1.0, 3.0, 60, 2), 1.0, "above") == pytest.approx(0.025)
     wide = Estimate(2.0, 1.0, 3.0, 60, 30)  # half of it is 1: an interval like any other
     assert p_beyond(wide, 0.0, "above") == pytest.approx(1e-4, rel=2)
     assert p_beyond(wide, 1.0, "above") == pytest.approx(0.025)
