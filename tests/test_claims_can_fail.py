@@ -109,6 +109,8 @@ def test_h1_3_same_heads():
     two = [replace(each, table=each.table[each.table["head"] < 2], _cache={}) for each in alike]
     found = judged(h1.test_same_heads_lead_in_every_condition, two)
     assert found.status == "blocked" and "too few heads" in found.reason
+    three = [replace(each, table=each.table[each.table["head"] < 3], _cache={}) for each in alike]
+    assert judged(h1.test_same_heads_lead_in_every_condition, three).status != "blocked"
 
 
 @pytest.mark.parametrize(("effects", "status"), [(ELSEWHERE, "refuted"), (OTHER_HEAD, "refuted")])

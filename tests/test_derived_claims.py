@@ -155,6 +155,18 @@ def test_g_2_asks_for_the_first_steps_and_not_for_all(early, all_steps, status):
     assert verdict.floor == pytest.approx(-0.5)
 
 
+@pytest.mark.parametrize("column", ["entropy", "steps"])
+def test_g_1_and_g_2_are_blocked_once_where_no_other_triple_leaves_the_leader_out(column):
+    made = make_coalitions({}, entropy=-0.8)
+    rivals = {AblateHeads(each).label for each in made.rivals(TRIO, LEADER)}
+    alone = replace(made, table=made.table[~made.table["intervention"].isin(rivals)], _cache={})
+    claim = geometry.test_zeroing_the_trio_lowers_entropy
+    if column == "steps":
+        claim, alone = geometry.test_zeroing_the_trio_lowers_early_step_norm, steps_of(alone)
+    verdict = hear(claim, alone, TRIO, NAMED).verdict
+    assert verdict.status == "blocked" and verdict.reason.startswith("too few heads")
+
+
 @pytest.mark.parametrize(
     ("entropy", "status"),
     [(0.1, "supported"), (-0.1, "refuted"), (0.8, "refuted"), (0.0, "refuted")],

@@ -71,6 +71,8 @@ def test_h5_7_partners_amplify(deltas, spread, status):
     assert verdict.status == status, verdict.reason
     assert list(details["pairs"]) == ["0:0 0:2", "0:2 0:5"]
     assert list(details["each alone"]) == ["0:0", "0:2", "0:5"]
+    for estimate, low, high in (*details["each alone"].values(), *details["pairs"].values()):
+        assert low < estimate < high
 
 
 @pytest.mark.parametrize(

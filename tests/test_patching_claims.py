@@ -25,6 +25,7 @@ from tests.synthetic_effects import (
     share_of_clean,
 )
 from tests.synthetic_sweeps import make_sweep
+from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.patching import DIRECTIONS, is_flat
 from tinyablation.interventions.interventions import AblateHeads, PatchResidual
 from tinyablation.verdicts.listener import hear
@@ -126,7 +127,15 @@ def test_h5_6_no_other_trio(effects, status):
             return {(0, head): effects.get((0, head), 0.0) for head in range(8)}
 
     made = make_coalitions(effects, spread=0.03)
-    assert judged(h5.test_no_other_trio_does_as_well, made, made, Alone(), NAMED) == status
+    found = hear(h5.test_no_other_trio_does_as_well, made, made, Alone(), NAMED)
+    assert found.verdict.status == status
+    (rival,) = (
+        each
+        for each in made.rivals(TRIO, LEADER)
+        if set_name(each) == found.given["details"]["best other trio on discovery"]
+    )
+    leads = made.deltas(TRIO) - made.deltas(rival)
+    assert found.given["largest"] == made.largest(leads, "confirmation", 5)
     if status == "supported":
         # Whether it raises LD is said by every example, as for H5.1, not by the sample of triples.
         nothing = make_coalitions({}, spread=0.03)
@@ -151,8 +160,9 @@ def test_claims_about_a_named_head(claim, effects, status):
 
 
 def test_h1_4_does_not_ask_for_the_lead_and_h1_6_does():
-    both = make_sweep({(0, 2): 1.0, (0, 3): 2.0})
-    assert judged(h1.test_sibling_has_the_same_suppressor, both, NAMED) == "supported"
+    both = make_sweep({(0, 2): 1.0, (0, 3): 2.0, (1, 0): 3.0})
+    verdict, given = hear(h1.test_sibling_has_the_same_suppressor, both, NAMED)
+    assert verdict.status == "supported" and given["details"]["rank in its layer"] == 2
     assert judged(h1.test_named_head_is_the_primary_suppressor, both, NAMED) == "refuted"
 
 
@@ -260,6 +270,8 @@ def test_h6_2_windows():
     [
         (1.0, 0.8, "supported", "refuted"),
         (1.0, 0.05, "refuted", "supported"),
+        (1.0, 0.15, "refuted", "supported"),
+        (1.0, -0.15, "refuted", "supported"),
         (1.0, 0.35, "refuted", "refuted"),
         # The path takes back what the others do: neither most nor little.
         (1.0, -0.5, "refuted", "refuted"),
@@ -385,8 +397,9 @@ def test_a_head_without_effect_has_no_profile_of_receivers():
     "claim", [h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows]
 )
 def test_h6_says_where_and_of_which_runs(claim):
-    given = hear(claim, make_patches(LAST, MORE), None).given
+    verdict, given = hear(claim, make_patches(LAST, MORE), None)
     assert given["subject"] == "layer 2, last"
+    assert ("windows of" in verdict.reason) == (claim is h6.test_asymmetry_holds_in_windows)
     assert given["runs"] == ("made-up-denoising", "made-up-noising")
     assert len(given["largest"]) == 10
 

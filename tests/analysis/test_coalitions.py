@@ -72,6 +72,12 @@ def test_a_share_of_nothing_is_refused():
         make_coalitions({}).recovery(TRIO, LEADER)
 
 
+def test_a_share_that_is_the_same_everywhere_is_of_as_many_clusters_as_there_are():
+    found = make_coalitions(PLANTED, spread=0.0)
+    everything = found.recovery(TRIO, LEADER)
+    assert everything == (1.0, 1.0, 1.0, 24, 12)
+
+
 def test_a_negative_trio_effect_gives_no_share():
     """With a vital head in it the ratio would pass falsely: -2 / -1.5 is above .6."""
     with pytest.raises(RatioUndefined):
@@ -117,8 +123,17 @@ def test_the_rival_is_chosen_by_what_its_heads_do_alone():
     found = make_coalitions(PLANTED)
     alone = {(0, head): float(head) for head in range(8)}
     assert found.rival(found.rivals(TRIO, LEADER), alone) == ((0, 5), (0, 6), (0, 7))
+    strong = alone | {(0, 1): 9.0, (0, 7): 0.5}
+    assert found.rival(found.rivals(TRIO, LEADER), strong) == ((0, 1), (0, 5), (0, 6))
     own = ((0, 5), (0, 6), (0, 7))
     assert found.rival(found.rivals(own, (0, 5)), alone) == ((0, 4), (0, 6), (0, 7))
+
+
+def test_pairs_are_named_in_the_order_of_heads_however_the_trio_is():
+    found = make_coalitions(PLANTED)
+    pairs = (((0, 0), (0, 2)), ((0, 0), (0, 5)), ((0, 2), (0, 5)))
+    assert found.pairs_of(TRIO) == found.pairs_of(TRIO[::-1]) == pairs
+    assert set(pairs) <= set(found.of_size(2))
 
 
 def test_a_set_that_was_not_measured_and_a_head_outside_the_set_are_refused():
@@ -190,3 +205,36 @@ def test_a_recovery_takes_the_wordings_out_of_its_interval():
     first, second = (each.recovery(TRIO, LEADER, split="both") for each in (apart, alike))
     assert first.estimate == second.estimate
     assert first.high - first.low < 0.7 * (second.high - second.low)
+
+
+def test_what_is_asked_of_no_split_is_of_the_one_that_chose_nothing():
+    """P13: a trio that raises LD on confirmation, and lowers it on discovery but for one head."""
+    jitter = {size: noise(0.1, size) for size in (2, 3)}
+    made = make_coalitions({LEADER: 1.0, TRIO[0]: 0.3}, spread=0.05, extra=jitter)
+    table, several = made.table, made.table["heads"].str.contains(r"\+")
+    lower = several * np.where(table["split"] == "discovery", 0.4, 0.0)
+    found = replace(made, table=table.assign(logit_diff=table["logit_diff"] - lower), _cache={})
+    rivals = found.rivals(TRIO, LEADER)
+    asked = {
+        "deltas": lambda **split: found.deltas(TRIO, **split).tolist(),
+        "effect": lambda **split: found.effect(TRIO, **split),
+        "margin": lambda **split: found.margin_of(TRIO, **split),
+        "lead": lambda **split: found.lead(TRIO, (LEADER,), **split),
+        "cooperation": lambda **split: found.cooperation(TRIO, **split),
+        "cooperations": lambda **split: found.cooperations(TRIO, **split).tolist(),
+        "against the sum": lambda **split: found.against_sum(TRIO, **split),
+        "restored": lambda **split: found.restored(TRIO, LEADER, **split).tolist(),
+        "recovery": lambda **split: found.recovery(TRIO, LEADER, **split),
+        "noise of a share": lambda **split: found.share(0.6, TRIO, **split).noise,
+        "mean": lambda **split: found.mean(TRIO, **split),
+        "least lead": lambda **split: found.least_lead(TRIO, rivals[:3], **split),
+        "accomplices": lambda **split: found.accomplices(LEADER, **split),
+        "gains": found.gains,
+    }
+    for name, figure in asked.items():
+        assert figure() == figure(split="confirmation") != figure(split="discovery"), name
+    last = made.table["intervention"] == AblateHeads(rivals[0]).label
+    ahead = 9.0 * (last & (table["split"] == "discovery"))
+    moved = replace(made, table=table.assign(logit_diff=table["logit_diff"] + ahead), _cache={})
+    assert moved.exceedance(TRIO, rivals) == moved.exceedance(TRIO, rivals, split="confirmation")
+    assert moved.exceedance(TRIO, rivals) < moved.exceedance(TRIO, rivals, split="discovery")

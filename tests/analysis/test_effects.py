@@ -83,6 +83,36 @@ def test_heads_are_written_as_the_study_writes_them():
     assert head_name((0, 7)) == "0:7"
 
 
+def test_prompts_that_are_moved_alike_stay_in_their_order():
+    """Else another numpy, or another machine, would list others of them."""
+    made = effects(moved=np.repeat([1.0, 0.0], N // 2))
+    found = made.largest(made.change("moved", "both").round(9), "both", 5)
+    prompts = made.baseline("both")["clean"].tolist()
+    assert [row["prompt"] for row in found] == prompts[:5] + prompts[-5:]
+
+
+def test_no_prompt_is_among_the_largest_in_both_directions():
+    made = effects(moved=np.linspace(-1, 1, N))
+    found = made.largest(made.change("moved", "discovery"), "discovery", N)
+    assert len({row["prompt"] for row in found}) == len(found) == N // 2
+
+
+def test_effects_are_told_in_one_line_and_not_with_all_that_was_read_from_them():
+    made = effects(moved=1.0)
+    made.baseline("both")
+    assert (
+        repr(made)
+        == "Effects(model='made-up', condition='facts', noise_floor=1e-06, seed=0, runs=())"
+    )
+
+
+def test_whole_numbers_are_figures_too():
+    made = effects(moved=1.0)
+    table = made.table.assign(target_rank=made.table["example"])
+    ranks = Effects("made-up", "facts", table, 1e-6).values("moved", "both", "target_rank")
+    assert ranks.dtype == np.float64 and ranks.tolist() == list(range(N))
+
+
 def test_largest_say_of_which_prompt_what_was_changed_by_how_much():
     made = effects(moved=np.linspace(-1, 1, N))
     first = made.largest(made.change("moved", "discovery"), "discovery", 1)[0]

@@ -198,3 +198,22 @@ def test_a_profile_is_of_the_split_asked_for():
         patch = PatchResidual(2, positions="last")  # noising is not moved
         assert both.mean_asymmetry(patch, split) == pytest.approx(-added, abs=0.03)
         assert both.asymmetry(patch, split=split).estimate == pytest.approx(-added, abs=0.03)
+
+
+def test_what_is_asked_of_no_split_is_of_the_one_that_chose_nothing():
+    """P13: what noising moves on discovery is four times what it is on confirmation."""
+    made, patch = make_patches(LAST, LAST), PatchResidual(2, positions="last")
+    table = made.noising.table
+    more = 4.0 * ((table["split"] == "discovery") & (table["donor"] == "pair"))
+    moved = replace(made.noising, table=table.assign(logit_diff=table["logit_diff"] - more))
+    patches = replace(made, noising=replace(moved, _cache={}), _cache={})
+    asked = {
+        "share": lambda **split: patches.share("noising", patch, **split),
+        "recovery": lambda **split: patches.recovery("noising", patch, **split),
+        "asymmetry": lambda **split: patches.asymmetry(patch, **split),
+        "mean asymmetry": lambda **split: patches.mean_asymmetry(patch, **split),
+        "difference": lambda **split: patches.difference(patch, **split).tolist(),
+        "noise of a bound": lambda **split: patches.bound(0.05, **split).noise,
+    }
+    for name, figure in asked.items():
+        assert figure() == figure(split="confirmation") != figure(split="discovery"), name

@@ -3,6 +3,8 @@
 Run: pytest tests/analysis/test_sweeps.py
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -170,6 +172,54 @@ def test_rank_agreement_says_of_how_few_clusters_it_is(order):
         assert estimate.n_clusters == 8 and estimate.n == (12 + 8) * 4
 
 
+def test_what_is_asked_of_no_split_is_of_the_one_that_chose_nothing():
+    """P13: a head that leads on confirmation and is last on discovery."""
+    made = make_sweep({(0, 2): 1.0}, spread=0.05, per_cluster=1)
+    made = replace(made, table=made.table[made.table["layer"] < 1], _cache={})
+    turned = made.table["split"].eq("discovery") & made.table["intervention"].ne("baseline")
+    table = made.table.assign(
+        logit_diff=np.where(turned & made.table["head"].eq(2), -9.0, made.table["logit_diff"]),
+        kl=made.table["example"] / 100,
+    )
+    sweep, head, layer = replace(made, table=table, _cache={}), (0, 2), made.layer(0)
+    asked = {
+        "floor": sweep.floor,
+        "rank": lambda **split: sweep.rank(head, **split),
+        "percentile": lambda **split: sweep.percentile(head, among=layer, **split),
+        "changes": lambda **split: sweep.changes(head, **split).tolist(),
+        "effect": lambda **split: sweep.effect(head, **split),
+        "margin": lambda **split: sweep.margin_of(head, **split),
+        "lead": lambda **split: sweep.lead(head, (0, 1), **split),
+        "least lead": lambda **split: sweep.least_lead(head, layer[:2], **split),
+        "p": lambda **split: sweep.p_corrected(head, **split),
+        "above the floor": sweep.above_floor,
+        "exceedance": lambda **split: sweep.exceedance(head, **split),
+        "null": lambda **split: sweep.null_quantile((0, 1), 1.0, **split),
+        "methods": lambda **split: sweep.methods(head, **split),
+        "behaviour": lambda **split: sweep.behaviour(head, **split),
+        "extremes": lambda **split: sweep.extremes(head, **split),
+        "rank agreement": lambda **split: rank_agreement_interval([sweep, made], layer, **split),
+    }
+    for name, figure in asked.items():
+        assert figure() == figure(split="confirmation") != figure(split="discovery"), name
+    assert sweep.heatmap() == sweep.heatmap("confirmation")
+    assert sweep.heatmap()["values"] != sweep.heatmap("discovery")["values"]
+    # The one exception chooses.
+    assert sweep.top_suppressor() != head == sweep.top_suppressor(split="confirmation")
+
+
+def test_rank_agreement_is_drawn_by_the_seed_of_the_first_sweep():
+    first, second = (
+        make_sweep({}, condition=name, n_clusters=16, seed=n) for n, name in enumerate("ab")
+    )
+    moved = [replace(each, seed=1, _cache={}) for each in (first, second)]
+    heads = first.heads  # all of them: their correlation takes many values
+    estimate, _ = rank_agreement_interval([first, second], heads)
+    assert -1 < estimate.low < estimate.estimate < estimate.high < 1
+    assert rank_agreement_interval([first, moved[1]], heads)[0] == estimate
+    assert rank_agreement_interval([moved[0], second], heads)[0] != estimate
+
+
 def test_head_names():
     assert head_name((0, 21)) == "0:21"
 
@@ -223,6 +273,14 @@ def test_methods_show_each_effect_with_its_interval():
     for method, interval in found.items():
         assert interval == list(moved.effect((0, 2), method=method)[:3])
     assert found["mean"][0] == pytest.approx(found["zero"][0] + 0.5)
+
+
+def test_flips_are_counted_by_example_whatever_the_order_of_rows():
+    sweep = make_sweep({(0, 2): 1.0})
+    table = sweep.table.assign(argmax=sweep.table["example"])  # another one for every example
+    shuffled = table.sample(frac=1, random_state=3)
+    again = sweep.__class__("made-up", "facts", shuffled, 1e-6)
+    assert again.behaviour((0, 2))["acc_flip_rate"] == 0.0
 
 
 def test_behaviour_is_of_one_split_and_against_the_clean_prompts():

@@ -31,6 +31,16 @@ def every_claim():
     return found
 
 
+def lists_of_figures(details):
+    """The lists of numbers in details, however deep."""
+    if isinstance(details, list) and all(isinstance(each, int | float) for each in details):
+        return [details]
+    parts = details.values() if isinstance(details, dict) else details
+    return [
+        found for each in parts if isinstance(each, dict | list) for found in lists_of_figures(each)
+    ]
+
+
 @pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
 def test_a_true_claim_is_supported(shelf, claim):
     control = CONTROLS[claim]
@@ -42,6 +52,9 @@ def test_a_true_claim_is_supported(shelf, claim):
         assert re.fullmatch(r"\d+:\d+( \d+:\d+)*", given["subject"])
     if claim is not claims.suppressors.test_validity.test_swapped_labels_flip_the_logit_difference:
         assert given["details"]
+    # An estimate stands there with its two ends, and without the counts behind it.
+    for figures in lists_of_figures(given.get("details", {})):
+        assert len({type(each) for each in figures}) == 1, figures
     if "largest" in given:
         deltas = [row["delta"] for row in given["largest"]]
         assert len(deltas) == 10 and deltas == sorted(deltas, reverse=True)

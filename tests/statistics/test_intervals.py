@@ -138,6 +138,27 @@ def test_the_interval_of_a_mean_is_cut_at_the_range_of_its_values():
     assert cut == wide._replace(low=-1.0)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_figures_of_any_unit_are_told_from_rounding(unit):
+    values, labels = clustered(generator(8, "rows"), 9)
+    plain = cluster_interval(values, labels, generator(0, "interval"))
+    found = cluster_interval(unit * values, labels, generator(0, "interval"))
+    assert found[:3] == pytest.approx([unit * each for each in plain[:3]], rel=1e-6)
+    alike = unit * (1 + 1e-14 * values)
+    with pytest.raises(DegenerateInterval):
+        cluster_interval(alike, labels, generator(0, "interval"))
+
+
+@pytest.mark.parametrize(("apart", "same"), [(0.8e-12, True), (1.2e-12, False)])
+def test_figures_a_trillionth_apart_are_the_same(apart, same):
+    values, labels = [1.0, 1.0, 1.0 - apart, 1.0 - apart], list("aabb")
+    if same:
+        with pytest.raises(DegenerateInterval):
+            cluster_interval(values, labels, generator(0, "interval"))
+    else:
+        assert cluster_interval(values, labels, generator(0, "interval")).n_clusters == 2
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7])
 def test_identical_values_are_a_degenerate_interval_that_tells_the_value(value):
     with pytest.raises(DegenerateInterval, match="zero width") as caught:
@@ -170,6 +191,10 @@ def test_what_carries_no_interval_is_refused(values, clusters, message):
 def test_meaningless_options_are_refused(option):
     with pytest.raises(StatisticsError, match=next(iter(option))):
         cluster_interval([1.0, 2.0], list("ab"), generator(0, "interval"), **option)
+    with pytest.raises(StatisticsError, match=next(iter(option))):
+        cluster_statistic_interval(
+            lambda rows: float(rows[0].mean()), [list("aabbc")], generator(0, "interval"), **option
+        )
 
 
 # --- intervals of any statistic ------------------------------------------------------------------
@@ -492,6 +517,12 @@ def test_a_statistic_that_is_always_zero_has_no_interval():
     with pytest.raises(DegenerateInterval) as caught:
         cluster_statistic_interval(lambda rows: 0.0, [list("aabbcc")], generator(0, "nothing"))
     assert caught.value.value == 0
+
+
+def test_two_thousand_flips_are_drawn_where_there_are_more():
+    differences, labels = sweep(generator(0, "flips"), 12, 4, effect=0.4)  # 2^12 of them
+    counts = max_t_sign_flip(differences, labels, generator(1, "flips")) * 2001
+    assert counts == pytest.approx(np.round(counts), abs=1e-9) and (counts > 1).all()
 
 
 def test_one_permutation_is_enough_to_be_asked_for():

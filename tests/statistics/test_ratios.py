@@ -119,6 +119,15 @@ def test_a_denominator_within_the_noise_is_refused_although_its_estimate_is_not(
         assert caught.value.denominator == own
 
 
+def test_a_small_denominator_is_one_where_no_noise_is_named():
+    above, below, labels = pair(generator(9, "noise"), 20)
+    own = above_zero(0.01 * below, labels, generator(0, "ratio"))
+    assert 0 < own.low < own.high < 0.05
+    small = ratio_interval(above, 0.01 * below, labels, generator(0, "ratio"))
+    plain = ratio_interval(above, below, labels, generator(0, "ratio"))
+    assert small[:3] == pytest.approx([100 * each for each in plain[:3]])
+
+
 def test_a_share_without_bounds_is_refused():
     # Found by search: above 0 by its own interval, but not by the critical value of the ratio's.
     refusals = []

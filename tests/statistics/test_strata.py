@@ -10,7 +10,7 @@ from tinyablation.statistics.intervals import (
     StatisticsError,
     cluster_interval,
 )
-from tinyablation.statistics.ratios import ratio_interval
+from tinyablation.statistics.ratios import RatioUndefined, ratio_interval
 from tinyablation.statistics.strata import LEAST_CLUSTERS, residuals, stratum_index
 
 EFFECTS = np.array([3.0, -2.0, 1.0, -2.0])  # of four wordings; clusters have a spread of 1
@@ -63,6 +63,32 @@ def test_a_ratio_takes_strata_out_of_both_its_parts():
     )
     assert strata.estimate == pytest.approx(plain.estimate)
     assert strata.high - strata.low < 0.7 * (plain.high - plain.low)
+
+
+def test_a_denominator_may_be_above_zero_only_once_its_strata_are_taken_out():
+    rng = np.random.default_rng(2)
+    below, clusters, wording = drawn(40, rng, kept=1)
+    below = below + 0.5
+    above = 0.5 * below + 0.3 * rng.normal(size=len(below))
+    with pytest.raises(RatioUndefined, match="not wholly above 0"):
+        ratio_interval(above, below, clusters, np.random.default_rng(1))
+    found = ratio_interval(
+        above, below, clusters, np.random.default_rng(1), strata=wording.tolist()
+    )
+    assert 0 < found.low < 0.5 < found.estimate < found.high
+
+
+def test_one_stratum_is_none_for_a_ratio_either():
+    rng = np.random.default_rng(3)
+    below, clusters, _ = drawn(12, rng, kept=3)
+    rows = [row for row in range(len(below)) if row % 5]  # clusters of two and of three examples
+    below, clusters = below[rows] + 8, [clusters[row] for row in rows]
+    above = 0.5 * below + 0.3 * rng.normal(size=len(below))
+    plain, one = (
+        ratio_interval(above, below, clusters, np.random.default_rng(1), strata=strata)
+        for strata in (None, ["a"] * len(below))
+    )
+    assert one == plain
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

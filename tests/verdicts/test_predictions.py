@@ -165,6 +165,9 @@ def test_predictions_of_another_day_say_so(write):
     assert predictions.for_cell("H1.2", "tiny-gpt2", "facts").verdict == "present"
     assert predictions.is_elsewhere("H1.1", "fresh-*")
     assert not predictions.is_elsewhere("H1.1", "tiny-*")
+    # Of two groups that a prediction is of, the first says when.
+    both = load_predictions(write(GROUPS.replace('models = ["tiny-*"]', 'models = ["*"]')))
+    assert both.for_cell("H1.2", "fresh-gpt2", "facts").date == "2025-02-01"
     later = load_predictions(write(GROUPS.replace("2025-02-01", "2025-02-02")))
     assert later.content_hash != predictions.content_hash, "a date is part of what is registered"
 

@@ -104,6 +104,8 @@ def test_the_subjects_of_this_project_are_of_its_models():
             "three distinct heads, not 2",
         ),
         ('suppressor = "0:5"\ntrio = ["0:5", "0:1"]', "three distinct heads"),
+        ('suppressor = "0:5"\ntrio = ["0:5", "0:5", "0:1", "0:2"]', "three distinct heads"),
+        ('suppressor = "0:5"\npair = ["0:5", "0:5"]', "two distinct heads, not 1"),
         (
             'suppressor = "0:5"\ntrio = ["0:2", "0:3", "0:1"]',
             "must contain the suppressor 0:5",

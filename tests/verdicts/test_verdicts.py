@@ -335,6 +335,12 @@ def test_a_margin_by_example_decides_where_there_is_one(effect, margin, status):
     assert "beyond it by example" in verdict.reason
 
 
+def test_beside_a_margin_a_plain_bound_asks_only_that_the_effect_is_there():
+    for effect, status in ((beyond(0.1, 0.5), "supported"), (beyond(-0.1, 0.5), "inconclusive")):
+        verdict = judge_above_floor(effect, floor=0.2, margin=beyond(0.01, 0.2), what="it")
+        assert verdict.status == status, verdict.reason
+
+
 def test_the_absolute_floor_stands_beside_a_margin():
     """5 % of next to nothing is no bound: the effect itself must be .01 logits."""
     floor = effect_floor(0.01, 0.0)
@@ -394,6 +400,15 @@ def test_a_claim_of_several_parts_is_refuted_as_surely_as_the_surest_of_those_th
     assert judge_all_of([blocked("no weights")]).p_refuted is None
 
 
+def test_a_part_without_a_bound_is_as_far_from_it_as_from_zero():
+    """The nearest part is shown; one without an effect never is before one that has one."""
+    free = Verdict("supported", "it", beyond(0.2, 0.4))
+    for floor, shown in ((0.0, "free"), (0.3, "bound")):
+        bound = judge_above_floor(beyond(0.4, 0.6), floor=floor, what="it")
+        chosen = judge_all_of([Verdict("supported", "known"), bound, free])
+        assert chosen.effect == (free if shown == "free" else bound).effect
+
+
 def test_present_parts_leave_a_claim_present():
     present = judge_above_floor(beyond(0.01, 0.1), floor=effect_floor(4.0, 0.0), what="it")
     holds = judge_above_floor(beyond(0.5, 0.9), floor=0.0, what="it")
@@ -444,6 +459,7 @@ def test_noise_as_large_as_the_bound_is_not_larger():
 def test_an_interval_without_width_or_of_one_cluster_has_no_p():
     for effect in (Estimate(0.5, 0.5, 0.5, 60, 30), Estimate(0.5, 0.3, 0.7, 60, 1)):
         assert p_beyond(effect, 0.0, "above") is None
+    assert p_beyond(Estimate(2.0, 1.0, 3.0, 60, 2), 1.0, "above") == pytest.approx(0.025)
     wide = Estimate(2.0, 1.0, 3.0, 60, 30)  # half of it is 1: an interval like any other
     assert p_beyond(wide, 0.0, "above") == pytest.approx(1e-4, rel=2)
     assert p_beyond(wide, 1.0, "above") == pytest.approx(0.025)

@@ -313,7 +313,7 @@ class Analyses:
         effects = source.by_method[analysis.method]
         table = self._chosen(name, source, analysis)
         # pandas copies on write: only the two columns are new.
-        table = table.assign(logit_diff=metric.sign * table[metric.column].astype(float))
+        table = table.assign(logit_diff=metric.sign * table[metric.column])
         if analysis.split != REGISTERED:
             drawn = self.splits[source.own.condition][analysis.split]
             table = table.assign(split=table["cluster_id"].map(drawn))

@@ -350,11 +350,11 @@ def rank_agreement(
     for name, ranking in (("a", first), ("b", second)):
         if np.ptp(ranking) == 0:
             raise StatisticsError(f"{name} is {ranking[0]:.3g} for every head: there is no ranking")
-    # Doubled ranks are integers, and so are sums of their products: ties are detected exactly.
-    one, other = (np.rint(2 * _ranks(each)).astype(np.int64) for each in (first, second))
+    # Doubled ranks are whole numbers, and so are sums of their products: ties are detected exactly.
+    one, other = (2 * _ranks(each) for each in (first, second))
     exact = math.factorial(len(first)) <= permutations
     sums = np.concatenate([other[order] @ one for order in _orders(len(first), permutations, rng)])
-    observed = int(one @ other)
+    observed = one @ other
     # The enumeration contains the observed order; a random draw has to add it.
     p: dict[str, float] = {
         "greater": (np.count_nonzero(sums >= observed) + (not exact)) / (len(sums) + (not exact)),

@@ -317,7 +317,7 @@ def p_beyond(
 def _of_all(parts: Sequence[float | None]) -> float | None:
     """p of a claim that needs all parts: the largest (intersection-union, Berger 1982)."""
     known = [p for p in parts if p is not None]
-    return max(known) if known and len(known) == len(parts) else None
+    return max(known) if len(known) == len(parts) else None
 
 
 def _least(parts: Sequence[float | None]) -> float | None:
