@@ -3,8 +3,8 @@
 The claims travel as packs, tinyablation.packs.suppressors and literature. Models, corpora and
 tables travel under tinyablation/shipped/, at the same paths as in a checkout
 (tinyablation/shipped.py finds them). Of the models two travel, a planted one of each of two
-families; models.toml lists those and the pretrained ones. All of them are a distribution of their own, which fixtures/pyproject.toml
-describes. An editable install copies nothing.
+families; models.toml lists those and the pretrained ones. All of them are a distribution of their
+own, which fixtures/pyproject.toml describes. An editable install copies nothing.
 """
 
 import re
