@@ -53,6 +53,7 @@ def test_over_the_whole_vocabulary_a_share_has_no_error() -> None:
     assert made.share(PLAIN, "ov", "top", 10).estimate < 0.03
 
 
+@pytest.mark.slow
 def test_of_tokens_drawn_the_interval_is_that_of_clopper_and_pearson() -> None:
     """Of a large population; here it is narrower, because a tenth of it was drawn."""
     share = shares(100).share(COPIER, "ov", "top", 1)

@@ -125,6 +125,7 @@ def test_one_layers_pattern_is_in_memory_and_no_more_prompts_than_fit(
         assert np.abs(own - other).max() < TOLERANCE
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_batch(
     engines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_named_heads_are_read_over_the_whole_vocabulary(bench: Bench) -> None:
     assert share.estimate == (ov.below[0] < 10).mean() and share.n == size
 
 
+@pytest.mark.slow
 def test_all_heads_that_read_the_embedding_are_read_over_some_tokens(bench: Bench) -> None:
     shape = (bench.facts.n_layers, bench.facts.n_heads)
     every = tuple(Head(layer, head) for layer in range(shape[0]) for head in range(shape[1]))
