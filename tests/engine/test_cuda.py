@@ -28,6 +28,7 @@ from tinyablation.engine.hook_backends import (
     Case,
 )
 from tinyablation.engine.hook_changes import Changes
+from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import (
     AblateHeads,
     Intervention,
@@ -38,6 +39,7 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
     Steer,
 )
+from tinyablation.interventions.restoration import AddNoise, RestoreState
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.noise import spread
 from tinyablation.measurement.precision import TOLERANCES
@@ -108,6 +110,10 @@ class Material:
             [example.cluster_id for example in every],
             0,
         )
+        self.templates = [
+            tuple(each.ids for each in self.reference if len(each.ids) == len(prompt.ids))[:20]
+            for prompt in self.prompts
+        ]
         width = loaded.facts.d_model
         generator = torch.Generator().manual_seed(0)
         self.directions = {"truth": torch.randn(width, generator=generator)}
@@ -119,6 +125,7 @@ class Material:
             "subjects": self.subjects,
             "directions": self.directions,
             "donors": self.donors,
+            "templates": self.templates,
         }
 
     def cases(self) -> list[Case]:
@@ -129,9 +136,10 @@ class Material:
                 prompt.foil,
                 {"self": prompt.ids, "pair": pair.ids, "resample": donor},
                 subject,
+                template,
             )
-            for prompt, pair, donor, subject in zip(
-                self.prompts, self.pairs, self.donors, self.subjects, strict=True
+            for prompt, pair, donor, subject, template in zip(
+                self.prompts, self.pairs, self.donors, self.subjects, self.templates, strict=True
             )
         ]
 
@@ -161,6 +169,10 @@ def every_kind(facts: ModelFacts) -> list[Intervention]:
         ),
         Steer(0, "truth", 0.5),
         Steer(top, "truth", -0.5),
+        AblateHeads(across, "template_mean"),
+        AddNoise(),
+        *(RestoreState(0, 3.0, part, 1, 1) for part in ("stream", "mlp", "attention")),
+        *(KeepCopySuppression(((1, 2),), 0.4, direct) for direct in (False, True)),
     ]
 
 

@@ -56,6 +56,18 @@ def test_labels_name_method_and_heads() -> None:
     assert ScaleHeads(((1, 3),), -0.0).label == "scale0.0:1.3"
 
 
+def test_labels_of_many_heads_are_short_and_none_like_another() -> None:
+    many = tuple((layer, head) for layer in range(4) for head in range(9))
+    labels = {
+        AblateHeads(many).label,
+        AblateHeads(many[1:]).label,
+        AblateHeads(many[:-1]).label,
+        KeepHeads(((9, 0),), "zero", many).label,
+    }
+    assert len(labels) == 4 and all(re.fullmatch(r"[a-z:-]+3[56]-[0-9a-f]{8}", x) for x in labels)
+    assert AblateHeads(many[:32]).label.count("+") == 31
+
+
 def test_equal_interventions_are_equal_and_hash_alike() -> None:
     assert len({AblateHeads(((0, 2),)), AblateHeads(((0, 2),), "zero")}) == 1
     assert len({AblateHeads(((0, 2),), method) for method in METHODS}) == 4  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from tinyablation.files.hashes import digest
 from tinyablation.heads import Head, heads_label
 from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.restoration import AddNoise
@@ -29,6 +30,7 @@ from tinyablation.interventions.sites import (
 AblationMethod = Literal["zero", "zero_folded", "mean", "resample", "template_mean"]
 # Those that sweeps of single heads compare; all are possible of any set of heads.
 METHODS: tuple[str, ...] = ("zero", "zero_folded", "mean", "resample")
+MOST_NAMED = 32  # heads in a label: the circuit of Wang et al. has 26
 # What the senders of a path are replaced by; a resampled path would need a donor of its own.
 PathMethod = Literal["zero", "zero_folded", "mean"]
 Donor = Literal["pair", "self", "other"]
@@ -60,8 +62,8 @@ class AblateHeads(HeadChange):
 
     @property
     def label(self) -> str:
-        """Name in tables, such as "zero:0.2+0.4" (layer.head)."""
-        return f"{self.method}:{heads_label(self.heads)}"
+        """Name in tables, such as "zero:0.2+0.4" (layer.head), of many heads "zero:36-bf1c93d2"."""
+        return f"{self.method}:{_short(self.heads)}"
 
     @property
     def columns(self) -> Columns:
@@ -91,7 +93,7 @@ class KeepHeads(AblateHeads):
     @property
     def label(self) -> str:
         """Name in tables, such as "template_mean:all-but:0.2+0.4" (layer.head)."""
-        return f"{self.method}:all-but:{heads_label(self.kept)}"
+        return f"{self.method}:all-but:{_short(self.kept)}"
 
 
 @dataclass(frozen=True)
@@ -351,6 +353,13 @@ Intervention = (
     | AddNoise
     | KeepCopySuppression
 )
+
+
+def _short(heads: tuple[Head, ...]) -> str:
+    """The heads; of more than MOST_NAMED their number and a hash, and the table has them all."""
+    if len(heads) <= MOST_NAMED:
+        return heads_label(heads)
+    return f"{len(heads)}-{digest(heads)[:8]}"
 
 
 def _check_donor(positions: object, donor: object) -> None:
