@@ -165,6 +165,9 @@ def test_predictions_of_another_day_say_so(write):
     assert predictions.for_cell("H1.2", "tiny-gpt2", "facts").verdict == "present"
     assert predictions.is_elsewhere("H1.1", "fresh-*")
     assert not predictions.is_elsewhere("H1.1", "tiny-*")
+    assert not predictions.is_elsewhere("H1.2", "tiny-*")  # its group is of this project
+    two = load_predictions(write(GROUPS.replace('["fresh-*"]', '["other-*", "fresh-*"]')))
+    assert two.for_cell("H1.1", "fresh-gpt2", "facts").date == "2025-02-01"
     # Of two groups that a prediction is of, the first says when.
     both = load_predictions(write(GROUPS.replace('models = ["tiny-*"]', 'models = ["*"]')))
     assert both.for_cell("H1.2", "fresh-gpt2", "facts").date == "2025-02-01"

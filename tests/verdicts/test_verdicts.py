@@ -438,6 +438,8 @@ def test_ends_and_margins_that_are_not_finite_are_not_judged():
             Verdict("inconclusive", "it", sound._replace(**{end: nan}))
     with pytest.raises(VerdictError, match="share is nan"):
         effect_floor(4.0, 0.0, share=nan)
+    with pytest.raises(VerdictError, match="noise_floor is inf"):
+        effect_floor(4.0, float("inf"))
 
 
 def test_p_of_a_claim_is_the_larger_of_its_interval_and_its_correction():
