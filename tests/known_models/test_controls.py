@@ -54,7 +54,7 @@ def test_a_true_claim_is_supported(shelf, claim):
         assert given["details"]
     # An estimate stands there with its two ends, and without the counts behind it.
     for figures in lists_of_figures(given.get("details", {})):
-        assert len({type(each) for each in figures}) == 1, figures
+        assert len({isinstance(each, int) for each in figures}) <= 1, figures
     if "largest" in given:
         deltas = [row["delta"] for row in given["largest"]]
         assert len(deltas) == 10 and deltas == sorted(deltas, reverse=True)
