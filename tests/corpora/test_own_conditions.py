@@ -200,12 +200,12 @@ def test_a_condition_that_needs_clusters_is_refused_with_the_counts_where_fewer_
         {**row, "foil": f"{row['target']} Rome"} if row["cluster"] in gone else row for row in rows
     ]
     own(rows).for_tokenizer(tiny, "tiny", 0)  # a user's is measured with what remains
-    with pytest.raises(TooFewPrompts, match="tiny, mine: 23 of 24 clusters remain, 24 are needed"):
+    with pytest.raises(TooFewPrompts, match="has words for 23 of 24 clusters, 24 are"):
         replace(own(rows), least=24).for_tokenizer(tiny, "tiny", 0)
     # Nor does a word that the tokenizer cuts into pieces; of a user's condition it is measured.
     cut = [{**row, "foil": " Ouagadougou"} if row["cluster"] in gone else row for row in rows]
     assert len(own(cut).for_tokenizer(tiny, "tiny", 0)[0].examples) == len(rows)
-    with pytest.raises(TooFewPrompts, match="23 of 24"):
+    with pytest.raises(TooFewPrompts, match="for 23 of 24"):
         replace(own(cut), least=24).for_tokenizer(tiny, "tiny", 0)
 
 

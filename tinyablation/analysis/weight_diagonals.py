@@ -75,7 +75,10 @@ class DiagonalShares:
         def most(found: int) -> float:
             return most_in_population(population, drawn, found, confidence=one_sided) / population
 
-        return Estimate(found / drawn, 1 - most(drawn - found), most(found), drawn, drawn)
+        share = found / drawn
+        # Over the whole vocabulary all three are the same but for rounding.
+        low, high = min(share, 1 - most(drawn - found)), max(share, most(found))
+        return Estimate(share, low, high, drawn, drawn)
 
     def leaders(self, circuit: Circuit, end: End, count: int, n: int) -> tuple[Head, ...]:
         """The n heads with the largest share, largest first.

@@ -110,7 +110,10 @@ class OwnCondition:
                 kept.append(replace(row, aligned=aligned))
         left = len({row.cluster_id for row in kept})
         if left < self.least:
-            why = f"{left} of {self.n_clusters} clusters remain, {self.least} are needed"
+            why = (
+                f"the tokenizer has words for {left} of {self.n_clusters} clusters, {self.least} "
+                "are needed"
+            )
             raise TooFewPrompts(f"{name}, {self.name}: {why}", reason=why)
         for half in SPLITS:
             if not rows[half]:

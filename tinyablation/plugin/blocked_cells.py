@@ -63,6 +63,16 @@ KINDS = (
         "no trio is named",
         "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in subjects.toml",
     ),
+    Kind(
+        r".*the tokenizer has words for \d+ of \d+ clusters",
+        "the tokenizer cuts the condition's words into pieces",
+        "nothing to do: these claims are about models with a larger vocabulary",
+    ),
+    Kind(
+        r"no head of \S+ (has a prefix-matching score|attends to the previous token|is a sink)",
+        "no head does what the claim's heads do",
+        _FINDING,
+    ),
     Kind(r"too few heads: ", "the layer has too few heads to compare", _FINDING),
     Kind(
         r"layer 0 of \S+ has \d+ heads",
