@@ -4,6 +4,7 @@ Run: pytest tests/analysis/test_direct_effects.py
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ from tinyablation.analysis.direct_effects import DirectEffects
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import BOTH, DISCOVERY
+from tinyablation.corpora.own_conditions import read_own
 from tinyablation.heads import Head
+from tinyablation.interventions.batteries import battery
 from tinyablation.interventions.interventions import PatchPath
 from tinyablation.interventions.listed import Listed
+from tinyablation.measurement.head_readings import HeadContributions
 from tinyablation.statistics.ratios import RatioUndefined
 
+YEARS = Path(__file__).parents[2] / "claims/literature/conditions/greater_than.jsonl"
 MOVER, RIVAL, NEGATIVE, SILENT = Head(2, 1), Head(1, 3), Head(2, 3), Head(0, 0)
 WRITTEN = {MOVER: 2.0, RIVAL: 0.5, NEGATIVE: -1.0}
 # Delta LD of zeroing: of the first two thirds are made up for, of the negative one half.
@@ -123,3 +128,17 @@ def test_a_models_figures_are_paired_with_its_sweep(tmp_path):
     paths = findings.effects("facts", Listed("paths", (path,)))
     assert paths.baseline()["clean"].equals(sample["clean"])
     assert found.renormed(first, BOTH) == pytest.approx(paths.change(path.label, BOTH), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_of_answers_of_several_tokens_the_first_are_meant(tmp_path):
+    """As in the tables of a sweep, with which they are paired."""
+    own = {"greater_than": read_own("greater_than", YEARS)}
+    bench = bench_of("tiny-gpt2", tmp_path, own=own)
+    found = bench.reading("greater_than", HeadContributions()).tensors()
+    parts = found["heads"].sum(axis=(1, 2)) + found["mlps"].sum(axis=1)
+    table = bench.run(
+        "greater_than", replace(battery("baseline"), sample=HeadContributions().sample)
+    )
+    clean = table.table().sort_values("example")["logit_diff"]
+    assert parts + found["embedding"] + found["biases"] == pytest.approx(clean, abs=1e-4)

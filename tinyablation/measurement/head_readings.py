@@ -138,8 +138,9 @@ class Direction:
 class HeadContributions:
     """What every part of the model writes into LD directly, by example (direct_effects.py).
 
-    On the examples of a sweep of every head. The tensors are the fields of Contributions, in
-    float64; the document has the rows of the corpus, in the tensors' order.
+    On the examples of a sweep of every head; of answers of several tokens LD is the first tokens',
+    as in the sweep's tables. The tensors are the fields of Contributions, in float64; the document
+    has the rows of the corpus, in the tensors' order.
     """
 
     sample: Sample = ONE_WORDING
@@ -148,12 +149,14 @@ class HeadContributions:
         return f"direct-effects-v{DIRECT_EFFECTS_VERSION}"
 
     def compute(self, bench: Measures, condition: str) -> Computed:
+        from tinyablation.corpora.answers import encode_spans
+        from tinyablation.corpora.tokenisation import Prompt
         from tinyablation.engine.direct_effects import contributions
-        from tinyablation.measurement.protocols import encode
 
         rows = bench.rows(condition, self.sample)
         examples = bench.chosen(condition, self.sample, rows)
-        prompts = encode(bench.model, examples, "clean", bench.protocol)
+        spans = encode_spans(bench.model.tokenizer, examples, bench.model.bos_id)
+        prompts = [Prompt(span.ids, span.target[0], span.foil[0]) for span in spans]
         found = contributions(bench.engine, prompts)
         document = {"model": bench.entry.id, "condition": condition, "rows": list(rows)}
         return Computed(document, found._asdict())
