@@ -1,10 +1,16 @@
 """Queries and keys of the tiny random models, worked out from their weights in float64."""
 
+import copy
 from typing import Any
 
 import torch
 
 from tests.conftest import N_HEADS
+
+
+def plain(model: Any) -> Any:
+    """A copy, to ask for attentions and streams: transformers leaves hooks on whatever it asked."""
+    return copy.deepcopy(model)
 
 
 def part(model: Any, family: str, name: str) -> torch.Tensor:

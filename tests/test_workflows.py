@@ -420,7 +420,8 @@ def cell_names(model):
     for module in sorted((ROOT / "claims").glob("*/test_*.py")):
         tests = re.findall(r"^def (test_\w+)", module.read_text(encoding="utf-8"), re.MULTILINE)
         for test in tests:
-            for cell in (model, *(f"{model}-{condition}" for condition in CONDITIONS)):
+            of_pack = [path.stem for path in (module.parent / "conditions").glob("*.jsonl")]
+            for cell in (model, *(f"{model}-{name}" for name in (*CONDITIONS, *of_pack))):
                 names = {"claims", module.parent.name, module.name}
                 yield names | {f"{test}[{cell}]", "claim", "hub", "parametrize"}
 
@@ -458,7 +459,8 @@ def test_pytest_collects_the_model_of_the_job_and_no_other(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     cells = [line.rsplit("[", 1)[1] for line in done.stdout.splitlines() if "::" in line]
     assert len(cells) > 50
-    assert set(cells) <= {"gpt2]", *(f"gpt2-{condition}]" for condition in CONDITIONS)}
+    of_packs = [path.stem for path in (ROOT / "claims").glob("*/conditions/*.jsonl")]
+    assert set(cells) == {"gpt2]", *(f"gpt2-{name}]" for name in (*CONDITIONS, *of_packs))}
 
 
 # --- drift between two nights ------------------------------------------------------------------

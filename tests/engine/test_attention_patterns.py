@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.bridging import make_prompts, run_cached
-from tests.by_hand import queries_and_keys, turned
+from tests.by_hand import plain, queries_and_keys, turned
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.engine import attention_patterns
 from tinyablation.engine.attention_patterns import attention_at
@@ -50,7 +50,7 @@ def test_patterns_are_those_of_a_plain_pass_over_one_prompt(family: str, engines
     found = attention_at(engine, SEQUENCES, EVERY)
     for ids, pairs, figures in zip(SEQUENCES, EVERY, found, strict=True):
         with torch.no_grad():
-            out = engine.loaded.model(torch.tensor([ids]), output_attentions=True)
+            out = plain(engine.loaded.model)(torch.tensor([ids]), output_attentions=True)
         assert np.abs(figures - gathered(torch.cat(out.attentions), pairs)).max() < TOLERANCE
         # A head's attention from one query adds up to 1.
         sums = np.zeros((len(ids), N_LAYERS, N_HEADS))
@@ -61,7 +61,7 @@ def test_patterns_are_those_of_a_plain_pass_over_one_prompt(family: str, engines
 def patterns_by_hand(model: Any, family: str, ids: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """Each layer's pattern [heads, queries, keys], in float64, from the stream that enters it."""
     with torch.no_grad():
-        streams = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        streams = plain(model)(torch.tensor([ids]), output_hidden_states=True).hidden_states
     for layer in range(N_LAYERS):
         q, k = queries_and_keys(model, family, layer, streams[layer][0])
         if family != "gpt2":

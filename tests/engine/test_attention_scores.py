@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.bridging import run_cached
+from tests.by_hand import plain
 from tests.conftest import N_HEADS, N_LAYERS, VOCABULARY
 from tests.induction_circuit import (
     DUPLICATE_HEAD,
@@ -129,7 +130,8 @@ def test_one_token_repeated_leaves_no_position_to_sink_to(family: str, engines: 
     sequences = one_token_sequences(ORDINARY, count=3, length=16, seed=0)
     engine = engines[family]
     with torch.no_grad():
-        streams = engine.loaded.model(torch.tensor(sequences), output_hidden_states=True)
+        model = plain(engine.loaded.model)
+        streams = model(torch.tensor(sequences), output_hidden_states=True)
     for stream in streams.hidden_states[:-1]:
         assert (stream - stream[:, :1]).abs().max() < 1e-4
     found = attention_scores(engine, sequences, [position_pairs(16)] * 3)[SINK]

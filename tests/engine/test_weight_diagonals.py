@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.by_hand import queries_and_keys
+from tests.by_hand import plain, queries_and_keys
 from tests.conftest import FAMILIES, N_HEADS, VOCABULARY
 from tests.engine.test_ov_circuits import bridge_values, reference_linear
 from tinyablation.engine import weight_diagonals
@@ -55,7 +55,8 @@ def embedded(engine: Engine, embedding: Embedding, monkeypatch: Any) -> torch.Te
     assert mlp is not None
     handle = mlp.register_forward_hook(lambda _, args, out: kept.append(out))
     with torch.no_grad():
-        streams = model(torch.arange(VOCABULARY)[:, None], output_hidden_states=True).hidden_states
+        every = torch.arange(VOCABULARY)[:, None]
+        streams = plain(model)(every, output_hidden_states=True).hidden_states
     handle.remove()
     monkeypatch.undo()
     return (streams[1] if embedding == "effective" else kept[0])[:, 0].double()

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -257,9 +257,9 @@ def _head_sets(
 
 
 def _methods() -> "tuple[AblationMethod, ...]":
-    from tinyablation.interventions.interventions import AblationMethod
+    from tinyablation.interventions.interventions import METHODS
 
-    return get_args(AblationMethod)
+    return METHODS
 
 
 def _tolerance(findings: "Findings") -> float:
