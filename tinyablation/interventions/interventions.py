@@ -29,7 +29,7 @@ from tinyablation.interventions.sites import (
 
 AblationMethod = Literal["zero", "zero_folded", "mean", "resample", "template_mean"]
 # Those that sweeps of single heads compare; all are possible of any set of heads.
-METHODS: tuple[AblationMethod, ...] = ("zero", "zero_folded", "mean", "resample")
+METHODS: tuple[str, ...] = ("zero", "zero_folded", "mean", "resample")
 MOST_NAMED = 32  # heads in a label: the circuit of Wang et al. has 26
 # What the senders of a path are replaced by; a resampled path would need a donor of its own.
 PathMethod = Literal["zero", "zero_folded", "mean"]

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import pytest
 
@@ -257,9 +257,9 @@ def _head_sets(
 
 
 def _methods() -> "tuple[AblationMethod, ...]":
-    from tinyablation.interventions.interventions import METHODS
+    from tinyablation.interventions.interventions import METHODS, AblationMethod
 
-    return METHODS
+    return tuple(method for method in get_args(AblationMethod) if method in METHODS)
 
 
 def _tolerance(findings: "Findings") -> float:
