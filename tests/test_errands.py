@@ -118,7 +118,7 @@ def test_a_condition(copy: Path) -> None:
     ]
     done = run(copy, *words, "-n", "0", "-q")
     records = judged(copy, done)
-    assert {record["condition"] for record in records} == {"ioi"}
+    assert {record["condition"] for record in records} == {"names"}
     verdicts = {record["name"]: record["verdict"] for record in records}
     assert verdicts["test_model_is_competent"] == "supported"
     assert verdicts["test_top_suppressor_is_in_layer_zero"] == "supported"
