@@ -8,6 +8,7 @@ subject's last token.
 import numpy as np
 import pytest
 
+from tinyablation.records.splits import CONFIRMATION
 from tinyablation.verdicts.verdicts import judge_above_floor
 
 TOKEN = "subject-last"
@@ -24,7 +25,7 @@ def test_mlps_restore_more_than_attentions(trace, judge):
     """
     peaks = {part: trace.peak(part, TOKEN) for part in ("mlp", "attention")}
     mlps, attentions = (trace.restored(part, peaks[part], TOKEN) for part in peaks)
-    lead = trace.interval(mlps - attentions, "confirmation", "MLPs beyond attentions")
+    lead = trace.interval(mlps - attentions, CONFIRMATION, "MLPs beyond attentions")
     verdict = judge_above_floor(
         lead,
         floor=trace.zero("target_probability"),
@@ -47,7 +48,7 @@ def test_early_mlps_restore_more_than_late_ones(trace, judge):
     middle = trace.n_layers // 2
     ahead = np.mean(layers[:middle], axis=0) - np.mean(layers[middle:], axis=0)
     verdict = judge_above_floor(
-        trace.interval(ahead, "confirmation", "early MLPs beyond late ones"),
+        trace.interval(ahead, CONFIRMATION, "early MLPs beyond late ones"),
         floor=trace.zero("target_probability"),
         what=f"restored by MLPs of the first {middle} layers beyond later ones",
         unit="probability",

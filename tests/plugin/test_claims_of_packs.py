@@ -63,4 +63,4 @@ def test_what_contradicts_another_file_is_refused(packs, path, text, said):
 def test_a_users_condition_has_another_name_than_a_packs(packs):
     packs.write("mine.jsonl", "".join(f"{json.dumps(row)}\n" for row in lines()))
     result = packs.run("claims", "--condition", "ioi=mine.jsonl")
-    assert result.ret != 0 and "is a condition 'ioi' too" in result.stdout.str()
+    assert result.ret == USAGE and "is a condition 'ioi' too" in result.stderr.str()

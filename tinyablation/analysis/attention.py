@@ -7,18 +7,17 @@ confirmation split.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyablation.analysis.readings import ReadingFigures
 from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY
-from tinyablation.engine.document import Computed
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head, head_name, heads_label
-from tinyablation.runs.documents import Reading
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
@@ -42,25 +41,8 @@ class AttentionError(TinyAblationError):
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(ReadingFigures):
     """A reading of attention scores. runs: the names of the run directories it comes from."""
-
-    source: Reading | Computed
-    runs: tuple[str, ...] = ()
-
-    @cached_property
-    def document(self) -> Mapping[str, Any]:
-        source = self.source
-        return source.document() if isinstance(source, Reading) else source.document
-
-    @cached_property
-    def tensors(self) -> Mapping[str, np.ndarray]:
-        source = self.source
-        return source.tensors() if isinstance(source, Reading) else source.tensors
-
-    @property
-    def model(self) -> str:
-        return str(self.document["model"])
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:

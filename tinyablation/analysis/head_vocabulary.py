@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tinyablation.analysis.head_similarity import ENDS, compare
-from tinyablation.engine.document import Computed
+from tinyablation.analysis.readings import ReadingFigures
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
-from tinyablation.runs.documents import Reading
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
@@ -55,28 +54,11 @@ class Shared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeadVocabulary:
+class HeadVocabulary(ReadingFigures):
     """An OV reading with clusters (head_outputs.measure_ov), as used by claims.
 
     runs: the names of the run directories it comes from.
     """
-
-    source: Reading | Computed
-    runs: tuple[str, ...] = ()
-
-    @cached_property
-    def document(self) -> Mapping[str, Any]:
-        source = self.source
-        return source.document() if isinstance(source, Reading) else source.document
-
-    @cached_property
-    def tensors(self) -> Mapping[str, np.ndarray]:
-        source = self.source
-        return source.tensors() if isinstance(source, Reading) else source.tensors
-
-    @property
-    def model(self) -> str:
-        return str(self.document["model"])
 
     @property
     def condition(self) -> str:

@@ -7,17 +7,15 @@ no error, and an interval of zero width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from tinyablation.engine.document import Computed
+from tinyablation.analysis.readings import ReadingFigures
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
-from tinyablation.runs.documents import Reading
 from tinyablation.statistics.finite_population import most_in_population
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.verdicts import CONFIDENCE
@@ -32,25 +30,8 @@ class DiagonalsError(TinyAblationError):
 
 
 @dataclass(frozen=True)
-class DiagonalShares:
+class DiagonalShares(ReadingFigures):
     """A reading of diagonals. runs: the names of the run directories it comes from."""
-
-    source: Reading | Computed
-    runs: tuple[str, ...] = ()
-
-    @cached_property
-    def document(self) -> Mapping[str, Any]:
-        source = self.source
-        return source.document() if isinstance(source, Reading) else source.document
-
-    @cached_property
-    def tensors(self) -> Mapping[str, np.ndarray]:
-        source = self.source
-        return source.tensors() if isinstance(source, Reading) else source.tensors
-
-    @property
-    def model(self) -> str:
-        return str(self.document["model"])
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:

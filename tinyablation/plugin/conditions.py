@@ -110,6 +110,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--accept-defects is about a --condition; give --condition too")
     for name in own_conditions(config):
         _require_readable_ids(config, name)
+    try:
+        pack_conditions(config)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _require_readable_ids(config: pytest.Config, name: str) -> None:
