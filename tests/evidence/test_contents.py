@@ -114,12 +114,11 @@ def test_the_bundle_that_is_shipped_verifies_and_says_what_nobody_knows(capsys, 
     for line in (
         "not verified: that the models give the figures in runs/: nothing was measured again",
         "not verified: when, where and by which versions it was measured (2026-",
-        "not verified: p_adjusted and the session's discoveries, which rest on cells that",
     ):
         assert line in said
     status, said = verdict(SHIPPED, capsys, monkeypatch, "--json")
     document = json.loads(said)
-    assert document["differences"] == [] and len(document["not_verified"]) >= 3
+    assert document["differences"] == [] and len(document["not_verified"]) >= 2
     assert {(c["claim"], c["model"], c["condition"]) for c in document["cells"]} == {
         (claim, "smollm2-135m", "facts") for claim in ("V.1", "V.2", "V.3", "V.4", "H1.1")
     }

@@ -384,7 +384,7 @@ class Reporter:
     def _say(self, file: RecordFile) -> None:
         verdicts = Counter(str(record.verdict) for record in file.records)
         stand = Counter(
-            "not accepted yet"
+            ("not judged" if record.verdict == "blocked" else "not accepted yet")
             if record.accepted is None
             else "as accepted"
             if record.accepted == record.verdict
