@@ -61,6 +61,7 @@ def test_serial_and_distributed_sessions_leave_the_same_records(judged):
         assert (judged.root / "two" / name).stat().st_size > 0
     page = (judged.root / "two" / "pytest.html").read_text()
     assert 'href="claims.html"' in page and "Claims, test by test" in page
+    assert "27 test cases: 27 passed." in page
     assert "<script>alert(1)" not in page + (judged.root / "two" / "claims.html").read_text()
     for column in ("Claim", "Verdict", "Effect", "Interval"):
         assert f">{column}</th>" in page

@@ -1,7 +1,8 @@
-"""pytest.html, the view by test beside the page: its columns, and a link to the page."""
+"""pytest.html, the view by test beside the page: its columns, its texts, and links to the page."""
 
 import html
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tinyablation.plugin.judge import PROPERTY
 
 _COLUMNS = {"claim": "Claim", "verdict": "Verdict", "effect": "Effect", "interval": "Interval"}
 _FIRST_COLUMN = 2  # after pytest-html's own Result and Test
+# As the terminal counts them, in its order.
+_COUNTED = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")
 
 
 class HtmlView:
@@ -18,17 +21,24 @@ class HtmlView:
 
     def __init__(self, config: pytest.Config, page: Path) -> None:
         self.config = config
-        self.page = page
+        folder = Path(config.option.htmlpath).resolve().parent
+        self.page = html.escape(Path(os.path.relpath(page, folder)).as_posix())
+        # What stands before a path of the project, or of the user, is nobody else's concern.
+        self.folders = [(html.escape(f"{config.rootpath}{os.sep}"), "")]
+        if (home := Path.home()) != Path(home.anchor):
+            self.folders.append((html.escape(f"{home}{os.sep}"), f"~{os.sep}"))
 
     def pytest_html_report_title(self, report: Any) -> None:
         report.title = "Claims, test by test"
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        html_path = Path(self.config.option.htmlpath).resolve().parent
-        target = self.page.name if self.page.parent == html_path else self.page.as_uri()
+        stats = self.config.pluginmanager.get_plugin("terminalreporter").stats
+        counts = {name: len(stats[name]) for name in _COUNTED if stats.get(name)}
         prefix.append(
-            f'<p>This is the view by test. Claims, verdicts and figures: <a href="'
-            f'{html.escape(target)}">claims.html</a></p>'
+            f"<p>{sum(counts.values())} test cases: "
+            f"{', '.join(f'{count} {name}' for name, count in counts.items())}. A row without an "
+            "unexpected failure is folded; a click on its result unfolds it. Claims, verdicts and "
+            f'figures: <a href="{self.page}">claims.html</a></p>'
         )
 
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
@@ -38,16 +48,31 @@ class HtmlView:
         ]
 
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
+        properties = dict(getattr(report, "user_properties", []))
+        record = json.loads(properties[PROPERTY]) if PROPERTY in properties else {}
         # pytest-html puts node ids on the page unescaped.
         cells[1] = f'<td class="col-testId">{html.escape(str(report.nodeid))}</td>'
         cells[_FIRST_COLUMN:_FIRST_COLUMN] = [
             f'<td class="col-{name}">{html.escape(text)}</td>'
-            for name, text in _columns(dict(getattr(report, "user_properties", []))).items()
+            for name, text in _columns(record).items()
         ]
+        if record:
+            from tinyablation.report.sections import cell_anchor  # imports pydantic
+
+            at = cell_anchor(*(record[name] for name in ("claim", "name", "model", "condition")))
+            cells[-1] = f'<td class="col-links"><a href="{self.page}#{at}">on the page</a></td>'
+
+    def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
+        """The log of a row: the reason where its outcome was expected, else what pytest says."""
+        if hasattr(report, "wasxfail"):
+            data[:] = [html.escape(str(report.wasxfail))]
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            data[:] = [html.escape(report.longrepr[2])]
+        for folder, instead in self.folders:
+            data[:] = [text.replace(folder, instead) for text in data]
 
 
-def _columns(properties: dict[str, Any]) -> dict[str, str]:
-    record = json.loads(properties[PROPERTY]) if PROPERTY in properties else {}
+def _columns(record: dict[str, Any]) -> dict[str, str]:
     columns = dict.fromkeys(_COLUMNS, "")
     columns |= {name: str(record.get(name) or "") for name in ("claim", "verdict")}
     if record.get("effect") is not None:

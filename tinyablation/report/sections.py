@@ -149,6 +149,11 @@ class Section(NamedTuple):
     published_at: str  # the section that has them; "" where the claim has none
 
 
+def cell_anchor(claim: str, name: str, model: str, condition: str) -> str:
+    """Where a test case is on the page, unless others are called alike."""
+    return CELL + slug(claim, name, model, condition)
+
+
 def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cell:
     stands = standing(record)
     said = {
@@ -317,7 +322,7 @@ def sections(
     made: list[Section] = []
     for (claim, name, wide), records in groups.items():
         units = list(dict.fromkeys(r.unit for r in records if r.effect is not None))
-        anchors = [unique(CELL + slug(claim, name, r.model, r.condition)) for r in records]
+        anchors = [unique(cell_anchor(claim, name, r.model, r.condition)) for r in records]
         lines = forests.lines_of(records, anchors)
         by_unit: dict[str, list[forests.Line]] = {}
         for r, line in zip(records, lines, strict=True):
