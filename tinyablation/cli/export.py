@@ -1,0 +1,95 @@
+"""The command `export`: recorded results in the formats of those who collect them."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyablation.cli.measure import CommandError, add_output_options, put_text, refuse_overwriting
+from tinyablation.cli.report import together
+
+if TYPE_CHECKING:
+    from tinyablation.records.records import RecordFile, SessionModel
+
+EEE = "eee"
+FORMATS = (EEE,)
+
+
+def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    export = commands.add_parser(
+        "export",
+        help="write recorded results as Every Eval Ever",
+        description="Writes the recorded results of one model as eee, a JSON document of Every "
+        "Eval Ever. Nothing is measured, and nothing is sent.",
+    )
+    export.add_argument(
+        "sessions",
+        nargs="+",
+        type=Path,
+        metavar="RUNS",
+        help="a folder of reports, its runs/, records.json, records.parquet, or a claims.html",
+    )
+    export.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    export.add_argument("--model", metavar="ID", help="whose results (default: the only model)")
+    export.add_argument(
+        "--creator", metavar="NAME", help="who publishes the results, which no record says"
+    )
+    add_output_options(export)
+    export.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from tinyablation.sessions.reading import read_session
+
+    refuse_overwriting(options)
+    file, other = together([read_session(path) for path in options.sessions])
+    if other is not None:
+        raise CommandError(
+            "the sessions are of both protocols, whose figures are different quantities; export "
+            "them apart"
+        )
+    put_text(_eee(file, options), options)
+
+
+def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
+    from tinyablation.report.every_eval_ever import every_eval_ever
+
+    model, creator = _model(file, options), _creator(options)
+    return _json(every_eval_ever(file, model, source=creator, repo=_repo(model.id)))
+
+
+def _json(document: dict[str, Any]) -> str:
+    """As JSON that is safe to be put into a page: a < only stands in text, where it is escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c") + "\n"
+
+
+def _creator(options: argparse.Namespace) -> str:
+    if options.creator is None or not options.creator.strip():
+        raise CommandError(
+            f"--format {options.format} says who publishes the results, and no record does; give "
+            "--creator NAME"
+        )
+    return str(options.creator)
+
+
+def _model(file: "RecordFile", options: argparse.Namespace) -> "SessionModel":
+    """The model that is asked for, or the only one with records."""
+    with_records = {record.model for record in file.records}
+    known = {model.id: model for model in file.session.models if model.id in with_records}
+    if options.model is None and len(known) == 1:
+        return next(iter(known.values()))
+    if options.model not in known:
+        fault = "give --model" if options.model is None else f"--model {options.model}: no records"
+        raise CommandError(f"{fault}; there are: {', '.join(known) or 'none'}")
+    return known[options.model]
+
+
+def _repo(name: str) -> str | None:
+    """The repository of a model of the registry, if it comes from the hub."""
+    from tinyablation.models.registry import load_registry
+    from tinyablation.shipped import MODELS, here_or_shipped
+
+    registry = load_registry(here_or_shipped(Path(), MODELS))
+    return registry[name].repo if name in registry else None
