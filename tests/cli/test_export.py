@@ -70,3 +70,11 @@ def test_protocols_are_not_mixed(reports, tmp_path, capsys):
     write_records(session(cell(protocol="published"), protocol="published"), other)
     assert main(["export", str(reports), str(other), *EEE, "--model", "gpt2"]) == 2
     assert "of both protocols" in capsys.readouterr().err
+
+
+def test_a_model_card_needs_no_creator(reports, capsys):
+    arguments = ["--format", "model-card", "--model", "gpt2"]
+    assert main(["export", str(reports), *arguments]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("---\nmodel-index:\n- name: openai-community/gpt2\n")
+    assert said.endswith("| Claim | facts |\n| --- | --- |\n| H1.1 x | supported |\n")

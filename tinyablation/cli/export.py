@@ -11,17 +11,18 @@ from tinyablation.cli.report import together
 if TYPE_CHECKING:
     from tinyablation.records.records import RecordFile, SessionModel
 
-EEE = "eee"
-FORMATS = (EEE,)
+EEE, MODEL_CARD = "eee", "model-card"
+FORMATS = (EEE, MODEL_CARD)
 
 
 def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     export = commands.add_parser(
         "export",
-        help="write recorded results as Every Eval Ever",
+        help="write recorded results as Every Eval Ever or a model card",
         description="Writes the recorded results of one model as eee, a JSON document of Every "
-        "Eval Ever. Nothing is measured, and nothing is sent.",
+        "Eval Ever, or model-card, a model-index and a table for a Hugging Face model card. "
+        "Nothing is measured, and nothing is sent.",
     )
     export.add_argument(
         "sessions",
@@ -49,7 +50,7 @@ def _export(options: argparse.Namespace) -> None:
             "the sessions are of both protocols, whose figures are different quantities; export "
             "them apart"
         )
-    put_text(_eee(file, options), options)
+    put_text({EEE: _eee, MODEL_CARD: _model_card}[options.format](file, options), options)
 
 
 def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
@@ -57,6 +58,13 @@ def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
 
     model, creator = _model(file, options), _creator(options)
     return _json(every_eval_ever(file, model, source=creator, repo=_repo(model.id)))
+
+
+def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
+    from tinyablation.report.model_card import model_card
+
+    model = _model(file, options)
+    return model_card(file, model, repo=_repo(model.id))
 
 
 def _json(document: dict[str, Any]) -> str:
