@@ -55,6 +55,10 @@ def test_the_only_model_need_not_be_named(tmp_path, capsys):
         (EEE, "give --model; there are: gpt2, mine"),
         ((*EEE, "--model", "other"), "--model other: no records; there are: gpt2, mine"),
         (("--format", "eee", "--model", "gpt2"), "no record does; give --creator NAME"),
+        (("--format", "zenodo"), "no record does; give --creator NAME"),
+        (("--format", "zenodo", "--creator", " "), "no record does; give --creator NAME"),
+        (("--format", "zenodo", "--creator", "A Lab"), "give --license ID, such as CC-BY-4.0"),
+        (("--format", "zenodo", "--model", "gpt2"), "a whole session; leave out --model"),
         ((*EEE, "--model", "gpt2", "-o", "records.json"), "give --force to write over it"),
     ],
 )
@@ -78,3 +82,11 @@ def test_a_model_card_needs_no_creator(reports, capsys):
     said = capsys.readouterr().out
     assert said.startswith("---\nmodel-index:\n- name: openai-community/gpt2\n")
     assert said.endswith("| Claim | facts |\n| --- | --- |\n| H1.1 x | supported |\n")
+
+
+def test_zenodo_describes_the_session(reports, capsys):
+    asked = ["--creator", "Doe, Jane", "A Lab", "--license", "CC-BY-4.0"]
+    assert main(["export", str(reports), "--format", "zenodo", *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["creators"] == [{"name": "Doe, Jane"}, {"name": "A Lab"}]
+    assert found["license"] == "CC-BY-4.0" and "gpt2, mine" in found["title"]

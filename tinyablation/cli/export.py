@@ -11,18 +11,19 @@ from tinyablation.cli.report import together
 if TYPE_CHECKING:
     from tinyablation.records.records import RecordFile, SessionModel
 
-EEE, MODEL_CARD = "eee", "model-card"
-FORMATS = (EEE, MODEL_CARD)
+EEE, MODEL_CARD, ZENODO = "eee", "model-card", "zenodo"
+FORMATS = (EEE, MODEL_CARD, ZENODO)
 
 
 def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     export = commands.add_parser(
         "export",
-        help="write recorded results as Every Eval Ever or a model card",
+        help="write recorded results as Every Eval Ever, a model card, or metadata for Zenodo",
         description="Writes the recorded results of one model as eee, a JSON document of Every "
-        "Eval Ever, or model-card, a model-index and a table for a Hugging Face model card. "
-        "Nothing is measured, and nothing is sent.",
+        "Eval Ever, or model-card, a model-index and a table for a Hugging Face model card; or, "
+        "as zenodo, a .zenodo.json that describes the session. Nothing is measured, and nothing is "
+        "sent.",
     )
     export.add_argument(
         "sessions",
@@ -34,7 +35,14 @@ def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     export.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     export.add_argument("--model", metavar="ID", help="whose results (default: the only model)")
     export.add_argument(
-        "--creator", metavar="NAME", help="who publishes the results, which no record says"
+        "--creator",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="who publishes the results, which no record says: an organisation, or 'Family, Given'",
+    )
+    export.add_argument(
+        "--license", metavar="ID", help="licence of what is published, such as CC-BY-4.0 (zenodo)"
     )
     add_output_options(export)
     export.set_defaults(run=_export)
@@ -50,14 +58,15 @@ def _export(options: argparse.Namespace) -> None:
             "the sessions are of both protocols, whose figures are different quantities; export "
             "them apart"
         )
-    put_text({EEE: _eee, MODEL_CARD: _model_card}[options.format](file, options), options)
+    write = {EEE: _eee, MODEL_CARD: _model_card, ZENODO: _zenodo}[options.format]
+    put_text(write(file, options), options)
 
 
 def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
     from tinyablation.report.every_eval_ever import every_eval_ever
 
-    model, creator = _model(file, options), _creator(options)
-    return _json(every_eval_ever(file, model, source=creator, repo=_repo(model.id)))
+    model, source = _model(file, options), "; ".join(_creators(options))
+    return _json(every_eval_ever(file, model, source=source, repo=_repo(model.id)))
 
 
 def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
@@ -67,19 +76,33 @@ def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
     return model_card(file, model, repo=_repo(model.id))
 
 
+def _zenodo(file: "RecordFile", options: argparse.Namespace) -> str:
+    from tinyablation.report.zenodo import zenodo
+
+    if options.model is not None:
+        raise CommandError("--format zenodo describes a whole session; leave out --model")
+    creators = _creators(options)
+    if options.license is None:
+        raise CommandError(
+            "--format zenodo says under which licence the results are published; give --license "
+            "ID, such as CC-BY-4.0"
+        )
+    return _json(zenodo(file, creators=creators, licence=options.license))
+
+
 def _json(document: dict[str, Any]) -> str:
     """As JSON that is safe to be put into a page: a < only stands in text, where it is escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c") + "\n"
 
 
-def _creator(options: argparse.Namespace) -> str:
-    if options.creator is None or not options.creator.strip():
+def _creators(options: argparse.Namespace) -> list[str]:
+    if not options.creator or not all(name.strip() for name in options.creator):
         raise CommandError(
             f"--format {options.format} says who publishes the results, and no record does; give "
             "--creator NAME"
         )
-    return str(options.creator)
+    return list(options.creator)
 
 
 def _model(file: "RecordFile", options: argparse.Namespace) -> "SessionModel":
