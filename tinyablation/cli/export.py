@@ -1,9 +1,8 @@
 """The command `export`: recorded results in the formats of those who collect them."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyablation.cli.measure import CommandError, add_output_options, put_text, refuse_overwriting
 from tinyablation.cli.report import together
@@ -64,9 +63,10 @@ def _export(options: argparse.Namespace) -> None:
 
 def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
     from tinyablation.report.every_eval_ever import every_eval_ever
+    from tinyablation.report.text import json_text
 
     model, source = _model(file, options), "; ".join(_creators(options))
-    return _json(every_eval_ever(file, model, source=source, repo=_repo(model.id)))
+    return json_text(every_eval_ever(file, model, source=source, repo=_repo(model.id)))
 
 
 def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
@@ -77,6 +77,7 @@ def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
 
 
 def _zenodo(file: "RecordFile", options: argparse.Namespace) -> str:
+    from tinyablation.report.text import json_text
     from tinyablation.report.zenodo import zenodo
 
     if options.model is not None:
@@ -87,13 +88,7 @@ def _zenodo(file: "RecordFile", options: argparse.Namespace) -> str:
             "--format zenodo says under which licence the results are published; give --license "
             "ID, such as CC-BY-4.0"
         )
-    return _json(zenodo(file, creators=creators, licence=options.license))
-
-
-def _json(document: dict[str, Any]) -> str:
-    """As JSON that is safe to be put into a page: a < only stands in text, where it is escaped."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    return text.replace("<", "\\u003c") + "\n"
+    return json_text(zenodo(file, creators=creators, licence=options.license))
 
 
 def _creators(options: argparse.Namespace) -> list[str]:
