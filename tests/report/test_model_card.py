@@ -3,18 +3,13 @@
 Run: pytest tests/report/test_model_card.py
 """
 
-from pathlib import Path
-
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from tests.fake_sessions import HOSTILE, fake_session
 from tests.sessions.test_drift import cell, session
-from tinyablation.records.records import read_records
 from tinyablation.report.model_card import model_card
-
-ROOT = Path(__file__).parents[2]
 
 
 def card(file, model=0, **options):
@@ -22,10 +17,12 @@ def card(file, model=0, **options):
 
 
 def test_the_parser_of_the_hub_reads_every_figure_back():
-    file = read_records(ROOT / "reports" / "smollm2-135m")
+    file = fake_session()
+    name = file.session.models[0].id
     read = ModelCard(card(file))
-    assert read.data.model_name == "smollm2-135m"
-    figures = [record for record in file.records if record.effect is not None]
+    assert read.data.model_name == name
+    own = [record for record in file.records if record.model == name]
+    figures = [record for record in own if record.effect is not None]
     found = {
         (each.dataset_type, each.metric_type): (each.metric_value, each.metric_args["verdict"])
         for each in read.data.eval_results

@@ -5,17 +5,14 @@ Run: pytest tests/report/test_zenodo.py
 
 import json
 from html.parser import HTMLParser
-from pathlib import Path
 
 import jsonschema
 import pytest
 
 from tests.fake_sessions import HOSTILE, fake_session
 from tests.sessions.test_drift import cell, session
-from tinyablation.records.records import read_records
 from tinyablation.report.zenodo import zenodo
 
-ROOT = Path(__file__).parents[2]
 # The required fields of a deposit but publication_date (Zenodo takes the day itself), and the types
 # and vocabularies of those that are written: developers.zenodo.org, "Deposit metadata".
 TEXT = {"type": "string", "minLength": 1}
@@ -74,12 +71,13 @@ def made(file, **options):
 
 
 def test_a_session_is_described_with_what_zenodo_requires():
-    file = read_records(ROOT / "reports" / "smollm2-135m")
+    file = session(cell(), cell(condition="logic"), cell("other", verdict="refuted"))
     found = made(file, creators=["Doe, Jane", "A Lab", "A  Lab"])
     assert [each["name"] for each in found["creators"]] == ["Doe, Jane", "A Lab"]
-    assert found["title"] == "Claims about language models, tested: smollm2-135m (2026-11-29)"
-    supported = sum(record.verdict == "supported" for record in file.records)
-    assert f"{supported} supported" in Tags(found["description"]).texts[-1]
+    assert found["title"] == "Claims about language models, tested: gpt2, other (2025-03-01)"
+    assert Tags(found["description"]).texts[-2:] == [
+        *("gpt2 (gpt2): 2 supported", "other (other): 1 refuted"),
+    ]
     assert file.session.predictions_hash in found["notes"]
 
 
