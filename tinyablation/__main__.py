@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyablation.cli.bundle import add_commands as add_bundle_commands
 from tinyablation.cli.check import add_check_command
 from tinyablation.cli.compare import add_commands as add_compare_commands
+from tinyablation.cli.export import add_export_command
 from tinyablation.cli.measure import add_commands
 from tinyablation.cli.new_claim import add_new_claim_command
 from tinyablation.cli.ov import add_commands as add_ov_commands
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add_compare_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
+    add_export_command(commands)
     add_bundle_commands(commands)
     add_check_command(commands)
     add_new_claim_command(commands)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyablation.evidence.archive import unpack, write_archive
-from tinyablation.evidence.bundle import PAGE, README, RECORDS, _readme, _records_text
+from tinyablation.evidence.bundle import PAGE, README, RECORDS, Facts, _crate, _records_text
+from tinyablation.evidence.crate import CRATE
+from tinyablation.evidence.readme import readme
 from tinyablation.files.manifests import MANIFEST
 from tinyablation.records.records import read_records
 from tinyablation.report.page import write_report
@@ -16,17 +18,21 @@ from tinyablation.runs.address import RunConfig
 
 
 def forged(path: Path, target: Path, change: Callable[[Path], None], *, neat: bool = True) -> Path:
-    """A copy of a bundle whose folder was changed; neat: page and README are made anew."""
+    """A copy of a bundle whose folder was changed; neat: what is made of records is made anew."""
     folder = target.parent / f"{target.stem}-folder"
     folder.mkdir()
     manifest = unpack(path, folder)
+    facts = {name: value for name, value in manifest.items() if name not in ("layout", "files")}
     change(folder)
     if neat:
         file = read_records(folder / RECORDS)
         (folder / RECORDS).write_bytes(_records_text(file))
-        (folder / README).write_bytes(_readme(file))
+        (folder / README).write_bytes(readme(file))
         write_report(file, folder / PAGE)
-    facts = {name: value for name, value in manifest.items() if name not in ("layout", "files")}
+        paths = [each for each in folder.rglob("*") if each.is_file()]
+        names = [each.relative_to(folder).as_posix() for each in paths]
+        crate = _crate(file, folder, names, Facts.model_validate(facts))
+        (folder / CRATE).write_bytes(crate)
     tests = [record["test"] for record in json.loads((folder / RECORDS).read_text())["records"]]
     write_archive(target, folder, facts | {"tests": tests})
     shutil.rmtree(folder)

@@ -21,7 +21,9 @@ import pytest
 
 from tests.evidence.forging import forged, other_weights
 from tests.evidence.test_archive import rewritten
+from tests.evidence.test_crate import check
 from tests.loopback_hub import LoopbackHub
+from tinyablation.evidence.crate import CRATE
 from tinyablation.files.manifests import MANIFEST
 
 pytestmark = pytest.mark.slow  # sessions, servers or processes of their own: make slow
@@ -222,6 +224,33 @@ def test_a_bundle_holds_evidence_and_no_weights(bundle):
     assert len(models["tiny-gpt2"]["facts"]["weight_hash"]) == 64
     assert str(ROOT) not in json.dumps(models)
     assert "python -m tinyablation verdict" in text and "H1.1 tiny-gpt2 facts: supported" in text
+
+
+def test_who_made_it_and_its_licence_are_its_authors_word(reports, tmp_path, verdict):
+    path = tmp_path / "evidence.zip"
+    said = ["--creator", "Doe, Jane", "A Lab", "--license", "CC-BY-4.0"]
+    done = bundled(reports, path, "--claim", "V.3", *said)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(path) as archive:
+        crate = json.loads(archive.read(CRATE))
+        names = set(archive.namelist()) - {CRATE}
+    entities = check(crate, names)
+    assert [entities[each["@id"]]["name"] for each in entities["#session"]["agent"]] == [
+        *("Doe, Jane", "A Lab"),
+    ]
+    done = verdict(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not verified: who made it (Doe, Jane; A Lab), its licence (CC-BY-4.0)" in done.stdout
+
+    def other(entries) -> None:  # the manifest's author is held to the crate's
+        at = next(at for at, (info, _) in enumerate(entries) if info.filename == MANIFEST)
+        manifest = json.loads(entries[at][1]) | {"creators": ["Roe, Richard"]}
+        entries[at] = (entries[at][0], json.dumps(manifest).encode())
+
+    done = verdict(rewritten(path, other))
+    assert done.returncode == 1 and f"differs: {CRATE}: is not what" in done.stdout
+    done = bundled(reports, tmp_path / "none.zip", "--claim", "V.3", "--creator", " ")
+    assert done.returncode == 2 and "--creator '': give 1 to 200 characters" in done.stderr
 
 
 def test_the_same_evidence_gives_the_same_bytes(bundle, reports, tmp_path):

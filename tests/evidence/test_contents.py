@@ -12,9 +12,12 @@ import pytest
 from tests.evidence.forging import forged, recorded, session
 from tinyablation.__main__ import main
 from tinyablation.evidence.contents import of_corpora, of_models, strangers
+from tinyablation.evidence.crate import CRATE
+from tinyablation.evidence.readme import readme
 from tinyablation.evidence.rederivation import Described, Models, placeless
 from tinyablation.models.loading import describe
 from tinyablation.models.registry import load_registry
+from tinyablation.records.records import read_records
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "reports" / "smollm2-135m" / "facts.zip"
@@ -90,6 +93,7 @@ UNTIDY = {
         ("differs: claims.html: is not what",),
     ),
     "README": (beside("README.txt", "!"), ("differs: README.txt: is not what this version makes",)),
+    "crate": (beside(CRATE, " "), (f"differs: {CRATE}: is not what this version makes",)),
     "records": (beside("records.json", "\n"), ("differs: records.json: is not what this version",)),
 }
 
@@ -122,6 +126,23 @@ def test_the_bundle_that_is_shipped_verifies_and_says_what_nobody_knows(capsys, 
     assert {(c["claim"], c["model"], c["condition"]) for c in document["cells"]} == {
         (claim, "smollm2-135m", "facts") for claim in ("V.1", "V.2", "V.3", "V.4", "H1.1")
     }
+
+
+@pytest.mark.slow
+def test_a_bundle_of_an_earlier_version_has_no_crate_and_verifies(tmp_path, capsys, monkeypatch):
+    def earlier(folder: Path) -> None:
+        (folder / CRATE).unlink()
+        file = read_records(folder / "records.json")
+        (folder / "README.txt").write_bytes(readme(file, crate=False))
+
+    path = forged(SHIPPED, tmp_path / "earlier.zip", earlier, neat=False)
+    status, said = verdict(path, capsys, monkeypatch)
+    assert status == 0, said
+    assert f"note: {CRATE} is not in the bundle: an earlier version made it" in said
+    # Whoever only leaves it out is found by the README, which names it.
+    path = forged(SHIPPED, tmp_path / "less.zip", lambda it: (it / CRATE).unlink(), neat=False)
+    status, said = verdict(path, capsys, monkeypatch)
+    assert status == 1 and "differs: README.txt: is not what this version makes" in said
 
 
 # --- models --------------------------------------------------------------------------------------

@@ -1,12 +1,23 @@
 """Words and tokens of the report page. Run: pytest tests/report/test_text.py"""
 
+import json
+
 import pytest
 from hypothesis import given as any_of
 from hypothesis import settings
 from hypothesis import strategies as st
 
 from tinyablation.records.records import PublishedFigure
-from tinyablation.report.text import detail, duration, finalize, given, harmless, slug, visible
+from tinyablation.report.text import (
+    detail,
+    duration,
+    finalize,
+    given,
+    harmless,
+    json_text,
+    slug,
+    visible,
+)
 
 
 def test_visible_spaces_and_controls():
@@ -70,3 +81,11 @@ def test_slugs_of_odd_names_differ():
 
 def test_durations():
     assert [duration(s) for s in (None, 4.6, 61)] == ["", "5 s", "1 min 1 s"]
+
+
+def test_json_holds_no_tag_and_reads_back():
+    document = {"a</script>": ["<!--", "\u2028é", 1.5, None]}
+    text = json_text(document)
+    assert "<" not in text and "é" in text and json.loads(text) == document
+    with pytest.raises(ValueError, match="JSON compliant"):
+        json_text(float("nan"))

@@ -38,6 +38,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="folder of records.json and runs/ (default: %(default)s)",
     )
+    bundle.add_argument(
+        "--creator",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="who ran the session, which no record says: an organisation, or 'Family, Given'",
+    )
+    bundle.add_argument("--license", metavar="ID", help="licence of the bundle, such as CC-BY-4.0")
     add_output_options(bundle, "the archive to write")
     _add_project(bundle)
     bundle.set_defaults(run=_bundle)
@@ -79,7 +87,15 @@ def _bundle(options: argparse.Namespace) -> None:
         raise EvidenceError("say which cells: --claim, --model, --condition or --test")
     file = read_records(options.reports)
     records = choose(file, **{f"{name}s": wanted for name, wanted in asked.items()})
-    write_bundle(options.output, options.project, _store_folder(options.reports), records, file)
+    write_bundle(
+        options.output,
+        options.project,
+        _store_folder(options.reports),
+        records,
+        file,
+        creators=options.creator,
+        licence=options.license,
+    )
     print(f"{options.output}: {len(records)} cell(s), sha256 {file_sha256(options.output)}")
 
 
@@ -89,7 +105,8 @@ def _store_folder(reports: Path) -> Path:
 
 
 def _verdict(options: argparse.Namespace) -> None:
-    from tinyablation.evidence.bundle import judge_bundle, line
+    from tinyablation.evidence.bundle import judge_bundle
+    from tinyablation.evidence.readme import line
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not here is not fetched to be compared
     found = judge_bundle(options.bundle, options.project)

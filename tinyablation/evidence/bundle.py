@@ -1,6 +1,6 @@
 """Bundles: the evidence of some cells as one archive, and the verdicts rederived from it.
 
-    README.txt  manifest.json  records.json  claims.html  models.json
+    README.txt  manifest.json  records.json  claims.html  models.json  ro-crate-metadata.json
     runs/<name>/...  corpora/<name>/<condition>.{jsonl,split.json}  corpora/knowledge/lexicons.toml
     sources/claims/<pack>/<module>.py, {predictions,subjects,published}.toml
 It contains no weights, and nothing in it is ever run: `sources/` is only compared with the
@@ -10,7 +10,7 @@ installed version.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,8 @@ from tinyablation.evidence.comparison import (
     session_unverified,
 )
 from tinyablation.evidence.contents import of_corpora, of_models, of_runs, strangers
+from tinyablation.evidence.crate import CRATE, crate_text
+from tinyablation.evidence.readme import readme
 from tinyablation.evidence.rederivation import (
     CORPORA,
     LEXICONS,
@@ -47,6 +49,7 @@ from tinyablation.models.registry import Registry, load_registry
 from tinyablation.records.conditions import ALL_CONDITIONS, NAMES
 from tinyablation.records.plain import plain
 from tinyablation.records.records import Record, RecordFile, claim_order, read_records
+from tinyablation.report.markdown import one_line
 from tinyablation.runs.address import RunConfig
 from tinyablation.sessions.baselines import WITHOUT_MODEL
 
@@ -55,27 +58,8 @@ TABLES_OF_CLAIMS = ("predictions.toml", "subjects.toml", "published.toml")
 # A node id becomes an argument of pytest and must not look like an option or another file.
 _TEST = re.compile(r"claims/(?:\w+/)?(test_\w+\.py)::test_\w+(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?")
 _MOST_LETTERS = 500  # of a node id; the longest of ours has 106
-_README = """\
-Evidence of {n} cell(s) of the Tiny Ablation Lab.
-
-{cells}
-
-To check it, with a checkout of the project and this file as it was sent (neither weights nor a GPU
-are needed, and nothing in it is run):
-
-    python -m tinyablation verdict FILE
-
-It checks size and sha256 of every file against manifest.json, judges each cell again from the
-tables in runs/ with the installed version's own claim function, and says what differs: in the
-records, in their page, in what is said of models and runs. What it could not verify it lists. The
-archive is as good as its own sha256: compare that with what its author published.
-
-records.json, claims.html   what was recorded, and its page
-runs/                       the measurements it rests on, by address: config, tables, provenance
-corpora/                    the prompts that were measured, with their splits
-models.json                 what the models' files were: sha256 of weights, config and tokenizer
-sources/                    the claims' functions, and what was registered beforehand
-"""
+_MOST_SAID = 200  # characters of what an author says of a bundle
+_Said = Annotated[str, Field(min_length=1, max_length=_MOST_SAID)]
 
 
 class _Strict(BaseModel):
@@ -85,13 +69,16 @@ class _Strict(BaseModel):
 class Facts(_Strict):
     """The facts in a bundle's manifest besides its files.
 
-    instruments: sha256 of all modules that measure and judge.
+    instruments: sha256 of all modules that measure and judge; creators: who ran the session, and
+    licence: of the bundle, an SPDX id, both as its author says.
     """
 
     tests: Annotated[list[str], Field(min_length=1, max_length=10_000)]
     conduct: Conduct
     versions: dict[str, str]
     instruments: str
+    creators: Annotated[list[_Said], Field(max_length=1_000)] = []
+    licence: _Said | None = None
 
 
 class Judgement(NamedTuple):
@@ -153,12 +140,20 @@ def _matches(what: str, wanted: str, value: str) -> bool:
 
 
 def write_bundle(
-    path: Path, project: Path, reports: Path, records: Sequence[Record], file: RecordFile
+    path: Path,
+    project: Path,
+    reports: Path,
+    records: Sequence[Record],
+    file: RecordFile,
+    *,
+    creators: Sequence[str] = (),
+    licence: str | None = None,
 ) -> None:
     """Judge the cells again on the store under `reports`, and write everything that was used.
 
-    project: the checkout whose claims judged them. Raises EvidenceError if a cell has no verdict,
-    cannot be judged without measuring, or gives a result that differs from the record.
+    project: the checkout whose claims judged them; creators, licence: as in Facts. Raises
+    EvidenceError if a cell has no verdict, cannot be judged without measuring, or gives a result
+    that differs from the record.
     """
     from tinyablation.report.page import write_report
 
@@ -190,14 +185,28 @@ def write_bundle(
         (folder / RECORDS).write_bytes(_records_text(only))
         write_report(only, folder / PAGE)
         _copy_sources(project, folder, tests)
-        (folder / README).write_bytes(_readme(only))
+        (folder / README).write_bytes(readme(only))
         facts = Facts(
             tests=tests,
             conduct=conduct,
             versions=file.session.versions,
             instruments=instruments(project),
+            creators=[_stated("--creator", name) for name in creators],
+            licence=None if licence is None else _stated("--license", licence),
         )
+        names = [
+            each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()
+        ]
+        (folder / CRATE).write_bytes(_crate(only, folder, names, facts))
         write_archive(path, folder, facts.model_dump(mode="json"))
+
+
+def _stated(option: str, text: str) -> str:
+    """What an author says of a bundle, on one line."""
+    said = one_line(text)
+    if not 0 < len(said) <= _MOST_SAID:
+        raise EvidenceError(f"{option} {said[:60]!r}: give 1 to {_MOST_SAID} characters")
+    return said
 
 
 def require_project(project: Path) -> None:
@@ -250,11 +259,9 @@ def _records_text(file: RecordFile) -> bytes:
     return f"{text}\n".encode()
 
 
-def _readme(file: RecordFile) -> bytes:
-    cells = "\n".join(
-        f"    {printable(line(record))}\n        {record.test}" for record in file.records
-    )
-    return _README.format(n=len(file.records), cells=cells).encode()
+def _crate(file: RecordFile, folder: Path, names: Collection[str], facts: Facts) -> bytes:
+    models = read_models(folder / MODELS)
+    return crate_text(file, models, names, creators=facts.creators, licence=facts.licence)
 
 
 def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:
@@ -304,12 +311,13 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
             raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
         known = load_registry(project / "fixtures" / "models.toml")
         notes = list(_notes(facts, folder / "bundle", project))
+        for name in (RUNS, CORPORA, MODELS):
+            if not (folder / "bundle" / name).exists():
+                raise BundleError(f"{path}: has no {name}")
         found = _contents(folder / "bundle", manifest, facts, file)
         judged = folder / "judged"
         judged.mkdir()
         for name in (RUNS, CORPORA, MODELS):
-            if not (folder / "bundle" / name).exists():
-                raise BundleError(f"{path}: has no {name}")
             shutil.move(folder / "bundle" / name, judged / name)
         models = read_models(judged / MODELS)
         described = of_models(models, known)
@@ -329,6 +337,8 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
     found += session_differences(file, derived.session)
     unknown += session_unverified(file, derived.session)
     unknown.append("that the models give the figures in runs/: nothing was measured again")
+    if facts.creators or facts.licence:
+        unknown.append(f"who made it ({'; '.join(facts.creators)}), its licence ({facts.licence})")
     return Judgement(cells, notes, found, unknown)
 
 
@@ -362,16 +372,16 @@ def _contents(
     from tinyablation.report.page import write_report
 
     sources = {f"{SOURCES}/{name}" for name in _sources(facts.tests)}
-    found = strangers(manifest["files"], {RECORDS, PAGE, README, MODELS, *sources})
+    found = strangers(manifest["files"], {RECORDS, PAGE, README, CRATE, MODELS, *sources})
     if facts.versions != file.session.versions:
         found.append(f"{MANIFEST}: versions are not those of {RECORDS}")
     # Beside the page, for it links to the runs that lie there.
     again = write_report(file, folder / f"again-{PAGE}")
-    for name, wanted in (
-        (RECORDS, _records_text(file)),
-        (README, _readme(file)),
-        (PAGE, again.read_bytes()),
-    ):
+    made = {RECORDS: _records_text(file), PAGE: again.read_bytes()}
+    if crated := CRATE in manifest["files"]:  # earlier versions made none
+        made[CRATE] = _crate(file, folder, manifest["files"], facts)
+    made[README] = readme(file, crate=crated)
+    for name, wanted in made.items():
         own = folder / name
         if not own.is_file():
             found.append(f"{name}: is missing")
@@ -412,18 +422,7 @@ def _notes(facts: Facts, folder: Path, project: Path) -> Iterator[str]:
             theirs := file_hash(bundled, text=True)
         ):
             yield f"{name} differs: installed is {found[:12]}, bundled {theirs[:12]}"
+    if not (folder / CRATE).is_file():
+        yield f"{CRATE} is not in the bundle: an earlier version made it"
     if (found := instruments(project)) != facts.instruments:
         yield f"instruments differ: installed are {found[:12]}, bundled {facts.instruments[:12]}"
-
-
-def line(record: Record) -> str:
-    """One cell as text: claim, model, condition, verdict, and its figures if there are any."""
-    from tinyablation.verdicts.floors import figure
-
-    name = " ".join(filter(None, (record.claim, record.model, record.condition)))
-    effect = ""
-    if record.effect is not None and record.low is not None and record.high is not None:
-        effect = (
-            f", {figure(record.effect)} [{figure(record.low)}, {figure(record.high)}] {record.unit}"
-        )
-    return f"{name}: {record.verdict}{effect}"

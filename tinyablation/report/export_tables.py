@@ -188,6 +188,9 @@ _LATEX = _Language(
 )
 
 
+ENTRIES = "Entries: conditions in which the claim is supported, of those judged (n.j.: none was)."
+
+
 def summary_markdown(file: RecordFile) -> str:
     """Some sentences on the session, and a table of claims by models."""
     return _summary(file, _MARKDOWN)
@@ -208,7 +211,7 @@ def _summary(file: RecordFile, language: _Language) -> str:
     for record in records:
         row = by_place.setdefault((record.claim, record.name), {})
         row.setdefault(record.model, Counter())[record.verdict] += 1
-    sentences = " ".join(map(language.escape, said_of(file)))
+    sentences = " ".join(map(language.escape, (*said_of(file), ENTRIES)))
     head = language.head([language.escape(name) for name in ("Claim", *models)])
     rows = [
         language.row(
@@ -257,9 +260,6 @@ def said_of(file: RecordFile) -> list[str]:
     )
     if not session.complete:
         said.append("The run is not complete.")
-    said.append(
-        "Entries: conditions in which the claim is supported, of those judged (n.j.: none was)."
-    )
     return said
 
 

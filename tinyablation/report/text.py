@@ -135,3 +135,9 @@ def duration(seconds: float | None) -> str:
 def time(text: str) -> str:
     """A UTC time of a session as the page prints it."""
     return text[:19].replace("T", " ") + " UTC"
+
+
+def json_text(document: Any, *, indent: int = 2) -> str:
+    """A document as JSON that is safe within a page: a < stands in texts only, as an escape."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c") + "\n"
