@@ -20,6 +20,7 @@ from claims.literature import test_induction as induction
 from claims.literature import test_layers as layers
 from claims.literature import test_self_repair as repair
 from claims.literature import test_sinks as sinks
+from claims.literature import test_successors as successors
 from tests.analysis.test_layer_removal import made as made_removal
 from tests.synthetic_effects import make_table, noise
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
@@ -28,9 +29,11 @@ from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.direct_effects import DirectEffects
 from tinyablation.analysis.knockouts import Knockouts
 from tinyablation.analysis.layer_removal import LayerRemoval
+from tinyablation.analysis.successors import SuccessorScores
 from tinyablation.analysis.tracing import Trace
 from tinyablation.analysis.weight_diagonals import DiagonalShares
 from tinyablation.corpora.examples import BOTH
+from tinyablation.corpora.ordinals import SEQUENCES, successor_of
 from tinyablation.engine.document import Computed
 from tinyablation.heads import Head
 from tinyablation.interventions.head_sets import CopySuppressors
@@ -38,7 +41,7 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.verdicts.listener import hear
 
-MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers)
+MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers, successors)
 N = 40
 ONE, OTHER, QUIET = Head(2, 1), Head(1, 3), Head(1, 0)
 LD = 4.0  # the clean logit difference of make_table
@@ -107,6 +110,18 @@ def diagonals(suppressed: float, sought: float = 0.0) -> DiagonalShares:
     places = {"ov.below": below, "ov.above": size - 1 - below}
     places |= {"qk.above": above_key, "qk.below": size - 1 - above_key}
     return DiagonalShares(Computed(document, places), ("made-up-diagonals",))
+
+
+def succeeding(share: float, n_words: int = 99) -> SuccessorScores:
+    """Of ONE: the share of words whose successor it writes; OTHER copies."""
+    words = [*dict.fromkeys(word for each in SEQUENCES for word in each.words)][:n_words]
+    written = np.tile(np.eye(len(words), dtype=np.float32), (2, 1, 1))
+    pairs = [(word, after) for word, (after, _) in successor_of().items() if after in words]
+    for word, after in pairs[: round(share * len(pairs))]:
+        written[1, words.index(word), words.index(after)] = 2
+    heads = [{"layer": head.layer, "head": head.head} for head in (OTHER, ONE)]
+    document = {"model": "made-up", "heads": heads, "words": words}
+    return SuccessorScores(Computed(document, {"written": written}), ("made-up-circuits",))
 
 
 def suppressing(explained: float):
@@ -252,6 +267,17 @@ CASES = {
         {"direct_effects": written({ONE: 2.0}, {}, norm=0.9)},
         {"direct_effects": written({ONE: 2.0}, {}, norm=0.4)},
     ),
+    successors.test_some_head_writes_the_successor: tuple(
+        {"successor_scores": succeeding(share)} for share in (0.8, 0.2)
+    ),
+    successors.test_the_head_serves_successors_above_all: tuple(
+        {
+            "successor_scores": succeeding(0.8),
+            "condition": "ioi",
+            "knockout": knockout(successors=lost, ioi=0.1),
+        }
+        for lost in (0.4, 0.1)
+    ),
     layers.test_four_layers_are_critical: (
         {"layer_removal": without([0.1] * 8 + [1.5] * 4 + [0.1] * 8)},
         {"layer_removal": without([0.1] * 20)},
@@ -297,6 +323,14 @@ def test_a_claim_about_heads_that_are_not_there_is_blocked():
     flat = attention(induction={ONE: 0.2})
     with pytest.raises(StopIteration):
         induction.induction_heads(flat, blocked_with("no head of made-up has a prefix-matching"))
+
+
+def test_successors_are_asked_of_tokenizers_that_have_the_words():
+    head = successors.successor_head(succeeding(0.8), None)
+    assert head == ONE
+    with pytest.raises(StopIteration):
+        few = succeeding(0.8, n_words=12)
+        successors.successor_head(few, blocked_with("the tokenizer of made-up has"))
 
 
 def blocked_with(reason):

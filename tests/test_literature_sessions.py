@@ -14,7 +14,6 @@ import pytest
 
 from fixtures.conditions import CONDITIONS
 from tests.small_tokenizers import byte_level
-from tinyablation.verdicts.predictions import load_predictions
 
 ROOT = Path(__file__).parent.parent
 PACK = "claims/literature"
@@ -67,21 +66,23 @@ def session(*command: str, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+def marked() -> dict[tuple[str, str], str]:
+    """(file, name) of every test of the pack -> the id of its claim."""
+    mark = re.compile(r'claim\("([A-Z]+\.\d+)"(?:.|\n)*?\ndef (test_\w+)')
+    return {
+        (f"{PACK}/{path.name}", name): claim
+        for path in (ROOT / PACK).glob("test_*.py")
+        for claim, name in mark.findall(path.read_text(encoding="utf-8"))
+    }
+
+
 def test_every_claim_is_collected_for_a_model_of_the_hub():
     asked = [PACK, "--model", "gpt2", "--collect-only", "-q"]
     collected = session("-m", "pytest", *asked)
     assert collected.returncode == 0, collected.stdout + collected.stderr
     found = set(re.findall(r"^(\S+\.py)::(\w+)\[gpt2[-\]]", collected.stdout, re.MULTILINE))
-    marked = {
-        (f"{PACK}/{path.name}", name): claim
-        for path in (ROOT / PACK).glob("test_*.py")
-        for claim, name in re.findall(
-            r'claim\("([A-Z]+\.\d+)"(?:.|\n)*?\ndef (test_\w+)', path.read_text(encoding="utf-8")
-        )
-    }
-    claims = set(load_predictions(ROOT / PACK / "predictions.toml").claims)
-    assert set(marked.values()) == claims
-    assert {marked[test] for test in found} == claims - OF_ONE_MODEL
+    claims = marked()
+    assert {claims[test] for test in found} == set(claims.values()) - OF_ONE_MODEL
 
 
 def test_the_pack_runs_to_its_end_on_a_random_model(tmp_path):
@@ -91,7 +92,7 @@ def test_the_pack_runs_to_its_end_on_a_random_model(tmp_path):
     done = session("-c", UNGATED, PACK, *options, HF_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     records = json.loads((tmp_path / "reports" / "records.json").read_text())["records"]
-    claims = set(load_predictions(ROOT / PACK / "predictions.toml").claims)
+    claims = set(marked().values())
     assert {record["claim"] for record in records} == claims - OF_ONE_MODEL
     judged = [record for record in records if record["verdict"] != "blocked"]
     assert all(record["reason"] and record["verdict"] != "error" for record in records)
