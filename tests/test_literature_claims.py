@@ -14,6 +14,7 @@ import pytest
 
 from claims.literature import test_causal_tracing as rome
 from claims.literature import test_copy_suppression as suppression
+from claims.literature import test_dual_routes as dual
 from claims.literature import test_greater_than as years
 from claims.literature import test_indirect_objects as ioi
 from claims.literature import test_induction as induction
@@ -41,7 +42,7 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.verdicts.listener import hear
 
-MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers, successors)
+MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers, successors, dual)
 N = 40
 ONE, OTHER, QUIET = Head(2, 1), Head(1, 3), Head(1, 0)
 LD = 4.0  # the clean logit difference of make_table
@@ -67,11 +68,16 @@ def every(mean: float) -> dict[Head, float]:
     return {Head(layer, head): mean for layer in range(LAYERS) for head in range(HEADS)}
 
 
-def knockout(**lost: float):
-    """knockout(condition, *sets): the first set loses this share of LD, further sets nothing."""
+def knockout(**lost: float | tuple[float, ...]):
+    """knockout(condition, *sets): the first set loses this share of LD, further sets nothing.
+
+    Or as many shares as sets.
+    """
 
     def measured(condition, *sets):
-        shares = [lost[condition], *[lost.get("others", 0.0)] * (len(sets) - 1)]
+        shares = lost[condition]
+        if isinstance(shares, float):
+            shares = (shares, *[lost.get("others", 0.0)] * (len(sets) - 1))
         edits = [AblateHeads(tuple(sorted(heads))) for heads in sets]
         changes = {
             edit.label: -share * LD + noise(0.05, number)
@@ -170,6 +176,9 @@ PREVIOUS = {"random_tokens": attention(previous_token={OTHER: 0.9}, sink=every(0
 FLAT = {"random_tokens": attention(previous_token={}, sink=every(0.1))}
 UPPER = {head: 0.8 for head in every(0) if head.layer > 1}
 IN = {"repeats": {"condition": "repeats"}, "prose": {"condition": "natural_repeats"}}
+# ONE is a token head too, and QUIET attends to the beginning of words more.
+WORDS = attention(concept={ONE: 0.4, OTHER: 0.3, QUIET: 0.2}, induction={ONE: 0.3, QUIET: 0.4})
+ROUTES = {**INDUCTS, "findings": SimpleNamespace(attention=lambda wanted: WORDS)}
 LEADERS = {ONE: 2.0, OTHER: 1.8, Head(2, 0): 1.6}
 
 CASES = {
@@ -278,6 +287,10 @@ CASES = {
         }
         for lost in (0.4, 0.1)
     ),
+    dual.test_token_heads_copy_and_concept_heads_recall: (
+        {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.5))},
+        {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.1))},
+    ),
     layers.test_four_layers_are_critical: (
         {"layer_removal": without([0.1] * 8 + [1.5] * 4 + [0.1] * 8)},
         {"layer_removal": without([0.1] * 20)},
@@ -323,6 +336,10 @@ def test_a_claim_about_heads_that_are_not_there_is_blocked():
     flat = attention(induction={ONE: 0.2})
     with pytest.raises(StopIteration):
         induction.induction_heads(flat, blocked_with("no head of made-up has a prefix-matching"))
+    with pytest.raises(StopIteration):
+        said = "no head of made-up attends to the end of the word"
+        dual.concept_heads(WORDS, (ONE, OTHER), blocked_with(said))
+    assert dual.concept_heads(WORDS, (ONE,), None) == (OTHER,)
 
 
 def test_successors_are_asked_of_tokenizers_that_have_the_words():
