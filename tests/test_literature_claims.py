@@ -15,6 +15,7 @@ import pytest
 from claims.literature import test_causal_tracing as rome
 from claims.literature import test_copy_suppression as suppression
 from claims.literature import test_dual_routes as dual
+from claims.literature import test_forming as forming
 from claims.literature import test_greater_than as years
 from claims.literature import test_indirect_objects as ioi
 from claims.literature import test_induction as induction
@@ -26,6 +27,7 @@ from tests.analysis.test_layer_removal import made as made_removal
 from tests.synthetic_effects import make_table, noise
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.attention import Attention
+from tinyablation.analysis.attention_course import AttentionCourse
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.direct_effects import DirectEffects
 from tinyablation.analysis.knockouts import Knockouts
@@ -42,7 +44,19 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.verdicts.listener import hear
 
-MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers, successors, dual)
+MODULES = (
+    induction,
+    sinks,
+    suppression,
+    ioi,
+    years,
+    rome,
+    repair,
+    layers,
+    successors,
+    dual,
+    forming,
+)
 N = 40
 ONE, OTHER, QUIET = Head(2, 1), Head(1, 3), Head(1, 0)
 LD = 4.0  # the clean logit difference of make_table
@@ -51,17 +65,31 @@ LD = 4.0  # the clean logit difference of make_table
 # --- what the fixtures would give ----------------------------------------------------------------
 
 
-def attention(**means: dict[Head, float]) -> Attention:
+def attention(seed: int = 0, /, **means: dict[Head, float]) -> Attention:
     """Scores by head on 40 sequences; heads that are not named have next to none."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     scores = {}
     for score, of in means.items():
         values = rng.uniform(0, 0.05, (N, LAYERS, HEADS))
         for head, mean in of.items():
             values[:, head.layer, head.head] = mean + rng.uniform(-0.04, 0.04, N)
         scores[score] = np.clip(values, 0, 1)
-    document = {"model": "made-up", "inputs": "tokens", "seed": 0}
+    document = {"model": "made-up", "inputs": "tokens", "seed": 0, "ids": []}
     return Attention(Computed(document, scores), ("made-up-attention",))
+
+
+def course(induction: list[float], sinks: list[float]) -> AttentionCourse:
+    """By step: the induction score of ONE, and the share of heads that are sinks."""
+    heads = list(every(0))
+    return AttentionCourse(
+        "made-up",
+        tuple(range(len(sinks))),
+        tuple(attention(step, induction={ONE: mean}) for step, mean in enumerate(induction)),
+        tuple(
+            attention(step, sink=dict.fromkeys(heads[: round(share * len(heads))], 0.8))
+            for step, share in enumerate(sinks)
+        ),
+    )
 
 
 def every(mean: float) -> dict[Head, float]:
@@ -290,6 +318,14 @@ CASES = {
     dual.test_token_heads_copy_and_concept_heads_recall: (
         {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.5))},
         {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.1))},
+    ),
+    forming.test_induction_forms_during_training: (
+        {"attention_course": course([0.1, 0.5, 0.8], [0, 0, 0.5])},
+        {"attention_course": course([0.7, 0.8, 0.8], [0, 0, 0.5])},
+    ),
+    forming.test_induction_forms_before_sinks: (
+        {"attention_course": course([0.1, 0.6, 0.8], [0, 0, 0.5])},
+        {"attention_course": course([0.1, 0.1, 0.8], [0, 0.5, 0.5])},
     ),
     layers.test_four_layers_are_critical: (
         {"layer_removal": without([0.1] * 8 + [1.5] * 4 + [0.1] * 8)},

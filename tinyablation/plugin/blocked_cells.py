@@ -75,7 +75,8 @@ KINDS = (
         "nothing to do: these claims are about models with a larger vocabulary",
     ),
     Kind(
-        r"no head of \S+ (has a prefix-matching score|attends to |is a sink)",
+        r"no head of \S+ (has a prefix-matching score|attends to |is a sink|inducts at the last)"
+        r"|hardly a head of \S+ is a sink",
         "no head does what the claim's heads do",
         _FINDING,
     ),
