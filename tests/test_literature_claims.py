@@ -14,23 +14,29 @@ import pytest
 
 from claims.literature import test_causal_tracing as rome
 from claims.literature import test_copy_suppression as suppression
+from claims.literature import test_dual_routes as dual
+from claims.literature import test_forming as forming
 from claims.literature import test_greater_than as years
 from claims.literature import test_indirect_objects as ioi
 from claims.literature import test_induction as induction
 from claims.literature import test_layers as layers
 from claims.literature import test_self_repair as repair
 from claims.literature import test_sinks as sinks
+from claims.literature import test_successors as successors
 from tests.analysis.test_layer_removal import made as made_removal
 from tests.synthetic_effects import make_table, noise
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.attention import Attention
+from tinyablation.analysis.attention_course import AttentionCourse
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.direct_effects import DirectEffects
 from tinyablation.analysis.knockouts import Knockouts
 from tinyablation.analysis.layer_removal import LayerRemoval
+from tinyablation.analysis.successors import SuccessorScores
 from tinyablation.analysis.tracing import Trace
 from tinyablation.analysis.weight_diagonals import DiagonalShares
 from tinyablation.corpora.examples import BOTH
+from tinyablation.corpora.ordinals import SEQUENCES, successor_of
 from tinyablation.engine.document import Computed
 from tinyablation.heads import Head
 from tinyablation.interventions.head_sets import CopySuppressors
@@ -38,7 +44,19 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.interventions.tracing import Tracing
 from tinyablation.verdicts.listener import hear
 
-MODULES = (induction, sinks, suppression, ioi, years, rome, repair, layers)
+MODULES = (
+    induction,
+    sinks,
+    suppression,
+    ioi,
+    years,
+    rome,
+    repair,
+    layers,
+    successors,
+    dual,
+    forming,
+)
 N = 40
 ONE, OTHER, QUIET = Head(2, 1), Head(1, 3), Head(1, 0)
 LD = 4.0  # the clean logit difference of make_table
@@ -47,28 +65,47 @@ LD = 4.0  # the clean logit difference of make_table
 # --- what the fixtures would give ----------------------------------------------------------------
 
 
-def attention(**means: dict[Head, float]) -> Attention:
+def attention(seed: int = 0, /, **means: dict[Head, float]) -> Attention:
     """Scores by head on 40 sequences; heads that are not named have next to none."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     scores = {}
     for score, of in means.items():
         values = rng.uniform(0, 0.05, (N, LAYERS, HEADS))
         for head, mean in of.items():
             values[:, head.layer, head.head] = mean + rng.uniform(-0.04, 0.04, N)
         scores[score] = np.clip(values, 0, 1)
-    document = {"model": "made-up", "inputs": "tokens", "seed": 0}
+    document = {"model": "made-up", "inputs": "tokens", "seed": 0, "ids": []}
     return Attention(Computed(document, scores), ("made-up-attention",))
+
+
+def course(induction: list[float], sinks: list[float]) -> AttentionCourse:
+    """By step: the induction score of ONE, and the share of heads that are sinks."""
+    heads = list(every(0))
+    return AttentionCourse(
+        "made-up",
+        tuple(range(len(sinks))),
+        tuple(attention(step, induction={ONE: mean}) for step, mean in enumerate(induction)),
+        tuple(
+            attention(step, sink=dict.fromkeys(heads[: round(share * len(heads))], 0.8))
+            for step, share in enumerate(sinks)
+        ),
+    )
 
 
 def every(mean: float) -> dict[Head, float]:
     return {Head(layer, head): mean for layer in range(LAYERS) for head in range(HEADS)}
 
 
-def knockout(**lost: float):
-    """knockout(condition, *sets): the first set loses this share of LD, further sets nothing."""
+def knockout(**lost: float | tuple[float, ...]):
+    """knockout(condition, *sets): the first set loses this share of LD, further sets nothing.
+
+    Or as many shares as sets.
+    """
 
     def measured(condition, *sets):
-        shares = [lost[condition], *[lost.get("others", 0.0)] * (len(sets) - 1)]
+        shares = lost[condition]
+        if isinstance(shares, float):
+            shares = (shares, *[lost.get("others", 0.0)] * (len(sets) - 1))
         edits = [AblateHeads(tuple(sorted(heads))) for heads in sets]
         changes = {
             edit.label: -share * LD + noise(0.05, number)
@@ -107,6 +144,18 @@ def diagonals(suppressed: float, sought: float = 0.0) -> DiagonalShares:
     places = {"ov.below": below, "ov.above": size - 1 - below}
     places |= {"qk.above": above_key, "qk.below": size - 1 - above_key}
     return DiagonalShares(Computed(document, places), ("made-up-diagonals",))
+
+
+def succeeding(share: float, n_words: int = 99) -> SuccessorScores:
+    """Of ONE: the share of words whose successor it writes; OTHER copies."""
+    words = [*dict.fromkeys(word for each in SEQUENCES for word in each.words)][:n_words]
+    written = np.tile(np.eye(len(words), dtype=np.float32), (2, 1, 1))
+    pairs = [(word, after) for word, (after, _) in successor_of().items() if after in words]
+    for word, after in pairs[: round(share * len(pairs))]:
+        written[1, words.index(word), words.index(after)] = 2
+    heads = [{"layer": head.layer, "head": head.head} for head in (OTHER, ONE)]
+    document = {"model": "made-up", "heads": heads, "words": words}
+    return SuccessorScores(Computed(document, {"written": written}), ("made-up-circuits",))
 
 
 def suppressing(explained: float):
@@ -155,6 +204,9 @@ PREVIOUS = {"random_tokens": attention(previous_token={OTHER: 0.9}, sink=every(0
 FLAT = {"random_tokens": attention(previous_token={}, sink=every(0.1))}
 UPPER = {head: 0.8 for head in every(0) if head.layer > 1}
 IN = {"repeats": {"condition": "repeats"}, "prose": {"condition": "natural_repeats"}}
+# ONE is a token head too, and QUIET attends to the beginning of words more.
+WORDS = attention(concept={ONE: 0.4, OTHER: 0.3, QUIET: 0.2}, induction={ONE: 0.3, QUIET: 0.4})
+ROUTES = {**INDUCTS, "findings": SimpleNamespace(attention=lambda wanted: WORDS)}
 LEADERS = {ONE: 2.0, OTHER: 1.8, Head(2, 0): 1.6}
 
 CASES = {
@@ -252,6 +304,29 @@ CASES = {
         {"direct_effects": written({ONE: 2.0}, {}, norm=0.9)},
         {"direct_effects": written({ONE: 2.0}, {}, norm=0.4)},
     ),
+    successors.test_some_head_writes_the_successor: tuple(
+        {"successor_scores": succeeding(share)} for share in (0.8, 0.2)
+    ),
+    successors.test_the_head_serves_successors_above_all: tuple(
+        {
+            "successor_scores": succeeding(0.8),
+            "condition": "ioi",
+            "knockout": knockout(successors=lost, ioi=0.1),
+        }
+        for lost in (0.4, 0.1)
+    ),
+    dual.test_token_heads_copy_and_concept_heads_recall: (
+        {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.5))},
+        {**ROUTES, "knockout": knockout(repeats=(0.9, 0.1), facts=(0.1, 0.1))},
+    ),
+    forming.test_induction_forms_during_training: (
+        {"attention_course": course([0.1, 0.5, 0.8], [0, 0, 0.5])},
+        {"attention_course": course([0.7, 0.8, 0.8], [0, 0, 0.5])},
+    ),
+    forming.test_induction_forms_before_sinks: (
+        {"attention_course": course([0.1, 0.6, 0.8], [0, 0, 0.5])},
+        {"attention_course": course([0.1, 0.1, 0.8], [0, 0.5, 0.5])},
+    ),
     layers.test_four_layers_are_critical: (
         {"layer_removal": without([0.1] * 8 + [1.5] * 4 + [0.1] * 8)},
         {"layer_removal": without([0.1] * 20)},
@@ -297,6 +372,18 @@ def test_a_claim_about_heads_that_are_not_there_is_blocked():
     flat = attention(induction={ONE: 0.2})
     with pytest.raises(StopIteration):
         induction.induction_heads(flat, blocked_with("no head of made-up has a prefix-matching"))
+    with pytest.raises(StopIteration):
+        said = "no head of made-up attends to the end of the word"
+        dual.concept_heads(WORDS, (ONE, OTHER), blocked_with(said))
+    assert dual.concept_heads(WORDS, (ONE,), None) == (OTHER,)
+
+
+def test_successors_are_asked_of_tokenizers_that_have_the_words():
+    head = successors.successor_head(succeeding(0.8), None)
+    assert head == ONE
+    with pytest.raises(StopIteration):
+        few = succeeding(0.8, n_words=12)
+        successors.successor_head(few, blocked_with("the tokenizer of made-up has"))
 
 
 def blocked_with(reason):

@@ -3,13 +3,15 @@
 Run: pytest tests/analysis/test_knockouts.py
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tests.synthetic_effects import make_table, noise
 from tinyablation.analysis.findings import Findings
-from tinyablation.analysis.knockouts import Knockouts
+from tinyablation.analysis.knockouts import Knockouts, costs_more
 from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.statistics.ratios import RatioUndefined
@@ -27,6 +29,24 @@ def test_the_share_of_ld_that_is_lost():
     found = without(0.7).lost(SET)
     assert found.low < 0.7 < found.high and found.high - found.low < 0.1
     assert without(-0.2).lost(SET).high < 0  # without the heads LD rises
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "status"),
+    [
+        (0.3, 0.1, "supported"),
+        (0.1, 0.3, "refuted"),
+        (0.1, 0.1, "refuted"),
+        (0.03, 0.01, "refuted"),  # more, but not by what counts
+        (0.06, 0.01, "inconclusive"),
+    ],
+)
+def test_a_set_costs_more_under_one_condition_than_under_another(here, there, status):
+    one, other = without(here), replace(without(there), condition="repeats")
+    found = costs_more(one, other, SET)
+    assert found.status == status, found.reason
+    assert "on facts beyond that on repeats" in found.reason and found.floor == 0.05
+    assert found.effect.estimate == one.lost(SET).estimate - other.lost(SET).estimate
 
 
 @pytest.mark.parametrize(

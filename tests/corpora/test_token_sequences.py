@@ -6,10 +6,13 @@ Run: pytest tests/corpora/test_token_sequences.py
 import numpy as np
 import pytest
 
+from tests.small_tokenizers import byte_level
+from tinyablation.corpora.filtering import TooFewPrompts
 from tinyablation.corpora.token_sequences import (
     one_token_sequences,
     ordinary_ids,
     random_sequences,
+    repeated_words,
 )
 from tinyablation.corpora.tokenisation import TokenisationError, load_tokenizer
 
@@ -62,3 +65,20 @@ def test_special_tokens_and_padding_ids_are_not_drawn(tiny_folders):
     found = ordinary_ids(tokenizer, 400)
     assert found.tolist() == [*range(1, 300), 300]  # neither <s> (0) nor <other> (301), nor 302 on
     assert ordinary_ids(tokenizer, 250).tolist() == list(range(1, 250))
+
+
+def test_words_of_a_few_tokens_are_drawn_as_they_are_cut():
+    tokenizer = byte_level([" whole", "ab"])  # " abc" is its bytes
+    words = ["whole", "a", "bc", "def", "g", "hijklm"]
+
+    def drawn_words(count=20, n_words=3, seed=0):
+        sizes = {"count": count, "n_words": n_words, "most_tokens": 4}
+        return repeated_words(tokenizer, words, **sizes, seed=seed)
+
+    found = drawn_words()
+    assert len(found) == 20 and len(set(found)) > 3
+    assert {tokenizer.decode(ids) for row in found for ids in row} == {" a", " bc", " def", " g"}
+    assert all(len(row) == len(set(row)) == 3 for row in found)
+    assert found == drawn_words() != drawn_words(seed=1)
+    with pytest.raises(TooFewPrompts, match="cuts 4 of 6 words into 2 to 4 tokens, too few for 5"):
+        drawn_words(n_words=5)

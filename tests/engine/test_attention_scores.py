@@ -27,6 +27,7 @@ from tinyablation.corpora.token_sequences import (
 )
 from tinyablation.engine import attention_scores as scoring
 from tinyablation.engine.attention_scores import (
+    CONCEPT,
     DUPLICATE,
     INDUCTION,
     PREVIOUS,
@@ -34,6 +35,7 @@ from tinyablation.engine.attention_scores import (
     attention_scores,
     position_pairs,
     repeat_pairs,
+    word_pairs,
 )
 from tinyablation.engine.engine import Engine
 from tinyablation.engine.prompt_checks import EngineError
@@ -146,3 +148,13 @@ def test_sequences_need_the_same_scores_and_positions(engines: Any) -> None:
     none = {SINK: ALL_PAIRS[SINK][:0]}
     with pytest.raises(EngineError, match="sequence 0 has other scores .* without positions"):
         attention_scores(engines["gpt2"], REPEATS[:1], [none])
+
+
+def test_words_are_looked_for_at_their_beginning_and_at_their_end() -> None:
+    """BOS ab cde fg ab cde fg: from b to c and e, from e to f and g."""
+    text = "_abcdefgabcdefg"
+    pairs = word_pairs([2, 3, 2], 1)
+    read = {name: [(text[q], text[k]) for q, k in each] for name, each in pairs.items()}
+    assert read == {INDUCTION: [("b", "c"), ("e", "f")], CONCEPT: [("b", "e"), ("e", "g")]}
+    for each in pairs.values():
+        assert (each[:, 0] >= 8).all() and (each[:, 1] < 8).all()  # from one copy to the other

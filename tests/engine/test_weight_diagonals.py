@@ -21,6 +21,7 @@ from tinyablation.engine.weight_diagonals import (
     Embedding,
     Query,
     ov_diagonals,
+    ov_entries,
     qk_diagonals,
 )
 from tinyablation.heads import Head
@@ -75,11 +76,10 @@ def agree(found: Diagonals, matrices: torch.Tensor) -> None:
     assert (found.above + found.below >= VOCABULARY - 2).all()  # one equal figure at most
 
 
-@pytest.mark.parametrize(("family", "embedding"), CASES)
-def test_ov_diagonals_are_those_of_the_full_matrix(
-    family: str, embedding: Embedding, engines: Any, bridges: Any, monkeypatch: Any
-) -> None:
-    engine, bridge = engines[family], bridges[family, False]
+def ov_matrices(
+    engine: Engine, bridge: Any, embedding: Embedding, monkeypatch: Any
+) -> torch.Tensor:
+    """The whole OV circuits of HEADS [heads, rows, columns], of the bridge's weights."""
     rows = embedded(engine, embedding, monkeypatch)
     arch = engine.architecture
     after = reference_linear(engine, arch.final_norm) @ arch.unembed.weight.detach().double().T
@@ -91,7 +91,30 @@ def test_ov_diagonals_are_those_of_the_full_matrix(
         @ after
         for layer, head in HEADS
     ]
-    agree(ov_diagonals(engine, HEADS, EVERY, embedding), torch.stack(matrices))
+    return torch.stack(matrices)
+
+
+@pytest.mark.parametrize(("family", "embedding"), CASES)
+def test_ov_diagonals_are_those_of_the_full_matrix(
+    family: str, embedding: Embedding, engines: Any, bridges: Any, monkeypatch: Any
+) -> None:
+    engine = engines[family]
+    matrices = ov_matrices(engine, bridges[family, False], embedding, monkeypatch)
+    agree(ov_diagonals(engine, HEADS, EVERY, embedding), matrices)
+
+
+@pytest.mark.parametrize(("family", "embedding"), CASES)
+def test_ov_entries_are_those_of_the_full_matrix(
+    family: str, embedding: Embedding, engines: Any, bridges: Any, monkeypatch: Any
+) -> None:
+    engine, rows, columns = engines[family], np.array([7, 299, 0]), np.array([5, 0, 7, 150])
+    whole = ov_matrices(engine, bridges[family, False], embedding, monkeypatch)
+    found = torch.as_tensor(ov_entries(engine, HEADS, rows, columns, embedding)).double()
+    expected = whole[:, rows][:, :, columns]
+    assert found.shape == (len(HEADS), len(rows), len(columns))
+    assert (found - expected).abs().max() < 1e-5 * whole.abs().max() < expected.std()
+    again = ov_entries(engine, HEADS[::-1], rows, columns, embedding)
+    assert np.array_equal(again[::-1], found.numpy().astype(np.float32))
 
 
 def unembedding(engine: Engine) -> torch.Tensor:
@@ -242,6 +265,9 @@ def test_what_the_model_does_not_have_is_refused(
         ov_diagonals(engines["llama"], heads, ids, embedding)
     with pytest.raises(EngineError, match=said):
         qk_diagonals(engines["llama"], heads, ids, embedding, "embedding")
+    for rows, columns in ((ids, np.array([1])), (np.array([1]), ids)):
+        with pytest.raises(EngineError, match=said):
+            ov_entries(engines["llama"], heads, rows, columns, embedding)
 
 
 def test_a_stream_that_is_not_made_of_embeddings_is_refused(tiny_entry: Any) -> None:

@@ -19,6 +19,7 @@ from tinyablation.measurement.attention_readings import (
     OneToken,
     RandomTokens,
     RepeatedTokens,
+    RepeatedWords,
 )
 from tinyablation.measurement.bench import Bench
 from tinyablation.runs.address import NO_CORPUS
@@ -31,7 +32,9 @@ TEXTS = GivenTexts(
     ),
     "induction",
 )
-SMALL = (RepeatedTokens(4, 6), RandomTokens(4, 10), OneToken(4, 10), TEXTS)
+# A word of six letters is that many tokens to a tiny vocabulary.
+WORDS = RepeatedWords(4, 2, most_tokens=8)
+SMALL = (RepeatedTokens(4, 6), RandomTokens(4, 10), OneToken(4, 10), TEXTS, WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,8 @@ def test_a_reading_has_its_scores_of_every_sequence_and_head(bench: Bench, wante
         own |= {"induction"}
     if isinstance(wanted, RepeatedTokens):
         own |= {"induction", "duplicate_token"}
+    if isinstance(wanted, RepeatedWords):
+        own |= {"induction", "concept"}
     assert set(tensors) == set(document["scores"]) == own
     count = document["n_sequences"]
     for values in tensors.values():
@@ -74,6 +79,11 @@ def test_inputs_are_as_their_names_say(bench: Bench) -> None:
         assert row[0] == bos and row[1:7] == row[7:] and len(row) == 13
     assert all(row[0] == bos and len(set(row)) == len(row) == 10 for row in ids[RandomTokens])
     assert all(set(row) == {row[0]} and len(row) == 10 for row in ids[OneToken])
+    for row in ids[RepeatedWords]:
+        copy = len(row) // 2
+        assert row[0] == bos and row[1 : copy + 1] == row[copy + 1 :]
+        words = bench.model.tokenizer.decode(row[1:]).split()
+        assert len(set(words)) == 2 and all(len(word) >= 6 for word in words)
     assert ids[GivenTexts][0][0] == bos and ids[GivenTexts][0][1] == ids[GivenTexts][0][4]
 
 
@@ -90,6 +100,22 @@ def test_marked_positions_are_what_the_score_is_read_at(bench: Bench) -> None:
         beyond.compute(bench)
 
 
+def test_the_ends_of_words_are_where_the_words_end(bench: Bench) -> None:
+    """Word by word, from the tokens alone."""
+    found = bench.reading_without_corpus(WORDS)
+    for row, ids in enumerate(found.document()["ids"]):
+        tokens = [bench.model.tokenizer.decode([id]) for id in ids]
+        begins = [n for n, token in enumerate(tokens) if token.startswith(" ")]
+        assert len(begins) == 4
+        with torch.no_grad():
+            given = bench.model.model(torch.tensor([ids]), output_attentions=True)
+        pattern = torch.cat(given.attentions)
+        # From the end of the first word's second copy to the second word's first.
+        for score, key in (("induction", begins[1]), ("concept", begins[2] - 1)):
+            read, expected = found.tensors()[score][row], pattern[..., begins[3] - 1, key]
+            assert np.abs(read - expected.numpy()).max() < 1e-5
+
+
 def test_the_address_has_what_the_figures_depend_on(bench: Bench, tmp_path: Path) -> None:
     def name(wanted: Any, **options: Any) -> str:
         made = bench_of("tiny-llama", tmp_path, tmp_path, **options)
@@ -104,6 +130,9 @@ def test_the_address_has_what_the_figures_depend_on(bench: Bench, tmp_path: Path
         RepeatedTokens(),
         RepeatedTokens(99),
         RepeatedTokens(length=24),
+        RepeatedWords(),
+        RepeatedWords(99),
+        RepeatedWords(most_tokens=5),
         replace(TEXTS, score="other"),
         replace(TEXTS, texts=TEXTS.texts[::-1]),
     ]

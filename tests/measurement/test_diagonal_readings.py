@@ -61,6 +61,14 @@ def test_all_heads_that_read_the_embedding_are_read_over_some_tokens(bench: Benc
     assert np.abs(row - whole[0, sampled.tensors["tokens"]]).max() <= 1
 
 
+def test_a_vocabulary_with_fewer_tokens_than_are_drawn_is_read_whole(bench: Bench) -> None:
+    size = bench.facts.vocab_size
+    found = Findings(bench).diagonals(WeightDiagonals(NAMED, n_tokens=size + 1))
+    assert np.array_equal(found.tensors["tokens"], np.arange(size))
+    share = found.share(NAMED[0], "ov", "bottom", 10)
+    assert share.n == size and share.low == pytest.approx(share.high)
+
+
 def test_the_address_has_what_the_figures_depend_on(bench: Bench, tmp_path: Path) -> None:
     many = tuple(Head(1, head) for head in range(4))
     wanted = [

@@ -136,6 +136,7 @@ def test_every_kind_is_of_a_reason_that_exists():
         "share of 0:1: the denominator is -1: there is no effect to take a share of",  # ratios.py
         "mine, logic: 3 prompts are left, 200 are wanted",  # filtering.py
         "m, ioi: the tokenizer has words for 3 of 40 clusters, 20 are needed",  # own_conditions.py
+        "the tokenizer cuts 3 of 1412 words into 2 to 4 tokens",  # token_sequences.py
         "LD clean - LD corrupt of mine on the aligned pairs of facts",  # measurement_fixtures.py
     ]
     hit = {kind_of(reason) for reason in reasons}

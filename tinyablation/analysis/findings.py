@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tinyablation.analysis.layer_removal import LayerRemoval
     from tinyablation.analysis.patching import Patches
     from tinyablation.analysis.path_patching import PathEffects
+    from tinyablation.analysis.successors import SuccessorScores
     from tinyablation.analysis.sweeps import Sweep
     from tinyablation.analysis.tracing import Trace
     from tinyablation.analysis.weight_diagonals import DiagonalShares
@@ -298,6 +299,17 @@ class Findings:
             return DiagonalShares(reading, (reading.name,))
 
         return self._memo(("diagonals", wanted), make)
+
+    def successors(self) -> "SuccessorScores":
+        """What heads' OV circuits write for words that follow each other."""
+        from tinyablation.analysis.successors import SuccessorScores
+        from tinyablation.measurement.successor_readings import OrdinalCircuits
+
+        def make() -> SuccessorScores:
+            reading = self.bench.reading_without_corpus(OrdinalCircuits())
+            return SuccessorScores(reading, (reading.name,))
+
+        return self._memo(("successors",), make)
 
     def unfiltered(self, condition: str, heads: tuple[Head, ...]) -> "Effects":
         """These heads zeroed together on confirmation prompts of facts known and unknown."""

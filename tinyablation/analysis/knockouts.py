@@ -13,7 +13,9 @@ from tinyablation.analysis.effects import Effects, Floats
 from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.statistics.independent import independent_difference
 from tinyablation.statistics.intervals import Estimate
+from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise
 from tinyablation.verdicts.verdicts import (
     CONFIDENCE,
     INNER_CONFIDENCE,
@@ -48,12 +50,15 @@ class Knockouts(Effects):
         purpose = f"lost without {set_name(sorted(heads))}"
         return self.of_clean(-self.delta(heads, split), split, purpose, confidence=confidence)
 
+    def bound(self, share: float) -> Floor:
+        """A share of the clean LD, with the noise of one."""
+        return self.share_of(share, float(self.whole(CONFIRMATION).mean()))
+
     def destroys(self, heads: Sequence[Head]) -> Verdict:
         """The verdict on "without these heads more than half of LD is lost"."""
-        whole = float(self.whole(CONFIRMATION).mean())
         return judge_above_floor(
             self.lost(heads),
-            floor=self.share_of(DESTROYED, whole),
+            floor=self.bound(DESTROYED),
             what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
             unit="",
         )
@@ -67,3 +72,20 @@ class Knockouts(Effects):
             what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
             unit="",
         )
+
+
+def costs_more(here: Knockouts, there: Knockouts, heads: Sequence[Head]) -> Verdict:
+    """The verdict on "without these heads a larger share of LD is lost here than there".
+
+    Larger by 5 % of LD, as any effect that counts. The two conditions have different prompts, so
+    that the two shares are independent (independent_difference).
+    """
+    noise = max(each.bound(EFFECT_SHARE).noise for each in (here, there))
+    where = here.noise().where
+    return judge_above_floor(
+        independent_difference(here.lost(heads), there.lost(heads)),
+        floor=Floor(EFFECT_SHARE, Noise(noise, where)),
+        what=f"share of LD lost without {set_name(sorted(heads))} on {here.condition} beyond that "
+        f"on {there.condition}",
+        unit="",
+    )

@@ -6,18 +6,21 @@ left. All are drawn from generator(seed, purpose): the same seed, tokenizer and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
 
-from tinyablation.corpora.tokenisation import TokenisationError
+from tinyablation.corpora.filtering import TooFewPrompts
+from tinyablation.corpora.tokenisation import TokenisationError, encode, ids_after
 from tinyablation.statistics.intervals import generator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+BEFORE = "the"  # what words are cut after: a word that begins a text may be cut otherwise
 
 
 def ordinary_ids(
@@ -73,3 +76,36 @@ def one_token_sequences(
         )
     rng = generator(seed, f"one token x {length}")
     return [(token,) * length for token in rng.choice(ordinary, count, replace=False).tolist()]
+
+
+def repeated_words(
+    tokenizer: PreTrainedTokenizerBase,
+    words: Sequence[str],
+    *,
+    count: int,
+    n_words: int,
+    most_tokens: int,
+    seed: int,
+) -> list[tuple[Ids, ...]]:
+    """`count` draws of n_words different words, each as the tokens it has after a space.
+
+    Only words of two to most_tokens tokens are drawn. Raises TooFewPrompts if there are fewer than
+    n_words of them.
+    """
+    before = encode(tokenizer, BEFORE)
+    cut = []
+    for word in words:
+        ids = ids_after(tokenizer, before, BEFORE, f" {word}")
+        known = tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids
+        if 2 <= len(ids) <= most_tokens and known:
+            cut.append(ids)
+    if len(cut) < n_words:
+        raise TooFewPrompts(
+            f"the tokenizer cuts {len(cut)} of {len(words)} words into 2 to {most_tokens} "
+            f"tokens, too few for {n_words} different ones; draw fewer"
+        )
+    rng = generator(seed, f"repeated words {n_words} of {most_tokens}")
+    return [
+        tuple(cut[place] for place in rng.choice(len(cut), n_words, replace=False))
+        for _ in range(count)
+    ]

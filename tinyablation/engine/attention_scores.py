@@ -3,8 +3,9 @@
 Induction: from a token of the second copy to the token after its first copy (the prefix-matching
 score of Olsson et al. 2022, arXiv 2209.11895). Previous token: to the position before. Duplicate
 token: from a token of the second copy to its first copy (Wang et al. 2022, arXiv 2211.00593).
-Sink: to the first position, the mean over all queries, the first one included (alpha_1 of Gu et al.
-2024, arXiv 2410.10781). All lie in [0, 1].
+Concept: from the token before a word of several tokens to the last token of its first copy (Feucht
+et al. 2025, arXiv 2504.03022). Sink: to the first position, the mean over all queries, the first
+one included (alpha_1 of Gu et al. 2024, arXiv 2410.10781). All lie in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
 
 INDUCTION, PREVIOUS, DUPLICATE, SINK = "induction", "previous_token", "duplicate_token", "sink"
+CONCEPT = "concept"
 
 Pairs = Int[np.ndarray, "n_pairs 2"]
 
@@ -45,6 +47,20 @@ def repeat_pairs(length: int, begin: int) -> dict[str, Pairs]:
     return {
         INDUCTION: np.stack([second, first + 1], axis=1),
         DUPLICATE: np.stack([second, first], axis=1),
+    }
+
+
+def word_pairs(lengths: Sequence[int], begin: int) -> dict[str, Pairs]:
+    """The pairs of the scores of words of these lengths in tokens, from `begin` on, twice in a row.
+
+    Queries are the last tokens of all words of the second copy but the last, whose next word has a
+    first copy that their own stands before.
+    """
+    ends = begin - 1 + np.cumsum(lengths)
+    queries = ends[:-1] + sum(lengths)
+    return {
+        INDUCTION: np.stack([queries, ends[:-1] + 1], axis=1),
+        CONCEPT: np.stack([queries, ends[1:]], axis=1),
     }
 
 

@@ -28,7 +28,7 @@ both alike: the score is that of relative position 0.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -86,34 +86,29 @@ def ov_diagonals(
     heads and tokens that the model does not have, a head that writes nothing, an embedding that
     block 0 makes for a head of that block, and what norm_map and value_matrix refuse.
     """
-    arch = engine.architecture
     _check(engine, heads, tokens, embedding)
-    calls, readout = one_token_calls(arch), Readout(arch)
-    rows = _embedded(engine, calls, torch.as_tensor(tokens), embedding)
-    unembed = readout.unembed.float()
-    own = torch.as_tensor(tokens, device=unembed.device)
+    own = torch.as_tensor(tokens, device=engine.architecture.desk)
+    return _ranked(heads, own, _ov_reader(engine, tokens, embedding))
 
-    def read(layer: int, wanted: Sequence[int]) -> Iterator[_Row]:
-        first = norm_map(
-            arch.layers[layer].norm,
-            len(unembed),
-            f"the first norm of layer {layer} of model {arch.name!r}",
-        )
-        normed = first(rows.to(first.gain.device)).float().to(arch.desk)
-        values = value_matrix(arch, calls, layer).float()
-        for head in wanted:
-            columns = head_columns(arch, layer)[head]
-            w_o = exact(arch.output_matrix(layer, columns)).to(arch.desk)
-            z, written = normed @ values[:, columns], readout.final(w_o).float()
-            # The squares of all that it writes, without making it.
-            if not ((z.T @ z) * (written @ written.T)).sum() > 0:
-                raise EngineError(
-                    f"model {arch.name!r}: head {layer}:{head} writes nothing; its OV circuit is "
-                    "zero"
-                )
-            yield z, written @ unembed
 
-    return _ranked(heads, own, read)
+@torch.no_grad()
+def ov_entries(
+    engine: Engine,
+    heads: Sequence[Head],
+    rows: Int[np.ndarray, " n_rows"],
+    columns: Int[np.ndarray, " n_columns"],
+    embedding: Embedding,
+) -> Float32[np.ndarray, "n_heads n_rows n_columns"]:
+    """Entries of the full OV circuits of heads: of some tokens (rows) on some others (columns).
+
+    rows, columns: token ids. Within a row the entries are logits up to a factor and a shift that
+    all columns share, as in ov_diagonals, which says what is refused.
+    """
+    for tokens in (rows, columns):
+        _check(engine, heads, tokens, embedding)
+    read = _ov_reader(engine, rows, embedding, torch.as_tensor(columns))
+    found = {head: (left @ right).cpu().numpy() for head, left, right in _by_head(heads, read)}
+    return np.stack([found[head] for head in heads])
 
 
 @torch.no_grad()
@@ -151,17 +146,61 @@ def qk_diagonals(
     return _ranked(heads, own.to(arch.desk), read)
 
 
-# The factors of a head's circuit: their product has a row a token, and a column for the vocabulary.
+# The factors of a head's circuit: their product has a row a token, and a column for each token of
+# the vocabulary, or for some of them.
 _Row = tuple[Float32[Tensor, "n_tokens d_head"], Float32[Tensor, "d_head vocab"]]
+# Those of some heads of a layer, in order.
+_Reader = Callable[[int, Sequence[int]], Iterator[_Row]]
 
 
-def _ranked(heads: Sequence[Head], own: Int[Tensor, " n_tokens"], read: Any) -> Diagonals:
-    """The places of the diagonal in the circuits that `read` gives of a layer's heads, in order."""
-    found: dict[Head, tuple[Tensor, Tensor]] = {}
+def _ov_reader(
+    engine: Engine,
+    tokens: Int[np.ndarray, " n_tokens"],
+    embedding: Embedding,
+    columns: Int[Tensor, " n_columns"] | None = None,
+) -> _Reader:
+    """The factors of heads' OV circuits, a row for each of the tokens; None: all columns."""
+    arch = engine.architecture
+    calls, readout = one_token_calls(arch), Readout(arch)
+    rows = _embedded(engine, calls, torch.as_tensor(tokens), embedding)
+    unembed = readout.unembed.float()
+    if columns is not None:
+        unembed = unembed[:, columns.to(unembed.device)]
+
+    def read(layer: int, wanted: Sequence[int]) -> Iterator[_Row]:
+        first = norm_map(
+            arch.layers[layer].norm,
+            len(unembed),
+            f"the first norm of layer {layer} of model {arch.name!r}",
+        )
+        normed = first(rows.to(first.gain.device)).float().to(arch.desk)
+        values = value_matrix(arch, calls, layer).float()
+        for head in wanted:
+            columns = head_columns(arch, layer)[head]
+            w_o = exact(arch.output_matrix(layer, columns)).to(arch.desk)
+            z, written = normed @ values[:, columns], readout.final(w_o).float()
+            # The squares of all that it writes, without making it.
+            if not ((z.T @ z) * (written @ written.T)).sum() > 0:
+                raise EngineError(
+                    f"model {arch.name!r}: head {layer}:{head} writes nothing; its OV circuit is "
+                    "zero"
+                )
+            yield z, written @ unembed
+
+    return read
+
+
+def _by_head(heads: Sequence[Head], read: _Reader) -> Iterator[tuple[Head, Tensor, Tensor]]:
+    """Each head once, by layer, with the factors of its circuit."""
     for layer in sorted({head.layer for head in heads}):
         wanted = sorted({head.head for head in heads if head.layer == layer})
         for number, (left, right) in zip(wanted, read(layer, wanted), strict=True):
-            found[Head(layer, number)] = _places(left, right, own)
+            yield Head(layer, number), left, right
+
+
+def _ranked(heads: Sequence[Head], own: Int[Tensor, " n_tokens"], read: _Reader) -> Diagonals:
+    """The places of the diagonal in the circuits of heads."""
+    found = {head: _places(left, right, own) for head, left, right in _by_head(heads, read)}
     above, below = (
         np.stack([found[head][side].cpu().numpy() for head in heads]) for side in (0, 1)
     )

@@ -7,6 +7,7 @@ and a digest of given texts (Bench.reading_without_corpus). Each has tensors by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,48 @@ class RepeatedTokens:
         begin = 0 if bos_id is None else 1
         pairs = position_pairs(begin + 2 * self.length) | repeat_pairs(self.length, begin)
         return _scored(bench, sequences, [pairs] * len(sequences), {"inputs": "repeated tokens"})
+
+
+@dataclass(frozen=True)
+class RepeatedWords:
+    """Scores on unrelated words of several tokens, written twice: induction, concept, and others.
+
+    From the token before a word of the second copy: induction to the first token of the word's
+    first copy, which comes next; concept to its last token, the end of the word (next-token and
+    last-token matching of Feucht et al. 2025, arXiv 2504.03022). Words are those of corpora/text
+    that this tokenizer cuts into two tokens or more, up to most_tokens, beyond which they are
+    rather strings of letters to it; n_words of them make one copy.
+    """
+
+    n_sequences: int = N_SEQUENCES
+    n_words: int = 8
+    most_tokens: int = 4
+
+    def name(self, bench: Measures) -> str:
+        words = digest(_long_words(bench))[:HASH_DIGITS]
+        sizes = f"{self.n_words}-{self.most_tokens}-{words}-x{self.n_sequences}"
+        return f"attention-words-{sizes}-v{SCORES_VERSION}"
+
+    def compute(self, bench: Measures) -> Computed:
+        from tinyablation.corpora.token_sequences import repeated_words
+        from tinyablation.engine.attention_scores import position_pairs, word_pairs
+
+        model = bench.model
+        drawn = repeated_words(
+            model.tokenizer,
+            _long_words(bench),
+            count=self.n_sequences,
+            n_words=self.n_words,
+            most_tokens=self.most_tokens,
+            seed=bench.seed,
+        )
+        start = () if model.bos_id is None else (model.bos_id,)
+        sequences = [(*start, *(id for word in 2 * words for id in word)) for words in drawn]
+        pairs = [
+            position_pairs(len(ids)) | word_pairs([len(word) for word in words], len(start))
+            for ids, words in zip(sequences, drawn, strict=True)
+        ]
+        return _scored(bench, sequences, pairs, {"inputs": "repeated words"})
 
 
 @dataclass(frozen=True)
@@ -147,6 +190,14 @@ class GivenTexts:
         ]
         texts = [each.text for each in self.texts]
         return _scored(bench, sequences, pairs, {"inputs": "given texts", "texts": texts})
+
+
+def _long_words(bench: Measures) -> list[str]:
+    """The words of the passages that a vocabulary may well cut into pieces, in order."""
+    from tinyablation.corpora.passages import load_passages
+
+    texts = (passage.text for passage in load_passages(bench.setup.corpora))
+    return sorted({word for text in texts for word in re.findall(r"\b[a-z]{6,}\b", text)})
 
 
 def _ordinary(bench: Measures) -> Any:

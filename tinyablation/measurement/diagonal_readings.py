@@ -22,9 +22,9 @@ class WeightDiagonals:
     """Where each token stands in its own row of the full OV and QK circuits of heads.
 
     heads: (): all that read the embedding, which block 0 does not where it makes it. n_tokens: rows
-    drawn from the vocabulary; 0: all of it. Columns are always the whole vocabulary. embedding,
-    query: see engine/weight_diagonals.py; the defaults are those of McDougall et al. 2023 (arXiv
-    2310.04625).
+    drawn from the vocabulary; all of it for 0, and where it has no more. Columns are always the
+    whole vocabulary. embedding, query: see engine/weight_diagonals.py; the defaults are those of
+    McDougall et al. 2023 (arXiv 2310.04625).
 
     Tensors: tokens [n_tokens], their ids; ov.above, ov.below, qk.above, qk.below, int32 [n_heads,
     n_tokens]: how many tokens have a higher figure than the row's own, and a lower one.
@@ -58,7 +58,7 @@ class WeightDiagonals:
             for head in range(facts.n_heads)
         ]
         tokens = np.arange(facts.vocab_size)
-        if self.n_tokens:
+        if 0 < self.n_tokens < len(tokens):
             rng = generator(bench.seed, f"rows of diagonals {self.n_tokens}")
             tokens = np.sort(rng.choice(tokens, self.n_tokens, replace=False))
         ov = ov_diagonals(bench.engine, heads, tokens, self.embedding)

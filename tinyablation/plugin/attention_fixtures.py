@@ -11,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from tinyablation.analysis.attention import Attention
     from tinyablation.analysis.findings import Findings
+    from tinyablation.analysis.successors import SuccessorScores
     from tinyablation.analysis.weight_diagonals import DiagonalShares
 
 SOME_TOKENS = 1000  # rows of every head's circuits, to choose by; columns are the whole vocabulary
@@ -46,3 +47,9 @@ def some_diagonals(corrected: None, findings: "Findings") -> "DiagonalShares":
     from tinyablation.measurement.diagonal_readings import WeightDiagonals
 
     return findings.diagonals(WeightDiagonals(n_tokens=SOME_TOKENS))
+
+
+@pytest.fixture
+def successor_scores(corrected: None, findings: "Findings") -> "SuccessorScores":
+    """How often each head's OV circuit writes the word that follows the one attended to."""
+    return findings.successors()

@@ -64,12 +64,19 @@ KINDS = (
         "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in subjects.toml",
     ),
     Kind(
-        r".*the tokenizer has words for \d+ of \d+ clusters",
+        r".*the tokenizer has words for \d+ of \d+ clusters"
+        r"|the tokenizer of \S+ has \d+ words with a successor",
         "the tokenizer cuts the condition's words into pieces",
         "nothing to do: these claims are about models with a larger vocabulary",
     ),
     Kind(
-        r"no head of \S+ (has a prefix-matching score|attends to the previous token|is a sink)",
+        r"the tokenizer cuts \d+ of \d+ words into ",
+        "the tokenizer has no words of a few tokens",
+        "nothing to do: these claims are about models with a larger vocabulary",
+    ),
+    Kind(
+        r"no head of \S+ (has a prefix-matching score|attends to |is a sink|inducts at the last)"
+        r"|hardly a head of \S+ is a sink",
         "no head does what the claim's heads do",
         _FINDING,
     ),

@@ -18,6 +18,7 @@ from tinyablation.plugin.multiverse import (
 )
 
 if TYPE_CHECKING:
+    from tinyablation.analysis.attention_course import AttentionCourse
     from tinyablation.analysis.coalitions import Coalitions
     from tinyablation.analysis.emergence import TrainingTrajectory
     from tinyablation.analysis.findings import Findings
@@ -122,3 +123,11 @@ def training(
 
     head = subject.suppressor
     return training_trajectory(model, head, valid)
+
+
+@pytest.fixture
+def attention_course(corrected: None, checkpoints: None, model: "Bench") -> "AttentionCourse":
+    """Induction and sinks over the checkpoints of the model's training."""
+    from tinyablation.analysis import attention_course as course
+
+    return course.attention_course(model)
