@@ -112,7 +112,7 @@ def test_it_opens_whole_and_says_how_much_it_shows(page):
 def test_filters_narrow_rows_and_matrix_and_stand_in_the_address(page):
     page.choose("m", "tiny-gpt2")
     page.choose("c", "facts")
-    page.choose("v", "v:supported")
+    page.choose("v", "supported")
     want = [
         record
         for record in fake_session().records
@@ -181,9 +181,9 @@ def test_links_restore_filters_and_cells_and_back_goes_back(page, address):
 
 
 def test_links_to_what_is_not_here_or_hidden_are_followed_as_far_as_they_go(page, address):
-    page.open(f"{address}#cell=H9.9.gone&m=nobody&v=v:refuted")
+    page.open(f"{address}#cell=H9.9.gone&m=nobody&v=refuted")
     page.wait_for("#shown", "the cell that was linked is not here")
-    assert page.value("[name=m]") == "" and page.value("[name=v]") == "v:refuted"
+    assert page.value("[name=m]") == "" and page.value("[name=v]") == "refuted"
     page.open(f"{address}#cell={CELL}&m=tiny-llama")
     page.wait_until(f'document.getElementById("cell={CELL}").open')
     assert page.visible(f'[id="cell={CELL}"] summary'), "the link wins over the filter"
@@ -358,7 +358,7 @@ def test_changes_and_conflicts_can_be_found(browser, tmp_path):
     merged = merge([before, after])
     browser.open(write_report(merged, tmp_path / "merged.html").as_uri())
     assert "1 cell in conflict" in browser.text("#merged")
-    browser.choose("v", "x:conflict")
+    browser.choose("x", "conflict")
     browser.wait_for("#shown", "2 of 361")
     assert browser.complaints() == []
 

@@ -40,8 +40,14 @@ from tinyablation.records.records import (
 from tinyablation.report import curves
 from tinyablation.report import export_tables as exports
 from tinyablation.report.drift_tables import Table, notes, tables
+from tinyablation.report.findings_table import (
+    ANSWERS,
+    findings,
+    first_and_others,
+    questions,
+)
 from tinyablation.report.heat_tables import HEAT_STEPS
-from tinyablation.report.model_columns import columns_of, competence
+from tinyablation.report.model_columns import KINDS, columns_of, competence
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
@@ -54,6 +60,7 @@ from tinyablation.report.text import (
     time,
     visible,
 )
+from tinyablation.report.trust_strip import strip, study_of
 from tinyablation.sessions.drift import compare_sessions, summary
 from tinyablation.sessions.foresight import foresight, sentence
 from tinyablation.sessions.protocol_comparison import (
@@ -300,8 +307,22 @@ def _page(
         _answer(file.records, file.session.complete) if registered else _answer_published(verdicts)
     )
     score = foresight(file.records)
+    judged = {record.model for record in file.records}
+    kinds = {column.model.id: column.kind for column in columns}
+    by_kind = {
+        kind: [c for c in columns if c.kind == kind and c.model.id in judged] for kind in KINDS
+    }
+    alpha = file.session.multiplicity.alpha if file.session.multiplicity else None
     return {
         "title": TITLE,
+        "study": study_of(file.records),
+        "findings": first_and_others(findings(questions(made), kinds, alpha)),
+        "answer_glyphs": ANSWERS,
+        "kind_words": KINDS,
+        "kinds": kinds,
+        "by_kind": by_kind,
+        "kinds_here": [kind for kind, these in by_kind.items() if these],
+        "strip": strip(file, made, kinds),
         "file": file,
         "session": file.session,
         "sections": made,
@@ -340,7 +361,7 @@ def _page(
         "foresight": sentence(score) if score is not None else "",
         "registered_on": sorted({r.predicted_on for r in file.records if r.predicted_on}),
         "duration": duration(file.session.duration_s),
-        "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
+        "alpha": alpha,
         "changed": sum(cell.record.prediction_changed is not None for cell in cells),
         "power_drawing": _power(file),
         "goals": goals(file.session.error_rates) if file.session.error_rates else [],

@@ -135,6 +135,7 @@ class Section(NamedTuple):
     """One test function: what it claims, and its cells for every model and condition."""
 
     anchor: str
+    claim_anchor: str  # the claim's id, at its first test only; else ""
     record: Record  # any of them: the claim's text is the same in all
     title: str
     cells: list[Cell]
@@ -315,6 +316,7 @@ def sections(
         return anchor if used[anchor] == 1 else f"{anchor}--{used[anchor]}"
 
     made: list[Section] = []
+    begun: set[str] = set()  # claims that have their anchor
     for (claim, name, wide), records in groups.items():
         units = list(dict.fromkeys(r.unit for r in records if r.effect is not None))
         anchors = [unique(CELL + slug(claim, name, r.model, r.condition)) for r in records]
@@ -332,9 +334,12 @@ def sections(
             places.setdefault((cell.record.model, cell.record.condition), []).append(cell)
         anchor = unique("claim-" + slug(claim, name))
         title = f"{claim} {sentence_of(name)}, by model and condition"
+        own = "" if claim in begun else unique(_claim_anchor(claim))
+        begun.add(claim)
         made.append(
             Section(
                 anchor=anchor,
+                claim_anchor=own,
                 record=records[0],
                 title=sentence_of(name),
                 cells=cells,
@@ -352,6 +357,11 @@ def sections(
             )
         )
     return _with_published(made)
+
+
+def _claim_anchor(claim: str) -> str:
+    """The id of a claim as people write it, "H5.4"; the page's own ids have no dot."""
+    return slug(claim) if "." in slug(claim) else f"claim-{slug(claim)}"
 
 
 def _claim_forest(lines: list[forests.Line], title: str, unit: str, identifier: str) -> Markup:

@@ -1,7 +1,7 @@
 "use strict";
 // Verdicts, figures and the matrix stand on the page without this script. It opens the packs that
 // hold evidence and downloads, filters, and keeps what is filtered and open in the address:
-// #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=v:supported
+// #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=supported
 (() => {
   const byId = (id) => document.getElementById(id);
   const form = byId("filter");
@@ -80,8 +80,8 @@
   let asked = 0;
   const apply = async () => {
     const want = Object.fromEntries(new FormData(form));
-    const [kind, verdict] = want.v ? want.v.split(":") : ["", ""];
-    const words = want.q.toLowerCase().split(/\s+/).filter(Boolean).map(escaped);
+    const words = want.q.toLowerCase().replace(/\b(\d+):(\d+)\b/g, "l$1h$2") // heads are L0H7 here
+      .split(/\s+/).filter(Boolean).map(escaped);
     const turn = ++asked;
     if (words.length) await loadAll();
     if (turn !== asked) return; // a later one overtook it
@@ -90,7 +90,9 @@
       const data = cell.dataset;
       const match = (!want.m || data.m === want.m) && (!want.c || data.c === want.c) &&
         (!want.k || data.k === want.k || data.f === want.k) &&
-        (!kind || data[kind].split(" ").includes(verdict)) &&
+        (!want.t || data.t === want.t) && (!want.v || data.v === want.v) &&
+        (!want.s || data.s === want.s) &&
+        (!want.x || data.x.split(" ").includes(want.x)) &&
         (!want.d || data.x.split(" ").includes(want.d)) &&
         words.every((word) => textOf(cell).includes(word));
       cell.hidden = !match;
@@ -129,6 +131,7 @@
     cell.querySelector("summary").focus({ preventScroll: true });
     cell.scrollIntoView();
   };
+  let followed = false; // whether the address is that of a link just clicked
   const restore = async () => {
     let hash = location.hash.slice(1);
     if (!hash.includes("=")) { // a section, or a link whose "=" a mail program encoded
@@ -148,6 +151,10 @@
       if (form.elements[name].selectedIndex === -1) form.elements[name].value = "";
     }
     await apply();
+    if (followed) { // a count of a finding, or of the strip: what it counts
+      followed = false;
+      if (!wanted.has("cell")) byId("matrix").scrollIntoView();
+    }
     const cell = wanted.has("cell") ? byId(`cell=${wanted.get("cell")}`) : null;
     const last = current && current !== cell?.id ? byId(current) : null;
     current = "";
@@ -174,8 +181,9 @@
     });
   }
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("a[href^='#cell=']");
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const link = event.target.closest?.("a[href^='#']");
+    followed = Boolean(link?.hash.includes("="));
+    if (!link?.hash.startsWith("#cell=") || event.ctrlKey || event.metaKey || event.shiftKey) return;
     const cell = byId(decodeURIComponent(link.hash.slice(1)));
     event.preventDefault();
     opener = link;
@@ -190,6 +198,31 @@
   });
   form.addEventListener("reset", () => setTimeout(() => { apply(); write("replaceState"); }));
   form.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("keydown", (event) => {
+    const search = form.elements.q;
+    const typing = event.target.matches?.("input, select, textarea") && event.target !== search;
+    if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+    if (event.key === "/" && event.target !== search && !form.hidden) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    } else if (event.key === "Escape") { // closes the cell that is open, then clears what is filtered
+      const cell = current && byId(current);
+      if (cell && event.target !== search) {
+        cell.open = false;
+        (opener ?? links.get(cell.id))?.focus();
+      } else if (fields.some((name) => form.elements[name].value)) form.reset();
+    }
+  });
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest?.("a.perma");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    try {
+      await navigator.clipboard.writeText(link.href);
+      link.dataset.said = "link copied";
+    } catch { link.dataset.said = "link in the address bar"; } // this browser gives a file no clipboard
+    setTimeout(() => { delete link.dataset.said; }, 2500);
+  });
   addEventListener("hashchange", restore);
 
   // --- the matrix by keyboard: one stop of the tab key, arrows within ------------------------------
