@@ -103,7 +103,7 @@ def page(browser, address):
 
 def test_it_opens_whole_and_says_how_much_it_shows(page):
     total = len(fake_session().records)
-    assert page.text("#shown") == f"all {total} cells shown"
+    assert page.text("#shown") == f"all {total} test cases shown"
     assert page.count(".matrix td a") == total
     assert page.attribute("#shown", "role") in (None, "status")  # an <output> is one
     assert page.roles("output") == {"status"}
@@ -153,7 +153,7 @@ def test_a_cell_opens_its_evidence(page):
         "One head of layer 0 suppresses the target",
         "Prompts with the largest effects",
         "by layer and head",
-        "Run this cell again",
+        "Run this test case again",
         "aardvark",
         "Recovery",
         "Layers",
@@ -182,7 +182,7 @@ def test_links_restore_filters_and_cells_and_back_goes_back(page, address):
 
 def test_links_to_what_is_not_here_or_hidden_are_followed_as_far_as_they_go(page, address):
     page.open(f"{address}#cell=H9.9.gone&m=nobody&v=refuted")
-    page.wait_for("#shown", "the cell that was linked is not here")
+    page.wait_for("#shown", "the test case that was linked is not here")
     assert page.value("[name=m]") == "" and page.value("[name=v]") == "refuted"
     page.open(f"{address}#cell={CELL}&m=tiny-llama")
     page.wait_until(f'document.getElementById("cell={CELL}").open')
@@ -352,12 +352,12 @@ def test_changes_and_conflicts_can_be_found(browser, tmp_path):
     first |= {"verdict": "refuted" if first["verdict"] == "supported" else "supported"}
     after = RecordFile.model_validate(content)
     browser.open(write_report(after, tmp_path / "drift.html", baseline=before).as_uri())
-    assert "1 of 360 cells changed its verdict" in browser.text("#drift ~ .statement")
+    assert "1 of 360 test cases changed its verdict" in browser.text("#drift ~ .statement")
     browser.choose("d", "flipped")
     browser.wait_for("#shown", "1 of ")
     merged = merge([before, after])
     browser.open(write_report(merged, tmp_path / "merged.html").as_uri())
-    assert "1 cell in conflict" in browser.text("#merged")
+    assert "1 test case in conflict" in browser.text("#merged")
     browser.choose("x", "conflict")
     browser.wait_for("#shown", "2 of 361")
     assert browser.complaints() == []
@@ -374,9 +374,11 @@ def test_a_thousand_cells_are_light(browser, tmp_path, capsys):
     taken = time.perf_counter() - began
     interactive = browser.run("return performance.getEntriesByType('navigation')[0].domInteractive")
     with capsys.disabled():
-        print(f"\n1,016 cells: {size / 1e6:.2f} MB, open in {taken:.2f} s ({interactive:.0f} ms)")
+        print(
+            f"\n1,016 test cases: {size / 1e6:.2f} MB, open in {taken:.2f} s ({interactive:.0f} ms)"
+        )
     assert size < MOST_BYTES
-    assert browser.text("#shown") == "all 1,016 cells shown"
+    assert browser.text("#shown") == "all 1,016 test cases shown"
 
 
 def test_the_page_of_the_last_session_is_light(capsys):

@@ -209,16 +209,16 @@ def test_the_answer_is_about_what_was_accepted_and_foresight_about_predictions(s
     edited = good | {"prediction": "supported", "prediction_changed": "changed after it"}
     assert "1 was edited after it: no foresight." in answer(good, edited)
     other = good | {"accepted": "refuted", "outcome": "failed"}
-    said = "Yes: 1 of 2 cells have another verdict than the one accepted."
+    said = "Yes: 1 of 2 test cases have another verdict than accepted."
     assert f"{question} {said}" in answer(good, other)
-    assert "Yes: figures of 1 of 1 cells." in answer(
+    assert "Yes: figures of 1 of 1 test cases." in answer(
         good | {"drift": "effect", "outcome": "failed"}
     )
-    assert "Not known: some tests broke." in answer(good, good | {"outcome": "error"})
+    assert "Not known: some tests ended in errors." in answer(good, good | {"outcome": "error"})
     none = good | {"accepted": None, "prediction": None}
     assert f"{question} Not known: no verdict has been accepted yet." in answer(none)
     assert "Foresight" not in answer(none)
-    assert "No, of 1 cells with an accepted verdict." in answer(good, none)
+    assert "No, of 1 test cases with an accepted verdict." in answer(good, none)
 
 
 def test_an_edited_prediction_is_marked_in_the_matrix_and_explained(session):
@@ -244,7 +244,8 @@ def test_an_effect_too_small_to_count_has_a_glyph_a_legend_and_its_margin(sessio
     said = "the effect is there, but it is not shown to reach the smallest effect that counts"
     text = Page(html).text
     assert f"present 1 {said}" in text
-    beyond = "beyond the floor −0.030 [−0.060, +0.010] logits, by example; this interval decides"
+    margin = "−0.030 [−0.060, +0.010] logits, by example; this interval decides"
+    beyond = f"beyond the minimum effect {margin}"
     assert beyond in text
 
 
@@ -266,7 +267,7 @@ def test_no_records_at_all(session):
 def test_models_say_what_was_done_to_them(page):
     assert "planted in this model on purpose" in page.text
     assert "negative control" in page.text and "sham" not in page.text
-    assert "Below the competence floor: negation/true-negated" in page.text
+    assert "Below the competence minimum: negation/true-negated" in page.text
     assert page.text.count("▼ 0.810") == 2
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tinyablation.records.records import CONDITIONS, RecordFile, SessionModel
-from tinyablation.report.text import slug
+from tinyablation.report.text import readable, slug
 
 
 class Kind(NamedTuple):
@@ -56,7 +56,7 @@ class ModelColumn(NamedTuple):
     @property
     def title(self) -> str:
         """What the page calls it."""
-        return self.model.title or self.model.id
+        return readable(self.model.title or self.model.id)
 
     @property
     def badge(self) -> str:

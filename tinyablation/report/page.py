@@ -55,6 +55,7 @@ from tinyablation.report.text import (
     given,
     number,
     p_value,
+    readable,
     sentence_of,
     settled,
     time,
@@ -75,34 +76,36 @@ from tinyablation.sessions.reading import RECORDS
 TITLE = "Claims about language models, tested"
 
 VERDICTS = {
-    "supported": "the whole interval lies beyond the floor, on the side the claim names",
+    "supported": "the whole interval lies beyond the minimum effect, on the side the claim names",
     "present": "the effect is there, but it is not shown to reach the smallest effect that counts",
-    "refuted": "measured well enough, and the claim does not hold",
-    "inconclusive": "the interval reaches across the floor: neither can be said",
-    "blocked": "not judged: the condition is not valid for this model, or weights are missing",
-    "error": "the test broke before it came to a verdict",
+    "refuted": (
+        "the whole interval lies short of the minimum effect, whatever p is: p tests Δ = 0"
+    ),
+    "inconclusive": "the interval contains the minimum effect: neither can be said",
+    "blocked": "not applicable, for its cause: a condition not valid for the model, no weights, …",
+    "error": "the test ended in an error before it came to a verdict",
 }
 OUTCOMES = {
     "passed": "held, as when it was last accepted",
     "xfailed": "did not hold, as when it was last accepted",
     "failed": "another verdict or other figures than accepted; or not as predicted, if none were",
     "skipped": "could not be judged",
-    "error": "broke",
+    "error": "ended in an error",
 }
 # Under the published protocol nothing is registered, so nothing is as predicted.
 OUTCOMES_UNREGISTERED = {
     "passed": "held",
     "xfailed": "did not hold",
-    "failed": "broke",
+    "failed": "ended in an error",
     "skipped": "could not be judged",
-    "error": "broke",
+    "error": "ended in an error",
 }
 STANDINGS = {
     "as": "as predicted",
     "against": "against its prediction",
     "unjudged": "not judged",
     "unregistered": "judged without a prediction",
-    "error": "broken",
+    "error": "in error",
 }
 # Files of a run directory that a reader may want to see: tables, and how they came to be.
 LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
@@ -126,25 +129,27 @@ def _answer(records: Sequence[Record], complete: bool) -> str:
         return "Nothing was judged."
     other = sum(is_another(record) for record in records)
     if other:
-        return f"Yes: {other} of {len(records)} cells have another verdict than the one accepted."
+        return f"Yes: {other} of {len(records)} test cases have another verdict than accepted."
     drifted = sum(record.drift is not None for record in records)
     if drifted:
-        return f"Yes: figures of {drifted} of {len(records)} cells."
+        return f"Yes: figures of {drifted} of {len(records)} test cases."
     if any("error" in (record.verdict, record.outcome) for record in records):
-        return "Not known: some tests broke."
+        return "Not known: some tests ended in errors."
     known = sum(record.accepted is not None for record in records)
     if not known:
         return "Not known: no verdict has been accepted yet."
     if not complete:
         return "So far, no; the run is not complete."
-    return "No." if known == len(records) else f"No, of {known} cells with an accepted verdict."
+    return (
+        "No." if known == len(records) else f"No, of {known} test cases with an accepted verdict."
+    )
 
 
 def _answer_published(verdicts: Counter[str]) -> str:
     judged = verdicts["supported"] + verdicts["present"] + verdicts["refuted"]
     if not judged:
         return "Nothing could be judged."
-    return f"{verdicts['supported']} of {judged} cells that could be judged are supported."
+    return f"{verdicts['supported']} of {judged} test cases that could be judged are supported."
 
 
 def _comparison(file: RecordFile, other: RecordFile | None) -> Comparison | None:
@@ -185,6 +190,7 @@ def _environment() -> Environment:
         visible=visible,
         time=time,
         sentence=sentence_of,
+        readable=readable,
         given=given,
         basename=lambda path: path.rsplit("/", 1)[-1],
     )

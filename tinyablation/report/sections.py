@@ -43,7 +43,7 @@ FLAGS = {
     "conflict": "merged sessions disagree",
     "fragile": "fragile under other analyses",
     "fails": "fails on some prompts",
-    "lost": "supported, but no discovery",
+    "lost": "supported, not significant at the FDR",
     "edited": "prediction edited after the measurement",
     "other": "another verdict than the one accepted",
     "drifted": "figures moved since accepted",
@@ -71,7 +71,7 @@ def is_another(record: Record) -> bool:
 def said_of_screening(screened: Screened) -> str:
     """That a sweep was screened, for a reader: what was measured, and what the rest may hide."""
     bounds = (
-        f"at most {hidden.most} ({hidden.share:.1%}) {verb} LD by the floor or more "
+        f"at most {hidden.most} ({hidden.share:.1%}) {verb} LD by the minimum effect or more "
         f"({hidden.found} of those drawn by chance do)"
         for verb, hidden in (("raise", screened.raising), ("lower", screened.lowering))
     )
@@ -149,6 +149,14 @@ class Section(NamedTuple):
     published: list[PublishedRow]  # of the claim; at its first test only
     published_at: str  # the section that has them; "" where the claim has none
 
+    @property
+    def p_name(self) -> str:
+        """The test that its p values are of, as judges word it in their reasons."""
+        reasons = [cell.record.reason for cell in self.cells if cell.record.p_corrected is not None]
+        if any("against random" in reason for reason in reasons):
+            return "p, rank"
+        return "p, max-T" if reasons else "p"
+
 
 def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cell:
     stands = standing(record)
@@ -183,7 +191,11 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
         heat=heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=plot,
         figures=[
-            *([("beyond the floor", _margin(record))] if record.margin is not None else []),
+            *(
+                [("beyond the minimum effect", _margin(record))]
+                if record.margin is not None
+                else []
+            ),
             *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),

@@ -106,8 +106,8 @@
       row.hidden = byId(row.dataset.section).hidden;
     }
     const all = cells.length.toLocaleString("en");
-    shown.textContent = count === cells.length ? `all ${all} cells shown`
-      : `${count.toLocaleString("en")} of ${all} cells shown`;
+    shown.textContent = count === cells.length ? `all ${all} test cases shown`
+      : `${count.toLocaleString("en")} of ${all} test cases shown`;
     if (!count) shown.textContent += "; Clear shows all";
   };
 
@@ -161,7 +161,7 @@
     if (last) last.open = false;
     if (cell) await show(cell);
     else if (last) (opener ?? links.get(last.id))?.focus();
-    if (wanted.has("cell") && !cell) shown.textContent += "; the cell that was linked is not here";
+    if (wanted.has("cell") && !cell) shown.textContent += "; the test case that was linked is not here";
   };
 
   let printing = false;
@@ -283,10 +283,10 @@
     const name = event.target.dataset?.take;
     if (!name) return;
     const kind = name.split(".").at(-1);
-    if (name === kind) { // rows of the cells shown
+    if (name === kind) { // rows of the test cases shown
       const table = JSON.parse(await unpack("rows"))[kind];
       const rows = cells.filter((cell) => !cell.hidden).map((cell) => table.rows[cell.id]);
-      save(`cells.${kind}`, [table.head, ...rows, table.tail].join(""), types[kind]);
+      save(`test-cases.${kind}`, [table.head, ...rows, table.tail].join(""), types[kind]);
     } else save(name, await unpack(name), types[kind]);
   });
   byId("print").addEventListener("click", async () => { await loadAll(); print(); });
