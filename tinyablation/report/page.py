@@ -47,6 +47,7 @@ from tinyablation.report.findings_table import (
     questions,
 )
 from tinyablation.report.heat_tables import HEAT_STEPS
+from tinyablation.report.matrix_table import matrix_of
 from tinyablation.report.model_columns import KINDS, columns_of, competence
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
@@ -303,6 +304,7 @@ def _page(
     """What the templates print, but for what stands beside the session."""
     families = columns_of(file)
     columns = [column for group in families.values() for column in group]
+    asked = questions(made)
     anchors = {cell_key(cell.record): cell.anchor for cell in cells}
     standings = Counter(cell.standing for cell in cells)
     verdicts: Counter[str] = Counter(cell.record.verdict for cell in cells)
@@ -322,7 +324,7 @@ def _page(
     return {
         "title": TITLE,
         "study": study_of(file.records),
-        "findings": first_and_others(findings(questions(made), kinds, alpha)),
+        "findings": first_and_others(findings(asked, kinds, alpha)),
         "answer_glyphs": ANSWERS,
         "kind_words": KINDS,
         "kinds": kinds,
@@ -337,7 +339,8 @@ def _page(
         "fate_words": FATES,
         "protocol_words": MEANING,
         "registered": registered,
-        "families": families,
+        "questions": asked,
+        "matrix": matrix_of(families, file.records),
         "columns": columns,
         "hashes": {model.id: model.weight_hash for model in file.session.models},
         "competence": competence([column.model for column in columns]),

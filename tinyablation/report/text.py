@@ -24,6 +24,7 @@ _IN_RECORDS = [
     (re.compile(r"\baccomplices of\b"), "pairwise interactions with"),
     (re.compile(r"\bsham patch\b"), "control patch"),
     (re.compile(r"\bsham\b"), "negative control"),
+    (re.compile(r"^cells$"), "by kind of prompt"),
     (re.compile(r"^Sham:"), "Negative control:"),
     (re.compile(r"^Planted:"), "Positive control:"),
 ]
