@@ -103,5 +103,5 @@ def test_the_first_screen_holds_some_of_every_question_and_the_rest_is_not_lost(
     every = found(*claims)
     first, others = first_and_others(every)
     assert len(first) == FIRST and len(first) + len(others) == len(every)
-    assert {one.section.record.family for one in first} == {"H1", "H5", "H6", "OV"}
+    assert {one.section.record.family for one in first} == {"H1", "H5", "H6"}
     assert not {one.anchor for one in first} & {one.anchor for one in others}

@@ -25,10 +25,11 @@ def test_predictions_are_told_apart_by_when_they_were_made():
     given = {"model": "good", "verdict": "supported", "outcome": "passed"}
     original = one_record(**H1 | given | {"prediction": "supported", "prediction_changed": None})
     edited = one_record(**H1 | given | {"prediction": "supported", "prediction_changed": "later"})
-    found = shown(original, edited)
-    assert found["Predictions"].said == "1 original, 1 edited after measurement"
+    open_yet = original.model_copy(update={"verdict": "blocked", "outcome": "skipped"})
+    found = shown(original, edited, open_yet)
+    assert found["Predictions"].said == "2 original, 1 edited after measurement"
     assert found["Predictions"].link == "#x=edited", "they can be found"
-    assert "1 of 1 original came true (100 %)" in found["Foresight"].said
+    assert "1 of 1 that were judged came true (100 %)" in found["Foresight"].said
 
 
 def test_negative_controls_are_counted_without_validity_and_without_what_was_not_judged():

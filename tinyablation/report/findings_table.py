@@ -15,8 +15,8 @@ from tinyablation.report.questions import QUESTIONS, VALIDITY, in_order
 from tinyablation.report.sections import Section
 from tinyablation.report.text import number, slug
 
-FIRST = 12  # findings that stand on the first screen; the others unfold
-OF_ONE_QUESTION = 3  # at most, of these: related claims often rest on one measurement
+FIRST = 10  # findings that stand on the first screen; the others unfold
+OF_ONE_QUESTION = 4  # at most, of these: related claims often rest on one measurement
 MOST_BLOCKED = 0.5  # beyond this share of test cases a finding says how few were judged
 # The answer to a claim, with the glyph of the verdict that looks alike.
 ANSWERS = {
@@ -106,7 +106,7 @@ def findings(
 def first_and_others(found: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
     """The findings of the first screen, some of every question, and the others; both in order."""
     taken: Counter[str] = Counter()
-    first = []
+    first: list[Finding] = []
     for finding in found:
         family = finding.section.record.family
         if len(first) < FIRST and taken[family] < OF_ONE_QUESTION:
@@ -117,7 +117,8 @@ def first_and_others(found: Sequence[Finding]) -> tuple[list[Finding], list[Find
 
 def _rank(finding: Finding) -> tuple[bool, int, int]:
     tally = finding.tallies[finding.about]
-    decided = 0 if finding.answer in ("Yes", "No", "Mixed") else 1 if tally.refuted else 2
+    decided = 0 if finding.answer in ("Yes", "No") else 1 if tally.supported else 2
+    decided += finding.answer == "Not shown" and not tally.refuted
     by_kind = list(KINDS).index(finding.about) if tally.judged else len(KINDS)
     return finding.section.record.family == VALIDITY, by_kind, decided
 

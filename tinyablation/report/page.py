@@ -39,6 +39,7 @@ from tinyablation.records.records import (
 )
 from tinyablation.report import curves
 from tinyablation.report import export_tables as exports
+from tinyablation.report.consistency import check
 from tinyablation.report.drift_tables import Table, notes, tables
 from tinyablation.report.findings_table import (
     ANSWERS,
@@ -392,8 +393,11 @@ def write_report(
 ) -> Path:
     """Render to `path` in one step: a reader never sees half a page.
 
-    runs: folders of run directories, to be linked from the page (default: runs/ beside it).
+    runs: folders of run directories, to be linked from the page (default: runs/ beside it). Raises
+    InconsistentError for a record that cannot be true (consistency.py), ReportError if the page
+    cannot be written.
     """
+    check(file)
     folders = list(runs) or [path.parent / "runs"]
     page = render(
         file,

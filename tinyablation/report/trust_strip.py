@@ -64,16 +64,17 @@ def strip(file: RecordFile, made: Sequence[Section], kinds: Mapping[str, str]) -
 
 
 def _predictions(records: Sequence[Record]) -> list[Item]:
-    score = foresight(records)
-    if score is None:
+    edited = sum(record.prediction_changed is not None for record in records)
+    original = sum(record.prediction is not None for record in records) - edited
+    if not (original or edited):
         return []
-    every, heads = score
-    original, edited = f"{every.fixed:,} original", f"{every.edited:,} edited after measurement"
-    items = [Item("Predictions", f"{original}, {edited}", "#x=edited" if every.edited else "")]
-    if every.fixed:
-        said = (
-            f"{every.true:,} of {every.fixed:,} original came true ({every.true / every.fixed:.0%})"
-        )
+    said = f"{original:,} original, {edited:,} edited after measurement"
+    items = [Item("Predictions", said, "#x=edited" if edited else "")]
+    score = foresight(records)
+    if score is not None and score.every.fixed:
+        every, heads = score
+        came = f"{every.true:,} of {every.fixed:,} original that were judged came true"
+        said = f"{came} ({every.true / every.fixed:.0%})"
         if 0 < heads.fixed < every.fixed:
             said += f"; without validity {heads.true / heads.fixed:.0%}"
         items.append(Item("Foresight", said.replace("%", " %"), "#answer"))
