@@ -29,7 +29,7 @@ def test_predictions_are_told_apart_by_when_they_were_made():
     found = shown(original, edited, open_yet)
     assert found["Predictions"].said == "2 original, 1 edited after measurement"
     assert found["Predictions"].link == "#x=edited", "they can be found"
-    assert "1 of 1 that were judged came true (100 %)" in found["Foresight"].said
+    assert "1 of 1 original that were judged came true (100 %)" in found["Foresight"].said
 
 
 def test_negative_controls_are_counted_without_validity_and_without_what_was_not_judged():

@@ -65,7 +65,7 @@ def strip(file: RecordFile, made: Sequence[Section], kinds: Mapping[str, str]) -
 
 def _predictions(records: Sequence[Record]) -> list[Item]:
     edited = sum(record.prediction_changed is not None for record in records)
-    original = sum(record.prediction is not None for record in records) - edited
+    original = sum(r.prediction is not None and r.prediction_changed is None for r in records)
     if not (original or edited):
         return []
     said = f"{original:,} original, {edited:,} edited after measurement"
