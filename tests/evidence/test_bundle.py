@@ -450,7 +450,7 @@ def test_nothing_is_measured_for_a_bundle(reports, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "say which cells"),
+        ([], "say which test cases"),
         (["--claim", "H9.9"], "--claim H9.9: no such cell is recorded; there are: V.3, H1.1"),
         (["--claim", "V.3", "--model", "tiny-gpt3"], "--model tiny-gpt3: no such cell"),
         (["--claim", "V.3", "--condition", "logic"], "--condition logic: no such cell"),
