@@ -339,7 +339,7 @@ def test_a_baseline_shows_what_changed_since(judged):
 def test_a_selection_is_compared_by_its_own_cells(judged):
     judged.accept()
     result = judged.run("claims", "-k", "agrees and mistral", "--baseline", "reports/full")
-    assert "Nothing changed: 1 cell with the same verdicts" in result.stdout.str()
+    assert "Nothing changed: 1 test case with the same verdicts" in result.stdout.str()
     assert "Cells that are gone" not in (judged.root / "reports" / "claims.html").read_text()
 
 
