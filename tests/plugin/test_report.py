@@ -192,7 +192,7 @@ def test_an_interrupted_session_is_marked_incomplete(suite, workers):
     page = opened((suite.root / "reports" / "claims.html").read_text())
     judged = len(content["records"])
     assert "This run is not complete." in page
-    assert f"{judged} cell{' was' if judged == 1 else 's were'} judged" in page
+    assert f"{judged} test case{' was' if judged == 1 else 's were'} judged" in page
 
 
 def test_an_interruption_before_the_first_verdict_says_how_to_go_on(suite):
