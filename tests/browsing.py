@@ -150,7 +150,7 @@ class Browser:
     def keys(self, *names):
         chain = ActionChains(self.driver)
         for name in names:
-            chain = chain.send_keys(getattr(Keys, name))
+            chain = chain.send_keys(getattr(Keys, name, name))
         chain.perform()
 
     def focused(self):

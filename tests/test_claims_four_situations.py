@@ -126,7 +126,7 @@ def test_embedded_only(hub, machine):
     assert session.outcomes("mistral-7b") == BLOCKED
     (reason,) = session.reasons("mistral-7b")
     assert "HF_HUB_OFFLINE is set; unset it to download the model, set HF_HOME" in reason
-    assert f"4 cells of mistral-7b are blocked: {reason}" in session.out
+    assert f"4 test cases of mistral-7b are blocked: {reason}" in session.out
     assert (
         f"named: mistral-7b ({REPO}); HF_HUB_OFFLINE is set: from the hub's cache only"
         in session.out

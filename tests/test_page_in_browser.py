@@ -10,6 +10,7 @@ every request that a page makes is heard.
 import csv
 import json
 import os
+import re
 import shutil
 import time
 import xml.etree.ElementTree
@@ -101,9 +102,19 @@ def page(browser, address):
     assert left == [], "no request leaves the page"
 
 
+def pick(page, cell):
+    """Click a test case in the matrix, where its model's conditions are unfolded for it."""
+    link = f'.matrix a[href="#cell={cell}"]'
+    if not page.visible(link):
+        page.run(f"document.querySelector('{link}').closest('details').id = 'fold'")
+        page.click("#fold > summary")
+        page.run("document.getElementById('fold').removeAttribute('id')")
+    page.click(link)
+
+
 def test_it_opens_whole_and_says_how_much_it_shows(page):
     total = len(fake_session().records)
-    assert page.text("#shown") == f"all {total} cells shown"
+    assert page.text("#shown") == f"all {total} test cases shown"
     assert page.count(".matrix td a") == total
     assert page.attribute("#shown", "role") in (None, "status")  # an <output> is one
     assert page.roles("output") == {"status"}
@@ -112,7 +123,7 @@ def test_it_opens_whole_and_says_how_much_it_shows(page):
 def test_filters_narrow_rows_and_matrix_and_stand_in_the_address(page):
     page.choose("m", "tiny-gpt2")
     page.choose("c", "facts")
-    page.choose("v", "v:supported")
+    page.choose("v", "supported")
     want = [
         record
         for record in fake_session().records
@@ -144,7 +155,7 @@ def test_search_reads_what_cells_would_open(page):
 
 
 def test_a_cell_opens_its_evidence(page):
-    page.click(f'.matrix a[href="#cell={CELL}"]')
+    pick(page, CELL)
     page.wait_until(f'document.getElementById("cell={CELL}").open')
     body = f'[id="cell={CELL}"] .body'
     page.wait_until(f"document.querySelector('{body}').children.length > 3")
@@ -153,7 +164,7 @@ def test_a_cell_opens_its_evidence(page):
         "One head of layer 0 suppresses the target",
         "Prompts with the largest effects",
         "by layer and head",
-        "Run this cell again",
+        "Run this test case again",
         "aardvark",
         "Recovery",
         "Layers",
@@ -170,7 +181,7 @@ def test_links_restore_filters_and_cells_and_back_goes_back(page, address):
     page.wait_until(f'document.getElementById("cell={CELL}").open')
     assert page.value("[name=m]") == "tiny-gpt2"
     assert page.visible(f'[id="cell={CELL}"] .body')
-    page.click(f'.matrix a[href="#cell={OTHER}"]')
+    pick(page, OTHER)
     page.wait_until(f'document.getElementById("cell={OTHER}").open')
     assert f"cell={OTHER}" in page.hash and "m=tiny-gpt2" in page.hash
     page.back()
@@ -181,9 +192,9 @@ def test_links_restore_filters_and_cells_and_back_goes_back(page, address):
 
 
 def test_links_to_what_is_not_here_or_hidden_are_followed_as_far_as_they_go(page, address):
-    page.open(f"{address}#cell=H9.9.gone&m=nobody&v=v:refuted")
-    page.wait_for("#shown", "the cell that was linked is not here")
-    assert page.value("[name=m]") == "" and page.value("[name=v]") == "v:refuted"
+    page.open(f"{address}#cell=H9.9.gone&m=nobody&v=refuted")
+    page.wait_for("#shown", "the test case that was linked is not here")
+    assert page.value("[name=m]") == "" and page.value("[name=v]") == "refuted"
     page.open(f"{address}#cell={CELL}&m=tiny-llama")
     page.wait_until(f'document.getElementById("cell={CELL}").open')
     assert page.visible(f'[id="cell={CELL}"] summary'), "the link wins over the filter"
@@ -203,9 +214,12 @@ def test_everything_works_by_keyboard_alone(page):
     page.keys("TAB")
     assert page.focused() == "a.skip"
     assert page.visible("a.skip")
-    page.focus(".matrix td a")
-    assert page.count('.matrix td a[tabindex="0"]') == 1, "one stop of the tab key"
-    page.keys("ARROW_DOWN", "ARROW_DOWN", "ARROW_DOWN", "ARROW_DOWN", "ARROW_RIGHT")
+    page.focus(".matrix td summary")
+    assert page.count(".matrix td [tabindex='0']") == 1, "one stop of the tab key"
+    page.keys("ENTER")  # unfolds the first model's conditions
+    page.keys("ARROW_RIGHT", "ARROW_RIGHT")
+    assert page.run("return document.activeElement.hash") == f"#cell={OTHER}"
+    page.keys("ARROW_DOWN", "ARROW_UP", "ARROW_RIGHT", "ARROW_RIGHT")
     assert page.run("return document.activeElement.hash") == f"#cell={OTHER}"
     assert page.outline() > 0, "the focus is seen"
     page.keys("ENTER")
@@ -217,7 +231,7 @@ def test_everything_works_by_keyboard_alone(page):
 
 
 def test_what_can_be_used_has_a_name(page):
-    page.click(f'.matrix a[href="#cell={CELL}"]')
+    pick(page, CELL)
     page.wait_until(f'document.getElementById("cell={CELL}").open')
     page.wait_until("document.querySelectorAll('.body .offer button').length > 4")
     nameless = [node for node in page.accessible() if not node["name"].strip()]
@@ -262,13 +276,24 @@ def test_on_a_phone_nothing_is_cut(page, address):
     page.wait_until("document.querySelectorAll('.body .offer button').length > 4")
     assert page.run("return document.scrollingElement.scrollWidth") <= PHONE[0]
     small = page.run(
-        "return [...document.querySelectorAll('.matrix td a')].filter("
+        "return [...document.querySelectorAll('.matrix td :is(summary, .wide a)')].filter("
         "link => link.getBoundingClientRect().height < 24).length"
     )
     assert small == 0, "a finger finds every cell"
 
 
-def test_printing_shows_what_is_shown_with_all_evidence(page):
+PAGES = re.compile(rb"/Type\s*/Page\b")
+
+
+def test_printing_is_a_summary(page):
+    page.choose("m", "tiny-gpt2")
+    pdf = page.print()
+    assert pdf.startswith(b"%PDF") and 1 <= len(PAGES.findall(pdf)) <= 3
+    assert page.hash == "#m=tiny-gpt2"
+    assert page.count("details[open]") == 0, "what was unfolded to be printed is folded again"
+
+
+def test_everything_that_is_shown_can_be_printed_with_all_evidence(page):
     page.choose("m", "tiny-gpt2")
     page.wait_until("document.body.dataset.unpacked")  # it is done when there is time
     page.run(
@@ -276,8 +301,9 @@ def test_printing_shows_what_is_shown_with_all_evidence(page):
         "[...document.querySelectorAll('details[data-k]:not([hidden])')].map("
         "cell => cell.open && cell.querySelector('.body').textContent.length > 200); })"
     )
+    page.run("document.body.classList.add('everything')")  # as its button does, before the dialogue
     pdf = page.print()
-    assert pdf.startswith(b"%PDF")
+    assert len(PAGES.findall(pdf)) > 10
     printed = page.run("return window.printed")
     assert printed and all(printed)
     page.wait_until("!document.querySelector('details[data-k][open]')")
@@ -285,8 +311,59 @@ def test_printing_shows_what_is_shown_with_all_evidence(page):
     assert page.hash == "#m=tiny-gpt2"
 
 
+def test_findings_lead_to_what_they_count(page):
+    assert page.count(".findings tbody tr") == len(
+        {(record.claim, record.name) for record in fake_session().records}
+    )
+    page.click('.findings td a[href="#k=H1.1&t=plain"]')
+    page.wait_for("#shown", "32 of ")
+    assert (page.value("[name=k]"), page.value("[name=t]")) == ("H1.1", "plain")
+    assert page.count(".matrix thead .model:not([hidden])") == 4
+    assert page.count(".matrix tbody:not([hidden])") == 1
+    left = page.run(
+        "return [...document.querySelectorAll('.sums')].filter(s => s.checkVisibility())"
+        ".map(s => s.textContent).join()"
+    )
+    assert " of " in left, "tallies say how much of a claim is shown"
+
+
+def test_a_claims_short_address_goes_to_it(page, address):
+    page.open(f"{address}#H1.8")
+    page.wait_until("document.getElementById('H1.8').getBoundingClientRect().top < innerHeight")
+    assert "H1.8" in page.run("return document.getElementById('H1.8').parentElement.textContent")
+    assert page.count("a.perma[href='#H1.8']") == 1
+    assert page.count(".findings a.perma") == page.count(".findings tbody tr")
+
+
+def test_search_finds_heads_as_people_write_them(page):
+    page.type("[name=q]", "L0H2")
+    want = sum(record.subject == "0:2" for record in fake_session().records)
+    page.wait_for("#shown", " of ")
+    many = int(page.text("#shown").split(" of ")[0].replace(",", ""))
+    assert many >= want > 0
+    page.run("document.querySelector('[name=q]').value = ''")
+    page.type("[name=q]", "0:2")
+    page.wait_for("#shown", f"{many} of ")
+
+
+def test_slash_searches_and_escape_closes_then_clears(page):
+    page.keys("/")
+    assert page.focused().startswith("input")
+    page.type("[name=q]", "aardvark")
+    page.wait_for("#shown", " of ")
+    page.keys("ESCAPE")
+    page.wait_for("#shown", "all ")
+    pick(page, CELL)
+    page.wait_until(f'document.getElementById("cell={CELL}").open')
+    page.wait_until("document.activeElement.tagName === 'SUMMARY'")
+    page.keys("ESCAPE")
+    page.wait_until(f'!document.getElementById("cell={CELL}").open')
+    assert page.run("return document.activeElement.hash") == f"#cell={CELL}", "back in the matrix"
+
+
 def test_hostile_text_runs_nothing_once_all_cells_are_open(page):
     page.wait_until("document.body.dataset.unpacked")
+    page.run("document.body.classList.add('everything')")
     page.run("dispatchEvent(new Event('beforeprint'))")  # opens all without a step each to go back
     page.wait_until(
         "![...document.querySelectorAll('details .body')].some(b => !b.children.length)"
@@ -320,14 +397,14 @@ def test_tables_of_the_cells_shown(page):
 
 def test_the_whole_session(page):
     text = page.taken('[data-take="summary.md"]').read_text(encoding="utf-8")
-    assert f"{len(fake_session().records)} cells" in text
+    assert f"{len(fake_session().records)} test cases" in text
     path = page.taken('[data-take="records.json"]')
     again = RecordFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
     assert again.records == panelled().records
 
 
 def test_figures_as_svg_and_png(page, tmp_path):
-    page.click(f'.matrix a[href="#cell={CELL}"]')
+    pick(page, CELL)
     page.wait_until("document.querySelectorAll('.body .offer').length >= 5")
     for number in range(page.count(".body .offer")):
         svg, png = (
@@ -352,13 +429,13 @@ def test_changes_and_conflicts_can_be_found(browser, tmp_path):
     first |= {"verdict": "refuted" if first["verdict"] == "supported" else "supported"}
     after = RecordFile.model_validate(content)
     browser.open(write_report(after, tmp_path / "drift.html", baseline=before).as_uri())
-    assert "1 of 360 cells changed its verdict" in browser.text("#drift ~ .statement")
+    assert "1 of 360 test cases changed its verdict" in browser.text("#drift ~ .statement")
     browser.choose("d", "flipped")
     browser.wait_for("#shown", "1 of ")
     merged = merge([before, after])
     browser.open(write_report(merged, tmp_path / "merged.html").as_uri())
-    assert "1 cell in conflict" in browser.text("#merged")
-    browser.choose("v", "x:conflict")
+    assert "1 test case in conflict" in browser.text("#merged")
+    browser.choose("x", "conflict")
     browser.wait_for("#shown", "2 of 361")
     assert browser.complaints() == []
 
@@ -374,9 +451,11 @@ def test_a_thousand_cells_are_light(browser, tmp_path, capsys):
     taken = time.perf_counter() - began
     interactive = browser.run("return performance.getEntriesByType('navigation')[0].domInteractive")
     with capsys.disabled():
-        print(f"\n1,016 cells: {size / 1e6:.2f} MB, open in {taken:.2f} s ({interactive:.0f} ms)")
+        print(
+            f"\n1,016 test cases: {size / 1e6:.2f} MB, open in {taken:.2f} s ({interactive:.0f} ms)"
+        )
     assert size < MOST_BYTES
-    assert browser.text("#shown") == "all 1,016 cells shown"
+    assert browser.text("#shown") == "all 1,016 test cases shown"
 
 
 def test_the_page_of_the_last_session_is_light(capsys):

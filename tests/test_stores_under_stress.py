@@ -204,7 +204,7 @@ def test_a_store_that_turns_read_only_in_mid_run_ends_in_a_line_and_a_report(
     assert session.returncode == pytest.ExitCode.INTERNAL_ERROR, said
     assert "INTERNALERROR" not in said and "Traceback" not in said
     assert re.search(r"^NotWritten: \S+: cannot be written .Read-only file system", said, re.M)
-    assert re.search(r"^2 cells: 2 error", said, re.M)
+    assert re.search(r"^2 test cases: 2 error", said, re.M)
     (kept,) = re.findall(r"^what was judged is kept in (\S+) instead$", said, re.M)
     assert len(read_records(Path(kept)).records) == 2 and (Path(kept) / "claims.html").exists()
     shutil.rmtree(kept)

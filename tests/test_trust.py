@@ -106,7 +106,7 @@ def test_backends_agree_or_disagree_and_where():
     text = page.text
     assert "Hugging Face hooks agree: at most 2.0e−06 logits off on 2 examples × 4" in text
     assert "TransformerBridge hooks disagree : at most 0.250 logits off" in text
-    assert "0.001 let pass" in text and "example </script>" in text and HOSTILE not in html
+    assert "tolerance 0.001" in text and "example </script>" in text and HOSTILE not in html
     # Where they agree, the worst example is nobody's business.
     assert AGREES.where not in text
 
@@ -115,7 +115,7 @@ def test_a_changed_prediction_is_said_at_the_cell_and_in_the_count():
     page, _ = shown(prediction_changed="refuted was registered when these runs were first judged")
     assert "changed. refuted was registered when these runs were first judged" in page.text
     assert "prediction changed" in page.text
-    assert "1 of 1 cells have another prediction than the one registered" in page.text
+    assert "1 of 1 test cases have another prediction than the one registered" in page.text
     assert "another prediction" not in shown()[0].text
 
 
@@ -123,13 +123,13 @@ def test_a_changed_prediction_is_said_at_the_cell_and_in_the_count():
 def test_all_tests_of_the_session_together(p, discovery):
     ledger = Multiplicity(alpha=0.05, n=40, supported=9, discoveries=6, lost=3, largest_p=0.001)
     page, _ = shown({"multiplicity": ledger}, p_value=0.0004, p_adjusted=p)
-    assert "6 of 9 supported cells are discoveries" in page.text
+    assert "6 of 9 supported test cases are significant" in page.text
     assert (
         "over the 40 tests of this session" in page.text and "Benjamini and Yekutieli" in page.text
     )
     assert ("adjusted over the session " + str(p)) in page.text.replace("0.200", "0.2")
-    assert (": a discovery" in page.text) == discovery
-    assert ("· no discovery" in page.text) == (not discovery)
+    assert (": significant at FDR 5 %" in page.text) == discovery
+    assert ("· not significant at FDR 5 %" in page.text) == (not discovery)
 
 
 def test_noise_by_device_and_dtype():

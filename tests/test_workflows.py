@@ -579,7 +579,7 @@ def test_the_second_night_is_compared_with_the_first(nights):
     nights.report(2, "gpt2-medium")
     summary, said = nights.compare(2)
     second, first = sorted(summary.split("\n### ")[1:])  # "gpt2\n" is before "gpt2-"
-    assert first.startswith("gpt2-medium\n\nNothing changed: 1 cell with")
+    assert first.startswith("gpt2-medium\n\nNothing changed: 1 test case with")
     assert second.startswith("gpt2\n\n1 of 1 cell changed its verdict, no effect moved.\n")
     assert "| H1.1 | x | gpt2 | facts | supported | refuted |" in second
     assert "warning" not in said

@@ -27,7 +27,7 @@ def test_an_embedded_model(tmp_path, capsys, monkeypatch):
     assert status == 0
     for condition in ("facts", "negation", "counterfactual", "logic"):
         assert re.search(rf"^{condition} .*\[.*\]\s+valid$", said, re.MULTILINE), said
-    cells = re.search(r"^cells: (\d+) asked, (\d+) would be judged", said, re.MULTILINE)
+    cells = re.search(r"^test cases: (\d+) asked, (\d+) would be judged", said, re.MULTILINE)
     assert cells and cells[1] == cells[2] and int(cells[1]) > 100
     assert "heads: L0H7, L0H0, L0H5 (planted" in said and "memory: " in said
     assert re.search(r"^sweep: 32 heads x \d+ prompts of facts, about \d+ s", said, re.MULTILINE)
@@ -46,4 +46,4 @@ def test_of_several_models_each_has_its_say(tmp_path, capsys, monkeypatch):
     )
     assert status != 0
     assert re.search(r"^/no/such/folder: .*no such folder", said, re.MULTILINE)
-    assert "tiny-gpt2" in said and "cells:" in said
+    assert "tiny-gpt2" in said and "test cases:" in said

@@ -46,12 +46,12 @@ def test_two_reports_become_one_page_in_any_order(two, tmp_path, capsys):
         assert main(["report", *map(str, order), "-o", str(tmp_path / name)]) == 0
         pages.append((tmp_path / name).read_text(encoding="utf-8"))
     assert pages[0] == pages[1]
-    assert "merged from 2 sessions, 1 cell in conflict" in capsys.readouterr().out
+    assert "merged from 2 sessions, 1 test case in conflict" in capsys.readouterr().out
     found = read_session(tmp_path / "ab.html")
     assert sorted(record.model for record in found.records) == [
         *("a", "alike", "b", "disputed", "disputed")
     ]
-    assert "1 cell in conflict" in pages[0]
+    assert "1 test case in conflict" in pages[0]
 
 
 def test_pages_can_be_merged_without_their_records(two, tmp_path):
@@ -76,13 +76,13 @@ def test_a_baseline_shows_what_changed(two, tmp_path, capsys):
     before = put(tmp_path / "before", cell("a", verdict="refuted"), cell("gone"))
     arguments = ["report", str(two[0]), "-o", str(tmp_path / "c.html"), "--baseline", str(before)]
     assert main(arguments) == 0
-    assert "1 of 1 cell changed its verdict" in capsys.readouterr().out
+    assert "1 of 1 test case changed its verdict" in capsys.readouterr().out
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     for words in (
         "What changed since",
-        "1 of 1 cell changed its verdict",
-        "New cells",
-        "Cells that are gone",
+        "1 of 1 test case changed its verdict",
+        "New test cases",
+        "Test cases that are gone",
         "was refuted",
         'data-x="flipped',
         'data-x="new',
@@ -102,8 +102,8 @@ def test_cells_in_conflict_have_no_one_state_to_compare(two, tmp_path, capsys):
     ]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "None of 1 cell changed its verdict" in said and "gone" not in said
-    assert "Left out: 1 cell on which" in (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "None of 1 test case changed its verdict" in said and "gone" not in said
+    assert "Left out: 1 test case on which" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 
 def test_sessions_of_both_protocols_are_compared(tmp_path):

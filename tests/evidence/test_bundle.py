@@ -149,7 +149,7 @@ def test_the_verdict_comes_out_of_the_tables(bundle, verdict, claim):
     done = verdict(bundle(claim))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{TESTS[claim]}[{CELL}]" in done.stdout
-    assert "1 of 1 cell(s) agree with the record" in done.stdout
+    assert "1 of 1 test case(s) agree with the record" in done.stdout
     assert "differs" not in done.stdout
     recorded, derived = done.stdout.splitlines()[1:3]
     assert recorded.split()[1:] == derived.split()[1:]
@@ -178,7 +178,7 @@ def test_a_model_of_the_hub_by_either_protocol(verdict, tmp_path, protocol):
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = json.loads((reports / "records.json").read_text("utf-8"))["records"]
     assert (record["model"], record["condition"]) == ("mistral-7b", "facts")
-    assert "1 of 1 cell(s) agree with the record" in done.stdout
+    assert "1 of 1 test case(s) agree with the record" in done.stdout
     assert record["verdict"] in done.stdout.splitlines()[2]
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -305,7 +305,7 @@ def test_other_figures_under_consistent_hashes_are_another_verdict(bundle, verdi
     rewritten(path, replacing(run_manifest, label, consistently=True))
     done = verdict(path)
     assert done.returncode == 1, done.stderr
-    assert "0 of 1 cell(s) agree with the record" in done.stdout
+    assert "0 of 1 test case(s) agree with the record" in done.stdout
     assert "differs   high: was 4.8" in done.stdout  # of the group of labels that decides
 
 
@@ -479,7 +479,7 @@ def test_nothing_is_measured_for_a_bundle(reports, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "say which cells"),
+        ([], "say which test cases"),
         (["--claim", "H9.9"], "--claim H9.9: no such cell is recorded; there are: V.3, H1.1"),
         (["--claim", "V.3", "--model", "tiny-gpt3"], "--model tiny-gpt3: no such cell"),
         (["--claim", "V.3", "--condition", "logic"], "--condition logic: no such cell"),

@@ -114,7 +114,7 @@ def test_the_bundle_that_is_shipped_verifies_and_says_what_nobody_knows(capsys, 
     status, said = verdict(SHIPPED, capsys, monkeypatch)
     assert status == 0, said
     assert "differs" not in said
-    assert "6 of 6 cell(s) agree with the record" in said
+    assert "6 of 6 test case(s) agree with the record" in said
     for line in (
         "not verified: that the models give the figures in runs/: nothing was measured again",
         "not verified: when, where and by which versions it was measured (2026-",

@@ -36,7 +36,7 @@ def test_cells_of_one_reason_are_one_group_with_its_remedy():
     records = [record("facts is not valid for mine: accuracy 0.5") for _ in range(3)]
     supported = record("", verdict="supported")
     assert shown(*records, supported, asked={"mine": "./models/mine"}) == [
-        "3 cells of mine are blocked: facts is not valid for mine: accuracy 0.5",
+        "3 test cases of mine are blocked: facts is not valid for mine: accuracy 0.5",
         "    `python -m tinyablation check ./models/mine` shows what it knows, without a sweep",
     ]
 
@@ -47,7 +47,7 @@ def test_reasons_of_one_kind_are_one_group_that_lists_them():
         for name, number in (("facts", 5), ("logic", 6), ("logic", 6))
     ]
     assert shown(*records)[:3] == [
-        "3 cells of mine are blocked: the condition is not valid for the model",
+        "3 test cases of mine are blocked: the condition is not valid for the model",
         "    2: logic is not valid for mine: accuracy 0.6",
         "    1: facts is not valid for mine: accuracy 0.5",
     ]
@@ -63,18 +63,20 @@ def test_models_conditions_heads_and_figures_are_folded_where_nothing_else_diffe
         for (model, reason), condition in zip(reasons.items(), ("facts", "logic"), strict=True)
     ]
     assert shown(*records) == [
-        "2 cells of a, b-2 are blocked: odd: the model on the condition, head …, is … short",
+        "2 test cases of a, b-2 are blocked: odd: the model on the condition, head …, is … short",
         f"    1: {reasons['a']}",
         f"    1: {reasons['b-2']}",
     ]
     # What has no kind says itself what to do.
-    assert shown(record("m: put it there")) == ["1 cells of mine are blocked: m: put it there"]
+    assert shown(record("m: put it there")) == ["1 test cases of mine are blocked: m: put it there"]
 
 
 def test_findings_are_not_listed_one_by_one():
     records = [record(f"share of 0:{n}: there is no effect to take a share of") for n in range(9)]
     first, second = shown(*records)
-    assert first.startswith("9 cells of mine are blocked: there is no effect to take a share of")
+    assert first.startswith(
+        "9 test cases of mine are blocked: there is no effect to take a share of"
+    )
     assert second.strip() == "nothing to do: this is a finding about the model"
 
 
@@ -82,9 +84,9 @@ def test_the_largest_group_comes_first_and_many_models_are_counted():
     many = [record(f"no checkpoints of m{n} are registered", f"m{n}") for n in range(5)]
     lines = shown(record("odd"), *many)
     assert lines[0] == (
-        "5 cells of 5 models (m0, m1, m2, ...) are blocked: no checkpoints are registered"
+        "5 test cases of 5 models (m0, m1, m2, ...) are blocked: no checkpoints are registered"
     )
-    assert lines[-1] == "1 cells of mine are blocked: odd"
+    assert lines[-1] == "1 test cases of mine are blocked: odd"
 
 
 def test_a_model_is_unjudged_where_all_but_its_validity_is_blocked():
@@ -174,7 +176,7 @@ def test_a_session_ends_with_what_is_blocked_and_what_to_do(models, workers):
     result = models.run("claims", "-k", "facts or logic", *workers)
     assert result.ret == 0
     text = result.stdout.str()
-    assert "2 cells of tiny-gpt2 are blocked: the condition is not valid for the model" in text
+    assert "2 test cases of tiny-gpt2 are blocked: the condition is not valid for the model" in text
     assert "    1: facts is not valid for tiny-gpt2: it guesses" in text
     assert "`python -m tinyablation check tiny-gpt2` shows what it knows" in text
     assert "are blocked" in models.run("claims", "-q", "-k", "facts", *workers).stdout.str()
@@ -188,7 +190,8 @@ def test_nothing_judged_fails_on_demand(models, workers):
     assert models.run(*one).ret == 0
     result = models.run(*one, "--require-valid", "-qq")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    said = "ERROR: nothing could be judged of tiny-gpt2: its 1 cells are blocked (--require-valid)"
+    blocked = "its 1 test cases are blocked (--require-valid)"
+    said = f"ERROR: nothing could be judged of tiny-gpt2: {blocked}"
     assert result.stdout.str().count(said) == 1
     # Of each model by itself; what was judged, and validity alone, is no fault.
     both = models.run("claims", "-k", "facts", "--require-valid", *workers)

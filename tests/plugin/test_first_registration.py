@@ -57,7 +57,7 @@ def test_another_verdict_for_the_same_runs_is_shown(suite):
     assert said.startswith("refuted was registered when these runs were first judged (20")
     assert said.endswith("), supported is registered now")
     assert said in page(suite) and "· prediction changed" in page(suite)
-    assert "1 of 1 cells have another prediction than the one registered" in page(suite)
+    assert "1 of 1 test cases have another prediction than the one registered" in page(suite)
     assert changed(suite) == said, "and is shown for good, not in the next session only"
     register(suite, '"H1.1" = { "tiny-*" = "refuted" }\n')
     assert changed(suite) is None, "what was registered first is no change"

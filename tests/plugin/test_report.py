@@ -56,7 +56,7 @@ def test_serial_and_distributed_sessions_leave_the_same_records(judged):
     assert order[-1] == ("H1.10", "tiny-mistral", "logic")
     text = result.stdout.str()
     assert f"report: {judged.root / 'two' / 'claims.html'}" in text
-    assert "27 cells: 27 supported; 27 as accepted" in text
+    assert "27 test cases: 27 supported; 27 as accepted" in text
     for name in ("claims.html", "pytest.html", "records.json", "records.parquet"):
         assert (judged.root / "two" / name).stat().st_size > 0
     page = (judged.root / "two" / "pytest.html").read_text()
@@ -193,7 +193,7 @@ def test_an_interrupted_session_is_marked_incomplete(suite, workers):
     page = opened((suite.root / "reports" / "claims.html").read_text())
     judged = len(content["records"])
     assert "This run is not complete." in page
-    assert f"{judged} cell{' was' if judged == 1 else 's were'} judged" in page
+    assert f"{judged} test case{' was' if judged == 1 else 's were'} judged" in page
 
 
 def test_an_interruption_before_the_first_verdict_says_how_to_go_on(suite):
@@ -248,7 +248,7 @@ def test_protocols_have_reports_of_their_own_and_are_compared(judged):
     text = result.stdout.str()
     assert f"report: {reports / 'published' / 'claims.html'}" in text
     assert f"protocols compared, here and in: {reports / 'claims.html'}" in text
-    assert "2 cells: 2 supported\n" in text and "accepted" not in text
+    assert "2 test cases: 2 supported\n" in text and "accepted" not in text
     assert {path.name for path in (reports / "published").iterdir()} == {
         "claims.html",
         "full",
@@ -332,15 +332,15 @@ def test_a_baseline_shows_what_changed_since(judged):
     for options in ((), ("-n", "2")):
         judged.run("claims", "--baseline", "earlier/claims.html", *options)
         page = (judged.root / "reports" / "claims.html").read_text()
-        assert "1 of 4 cells changed its verdict, 4 effects moved" in page, options
+        assert "1 of 4 test cases changed its verdict, 4 effects moved" in page, options
     result = judged.run("claims", "--baseline", "reports")
-    assert "Nothing changed: 4 cells" in result.stdout.str()
+    assert "Nothing changed: 4 test cases" in result.stdout.str()
 
 
 def test_a_selection_is_compared_by_its_own_cells(judged):
     judged.accept()
     result = judged.run("claims", "-k", "agrees and mistral", "--baseline", "reports/full")
-    assert "Nothing changed: 1 cell with the same verdicts" in result.stdout.str()
+    assert "Nothing changed: 1 test case with the same verdicts" in result.stdout.str()
     assert "Cells that are gone" not in (judged.root / "reports" / "claims.html").read_text()
 
 

@@ -89,7 +89,7 @@ def test_inconclusive_for_screening_is_a_skip_and_no_missed_prediction(screenabl
     assert "screened" in record["details"]["snapshot"]
     assert record["drift"] is None and screenable.snapshots() == before
     text = result.stdout.str()
-    assert "3 cells rest on screened sweeps" in text
+    assert "3 test cases rest on screened sweeps" in text
     assert "1 another verdict than accepted, 1 as accepted, 1 not judged" in text
     assert "2 predictions, all fixed before the measurement: 1 came true (50%)" in text
     assert "--screen '3:20%'" in text or "--screen 3:20%" in text  # how to run the failed one again

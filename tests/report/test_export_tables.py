@@ -201,7 +201,7 @@ def test_the_summary_counts_what_is_supported_of_what_was_judged():
     some = verdicts("supported", "present", "refuted", "blocked")
     text = summary_markdown(file.model_copy(update={"records": some}))
     assert "| H1.1 x | 1/3 |" in text
-    assert "4 cells (1 tests of claims, 1 models): 1 supported, 1 present, 1 refuted" in text
+    assert "4 test cases (1 claims, 1 models): 1 supported, 1 present, 1 refuted" in text
     open_ = verdicts("supported", "present", "inconclusive", "error")
     assert "| H1.1 x | 1/3 |" in summary_markdown(file.model_copy(update={"records": open_}))
     none = verdicts("blocked", "blocked", "blocked", "error")

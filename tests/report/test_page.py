@@ -23,6 +23,12 @@ def shown(*files, **beside):
     return opened(render(*files, **beside))
 
 
+def places(page):
+    """What links within the page name, but for those that filter it (#k=H1.1&t=plain)."""
+    inner = {value[1:] for _, value in page.links if value.startswith("#")}
+    return {value for value in inner if not re.match("[a-z]=", value)}
+
+
 @pytest.fixture(scope="module")
 def session():
     return fake_session()
@@ -149,7 +155,7 @@ def test_nothing_is_fetched(html, page):
 def test_every_record_has_its_place_and_every_link_resolves(session, page):
     assert len(page.ids) == len(set(page.ids))
     assert page.cells == len(session.records)
-    targets = {value[1:] for _, value in page.links if value.startswith("#")}
+    targets = places(page)
     assert targets <= set(page.ids)
     cells = {name for name in page.ids if name.startswith("cell=")}
     assert len(cells) == len(session.records)
@@ -203,16 +209,16 @@ def test_the_answer_is_about_what_was_accepted_and_foresight_about_predictions(s
     edited = good | {"prediction": "supported", "prediction_changed": "changed after it"}
     assert "1 was edited after it: no foresight." in answer(good, edited)
     other = good | {"accepted": "refuted", "outcome": "failed"}
-    said = "Yes: 1 of 2 cells have another verdict than the one accepted."
+    said = "Yes: 1 of 2 test cases have another verdict than accepted."
     assert f"{question} {said}" in answer(good, other)
-    assert "Yes: figures of 1 of 1 cells." in answer(
+    assert "Yes: figures of 1 of 1 test cases." in answer(
         good | {"drift": "effect", "outcome": "failed"}
     )
-    assert "Not known: some tests broke." in answer(good, good | {"outcome": "error"})
+    assert "Not known: some tests ended in errors." in answer(good, good | {"outcome": "error"})
     none = good | {"accepted": None, "prediction": None}
     assert f"{question} Not known: no verdict has been accepted yet." in answer(none)
     assert "Foresight" not in answer(none)
-    assert "No, of 1 cells with an accepted verdict." in answer(good, none)
+    assert "No, of 1 test cases with an accepted verdict." in answer(good, none)
 
 
 def test_an_edited_prediction_is_marked_in_the_matrix_and_explained(session):
@@ -238,7 +244,8 @@ def test_an_effect_too_small_to_count_has_a_glyph_a_legend_and_its_margin(sessio
     said = "the effect is there, but it is not shown to reach the smallest effect that counts"
     text = Page(html).text
     assert f"present 1 {said}" in text
-    beyond = "beyond the floor −0.030 [−0.060, +0.010] logits, by example; this interval decides"
+    margin = "−0.030 [−0.060, +0.010] logits, by example; this interval decides"
+    beyond = f"beyond the minimum effect {margin}"
     assert beyond in text
 
 
@@ -259,8 +266,8 @@ def test_no_records_at_all(session):
 
 def test_models_say_what_was_done_to_them(page):
     assert "planted in this model on purpose" in page.text
-    assert "sham" in page.text
-    assert "Below the competence floor: negation/true-negated" in page.text
+    assert "negative control" in page.text and "sham" not in page.text
+    assert "Below the competence minimum: negation/true-negated" in page.text
     assert page.text.count("▼ 0.810") == 2
 
 
@@ -364,9 +371,9 @@ def test_published_figures_stand_once_a_claim_and_in_order(session):
     assert html.count('class="lit"') == 1
     assert html.index("+1.25") < html.index("+4.25")
     page = Page(html)
-    assert {value[1:] for _, value in page.links if value.startswith("#")} <= set(page.ids)
-    assert render(file).count("-published") == 2, (
-        "the table, and the link to it from the other test"
+    assert places(page) <= set(page.ids)
+    assert render(file).count("-published") == 3, (
+        "the table, and the links to it from the first screen and from the other test"
     )
 
 
@@ -446,7 +453,7 @@ def test_protocols_are_compared_on_both_pages(session):
         assert f"Under the {name} protocol:" in page.text
         sides = re.search(r'<table class="sides">.*?</table>', html, re.DOTALL)[0]
         assert sides.count("+1.500") == 4 and sides.count("+2.500") == 4
-        assert {value[1:] for _, value in page.links if value.startswith("#")} <= set(page.ids)
+        assert places(page) <= set(page.ids)
         assert len(page.ids) == len(set(page.ids))
     assert "Protocols compared" not in render(corrected)
     with pytest.raises(ValueError, match="corrected protocol"):

@@ -105,7 +105,10 @@ def test_a_screened_sweep_is_said_in_words_with_its_bounds():
     record = Record.model_validate(one_record(test="a[b]").model_dump() | {"screened": [screened]})
     said = said_of_screening(record.screened[0])
     assert "facts: 224 of 1024 heads measured (32 in whole layers, 128 by score, 64 drawn" in said
-    assert "Of the 800 others at most 57 (7.1%) raise LD by the floor or more (1 of those" in said
+    assert (
+        "Of the 800 others at most 57 (7.1%) raise LD by the minimum effect or more (1 of those"
+        in said
+    )
     assert "at most 38 (4.8%) lower LD" in said and "bounds of 95%" in said
     assert said.endswith("over those drawn: +0.500.")
     assert record.command == "pytest 'a[b]' --screen 64:5%"

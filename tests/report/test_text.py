@@ -15,6 +15,8 @@ from tinyablation.report.text import (
     given,
     harmless,
     json_text,
+    readable,
+    sentence_of,
     slug,
     visible,
 )
@@ -89,3 +91,30 @@ def test_json_holds_no_tag_and_reads_back():
     assert "<" not in text and "é" in text and json.loads(text) == document
     with pytest.raises(ValueError, match="JSON compliant"):
         json_text(float("nan"))
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        (
+            "zeroing 0:7 0:0: -0.6, interval [-0.7, -0.5]",
+            "zeroing L0H7 L0H0: -0.6, interval [-0.7, -0.5]",
+        ),
+        ("straddles the floor 0.2", "straddles the minimum effect 0.2"),
+        ("lies below the ceiling 0.25", "lies below the upper threshold 0.25"),
+        (
+            "lead over 0:5 (24:4 on discovery)",
+            "difference from runner-up L0H5 (L24H4 on discovery)",
+        ),
+        ("accomplices of the leader", "pairwise interactions with the leader"),
+        ("Tiny Llama, sham", "Tiny Llama, negative control"),
+        ("at 10:30:15, flooring", "at 10:30:15, flooring"),
+        ("2025-03-01T09:30:00+00:00", "2025-03-01T09:30:00+00:00"),
+    ],
+)
+def test_records_are_read_in_the_words_of_the_page(recorded, shown):
+    assert readable(recorded) == shown
+    assert readable(shown) == shown
+
+
+def test_names_of_tests_are_read_in_the_fields_words():
+    assert sentence_of("test_zeroing_the_trio_raises_ld") == "zero-ablating three heads raises LD"
+    assert sentence_of("test_an_old_field") == "an old field"

@@ -318,23 +318,28 @@ def test_the_sentence_counts():
     changed[5:7] = [record.model_copy(update={"high": 10.0}) for record in changed[5:7]]
     after = session(*changed, *[cell(f"new{index}") for index in range(5)])
     assert summary(compare_sessions(before, after)) == (
-        "3 of 120 cells changed their verdict, 2 effects moved, 5 cells are new."
+        "3 of 120 test cases changed their verdict, 2 effects moved, 5 test cases are new."
     )
 
 
 def test_the_sentence_says_one_of_one_and_none():
     drift = drift_of(cell(), cell(verdict="refuted", effect=1.05), device="cpu")
     assert summary(drift) == (
-        "1 of 1 cell changed its verdict, no effect moved, 1 effect shifted within its interval. "
+        "1 of 1 test case changed its verdict, no effect moved, "
+        "1 effect shifted within its interval. "
         "What differs beside: device."
     )
     drift = drift_of(cell(), cell(prediction="refuted", subject="0:5"))
     assert summary(drift) == (
-        "None of 1 cell changed its verdict, no effect moved, 1 cell is about another head, "
-        "1 cell is predicted otherwise."
+        "None of 1 test case changed its verdict, no effect moved, "
+        "1 test case is about another head, "
+        "1 test case is predicted otherwise."
     )
     drift = drift_of(cell("a"), cell("b"))
-    assert summary(drift) == "No cell is in both sessions, 1 cell is new, 1 cell is gone."
+    assert (
+        summary(drift)
+        == "No test case is in both sessions, 1 test case is new, 1 test case is gone."
+    )
 
 
 def hostile_drift():
@@ -423,7 +428,7 @@ def test_a_reason_of_any_length_leaves_the_page_bounded():
 def test_the_terminal_shows_columns_and_obeys_no_control_character():
     _, drift = hostile_drift()
     shown = as_text(drift)
-    assert shown.startswith("1 of 1 cell changed its verdict, 1 effect moved, ")
+    assert shown.startswith("1 of 1 test case changed its verdict, 1 effect moved, ")
     names = ("a", "long-name")
     refuted = [cell(name, verdict="refuted", reason="x\x1b[31m\ry") for name in names]
     drift = compare_sessions(session(*map(cell, names)), session(*refuted))
@@ -438,7 +443,7 @@ def test_the_terminal_shows_columns_and_obeys_no_control_character():
 def test_cells_that_come_and_go_are_one_row_a_test_and_model():
     after = session(*(cell(condition=name) for name in ("facts", "logic")), cell("pythia-1b"))
     (table,) = tables(compare_sessions(session(hashes={}), after))
-    assert table.title == "New cells"
+    assert table.title == "New test cases"
     assert table.rows == [
         ("H1.1", "x", "gpt2", "facts: supported, logic: supported"),
         ("H1.1", "x", "pythia-1b", "facts: supported"),
@@ -477,7 +482,7 @@ def test_folders_json_and_parquet_are_read(folders, capsys):
         assert run(before / name, after / name) == 0
         said.add(capsys.readouterr().out)
     (text,) = said
-    assert text.startswith("1 of 1 cell changed its verdict, no effect moved.\n\nVerdicts\n")
+    assert text.startswith("1 of 1 test case changed its verdict, no effect moved.\n\nVerdicts\n")
     assert "H1.1" in text and "it is so" in text
 
 
@@ -522,12 +527,12 @@ def test_output_is_written_and_never_over_a_file(folders, tmp_path, capsys):
     assert run(before, after, "--markdown", "--output", page, "--fail-on", "verdict") == 1
     assert capsys.readouterr().out == f"{page}\n"
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("1 of 1 cell changed its verdict") and "| --- |" in text
+    assert text.startswith("1 of 1 test case changed its verdict") and "| --- |" in text
     assert run(before, before, "--output", page) == 2
     assert "give --force to write over it" in capsys.readouterr().err
     assert page.read_text(encoding="utf-8") == text
     assert run(before, before, "--output", page, "--force") == 0
-    assert page.read_text(encoding="utf-8").startswith("Nothing changed: 1 cell with")
+    assert page.read_text(encoding="utf-8").startswith("Nothing changed: 1 test case with")
     assert run(before, after, "--output", page / "x") == 2
     assert "cannot be written" in capsys.readouterr().err
 
@@ -565,7 +570,7 @@ def test_comparing_needs_pydantic_and_nothing_else(folders):
     command = [sys.executable, "-c", code, "drift", str(before), str(after), "--markdown"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 of 1 cell changed its verdict")
+    assert done.stdout.startswith("1 of 1 test case changed its verdict")
 
 
 # --- selections and merged sessions --------------------------------------------------------------
@@ -585,11 +590,11 @@ def test_what_merged_sessions_disagree_on_is_left_out_and_said():
         drift = compare_sessions(before, after)
         assert drift.disputed == [("test_x", "H1.1", "gpt2", "facts")]
         assert not drift.verdicts and not drift.gone
-        assert "1 cell on which the sources of a merged session disagree" in as_text(drift)
+        assert "1 test case on which the sources of a merged session disagree" in as_text(drift)
 
 
 def test_pages_are_compared_as_their_records_are(tmp_path, capsys):
     before = write_report(session(cell()), tmp_path / "before.html")
     after = write_report(session(cell(verdict="refuted")), tmp_path / "after.html")
     assert main(["drift", str(before), str(after)]) == 0
-    assert capsys.readouterr().out.startswith("1 of 1 cell changed its verdict")
+    assert capsys.readouterr().out.startswith("1 of 1 test case changed its verdict")

@@ -100,7 +100,7 @@ def test_what_they_disagree_on_is_kept_from_each(changes):
     assert disputed(merged) == {cell_key(cell())}
     assert not agree(*merged.records)
     html = render(merged)
-    assert "1 cell in conflict" in html and "Merged sessions disagree on 1 cell." in html
+    assert "1 test case in conflict" in html and "Merged sessions disagree on 1 test case." in html
     assert html.count("<details id=") == 2
     assert html.count("sessions disagree</b>: session ") == 2
 

@@ -18,7 +18,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     bundle = commands.add_parser(
         "bundle",
         help="write the evidence of recorded claims as one archive",
-        description="Judges recorded cells again on their measurements and writes everything that "
+        description="Judges recorded test cases again on their measurements and "
+        "writes everything that "
         "was used as a zip: runs, corpora, facts about the models, records and page, sources of "
         "the claims, with the sha256 of every file. No weights. Nothing is measured.",
     )
@@ -53,7 +54,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verdict = commands.add_parser(
         "verdict",
         help="rederive the verdicts of a bundle",
-        description="Checks every file of a bundle, judges its cells from its tables with the "
+        description="Checks every file of a bundle, judges its test cases from its tables with the "
         "claims of this checkout, and compares labels, verdicts, figures, reasons, predictions, "
         "outcomes, the page and what is said of the models with that; lists what it could not "
         "verify. Exit status 0 if all is the same, 1 if not, 2 if the bundle is broken or "
@@ -84,7 +85,7 @@ def _bundle(options: argparse.Namespace) -> None:
     refuse_overwriting(options)
     asked = {name: getattr(options, name) for name in ("claim", "model", "condition", "test")}
     if not any(asked.values()):
-        raise EvidenceError("say which cells: --claim, --model, --condition or --test")
+        raise EvidenceError("say which test cases: --claim, --model, --condition or --test")
     file = read_records(options.reports)
     records = choose(file, **{f"{name}s": wanted for name, wanted in asked.items()})
     write_bundle(
@@ -96,7 +97,7 @@ def _bundle(options: argparse.Namespace) -> None:
         creators=options.creator,
         licence=options.license,
     )
-    print(f"{options.output}: {len(records)} cell(s), sha256 {file_sha256(options.output)}")
+    print(f"{options.output}: {len(records)} test case(s), sha256 {file_sha256(options.output)}")
 
 
 def _store_folder(reports: Path) -> Path:
@@ -125,7 +126,7 @@ def _verdict(options: argparse.Namespace) -> None:
         said += [f"not verified: {each}" for each in found.unverified]
         count = sum(not cell.differences for cell in found.cells)
         print("\n".join(printable(each) for each in said))
-        print(f"{count} of {len(found.cells)} cell(s) agree with the record")
+        print(f"{count} of {len(found.cells)} test case(s) agree with the record")
         if found.differences:
             print(f"{len(found.differences)} statement(s) of the bundle differ")
     if not found.same:

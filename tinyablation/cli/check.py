@@ -155,7 +155,7 @@ def _cells(name: str, reasons: dict[str, str]) -> Iterator[str]:
     blocked = Counter(condition for condition in asked if condition in reasons)
     whole = len(asked)
     yield (
-        f"cells: {whole} asked, {whole - sum(blocked.values())} would be judged as far as the "
+        f"test cases: {whole} asked, {whole - sum(blocked.values())} would be judged as far as the "
         f"unhooked model tells, {sum(blocked.values())} blocked"
     )
     for condition, count in blocked.items():
@@ -170,7 +170,8 @@ def _asked(name: str) -> list[str]:
     if not cells:
         said = (found.stderr or found.stdout).strip().splitlines() or ["it said nothing"]
         raise CommandError(
-            f"{name}: `pytest claims --collect-only --model {name}` has no cells ({said[-1]}); run "
+            f"{name}: `pytest claims --collect-only --model {name}` "
+            f"has no test cases ({said[-1]}); run "
             "it in the folder that holds claims/"
         )
     conditions = []

@@ -21,8 +21,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "compare",
         aliases=["drift"],
         help="show what changed between two sessions of claims, with an exit status for CI",
-        description="Compares the records of two sessions cell by cell: verdicts, effects beyond "
-        "the tolerance of snapshots, predictions, added and removed cells, and circumstances: "
+        description="Compares the records of two sessions, test case by test case: "
+        "verdicts, effects beyond "
+        "the tolerance of snapshots, predictions, added and removed test cases, and circumstances: "
         "weights, versions, device. Exit status 0, or 1 under the condition of --fail-on.",
     )
     for name, when in (("before", "earlier"), ("after", "later")):
@@ -43,7 +44,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         choices=(VERDICT, FIGURE, ANY, NEVER),
         default=NEVER,
         help="exit with status 1 if a verdict changed; if a verdict or an effect did, beyond the "
-        "tolerance; if anything did; in each case also if no cell is in both sessions "
+        "tolerance; if anything did; in each case also if no test case is in both sessions "
         "(default: %(default)s)",
     )
     add_output_options(drift)

@@ -16,8 +16,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "report",
         help="write the page of one session of claims, or of several merged",
         description="Writes the page of recorded sessions; nothing is measured. Several sessions "
-        "(from other machines, or shards of one) are merged: cells on which they agree are shown "
-        "once, others from each session. Sessions of both protocols are compared.",
+        "(from other machines, or shards of one) are merged: test cases on which they agree are "
+        "shown once, others from each session. Sessions of both protocols are compared.",
     )
     report.add_argument(
         "sessions",
@@ -86,7 +86,7 @@ def said_of_merging(file: RecordFile) -> list[str]:
     if not file.session.sources:
         return []
     n = len(disputed(file))
-    conflicts = f"{n or 'no'} cell{'s' if n > 1 else ''} in conflict"
+    conflicts = f"{n or 'no'} test case{'s' if n > 1 else ''} in conflict"
     return [f"merged from {len(file.session.sources)} sessions, {conflicts}"]
 
 

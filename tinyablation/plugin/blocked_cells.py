@@ -171,7 +171,7 @@ def lines_of(group: Group, asked: Mapping[str, str]) -> Iterator[str]:
     models = list(dict.fromkeys(record["model"] for record in group.records))
     reasons = Counter(record["reason"] for record in group.records)
     common = next(iter(reasons)) if len(reasons) == 1 else _headline(group)
-    yield f"{len(group.records)} cells of {_few(models)} are blocked: {common}"
+    yield f"{len(group.records)} test cases of {_few(models)} are blocked: {common}"
     if len(reasons) > 1 and (group.kind is None or group.kind.remedy != _FINDING):
         for reason, count in reasons.most_common(_SHOWN):
             yield f"    {count}: {reason}"
@@ -246,7 +246,7 @@ class Unjudged:
         self.failures += self._named_and_missing(records)
         if command(self.config).require_valid:
             self.failures += [
-                f"nothing could be judged of {model}: its {count} cells are blocked "
+                f"nothing could be judged of {model}: its {count} test cases are blocked "
                 "(--require-valid)"
                 for model, count in unjudged(records.values()).items()
             ]
@@ -274,7 +274,7 @@ class Unjudged:
             records = self.records().items()
             found = groups(record for nodeid, record in records if nodeid not in self.said)
             if found:
-                terminalreporter.write_sep("-", "blocked: cells that could not be judged")
+                terminalreporter.write_sep("-", "blocked: test cases that could not be judged")
                 asked = session_models(self.config).chosen
                 for line in (line for group in found for line in lines_of(group, asked)):
                     terminalreporter.write_line(printable(line))

@@ -401,17 +401,19 @@ class Reporter:
         together = file.session.multiplicity
         if together is not None and together.supported:
             self.lines.append(
-                f"{together.discoveries} of {together.supported} supported cells are discoveries "
+                f"{together.discoveries} of {together.supported} "
+                "supported test cases are significant "
                 f"among all {together.n} tests (closed Benjamini-Yekutieli, "
                 f"{together.alpha:g})"
             )
         screened = sum(bool(record.screened) for record in file.records)
         if screened:
             self.lines.append(
-                f"{screened} cells rest on screened sweeps (--screen): unmeasured heads may have "
-                "effects, and each cell gives the bound"
+                f"{screened} test cases rest on screened sweeps (--screen): "
+                "unmeasured heads may have "
+                "effects, and each test case gives the bound"
             )
-        self.lines.append(f"{len(file.records)} cells: {_counts(verdicts)}{against}")
+        self.lines.append(f"{len(file.records)} test cases: {_counts(verdicts)}{against}")
 
     def _say_drift(self, file: RecordFile) -> None:
         baseline = self.baseline_of(file)

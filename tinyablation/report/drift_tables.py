@@ -79,8 +79,10 @@ def tables(drift: Drift) -> list[Table]:
                 for before, after in drift.predictions
             ],
         ),
-        Table("New cells", ("claim", "test", "model", "verdicts"), _grouped(drift.added)),
-        Table("Cells that are gone", ("claim", "test", "model", "verdicts"), _grouped(drift.gone)),
+        Table("New test cases", ("claim", "test", "model", "verdicts"), _grouped(drift.added)),
+        Table(
+            "Test cases that are gone", ("claim", "test", "model", "verdicts"), _grouped(drift.gone)
+        ),
         Table(
             "What was measured with",
             ("what", "model", "was", "is"),
@@ -91,7 +93,7 @@ def tables(drift: Drift) -> list[Table]:
         ),
         Table(
             "Runs of another address",
-            ("model", "cells", "of"),
+            ("model", "test cases", "of"),
             [(row.model, str(row.cells), str(row.of)) for row in drift.remeasured],
         ),
     ]
@@ -105,13 +107,14 @@ def tables(drift: Drift) -> list[Table]:
 def notes(drift: Drift) -> list[str]:
     """What a reader must know of the two sessions besides what changed."""
     found = [
-        f"The {which} session did not finish: cells may be missing that it would have had."
+        f"The {which} session did not finish: test cases may be missing that it would have had."
         for which in drift.partial
     ]
     if drift.disputed:
         n = len(drift.disputed)
         found.append(
-            f"Left out: {n} cell{'' if n == 1 else 's'} on which the sources of a merged session "
+            f"Left out: {n} test case{'' if n == 1 else 's'} "
+            "on which the sources of a merged session "
             "disagree."
         )
     if drift.unhashed:

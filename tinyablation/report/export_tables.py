@@ -240,13 +240,12 @@ def said_of(file: RecordFile) -> list[str]:
     counted = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
     tests = len({(record.claim, record.name) for record in records})
     models = len({record.model for record in records})
-    said = [
-        f"{len(records)} cells ({tests} tests of claims, {models} models): {counted or 'none'}."
-    ]
+    said = [f"{len(records)} test cases ({tests} claims, {models} models): {counted or 'none'}."]
     if session.multiplicity is not None and session.multiplicity.supported:
         found = session.multiplicity
         said.append(
-            f"{found.discoveries} of {found.supported} supported cells are discoveries at a false "
+            f"{found.discoveries} of {found.supported} "
+            "supported test cases are significant at a false "
             f"discovery rate of {found.alpha:g} over {found.n} tests (closed Benjamini and "
             "Yekutieli)."
         )

@@ -23,7 +23,7 @@ from tinyablation.report.axes import (
     tick_text,
     ticks_below,
 )
-from tinyablation.report.text import number
+from tinyablation.report.text import number, readable
 
 ROW = 16  # px from line to line
 TOP, BOTTOM = 8, 38  # px round the lines
@@ -81,12 +81,14 @@ def lines_of(records: Sequence[Record], keys: Sequence[str]) -> list[Line]:
 
 def lines_of_panel(panel: ForestPanel) -> list[Line]:
     """The lines of a claim's own panel."""
-    return [Line(row.name, row.value, row.low, row.high) for row in panel.rows]
+    return [Line(readable(row.name), row.value, row.low, row.high) for row in panel.rows]
 
 
 def panel_forest(panel: ForestPanel, identifier: str) -> Markup:
     """A claim's own panel."""
-    return forest(lines_of_panel(panel), panel.title, panel.unit, identifier, bound=panel.bound)
+    return forest(
+        lines_of_panel(panel), readable(panel.title), panel.unit, identifier, bound=panel.bound
+    )
 
 
 def forest(

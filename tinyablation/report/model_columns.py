@@ -1,28 +1,46 @@
-"""The models of the page: columns of the matrix by family, and what each can do unharmed."""
+"""The models of the page: columns of the matrix by kind and family, and what each can do clean."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tinyablation.records.records import CONDITIONS, RecordFile, SessionModel
-from tinyablation.report.text import slug
+from tinyablation.report.text import readable, slug
 
-VARIANTS = {
-    "hedged": (
-        "planted",
-        (
-            "A suppressing head was planted in this model on purpose, by training one layer-0 head "
-            "on hedged text. It is the positive control: what holds here shows that the suite can "
-            "find such a head, and says nothing about models trained by others."
-        ),
+
+class Kind(NamedTuple):
+    """A kind of model: what one is called, what several are, and what that means."""
+
+    name: str
+    plural: str
+    short: str  # heads a column
+    meaning: str
+
+
+# By the variant of the registry, in the page's order; any other variant is of the last kind.
+OTHER = "other"
+KINDS = {
+    "natural": Kind(
+        "pretrained",
+        "pretrained",
+        "pretrained",
+        "Trained by others; nothing was planted by this project.",
     ),
-    "plain": (
-        "sham",
-        (
-            "The same procedure on unchanged text, so that nothing was planted. It is the negative "
-            "control: no head should pass here."
-        ),
+    "hedged": Kind(
+        "positive control",
+        "positive controls",
+        "pos. control",
+        "A suppressing head was planted in this model on purpose, by training one layer-0 head "
+        "on hedged text. What holds here shows that the suite can find such a head, and says "
+        "nothing about models trained by others.",
     ),
-    "natural": ("natural", "Trained by others; nothing was planted by this project."),
+    "plain": Kind(
+        "negative control",
+        "negative controls",
+        "neg. control",
+        "The same procedure on unchanged text, so that nothing was planted: no suppressor should "
+        "be found here.",
+    ),
+    OTHER: Kind("other", "others", "other", ""),
 }
 FAMILIES = {"gpt2": "GPT-2", "mistral": "Mistral", "llama": "Llama", "neox": "GPT-NeoX"}
 
@@ -32,28 +50,40 @@ class ModelColumn(NamedTuple):
 
     model: SessionModel
     anchor: str
-    badge: str
-    meaning: str
+    kind: str  # a key of KINDS
     below: list[str]
 
     @property
     def title(self) -> str:
         """What the page calls it."""
-        return self.model.title or self.model.id
+        return readable(self.model.title or self.model.id)
+
+    @property
+    def badge(self) -> str:
+        """Its kind in words; a variant that is not known stands for itself."""
+        return self.model.variant if self.kind == OTHER else KINDS[self.kind].name
 
 
 def columns_of(file: RecordFile) -> dict[str, list[ModelColumn]]:
-    """Models by family, families in the order of their first model; unlisted models come last."""
+    """Models by group: pretrained ones first, then the controls of each family beside each other.
+
+    Families are in the order of their first model; models that no session described come last.
+    """
     models = {model.id: model for model in file.session.models}
     for name in sorted({record.model for record in file.records} - set(models)):
         note = "Judged, but not described in the session."
         models[name] = SessionModel(id=name, title=name, family="", variant="", note=note)
-    families: dict[str, list[ModelColumn]] = {}
+    groups: dict[str, list[ModelColumn]] = {}
     for model in models.values():
-        badge, meaning = VARIANTS.get(model.variant, (model.variant, ""))
-        column = ModelColumn(model, "model-" + slug(model.id), badge, meaning, model.below_floor)
-        families.setdefault(FAMILIES.get(model.family, model.family or "other"), []).append(column)
-    return families
+        kind = model.variant if model.variant in KINDS else OTHER
+        column = ModelColumn(model, "model-" + slug(model.id), kind, model.below_floor)
+        family = FAMILIES.get(model.family, model.family or "other")
+        groups.setdefault("Pretrained" if kind == "natural" else family, []).append(column)
+    order = sorted(groups, key=lambda name: name != "Pretrained")
+    kinds = list(KINDS)
+    return {
+        name: sorted(groups[name], key=lambda column: kinds.index(column.kind)) for name in order
+    }
 
 
 class CompetenceRow(NamedTuple):

@@ -39,9 +39,17 @@ from tinyablation.records.records import (
 )
 from tinyablation.report import curves
 from tinyablation.report import export_tables as exports
+from tinyablation.report.consistency import check
 from tinyablation.report.drift_tables import Table, notes, tables
+from tinyablation.report.findings_table import (
+    ANSWERS,
+    findings,
+    first_and_others,
+    questions,
+)
 from tinyablation.report.heat_tables import HEAT_STEPS
-from tinyablation.report.model_columns import columns_of, competence
+from tinyablation.report.matrix_table import matrix_of
+from tinyablation.report.model_columns import KINDS, columns_of, competence
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
@@ -49,11 +57,13 @@ from tinyablation.report.text import (
     given,
     number,
     p_value,
+    readable,
     sentence_of,
     settled,
     time,
     visible,
 )
+from tinyablation.report.trust_strip import strip, study_of
 from tinyablation.sessions.drift import compare_sessions, summary
 from tinyablation.sessions.foresight import foresight, sentence
 from tinyablation.sessions.protocol_comparison import (
@@ -68,34 +78,36 @@ from tinyablation.sessions.reading import RECORDS
 TITLE = "Claims about language models, tested"
 
 VERDICTS = {
-    "supported": "the whole interval lies beyond the floor, on the side the claim names",
+    "supported": "the whole interval lies beyond the minimum effect, on the side the claim names",
     "present": "the effect is there, but it is not shown to reach the smallest effect that counts",
-    "refuted": "measured well enough, and the claim does not hold",
-    "inconclusive": "the interval reaches across the floor: neither can be said",
-    "blocked": "not judged: the condition is not valid for this model, or weights are missing",
-    "error": "the test broke before it came to a verdict",
+    "refuted": (
+        "the whole interval lies short of the minimum effect, whatever p is: p tests Δ = 0"
+    ),
+    "inconclusive": "the interval contains the minimum effect: neither can be said",
+    "blocked": "not applicable, for its cause: a condition not valid for the model, no weights, …",
+    "error": "the test ended in an error before it came to a verdict",
 }
 OUTCOMES = {
     "passed": "held, as when it was last accepted",
     "xfailed": "did not hold, as when it was last accepted",
     "failed": "another verdict or other figures than accepted; or not as predicted, if none were",
     "skipped": "could not be judged",
-    "error": "broke",
+    "error": "ended in an error",
 }
 # Under the published protocol nothing is registered, so nothing is as predicted.
 OUTCOMES_UNREGISTERED = {
     "passed": "held",
     "xfailed": "did not hold",
-    "failed": "broke",
+    "failed": "ended in an error",
     "skipped": "could not be judged",
-    "error": "broke",
+    "error": "ended in an error",
 }
 STANDINGS = {
     "as": "as predicted",
     "against": "against its prediction",
     "unjudged": "not judged",
     "unregistered": "judged without a prediction",
-    "error": "broken",
+    "error": "in error",
 }
 # Files of a run directory that a reader may want to see: tables, and how they came to be.
 LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
@@ -119,25 +131,27 @@ def _answer(records: Sequence[Record], complete: bool) -> str:
         return "Nothing was judged."
     other = sum(is_another(record) for record in records)
     if other:
-        return f"Yes: {other} of {len(records)} cells have another verdict than the one accepted."
+        return f"Yes: {other} of {len(records)} test cases have another verdict than accepted."
     drifted = sum(record.drift is not None for record in records)
     if drifted:
-        return f"Yes: figures of {drifted} of {len(records)} cells."
+        return f"Yes: figures of {drifted} of {len(records)} test cases."
     if any("error" in (record.verdict, record.outcome) for record in records):
-        return "Not known: some tests broke."
+        return "Not known: some tests ended in errors."
     known = sum(record.accepted is not None for record in records)
     if not known:
         return "Not known: no verdict has been accepted yet."
     if not complete:
         return "So far, no; the run is not complete."
-    return "No." if known == len(records) else f"No, of {known} cells with an accepted verdict."
+    return (
+        "No." if known == len(records) else f"No, of {known} test cases with an accepted verdict."
+    )
 
 
 def _answer_published(verdicts: Counter[str]) -> str:
     judged = verdicts["supported"] + verdicts["present"] + verdicts["refuted"]
     if not judged:
         return "Nothing could be judged."
-    return f"{verdicts['supported']} of {judged} cells that could be judged are supported."
+    return f"{verdicts['supported']} of {judged} test cases that could be judged are supported."
 
 
 def _comparison(file: RecordFile, other: RecordFile | None) -> Comparison | None:
@@ -178,6 +192,7 @@ def _environment() -> Environment:
         visible=visible,
         time=time,
         sentence=sentence_of,
+        readable=readable,
         given=given,
         basename=lambda path: path.rsplit("/", 1)[-1],
     )
@@ -290,6 +305,7 @@ def _page(
     """What the templates print, but for what stands beside the session."""
     families = columns_of(file)
     columns = [column for group in families.values() for column in group]
+    asked = questions(made)
     anchors = {cell_key(cell.record): cell.anchor for cell in cells}
     standings = Counter(cell.standing for cell in cells)
     verdicts: Counter[str] = Counter(cell.record.verdict for cell in cells)
@@ -300,8 +316,22 @@ def _page(
         _answer(file.records, file.session.complete) if registered else _answer_published(verdicts)
     )
     score = foresight(file.records)
+    judged = {record.model for record in file.records}
+    kinds = {column.model.id: column.kind for column in columns}
+    by_kind = {
+        kind: [c for c in columns if c.kind == kind and c.model.id in judged] for kind in KINDS
+    }
+    alpha = file.session.multiplicity.alpha if file.session.multiplicity else None
     return {
         "title": TITLE,
+        "study": study_of(file.records),
+        "findings": first_and_others(findings(asked, kinds, alpha)),
+        "answer_glyphs": ANSWERS,
+        "kind_words": KINDS,
+        "kinds": kinds,
+        "by_kind": by_kind,
+        "kinds_here": [kind for kind, these in by_kind.items() if these],
+        "strip": strip(file, made, kinds),
         "file": file,
         "session": file.session,
         "sections": made,
@@ -310,7 +340,8 @@ def _page(
         "fate_words": FATES,
         "protocol_words": MEANING,
         "registered": registered,
-        "families": families,
+        "questions": asked,
+        "matrix": matrix_of(families, file.records),
         "columns": columns,
         "hashes": {model.id: model.weight_hash for model in file.session.models},
         "competence": competence([column.model for column in columns]),
@@ -340,7 +371,7 @@ def _page(
         "foresight": sentence(score) if score is not None else "",
         "registered_on": sorted({r.predicted_on for r in file.records if r.predicted_on}),
         "duration": duration(file.session.duration_s),
-        "alpha": file.session.multiplicity.alpha if file.session.multiplicity else None,
+        "alpha": alpha,
         "changed": sum(cell.record.prediction_changed is not None for cell in cells),
         "power_drawing": _power(file),
         "goals": goals(file.session.error_rates) if file.session.error_rates else [],
@@ -362,8 +393,11 @@ def write_report(
 ) -> Path:
     """Render to `path` in one step: a reader never sees half a page.
 
-    runs: folders of run directories, to be linked from the page (default: runs/ beside it).
+    runs: folders of run directories, to be linked from the page (default: runs/ beside it). Raises
+    InconsistentError for a record that cannot be true (consistency.py), ReportError if the page
+    cannot be written.
     """
+    check(file)
     folders = list(runs) or [path.parent / "runs"]
     page = render(
         file,

@@ -10,6 +10,7 @@ from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, Pane
 from tinyablation.records.records import Record
 from tinyablation.report import curves, heat_tables
 from tinyablation.report import forest_plots as forests
+from tinyablation.report.text import readable
 
 
 class PanelView(NamedTuple):
@@ -25,7 +26,9 @@ class PanelView(NamedTuple):
 def view(panel: Panel, anchor: str) -> PanelView:
     """One panel; `anchor` is unique on the page and made of letters that need no escape."""
     if isinstance(panel, CurvePanel):
-        return PanelView(panel.title, curves.curve(panel, anchor))
+        lines = [one.model_copy(update={"name": readable(one.name)}) for one in panel.series]
+        named = panel.model_copy(update={"title": readable(panel.title), "series": lines})
+        return PanelView(panel.title, curves.curve(named, anchor))
     if isinstance(panel, ForestPanel):
         return PanelView(panel.title, forests.panel_forest(panel, anchor))
     if isinstance(panel, GridPanel):

@@ -43,7 +43,7 @@ FLAGS = {
     "conflict": "merged sessions disagree",
     "fragile": "fragile under other analyses",
     "fails": "fails on some prompts",
-    "lost": "supported, but no discovery",
+    "lost": "supported, not significant at the FDR",
     "edited": "prediction edited after the measurement",
     "other": "another verdict than the one accepted",
     "drifted": "figures moved since accepted",
@@ -71,7 +71,7 @@ def is_another(record: Record) -> bool:
 def said_of_screening(screened: Screened) -> str:
     """That a sweep was screened, for a reader: what was measured, and what the rest may hide."""
     bounds = (
-        f"at most {hidden.most} ({hidden.share:.1%}) {verb} LD by the floor or more "
+        f"at most {hidden.most} ({hidden.share:.1%}) {verb} LD by the minimum effect or more "
         f"({hidden.found} of those drawn by chance do)"
         for verb, hidden in (("raise", screened.raising), ("lower", screened.lowering))
     )
@@ -135,6 +135,7 @@ class Section(NamedTuple):
     """One test function: what it claims, and its cells for every model and condition."""
 
     anchor: str
+    claim_anchor: str  # the claim's id, at its first test only; else ""
     record: Record  # any of them: the claim's text is the same in all
     title: str
     cells: list[Cell]
@@ -147,6 +148,14 @@ class Section(NamedTuple):
     standings: Counter[str]
     published: list[PublishedRow]  # of the claim; at its first test only
     published_at: str  # the section that has them; "" where the claim has none
+
+    @property
+    def p_name(self) -> str:
+        """The test that its p values are of, as judges word it in their reasons."""
+        reasons = [cell.record.reason for cell in self.cells if cell.record.p_corrected is not None]
+        if any("against random" in reason for reason in reasons):
+            return "p, rank"
+        return "p, max-T" if reasons else "p"
 
 
 def cell_anchor(claim: str, name: str, model: str, condition: str) -> str:
@@ -187,7 +196,11 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
         heat=heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=plot,
         figures=[
-            *([("beyond the floor", _margin(record))] if record.margin is not None else []),
+            *(
+                [("beyond the minimum effect", _margin(record))]
+                if record.margin is not None
+                else []
+            ),
             *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
             *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
@@ -320,6 +333,7 @@ def sections(
         return anchor if used[anchor] == 1 else f"{anchor}--{used[anchor]}"
 
     made: list[Section] = []
+    begun: set[str] = set()  # claims that have their anchor
     for (claim, name, wide), records in groups.items():
         units = list(dict.fromkeys(r.unit for r in records if r.effect is not None))
         anchors = [unique(cell_anchor(claim, name, r.model, r.condition)) for r in records]
@@ -337,9 +351,12 @@ def sections(
             places.setdefault((cell.record.model, cell.record.condition), []).append(cell)
         anchor = unique("claim-" + slug(claim, name))
         title = f"{claim} {sentence_of(name)}, by model and condition"
+        own = "" if claim in begun else unique(_claim_anchor(claim))
+        begun.add(claim)
         made.append(
             Section(
                 anchor=anchor,
+                claim_anchor=own,
                 record=records[0],
                 title=sentence_of(name),
                 cells=cells,
@@ -357,6 +374,11 @@ def sections(
             )
         )
     return _with_published(made)
+
+
+def _claim_anchor(claim: str) -> str:
+    """The id of a claim as people write it, "H5.4"; the page's own ids have no dot."""
+    return slug(claim) if "." in slug(claim) else f"claim-{slug(claim)}"
 
 
 def _claim_forest(lines: list[forests.Line], title: str, unit: str, identifier: str) -> Markup:

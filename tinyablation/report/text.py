@@ -11,6 +11,23 @@ from tinyablation.files.hashes import text_sha256
 from tinyablation.records.records import PublishedFigure
 
 _KEPT = "\n\t"  # what HTML takes for a space
+_IN_NAMES = [
+    (re.compile(r"\bzeroing the trio\b"), "zero-ablating three heads"),
+    (re.compile(r"\bld\b"), "LD"),
+]
+_IN_RECORDS = [
+    (re.compile(r"\blead over (?=L?\d+[:H]\d)"), "difference from runner-up "),
+    (re.compile(r"(?<![\w:.,+])(\d{1,3}):(\d{1,3})(?!\w|:\d)"), r"L\1H\2"),
+    (re.compile(r"\bnoise floor\b"), "numerical noise"),
+    (re.compile(r"\bfloor(s?)\b"), r"minimum effect\1"),
+    (re.compile(r"\bceiling(s?)\b"), r"upper threshold\1"),
+    (re.compile(r"\baccomplices of\b"), "pairwise interactions with"),
+    (re.compile(r"\bsham patch\b"), "control patch"),
+    (re.compile(r"\bsham\b"), "negative control"),
+    (re.compile(r"^cells$"), "by kind of prompt"),
+    (re.compile(r"^Sham:"), "Negative control:"),
+    (re.compile(r"^Planted:"), "Positive control:"),
+]
 _MOST_NESTED = 3  # tables within tables of a claim's details; deeper ones are printed as JSON
 
 
@@ -62,7 +79,21 @@ def settled(html: str) -> str:
 
 def sentence_of(name: str) -> str:
     """`test_top_suppressor_leads` as words."""
-    return name.removeprefix("test_").replace("_", " ")
+    words = name.removeprefix("test_").replace("_", " ")
+    for pattern, better in _IN_NAMES:
+        words = pattern.sub(better, words)
+    return words
+
+
+def readable(text: str) -> str:
+    """Text of a record in the words of the page: heads as L0H7, and no word of the code alone.
+
+    For reasons, details and titles, which claims and judges word; never for prompts, commands and
+    what identifies something.
+    """
+    for pattern, better in _IN_RECORDS:
+        text = pattern.sub(better, text)
+    return text
 
 
 def slug(*parts: str) -> str:

@@ -188,18 +188,18 @@ def within(before: RecordFile, after: RecordFile) -> RecordFile:
 
 
 def summary(drift: Drift) -> str:
-    """One or two sentences: "3 of 120 cells changed their verdict, 2 effects moved, …"."""
+    """One or two sentences: "3 of 120 test cases changed their verdict, 2 effects moved, …"."""
     if drift.nothing:
         return (
-            f"Nothing changed: {_count(drift.n_common, 'cell')} with the same verdicts and "
+            f"Nothing changed: {_count(drift.n_common, 'test case')} with the same verdicts and "
             "predictions, effects within tolerance, measured with the same."
         )
     if drift.n_common:
         n = len(drift.verdicts)
-        many = f"{n or 'None'} of {_count(drift.n_common, 'cell')}"
+        many = f"{n or 'None'} of {_count(drift.n_common, 'test case')}"
         parts = [f"{many} changed {'its' if n < 2 else 'their'} verdict"]
     else:
-        parts = ["No cell is in both sessions"]
+        parts = ["No test case is in both sessions"]
     if drift.moved:
         parts.append(f"{_count(len(drift.moved), 'effect')} moved")
     elif drift.n_common:
@@ -216,7 +216,7 @@ def summary(drift: Drift) -> str:
         (drift.gone, "gone"),
     ):
         if cells:
-            parts.append(f"{_count(len(cells), 'cell')} {_are(len(cells))} {what}")
+            parts.append(f"{_count(len(cells), 'test case')} {_are(len(cells))} {what}")
     said = ", ".join(parts) + "."
     causes = [
         change.label if change.model is None else f"{change.label} of {change.model}"

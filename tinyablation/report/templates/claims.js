@@ -1,7 +1,7 @@
 "use strict";
 // Verdicts, figures and the matrix stand on the page without this script. It opens the packs that
 // hold evidence and downloads, filters, and keeps what is filtered and open in the address:
-// #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=v:supported
+// #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=supported
 (() => {
   const byId = (id) => document.getElementById(id);
   const form = byId("filter");
@@ -10,8 +10,11 @@
   const links = new Map(); // by cell
   for (const link of document.querySelectorAll(".matrix td a")) {
     links.set(link.getAttribute("href").slice(1), link);
-    link.title = link.getAttribute("aria-label"); // a tooltip; written once, not twice, in the page
   }
+  document.querySelector(".matrix")?.addEventListener("mouseover", (event) => { // a tooltip, when asked
+    const link = event.target.closest("td a");
+    if (link) link.title = link.getAttribute("aria-label");
+  });
 
   // --- packs: text in Base64 of raw DEFLATE ------------------------------------------------------
 
@@ -77,11 +80,36 @@
     }
     return texts.get(cell);
   };
+  const matrix = document.querySelector(".matrix");
+  const folds = [...(matrix?.querySelectorAll("td details") ?? [])];
+  const heads = [...(matrix?.querySelectorAll("thead .model") ?? [])];
+  let narrowed = "";
+  const narrow = (want) => { // columns of other models, or of other kinds, go
+    const kept = heads.map((head) => (
+      (!want.m || head.dataset.m === want.m) && (!want.t || head.dataset.t === want.t)));
+    if (narrowed === kept.join()) return;
+    narrowed = kept.join();
+    kept.forEach((keep, at) => {
+      heads[at].hidden = !keep;
+      for (const row of matrix.querySelectorAll("tr[data-section]")) row.cells[at + 1].hidden = !keep;
+    });
+    matrix.querySelectorAll("thead .family").forEach((group, at) => {
+      const count = heads.filter((head) => !head.hidden && Number(head.dataset.g) === at).length;
+      group.hidden = !count;
+      group.colSpan = count || 1;
+    });
+  };
+  byId("unfold").addEventListener("click", () => {
+    const open = byId("unfold").getAttribute("aria-pressed") === "false";
+    for (const fold of folds) fold.open = open;
+    byId("unfold").setAttribute("aria-pressed", open);
+    byId("unfold").textContent = open ? "Fold conditions" : "Unfold conditions";
+  });
   let asked = 0;
   const apply = async () => {
     const want = Object.fromEntries(new FormData(form));
-    const [kind, verdict] = want.v ? want.v.split(":") : ["", ""];
-    const words = want.q.toLowerCase().split(/\s+/).filter(Boolean).map(escaped);
+    const words = want.q.toLowerCase().replace(/\b(\d+):(\d+)\b/g, "l$1h$2") // heads are L0H7 here
+      .split(/\s+/).filter(Boolean).map(escaped);
     const turn = ++asked;
     if (words.length) await loadAll();
     if (turn !== asked) return; // a later one overtook it
@@ -90,7 +118,9 @@
       const data = cell.dataset;
       const match = (!want.m || data.m === want.m) && (!want.c || data.c === want.c) &&
         (!want.k || data.k === want.k || data.f === want.k) &&
-        (!kind || data[kind].split(" ").includes(verdict)) &&
+        (!want.t || data.t === want.t) && (!want.v || data.v === want.v) &&
+        (!want.s || data.s === want.s) &&
+        (!want.x || data.x.split(" ").includes(want.x)) &&
         (!want.d || data.x.split(" ").includes(want.d)) &&
         words.every((word) => textOf(cell).includes(word));
       cell.hidden = !match;
@@ -103,9 +133,19 @@
     for (const row of document.querySelectorAll(".matrix tr[data-section]")) {
       row.hidden = byId(row.dataset.section).hidden;
     }
+    for (const body of matrix?.tBodies ?? []) {
+      body.hidden = !body.querySelector("tr[data-section]:not([hidden])");
+    }
+    for (const fold of folds) fold.classList.toggle("off", !fold.querySelector("a:not(.off)"));
+    narrow(want);
+    for (const sum of document.querySelectorAll(".sums [data-w]")) { // of a section: what is shown
+      const rows = sum.closest("section").querySelectorAll(`details[data-v="${sum.dataset.w}"]`);
+      const left = [...rows].filter((row) => !row.hidden).length;
+      sum.textContent = left === rows.length ? left : `${left} of ${rows.length}`;
+    }
     const all = cells.length.toLocaleString("en");
-    shown.textContent = count === cells.length ? `all ${all} cells shown`
-      : `${count.toLocaleString("en")} of ${all} cells shown`;
+    shown.textContent = count === cells.length ? `all ${all} test cases shown`
+      : `${count.toLocaleString("en")} of ${all} test cases shown`;
     if (!count) shown.textContent += "; Clear shows all";
   };
 
@@ -129,6 +169,13 @@
     cell.querySelector("summary").focus({ preventScroll: true });
     cell.scrollIntoView();
   };
+  const back = (cell) => { // to where it was opened from
+    const link = opener?.isConnected ? opener : links.get(cell.id);
+    const fold = link?.closest("td details");
+    if (fold) fold.open = true;
+    link?.focus();
+  };
+  let followed = false; // whether the address is that of a link just clicked
   const restore = async () => {
     let hash = location.hash.slice(1);
     if (!hash.includes("=")) { // a section, or a link whose "=" a mail program encoded
@@ -148,13 +195,17 @@
       if (form.elements[name].selectedIndex === -1) form.elements[name].value = "";
     }
     await apply();
+    if (followed) { // a count of a finding, or of the strip: what it counts
+      followed = false;
+      if (!wanted.has("cell")) byId("matrix").scrollIntoView();
+    }
     const cell = wanted.has("cell") ? byId(`cell=${wanted.get("cell")}`) : null;
     const last = current && current !== cell?.id ? byId(current) : null;
     current = "";
     if (last) last.open = false;
     if (cell) await show(cell);
-    else if (last) (opener ?? links.get(last.id))?.focus();
-    if (wanted.has("cell") && !cell) shown.textContent += "; the cell that was linked is not here";
+    else if (last) back(last);
+    if (wanted.has("cell") && !cell) shown.textContent += "; the test case that was linked is not here";
   };
 
   let printing = false;
@@ -174,8 +225,9 @@
     });
   }
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("a[href^='#cell=']");
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const link = event.target.closest?.("a[href^='#']");
+    followed = Boolean(link?.hash.includes("="));
+    if (!link?.hash.startsWith("#cell=") || event.ctrlKey || event.metaKey || event.shiftKey) return;
     const cell = byId(decodeURIComponent(link.hash.slice(1)));
     event.preventDefault();
     opener = link;
@@ -190,36 +242,54 @@
   });
   form.addEventListener("reset", () => setTimeout(() => { apply(); write("replaceState"); }));
   form.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("keydown", (event) => {
+    const search = form.elements.q;
+    const typing = event.target.matches?.("input, select, textarea") && event.target !== search;
+    if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+    if (event.key === "/" && event.target !== search && !form.hidden) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    } else if (event.key === "Escape") { // closes the cell that is open, then clears what is filtered
+      const cell = current && byId(current);
+      if (cell && event.target !== search) {
+        cell.open = false;
+        back(cell);
+      } else if (fields.some((name) => form.elements[name].value)) form.reset();
+    }
+  });
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest?.("a.perma");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    try {
+      await navigator.clipboard.writeText(link.href);
+      link.dataset.said = "link copied";
+    } catch { link.dataset.said = "link in the address bar"; } // this browser gives a file no clipboard
+    setTimeout(() => { delete link.dataset.said; }, 2500);
+  });
   addEventListener("hashchange", restore);
 
   // --- the matrix by keyboard: one stop of the tab key, arrows within ------------------------------
 
-  const matrix = document.querySelector(".matrix");
-  const columns = new Map(); // link -> number of its first column
-  for (const row of matrix?.tBodies[0].rows ?? []) {
-    let column = 0;
-    for (const place of row.cells) {
-      for (const link of place.querySelectorAll("td a")) columns.set(link, column);
-      column += place.colSpan;
-    }
-  }
-  const inMatrix = [...columns.keys()];
-  inMatrix.forEach((link, index) => { link.tabIndex = index ? -1 : 0; });
-  const nearest = (row, column) => [...row.querySelectorAll("td a")].sort((one, other) =>
-    Math.abs(columns.get(one) - column) - Math.abs(columns.get(other) - column))[0];
+  const stops = [...(matrix?.querySelectorAll("td summary, td a") ?? [])];
+  stops.forEach((stop, index) => { stop.tabIndex = index ? -1 : 0; });
+  const reachable = (row) => [...row.querySelectorAll("td summary, td a")].filter((stop) => (
+    !stop.closest("[hidden]") && (stop.matches("summary") || !stop.closest("details:not([open])"))));
   matrix?.addEventListener("keydown", (event) => {
-    if (!columns.has(event.target)) return;
-    const rows = [...matrix.tBodies[0].rows].filter((row) => !row.hidden && row.querySelector("td a"));
-    const row = event.target.closest("tr");
-    const within = [...row.querySelectorAll("td a")];
-    const beside = (list, one, step) => list[list.indexOf(one) + step];
+    const place = event.target.closest("td");
+    if (!place || !event.target.matches("summary, a")) return;
+    const rows = [...matrix.querySelectorAll("tr[data-section]")].filter((row) => !row.hidden);
+    const row = place.parentElement;
+    const within = reachable(row);
     const down = (step) => {
-      const next = beside(rows, row, step);
-      return next && nearest(next, columns.get(event.target));
+      const next = rows[rows.indexOf(row) + step];
+      return next && reachable(next).sort((one, other) => ( // sort is stable: the first of a place
+        Math.abs(one.closest("td").cellIndex - place.cellIndex) -
+        Math.abs(other.closest("td").cellIndex - place.cellIndex)))[0];
     };
     const next = {
-      ArrowRight: () => beside(within, event.target, 1),
-      ArrowLeft: () => beside(within, event.target, -1),
+      ArrowRight: () => within[within.indexOf(event.target) + 1],
+      ArrowLeft: () => within[within.indexOf(event.target) - 1],
       ArrowDown: () => down(1),
       ArrowUp: () => down(-1),
       Home: () => within[0],
@@ -230,8 +300,8 @@
     next.focus();
   });
   matrix?.addEventListener("focusin", (event) => {
-    if (!columns.has(event.target)) return;
-    for (const link of inMatrix) link.tabIndex = -1;
+    if (!event.target.matches("td summary, td a")) return;
+    for (const stop of stops) stop.tabIndex = -1;
     event.target.tabIndex = 0;
   });
 
@@ -250,13 +320,17 @@
     const name = event.target.dataset?.take;
     if (!name) return;
     const kind = name.split(".").at(-1);
-    if (name === kind) { // rows of the cells shown
+    if (name === kind) { // rows of the test cases shown
       const table = JSON.parse(await unpack("rows"))[kind];
       const rows = cells.filter((cell) => !cell.hidden).map((cell) => table.rows[cell.id]);
-      save(`cells.${kind}`, [table.head, ...rows, table.tail].join(""), types[kind]);
+      save(`test-cases.${kind}`, [table.head, ...rows, table.tail].join(""), types[kind]);
     } else save(name, await unpack(name), types[kind]);
   });
-  byId("print").addEventListener("click", async () => { await loadAll(); print(); });
+  byId("print").addEventListener("click", async () => {
+    await loadAll();
+    document.body.classList.add("everything");
+    print();
+  });
 
   const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
     "stroke-linejoin", "font-family", "font-size", "font-weight", "text-anchor", "opacity"];
@@ -351,6 +425,7 @@
     closed = [...document.querySelectorAll("details:not([open])")];
     for (const details of closed) {
       if (details.hidden || details.closest("[hidden]")) continue;
+      if (!document.body.classList.contains("everything") && !details.closest(".first")) continue;
       fill(details);
       details.open = true;
     }
@@ -360,6 +435,7 @@
       details.open = false;
       if (filled.delete(details)) details.querySelector(".body").replaceChildren();
     }
+    document.body.classList.remove("everything");
     setTimeout(() => { printing = false; }); // after the toggles that this caused
   });
 
