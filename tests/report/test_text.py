@@ -91,6 +91,8 @@ def test_json_holds_no_tag_and_reads_back():
     assert "<" not in text and "é" in text and json.loads(text) == document
     with pytest.raises(ValueError, match="JSON compliant"):
         json_text(float("nan"))
+
+
 @pytest.mark.parametrize(
     ("recorded", "shown"),
     [
