@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+# Before a conftest imports torch: workers that each use every core wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FAMILIES = ("gpt2", "mistral", "llama", "neox")
 VOCABULARY = 300
 N_LAYERS = 3

@@ -32,7 +32,8 @@ class HtmlView:
         report.title = "Claims, test by test"
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        stats = self.config.pluginmanager.get_plugin("terminalreporter").stats
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        stats = reporter.stats
         counts = {name: len(stats[name]) for name in _COUNTED if stats.get(name)}
         prefix.append(
             f"<p>{sum(counts.values())} test cases: "
