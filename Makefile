@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: claims real test docs dist wheel slow mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
+.PHONY: claims real test docs dist wheel slow nightly mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
 
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
@@ -45,7 +45,11 @@ wheel: $(READY)
 
 # What takes seconds each: whole sessions, servers, processes, a browser, models in several ways.
 slow: $(READY)
-	$(BIN)/pytest tests -m slow -n $(WORKERS)
+	$(BIN)/pytest tests -m "slow and not nightly" -n $(WORKERS)
+
+# Of slow tests that are much alike, and minutes in all, those that make slow leaves out.
+nightly: $(READY)
+	$(BIN)/pytest tests -m nightly -n $(WORKERS)
 
 # Each verdict by other analyses, and prompts on which supported claims fail; the page shows both.
 robustness: $(READY)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 ROOT = Path(__file__).parent.parent
 CELLS = (
     "tiny-llama and not plain and (counterfactual or test_same_heads"

@@ -460,7 +460,9 @@ def test_pytest_collects_the_model_of_the_job_and_no_other(tmp_path):
     cells = [line.rsplit("[", 1)[1] for line in done.stdout.splitlines() if "::" in line]
     assert len(cells) > 50
     of_packs = [path.stem for path in (ROOT / "claims").glob("*/conditions/*.jsonl")]
-    assert set(cells) == {"gpt2]", *(f"gpt2-{name}]" for name in (*CONDITIONS, *of_packs))}
+    # Of a pack's conditions some are measured beside another one, and judged by themselves nowhere.
+    every = {"gpt2]", *(f"gpt2-{name}]" for name in CONDITIONS)}
+    assert every < set(cells) <= every | {f"gpt2-{name}]" for name in of_packs}
 
 
 # --- drift between two nights ------------------------------------------------------------------
@@ -580,7 +582,7 @@ def test_the_second_night_is_compared_with_the_first(nights):
     summary, said = nights.compare(2)
     second, first = sorted(summary.split("\n### ")[1:])  # "gpt2\n" is before "gpt2-"
     assert first.startswith("gpt2-medium\n\nNothing changed: 1 test case with")
-    assert second.startswith("gpt2\n\n1 of 1 cell changed its verdict, no effect moved.\n")
+    assert second.startswith("gpt2\n\n1 of 1 test case changed its verdict, no effect moved.\n")
     assert "| H1.1 | x | gpt2 | facts | supported | refuted |" in second
     assert "warning" not in said
 

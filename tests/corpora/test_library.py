@@ -378,7 +378,13 @@ DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", DAMAGES)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(each, marks=[pytest.mark.nightly] if number % 3 else [])
+        for number, each in enumerate(DAMAGES)
+    ],
+)
 def test_what_is_not_whole_in_the_cache_is_built_again(
     what: str, other: Path, root: Path, cached: Path, tmp_path: Path
 ) -> None:

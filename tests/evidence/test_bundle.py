@@ -155,7 +155,9 @@ def test_the_verdict_comes_out_of_the_tables(bundle, verdict, claim):
     assert recorded.split()[1:] == derived.split()[1:]
 
 
-@pytest.mark.parametrize("protocol", ["corrected", "published"])
+@pytest.mark.parametrize(
+    "protocol", ["corrected", pytest.param("published", marks=pytest.mark.nightly)]
+)
 def test_a_model_of_the_hub_by_either_protocol(verdict, tmp_path, protocol):
     """Whoever gets the bundle has neither the hub nor the weights."""
     reports, path = tmp_path / "reports", tmp_path / "evidence.zip"

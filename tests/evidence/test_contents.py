@@ -98,8 +98,18 @@ UNTIDY = {
 }
 
 
+# One of every way in which a forgery is told; the others are told alike.
+EVERY_DAY = ("labels", "outcome", "twice", "device", "file", "run", "unlisted", "README")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [*FORGERIES, *UNTIDY])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(each, marks=[] if each in EVERY_DAY else [pytest.mark.nightly])
+        for each in (*FORGERIES, *UNTIDY)
+    ],
+)
 def test_a_forgery_is_named(tmp_path, capsys, monkeypatch, what):
     change, lines = (FORGERIES | UNTIDY)[what]
     path = forged(SHIPPED, tmp_path / "forged.zip", change, neat=what in FORGERIES)

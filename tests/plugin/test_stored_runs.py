@@ -31,7 +31,14 @@ def edited(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["verify.json", "metrics/summary.json", "profile.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "verify.json",
+        pytest.param("metrics/summary.json", marks=pytest.mark.nightly),
+        pytest.param("profile.json", marks=pytest.mark.nightly),
+    ],
+)
 def test_an_edited_file_is_refused_by_name_and_measured_again_on_request(
     name: str, tmp_path: Path
 ) -> None:
