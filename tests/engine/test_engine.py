@@ -17,6 +17,7 @@ from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine import clean_pass as clean
 from tinyablation.engine import engine as engine_module
+from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.engine import Engine, EngineError
 from tinyablation.interventions.interventions import AblateHeads, Intervention, ScaleHeads
@@ -140,6 +141,20 @@ def test_zero_folded_differs_from_zero_only_where_biases_are(family: str, engine
     by = frame.pivot(index="example", columns="intervention", values="logit_diff")
     difference = (by[zero.label] - by[folded.label]).abs().max()
     assert difference > 1e-3 if family in ("gpt2", "neox") else difference == 0.0
+
+
+def test_the_constant_of_zero_folded_is_that_of_the_prompts_at_hand(
+    engines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over another number of positions may round otherwise: 6e-8 were seen."""
+    passes = Engine(engines["neox"].loaded).passes
+
+    def of_length(_: Any, calls: Any, positions: int) -> torch.Tensor:
+        return torch.full((N_LAYERS, 1), float(positions))
+
+    monkeypatch.setattr(Architecture, "folded_z", of_length)
+    for ids in ((1, 2, 3), (1, 2), (3, 2, 1)):
+        assert passes.folded(ids)[0] == len(ids)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -68,7 +68,9 @@ class CleanPasses:
         # sweep share a reference, and the means are small.
         self._mean: tuple[tuple[Ids, ...], Tensor] | None = None
         self._averages = TemplateMeans(loaded, architecture, room, RECORD_NUMBERS)
-        self._folded: Tensor | None = None
+        # By length of the prompt: another one may round the last bit to the other side, and a table
+        # must not depend on what was measured before.
+        self._folded: dict[int, Tensor] = {}
         self._takes_packs: bool | None = None  # None: not tried yet
         self._reads_alike = False  # whether the unembedding was found to equal the model's own
 
@@ -410,13 +412,14 @@ class CleanPasses:
 
     def folded(self, ids: Ids) -> Float[Tensor, "layers width"]:
         """The replacement of z by zero_folded, computed with a prompt of these ids' length."""
-        if self._folded is None:
+        length = len(ids)
+        if length not in self._folded:
             calls = self.verify([ids])
-            what = f"attention over a prompt of {len(ids)} tokens"
-            self._folded = self.room.whole(
-                what, lambda: self.architecture.folded_z(calls, len(ids))
+            what = f"attention over a prompt of {length} tokens"
+            self._folded[length] = self.room.whole(
+                what, lambda: self.architecture.folded_z(calls, length)
             )
-        return self._folded
+        return self._folded[length]
 
     def _tensor(self, ids: Sequence[Ids]) -> Int[Tensor, "rows positions"]:
         return torch.tensor(ids, dtype=torch.long, device=self.loaded.device)
