@@ -64,8 +64,8 @@ def test_the_discoveries_of_a_session_are_not_said_to_be_one_models():
     found = {"alpha": 0.05, "n": 9, "supported": 3, "discoveries": 2, "lost": 1, "largest_p": 0.01}
     both = {"multiplicity": found, "hashes": {"gpt2": None, "other": None}}
     alone = {"multiplicity": found}
-    assert "2 of 3 supported cells are discoveries" in card(session(cell(), **alone))
-    assert "discoveries" not in card(session(cell(), cell("other"), **both))
+    assert "2 of 3 supported test cases are significant" in card(session(cell(), **alone))
+    assert "significant" not in card(session(cell(), cell("other"), **both))
 
 
 BAD = [

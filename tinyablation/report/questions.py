@@ -24,6 +24,9 @@ QUESTIONS = {
     "REP": "Do later parts repair what an ablation takes away?",
     "SINK": "Are there attention sinks?",
     "ROME": "Where are facts restored after noise? (causal tracing)",
+    "SUCC": "Are there successor heads?",
+    "DUAL": "Are there two routes of copying, by token and by concept?",
+    "FORM": "When in training does induction form?",
     "LAYER": "What does the removal of a layer do?",
     "V": "Does the model know the answers, and not by a shortcut? (validity)",
 }
