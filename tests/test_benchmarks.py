@@ -266,6 +266,7 @@ def test_the_attacks_that_are_counted_are_tests(kind):
     assert len(set(ATTACKS[kind])) == len(ATTACKS[kind])
 
 
+@pytest.mark.slow
 def test_an_attack_that_gets_through_ends_the_benchmark(tmp_path):
     test = tmp_path / "test_some.py"
     test.write_text(

@@ -73,5 +73,7 @@ def test_a_row_is_collected_by_its_id(claims):
     collected = {line.removeprefix("claims/").partition("[")[0] for line in lines}
     wanted = claims.split(",")
     assert collected == {
-        name for name, claim in marked().items() if claim in wanted or claim.partition(".")[0] in wanted
+        name
+        for name, claim in marked().items()
+        if claim in wanted or claim.partition(".")[0] in wanted
     }

@@ -74,6 +74,7 @@ def test_an_incomplete_command_is_refused(
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
     tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_build_writes_the_committed_corpora_and_says_what_it_dropped(
     assert files == committed_files and len(files) == 2 * (len(CONDITIONS) + 1) + 1
 
 
+@pytest.mark.slow
 def test_a_condition_with_too_few_words_is_skipped_and_the_others_are_written(
     tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -196,6 +196,7 @@ def real(corpora, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_planted_head_emerges_and_the_control_does_not(real):
     courses, _ = real
     planted, control = (emergence(found, split="discovery") for found in courses.values())
@@ -204,6 +205,7 @@ def test_the_planted_head_emerges_and_the_control_does_not(real):
     assert control.verdict.status != "supported", control.verdict.reason
 
 
+@pytest.mark.slow
 def test_every_checkpoint_is_a_run_of_its_own(real):
     courses, store = real
     found = courses["tiny-gpt2"]
@@ -216,6 +218,7 @@ def test_every_checkpoint_is_a_run_of_its_own(real):
     assert len({config.model_dump_json(exclude=own) for config in configs}) == 1
 
 
+@pytest.mark.slow
 def test_both_courses_begin_with_the_same_figures(real):
     """Step 0 of either is the sham twin."""
     courses, _ = real
@@ -223,6 +226,7 @@ def test_both_courses_begin_with_the_same_figures(real):
     assert planted.tolist() == control.tolist()
 
 
+@pytest.mark.slow
 def test_a_measured_course_is_read_without_a_model(real, corpora, monkeypatch):
     courses, store = real
     monkeypatch.setattr("tinyablation.models.loading.load_model", None)

@@ -38,6 +38,7 @@ def require_accepted(verdict, claim: str) -> None:
         assert verdict.margin.low == pytest.approx(accepted["margin_low"], rel=DIGITS, abs=DIGITS)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_run_of_the_claims(model, tmp_path):
     sweep = model.sweep("facts")
     own = Findings(bench_of("tiny-gpt2", model.bench.store.root)).sweep("facts")
@@ -48,6 +49,7 @@ def test_a_sweep_is_the_run_of_the_claims(model, tmp_path):
     pandas.testing.assert_frame_equal(again.table, sweep.rows, check_exact=True)
 
 
+@pytest.mark.slow
 def test_the_verdict_on_a_named_head_is_accepted_as_h1_8s(model):
     require_accepted(
         model.sweep("facts").verdict("L0H7"), "H1.8 test_no_other_head_does_as_well facts"
@@ -60,6 +62,7 @@ def test_the_verdict_on_a_chosen_head_is_accepted_as_h1_1s(model):
     )
 
 
+@pytest.mark.slow
 def test_a_set_has_the_effect_that_claims_read(model):
     """Another battery, of both splits: the same figures on the split that claims judge by."""
     trio = (Head(0, 0), Head(0, 5), Head(0, 7))
@@ -78,6 +81,7 @@ def test_the_verdict_on_the_condition_is_accepted_as_v_2s(model):
     )
 
 
+@pytest.mark.slow
 def test_the_verdict_on_patches_is_accepted_as_h6_1s(model):
     verdict = model.patch("facts").verdict()
     require_accepted(verdict, "H6.1 test_patching_is_asymmetric facts")

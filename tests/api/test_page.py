@@ -28,6 +28,7 @@ def run(text: str) -> tuple[int, str]:
     return runner.failures, "".join(said)
 
 
+@pytest.mark.slow
 def test_every_example_gives_what_it_says():
     assert len(BLOCKS) >= 8
     failures, said = run("\n".join(BLOCKS))
@@ -75,6 +76,7 @@ def test_columns_are_those_of_the_tables():
     assert sorted(documented) == sorted(PER_EXAMPLE_COLUMNS)
 
 
+@pytest.mark.slow
 def test_columns_of_every_result_are_on_the_page(model, rows, tuples):
     tables = (
         model.check(tuples).table,

@@ -231,6 +231,7 @@ def vocabulary(built: Built) -> set[str]:
     return {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}
 
 
+@pytest.mark.slow
 def test_answers_of_more_tokens_are_dropped_and_counted_by_reason(
     knowledge: Knowledge, built: Built, tmp_path: Path
 ) -> None:
@@ -294,12 +295,14 @@ def test_conditions_are_built_one_by_one_and_one_alone_may_lack_prompts(
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.slow
 def test_a_condition_built_alone_is_the_one_built_with_the_others(
     condition: str, knowledge: Knowledge, tiny: Any, built: Built
 ) -> None:
     assert CorpusBuilder(knowledge, tiny, "tiny").build_one(condition) == built[condition]
 
 
+@pytest.mark.slow
 def test_everything_is_the_four_and_binding(knowledge: Knowledge, tiny: Any, built: Built) -> None:
     things = load_binding(CORPORA / "knowledge")
     made = build_everything(knowledge, things, tiny, "tiny")
@@ -313,6 +316,7 @@ def test_everything_is_the_four_and_binding(knowledge: Knowledge, tiny: Any, bui
         build_everything(knowledge, things, two, "two", strict=True)
 
 
+@pytest.mark.slow
 def test_a_sentencepiece_tokenizer_keeps_what_a_lone_word_would_lose(
     knowledge: Knowledge, built: Built
 ) -> None:
@@ -330,6 +334,7 @@ def test_a_sentencepiece_tokenizer_keeps_what_a_lone_word_would_lose(
 # Knowledge that cannot all be used ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_dropped_by_the_cluster(knowledge: Knowledge, tiny: Any) -> None:
     """A prompt that holds a label, and one that stands there twice, take their cluster along."""
     capital = knowledge.relations["capital"]

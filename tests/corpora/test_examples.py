@@ -724,6 +724,7 @@ def reworded(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(content=st.binary() | damaged() | reworded())
+@pytest.mark.slow
 def test_any_bytes_are_a_corpus_or_a_corpus_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:

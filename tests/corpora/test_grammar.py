@@ -166,6 +166,7 @@ def test_the_first_options_make_the_plainest_sentence(grammars: dict[str, Gramma
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.slow
 def test_size_counts_every_sentence_once(knowledge: Knowledge, tiny: Any, condition: str) -> None:
     grammar = grammar_of(condition, small(knowledge), tiny)
     made = [sentence for sentence in everything(grammar) if sentence is not None]

@@ -202,6 +202,7 @@ def test_a_condition_that_was_never_made_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["facts.jsonl", "facts.split.json"])
+@pytest.mark.slow
 def test_a_committed_corpus_that_was_changed_is_refused(file: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(CORPORA / "tiny", tmp_path / "mine"))
     # Another seed's corpus and split fit together: only the manifest can tell.
@@ -316,6 +317,7 @@ def test_what_is_built_on_the_fly_is_what_the_command_builds(
     assert len(said) == 1 and not (tmp_path / "no cache").exists()
 
 
+@pytest.mark.slow
 def test_what_was_built_is_found_by_every_model_of_the_tokenizer(
     other: Path, root: Path, cached: Path
 ) -> None:
@@ -398,6 +400,7 @@ def test_what_is_not_whole_in_the_cache_is_built_again(
     assert len(said) == 1 and contents(folder) == wanted
 
 
+@pytest.mark.slow
 def test_changed_knowledge_has_a_place_of_its_own(
     other: Path, root: Path, cached: Path, tmp_path: Path
 ) -> None:
@@ -484,6 +487,7 @@ def test_missing_knowledge_is_said_where_something_must_be_built(
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder nobody can write"])
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_says_what_to_do(
     what: str, other: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -516,6 +520,7 @@ def test_a_cache_that_cannot_be_written_is_read(
     assert sorted(path.name for path in cache.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_model_name_that_cannot_name_a_folder_leaves_nothing(
     other: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -623,6 +628,7 @@ def test_a_killed_builder_leaves_nothing_that_is_believed(
     assert contents(shelf_in(cache)) == contents(shelf_in(cached))
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_leaves_nothing(
     other: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

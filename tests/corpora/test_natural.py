@@ -41,6 +41,7 @@ def built(some):
     return build_natural(KNOWLEDGE, some, "made")
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_corpora(some, built):
     again = build_natural(KNOWLEDGE, some, "made")
     assert again.corpora == built.corpora and again.refused == built.refused

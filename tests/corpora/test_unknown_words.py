@@ -54,6 +54,7 @@ def example(clean, corrupt, target, foil, null="", fact_id="a/b"):
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.slow
 def test_every_example_has_one_of_as_many_tokens_with_its_answers_kept(embedded, tiny, condition):
     for row, made in embedded[condition]:
         assert made is not None

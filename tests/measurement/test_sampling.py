@@ -62,6 +62,7 @@ def test_the_prompts_are_part_of_the_address_and_the_old_addresses_stay(made):
     assert other.config("facts", "patch-forward", PATCHED_UNKNOWN).name != unknown.name
 
 
+@pytest.mark.slow
 def test_patches_of_a_crossed_corpus_have_a_prompt_of_every_relation(tmp_path):
     """Intervals are over relations, so none is left out; passes are saved on MLPs and heads."""
     rows = crossed(8, known="ab", unknown="")

@@ -60,6 +60,7 @@ STORED = [
         for model in REGISTRY.local_ids
     ],
 )
+@pytest.mark.slow
 def test_every_run_has_the_address_it_had(model: str, tmp_path: Path) -> None:
     own = [stored for stored in STORED if stored.parts[0] == model]
     assert len(own) == 72 and {stored.parts[2] for stored in own} == set(CONDITIONS)

@@ -159,6 +159,7 @@ def test_an_expected_failure_fails_where_pytest_is_told_to_expect_none(project):
     result.assert_outcomes(failed=1)
 
 
+@pytest.mark.slow
 def test_accepting_another_verdict_makes_it_the_one_that_decides(project):
     write(project)
     case = "test_refuted and a-supported-p-supported"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tinyablation.records.conditions import BINDING, CONDITIONS, IN_CONTEXT, LETTERS, NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,7 @@ def test_nobody_else_lists_the_names():
     assert found == []
 
 
+@pytest.mark.slow
 def test_a_new_one_may_stand_in_a_folder_of_corpora(tmp_path: Path):
     """Adopted, named in the manifest, and given by the library."""
     from tests.small_corpora import EMBEDDED, put_corpora

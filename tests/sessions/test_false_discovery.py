@@ -126,6 +126,7 @@ def test_claims_that_show_nothing_only_make_it_harder(values, more):
     assert all(b >= a - 1e-12 for a, b in zip(alone, among, strict=True))
 
 
+@pytest.mark.slow
 def test_false_discoveries_are_rare_however_the_tests_depend():
     """Forty null tests that move together, 400 sessions: any discovery in at most 5 %."""
     rng = generator(0, "dependent nulls")
