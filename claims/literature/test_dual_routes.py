@@ -67,5 +67,10 @@ def concept_heads(words, tokens, judge):
     towards = {head for head, more in zip(words.heads, ends > beginnings, strict=True) if more}
     heads = [head for head in words.above("concept", SOME) if head in towards - {*tokens}]
     if not heads:
-        judge(blocked(f"no head of {words.model} attends to the end of the word that comes next"))
+        judge(
+            blocked(
+                f"no head of {words.model} attends to the end of the word that comes next more "
+                "than to its first token, token heads aside"
+            )
+        )
     return tuple(heads[:LARGEST])

@@ -13,7 +13,7 @@ from tinyablation.heads import head_name
 from tinyablation.verdicts.verdicts import blocked, judge_above_floor
 
 MOST = 0.5  # of the words
-FEWEST = 20  # words with a successor: two sequences have as many
+FEWEST = 20  # words with a successor: about two sequences
 LEADING = 5  # heads that a record lists
 
 
@@ -50,21 +50,29 @@ def test_some_head_writes_the_successor(successor_scores, judge):
 
 @pytest.mark.claim("SUCC.2", conditions=["facts", "greater_than", "ioi", "repeats"])
 def test_the_head_serves_successors_above_all(successor_scores, condition, knockout, judge):
-    """Zeroing the successor head costs the successor more than it costs any other answer.
+    """Zeroing the successor head costs the successor more than the other condition's answer.
 
     Estimator: share of LD that is lost without the head of SUCC.1 on prompts that ask for a
       successor, minus the share lost under the other condition. Confirmation splits.
     Threshold: the 95 % interval over clusters (of a difference of independent figures) lies above
-      .05, from which on an effect counts.
+      .05, from which on an effect counts. Blocked where no head's successor score is above .5.
     Refuted if: the interval lies below that.
     """
     head = successor_head(successor_scores, judge)
+    score = successor_scores.score(head).estimate
+    if score <= MOST:
+        judge(
+            blocked(
+                f"no head of {successor_scores.model} writes successors: the best score is "
+                f"{score:.2f}, of {head_name(head)}"
+            )
+        )
     here, there = knockout("successors", (head,)), knockout(condition, (head,))
     judge(
         costs_more(here, there, (head,)),
         subject=head_name(head),
         details={
-            "successor score": successor_scores.score(head).estimate,
+            "successor score": score,
             "lost": {each.condition: list(each.lost((head,))[:3]) for each in (here, there)},
         },
         runs=[*successor_scores.runs, *here.runs, *there.runs],

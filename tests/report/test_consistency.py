@@ -7,7 +7,7 @@ from tinyablation.records.records import Record
 from tinyablation.report.consistency import InconsistentError, check
 from tinyablation.report.page import write_report
 from tinyablation.statistics.intervals import Estimate
-from tinyablation.verdicts.floors import Floor, Noise
+from tinyablation.verdicts.floors import Floor, Noise, effect_floor
 from tinyablation.verdicts.verdicts import (
     Verdict,
     judge_above_floor,
@@ -61,6 +61,10 @@ JUDGED = {
     "across": above(0.2, 0.1, 0.3),
     "present": above(0.1, 0.05, 0.15, floor=MINIMUM),
     "by example": above(0.5, 0.3, 0.7, margin=MARGIN),
+    # The whole effect lies below the bound, and yet not surely short of its own share of it.
+    "short of the margin by little": above(
+        0.0055, -0.0673, 0.0783, effect_floor(1.6, 0.0), margin=estimate(-0.0745, -0.1502, 0.0012)
+    ),
     "not significant": above(0.5, 0.3, 0.7, p_corrected=0.2),
     "significant": above(0.5, 0.3, 0.7, p_corrected=0.01),
     "ceiling": below(0.0, -0.1, 0.1),

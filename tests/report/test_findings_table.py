@@ -37,7 +37,11 @@ def test_test_cases_are_counted_by_kind_of_model():
         "other": "",
     }
     assert (one.answer, one.about) == ("No", "natural"), "the pretrained model decides"
-    assert (one.effects, one.unit) == ("\N{MINUS SIGN}0.50 … +1.14", "logits")
+    assert one.effects == "", "those of controls are not of what the answer is about"
+    (controls,) = found(
+        cell("good", "supported", effect=1.136), cell("good", "supported", "logic", effect=-0.5)
+    )
+    assert (controls.effects, controls.unit) == ("\N{MINUS SIGN}0.50 … +1.14", "logits")
     assert "Supported in 0 of 1 on pretrained, 2 of 3 on positive controls" in one.sentence
 
 
@@ -80,7 +84,12 @@ def test_caveats_say_what_a_reader_would_trip_over():
     assert "not judged" not in said
     (one,) = found(cell("real", "supported", effect=0.7, unit=unit))
     assert one.caveats == []
-    (one,) = found(cell("real", "blocked"), cell("good", "blocked"), cell("bad", "supported"))
+    (one,) = found(
+        cell("real", "blocked"),
+        cell("real", "blocked", "logic"),
+        cell("real", "supported", "negation"),
+        *(cell("good", "supported", condition) for condition in ("facts", "logic", "negation")),
+    )
     assert one.caveats == ["2 of 3 test cases not judged"]
 
 

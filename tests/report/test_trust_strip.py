@@ -29,17 +29,23 @@ def test_predictions_are_told_apart_by_when_they_were_made():
     found = shown(original, edited, open_yet)
     assert found["Predictions"].said == "2 original, 1 edited after measurement"
     assert found["Predictions"].link == "#x=edited", "they can be found"
-    assert "1 of 1 original that were judged came true (100 %)" in found["Foresight"].said
+    assert "1 of 1 original came true (100 %)" in found["Foresight"].said
 
 
-def test_negative_controls_are_counted_without_validity_and_without_what_was_not_judged():
+def test_predictions_of_blocked_are_told_apart():
+    given = {"model": "good", "prediction": "blocked", "verdict": "blocked", "outcome": "skipped"}
+    said = shown(one_record(**H1 | given | {"prediction_changed": None}))["Foresight"].said
+    assert said == "1 of 1 original came true (100 %), 1 of them as blocked"
+
+
+def test_negative_controls_are_counted_by_the_claims_of_what_they_are_without():
     cells = [
         one_record(**H1 | {"model": "bad", "verdict": verdict})
         for verdict in ("supported", "refuted", "blocked")
     ]
-    cells.append(one_record(**H1 | {"model": "bad", "verdict": "supported", "family": "V"}))
-    found = shown(*cells)["Supported in negative controls"]
-    assert (found.said, found.link) == ("1 of 2", "#t=plain&v=supported")
+    cells.append(one_record(**H1 | {"model": "bad", "verdict": "supported", "family": "SINK"}))
+    found = shown(*cells)["H1 supported in negative controls"]
+    assert (found.said, found.link) == ("1 of 2", "#k=H1&t=plain&v=supported")
 
 
 def test_discoveries_and_detectable_effects():
@@ -63,9 +69,14 @@ def test_published_figures_and_the_study_they_are_of():
     record = one_record(**H1 | {"model": "good", "condition": "facts"})
     record = Record.model_validate(record.model_dump() | {"published": [figure]})
     found = shown(record)["Published figures comparable"]
-    assert found.said == "0 of 1: all are of other models"
+    assert found.said == "0 of 1: all are of other models or conditions"
     assert study_of([record]) == "A study, v2"
     assert study_of([one_record(**H1)]) == ""
+    other = Record.model_validate(
+        record.model_dump() | {"published": [figure | {"source": "Another"}]}
+    )
+    assert study_of([record, record, other]) == "A study, v2"
+    assert study_of([record, other]) == "", "none has most of the figures"
 
 
 def test_scope_is_said_by_condition():

@@ -80,7 +80,7 @@ def costs_more(here: Knockouts, there: Knockouts, heads: Sequence[Head]) -> Verd
     Larger by 5 % of LD, as any effect that counts. The two conditions have different prompts, so
     that the two shares are independent (independent_difference).
     """
-    noise = max(each.bound(EFFECT_SHARE).noise for each in (here, there))
+    noise = sum(each.bound(EFFECT_SHARE).noise for each in (here, there))
     where = here.noise().where
     return judge_above_floor(
         independent_difference(here.lost(heads), there.lost(heads)),

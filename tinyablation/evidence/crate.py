@@ -8,6 +8,7 @@ manifest. The software's address, which the profile recommends, is in no record;
 and the licence are the author's word.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,7 @@ CRATE = "ro-crate-metadata.json"
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+_SPDX = re.compile(r"[A-Za-z0-9.+-]+")  # an identifier of its list of licences
 _ROOT, _SESSION, _LIBRARY = "./", "#session", "tinyablation"
 _TYPES = {
     ".jsonl": "application/jsonl",
@@ -189,8 +191,15 @@ def _licence(licence: str | None) -> dict[str, Any]:
             "name": "not stated",
             "description": "Whoever made this bundle named no licence for it.",
         }
+    if not _SPDX.fullmatch(licence):
+        return {
+            "@id": "#licence",
+            "@type": "CreativeWork",
+            "name": licence,
+            "description": "As whoever made this bundle states it.",
+        }
     return {
-        "@id": f"https://spdx.org/licenses/{quote(licence, safe='')}",
+        "@id": f"https://spdx.org/licenses/{licence}",
         "@type": "CreativeWork",
         "name": licence,
         "description": f"The licence {licence} of the SPDX list.",

@@ -76,6 +76,7 @@ KINDS = (
     ),
     Kind(
         r"no head of \S+ (has a prefix-matching score|attends to |is a sink|inducts at the last)"
+        r"|no head of \S+ writes successors"
         r"|hardly a head of \S+ is a sink",
         "no head does what the claim's heads do",
         _FINDING,

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,7 +23,7 @@ class HtmlView:
     def __init__(self, config: pytest.Config, page: Path) -> None:
         self.config = config
         folder = Path(config.option.htmlpath).resolve().parent
-        self.page = html.escape(Path(os.path.relpath(page, folder)).as_posix())
+        self.page = html.escape(quote(Path(os.path.relpath(page, folder)).as_posix()))
         # What stands before a path of the project, or of the user, is nobody else's concern.
         self.folders = [(html.escape(f"{config.rootpath}{os.sep}"), "")]
         if (home := Path.home()) != Path(home.anchor):

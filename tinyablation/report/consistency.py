@@ -31,10 +31,16 @@ class InconsistentError(TinyAblationError):
 
 
 class _Side(NamedTuple):
-    """Where an interval lies: wholly beyond the bound, on the side that holds or that fails."""
+    """Whether a judge may, or must, have said that the claim holds, or fails.
 
-    holds: bool
-    fails: bool
+    They differ only where an effect was judged by its margin: the effect itself is held to a
+    smaller bound then, which the record does not have.
+    """
+
+    may_hold: bool
+    must_hold: bool
+    may_fail: bool
+    must_fail: bool
     there: bool  # beyond 0, on the side that holds
 
 
@@ -78,28 +84,30 @@ def _parts(record: Record) -> Iterator[re.Match[str]]:
 
 
 def _side(record: Record, bound: str) -> _Side:
-    """Judged by the margin where there is one, as the judges do; the effect must agree."""
+    """Judged by the margin where there is one, as the judges do."""
     assert record.low is not None and record.high is not None and record.floor is not None
     sign = 1.0 if bound == "floor" else -1.0
     ends = sorted((sign * record.low, sign * record.high))
     holds, fails = ends[0] > sign * record.floor, ends[1] < sign * record.floor
-    if record.margin_low is not None and record.margin_high is not None:
-        beyond = sorted((sign * record.margin_low, sign * record.margin_high))
-        # The effect itself is held to a smaller bound then, which the record does not have.
-        holds, fails = beyond[0] > 0, beyond[1] < 0 or fails
-    return _Side(holds, fails, ends[0] > 0)
+    there = ends[0] > 0
+    if record.margin_low is None or record.margin_high is None:
+        return _Side(holds, holds, fails, fails, there)
+    beyond = sorted((sign * record.margin_low, sign * record.margin_high))
+    return _Side(
+        beyond[0] > 0, beyond[0] > 0 and holds, beyond[1] < 0 or fails, beyond[1] < 0, there
+    )
 
 
 def _agrees(record: Record, side: _Side, *, alone: bool) -> bool:
     """Whether a part came to the record's verdict. alone: the claim has no other part."""
     significant = record.p_corrected is None or record.p_corrected <= ALPHA
     if record.verdict == "supported":
-        return side.holds and significant
+        return side.may_hold and significant
     if record.verdict == "present":
-        return side.there and not (side.holds and significant)
+        return side.there and not (side.must_hold and significant)
     if record.verdict == "refuted":
-        return side.fails
+        return side.may_fail
     if record.verdict == "inconclusive":
         # Of several parts one may fail and not refute the claim: of rivals one leads by chance.
-        return not (side.holds and significant) and not (side.fails and alone)
+        return not (side.must_hold and significant) and not (side.must_fail and alone)
     return True

@@ -18,7 +18,6 @@ SCHEMA = "0.3.0"
 _UNKNOWN = "unknown"
 # How the functions that judge (verdicts.py) name a bound in their reasons, and where a claim holds.
 _SIDES = {"the floor": "above", "the ceiling": "below", "+-": "within"}
-_OTHER = {"above": "below", "below": "above"}
 _LEVEL = re.compile(r"([\d.]+) % interval")
 
 
@@ -166,13 +165,14 @@ def _uncertainty(record: Record) -> dict[str, Any]:
 def side_that_holds(record: Record) -> str | None:
     """Where the effect lies if the claim holds: "above", "below" or "within" the bound, or None.
 
-    A verdict whose interval lies wholly on one side of its bound says so; else the reason, where it
-    names one kind of bound.
+    A supported claim whose interval lies wholly on one side of its bound says so; else the reason,
+    where it names one kind of bound. (Of a claim of several parts, another than the figure's own
+    may have refuted it.)
     """
     said = {side for word, side in _SIDES.items() if word in record.reason}
     found = _side_of_interval(record)
-    if found is not None and "within" not in said and record.verdict in ("supported", "refuted"):
-        return found if record.verdict == "supported" else _OTHER[found]
+    if found is not None and "within" not in said and record.verdict == "supported":
+        return found
     return said.pop() if len(said) == 1 else None
 
 

@@ -238,7 +238,7 @@ def said_of(file: RecordFile) -> list[str]:
     session, records = file.session, file.records
     verdicts = Counter(str(record.verdict) for record in records)
     counted = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
-    tests = len({(record.claim, record.name) for record in records})
+    tests = len({record.claim for record in records})
     models = len({record.model for record in records})
     said = [f"{len(records)} test cases ({tests} claims, {models} models): {counted or 'none'}."]
     if session.multiplicity is not None and session.multiplicity.supported:

@@ -135,7 +135,8 @@ def _finding(section: Section, kinds: Mapping[str, str], alpha: float | None) ->
             verdicts["blocked"],
         )
     about = next((kind for kind, tally in tallies.items() if tally.judged), OTHER)
-    supported = [record for record in records if record.verdict == "supported"]
+    of_about = [record for record in records if kinds[record.model] == about]
+    supported = [record for record in of_about if record.verdict == "supported"]
     effects, unit = _effects(supported)
     return Finding(
         section,
@@ -145,7 +146,7 @@ def _finding(section: Section, kinds: Mapping[str, str], alpha: float | None) ->
         about,
         effects,
         unit,
-        _caveats(records, supported, alpha),
+        _caveats(of_about, supported, alpha),
     )
 
 

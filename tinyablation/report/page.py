@@ -390,14 +390,16 @@ def write_report(
     *,
     baseline: RecordFile | None = None,
     runs: Sequence[Path] = (),
+    checked: bool = True,
 ) -> Path:
     """Render to `path` in one step: a reader never sees half a page.
 
     runs: folders of run directories, to be linked from the page (default: runs/ beside it). Raises
-    InconsistentError for a record that cannot be true (consistency.py), ReportError if the page
-    cannot be written.
+    InconsistentError for a record that cannot be true (consistency.py), unless its page is only to
+    be compared (checked=False), ReportError if the page cannot be written.
     """
-    check(file)
+    if checked:
+        check(file)
     folders = list(runs) or [path.parent / "runs"]
     page = render(
         file,

@@ -15,6 +15,8 @@ from tinyablation.report.sections import Section
 from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import foresight
 
+PLANTED = "H1"  # the family of claims that a negative control has nothing planted for
+
 
 class Item(NamedTuple):
     """One entry of the strip. link: an address within the page, "" where nothing says more."""
@@ -28,15 +30,17 @@ def strip(file: RecordFile, made: Sequence[Section], kinds: Mapping[str, str]) -
     """The entries that can be made of the session; kinds: of each model, by its id."""
     session = file.session
     items = _predictions(file.records)
+    # What nothing was planted for: the claims of a suppressor, which is what a control is without.
     controls = [
         record
         for record in file.records
-        if kinds[record.model] == "plain" and record.family != VALIDITY and record.verdict in JUDGED
+        if kinds[record.model] == "plain" and record.family == PLANTED and record.verdict in JUDGED
     ]
     if controls:
         n = sum(record.verdict == "supported" for record in controls)
-        link = "#t=plain&v=supported"
-        items.append(Item("Supported in negative controls", f"{n} of {len(controls):,}", link))
+        link = f"#k={PLANTED}&t=plain&v=supported"
+        name = f"{PLANTED} supported in negative controls"
+        items.append(Item(name, f"{n} of {len(controls):,}", link))
     if session.multiplicity is not None and session.multiplicity.supported:
         found = session.multiplicity
         rate = f"{found.alpha:.0%}".replace("%", " %")
@@ -55,7 +59,7 @@ def strip(file: RecordFile, made: Sequence[Section], kinds: Mapping[str, str]) -
         first = next(section for section in made if section.published)
         said = f"{comparable} of {len(figures)}"
         if not any(row.beside for row in figures):
-            said += ": all are of other models"
+            said += ": all are of other models or conditions"
         items.append(Item("Published figures comparable", said, f"#{first.published_at}-published"))
     scope = _scope(record for record in file.records if record.family != VALIDITY)
     if scope:
@@ -73,8 +77,10 @@ def _predictions(records: Sequence[Record]) -> list[Item]:
     score = foresight(records)
     if score is not None and score.every.fixed:
         every, heads = score
-        came = f"{every.true:,} of {every.fixed:,} original that were judged came true"
+        came = f"{every.true:,} of {every.fixed:,} original came true"
         said = f"{came} ({every.true / every.fixed:.0%})"
+        if every.blocked:
+            said += f", {every.blocked:,} of them as blocked"
         if 0 < heads.fixed < every.fixed:
             said += f"; without validity {heads.true / heads.fixed:.0%}"
         items.append(Item("Foresight", said.replace("%", " %"), "#answer"))
@@ -111,10 +117,13 @@ def _scope(records: Iterable[Record]) -> str:
 
 
 def study_of(records: Iterable[Record]) -> str:
-    """The publication whose figures most records are put beside; "" where there is none."""
+    """The publication whose figures most records with figures are put beside; "" without one."""
     cited = Counter(
         figure.source.split(" (", 1)[0]
         for record in records
         for figure in {figure.source: figure for figure in record.published}.values()
     )
-    return cited.most_common(1)[0][0] if cited else ""
+    if not cited:
+        return ""
+    study, n = cited.most_common(1)[0]
+    return study if 2 * n > cited.total() else ""
