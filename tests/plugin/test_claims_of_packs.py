@@ -40,9 +40,14 @@ def test_each_has_its_own_predictions_figures_and_conditions(packs, workers):
     for pack, key in (("one", "H1.1 test_leads facts"), ("two", "IOI.1 test_moves ioi")):
         kept = packs.root / "claims" / pack / "__snapshots__" / "tiny-gpt2.json"
         assert key in json.loads(kept.read_text())
-    session = json.loads((packs.root / "reports" / "records.json").read_text())["session"]
-    assert len(session["predictions_hash"].split(", ")) == 2
-    assert session["predictions_commit"] is None
+
+    def session():
+        return json.loads((packs.root / "reports" / "records.json").read_text())["session"]
+
+    both = session()["predictions_hash"].split(", ")
+    assert len(both) == 2 and session()["predictions_commit"] is None
+    packs.run("claims", "--claim", "H1.1", "-n", workers)
+    assert session()["predictions_hash"] == both[0], "of the claims that were judged"
 
 
 @pytest.mark.parametrize(
