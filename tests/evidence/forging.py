@@ -28,7 +28,7 @@ def forged(path: Path, target: Path, change: Callable[[Path], None], *, neat: bo
         file = read_records(folder / RECORDS)
         (folder / RECORDS).write_bytes(_records_text(file))
         (folder / README).write_bytes(readme(file))
-        write_report(file, folder / PAGE)
+        write_report(file, folder / PAGE, checked=False)
         paths = [each for each in folder.rglob("*") if each.is_file()]
         names = [each.relative_to(folder).as_posix() for each in paths]
         crate = _crate(file, folder, names, Facts.model_validate(facts))

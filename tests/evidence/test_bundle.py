@@ -242,7 +242,8 @@ def test_who_made_it_and_its_licence_are_its_authors_word(reports, tmp_path, ver
     ]
     done = verdict(path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "not verified: who made it (Doe, Jane; A Lab), its licence (CC-BY-4.0)" in done.stdout
+    assert "not verified: who made it (Doe, Jane; A Lab)\n" in done.stdout
+    assert "not verified: its licence (CC-BY-4.0)\n" in done.stdout
 
     def other(entries) -> None:  # the manifest's author is held to the crate's
         at = next(at for at, (info, _) in enumerate(entries) if info.filename == MANIFEST)

@@ -283,7 +283,7 @@ class Reporter:
         ledger: Any = self.config.pluginmanager.get_plugin(LEDGER)
         # A test whose worker was lost during set-up has reported but has no record.
         heard = {nodeid for nodeid, cell in self.cells.items() if cell.payload is not None}
-        # Of several packs those whose claims were judged: another's may change without this session.
+        # Of several packs those whose claims were judged: what others predict is no part of it.
         judged = {record.claim for record in records}
         every = predictions(self.config)
         registered = [file for file in every if judged & file.claims.keys()] or every
