@@ -147,7 +147,7 @@ def test_a_warm_session_imports_neither_model_libraries_nor_their_like(tmp_path)
     before = sorted(path.name for path in (tmp_path / "runs").iterdir())
     warm, text = imported(*session)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == before
-    assert f"{len(KINDS)} cells" in text and "error" not in text
+    assert f"{len(KINDS)} test cases" in text and "error" not in text
     assert {"pandas", "tinyablation.report.page"} <= warm
     from tinyablation.models.devices import look
 
