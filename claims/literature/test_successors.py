@@ -59,6 +59,7 @@ def test_the_head_serves_successors_above_all(successor_scores, condition, knock
     Refuted if: the interval lies below that.
     """
     head = successor_head(successor_scores, judge)
+    here, there = knockout("successors", (head,)), knockout(condition, (head,))
     score = successor_scores.score(head).estimate
     if score <= MOST:
         judge(
@@ -67,7 +68,6 @@ def test_the_head_serves_successors_above_all(successor_scores, condition, knock
                 f"{score:.2f}, of {head_name(head)}"
             )
         )
-    here, there = knockout("successors", (head,)), knockout(condition, (head,))
     judge(
         costs_more(here, there, (head,)),
         subject=head_name(head),
