@@ -23,8 +23,8 @@ from tinyablation.plugin.command_line import command
 from tinyablation.plugin.judge import PROPERTY
 from tinyablation.plugin.options import is_claims_run
 from tinyablation.plugin.session_models import named_by_id, session_models
+from tinyablation.report.questions import VALIDITY
 
-VALIDITY = "V"  # the family of claims on whether a condition is valid
 _SHOWN = 6  # reasons of one kind that are listed individually
 _QUIETEST = -1  # the lowest verbosity at which groups are shown: -q, not -qq
 

@@ -78,12 +78,13 @@ from tinyablation.sessions.reading import RECORDS
 TITLE = "Claims about language models, tested"
 
 VERDICTS = {
-    "supported": "the whole interval lies beyond the minimum effect, on the side the claim names",
+    "supported": "the whole interval lies beyond the threshold, on the side the claim names",
     "present": "the effect is there, but it is not shown to reach the smallest effect that counts",
     "refuted": (
-        "the whole interval lies short of the minimum effect, whatever p is: p tests Δ = 0"
+        "the whole interval lies on the other side of the threshold, whatever p is: p tests "
+        "whether there is an effect at all"
     ),
-    "inconclusive": "the interval contains the minimum effect: neither can be said",
+    "inconclusive": "the interval contains the threshold: neither can be said",
     "blocked": "not applicable, for its cause: a condition not valid for the model, no weights, …",
     "error": "the test ended in an error before it came to a verdict",
 }

@@ -30,7 +30,7 @@ QUESTIONS = {
     "LAYER": "What does the removal of a layer do?",
     "V": "Does the model know the answers, and not by a shortcut? (validity)",
 }
-VALIDITY = "V"
+VALIDITY = "V"  # the family of claims on whether a condition is valid
 
 
 def in_order(families: Iterable[str]) -> list[str]:
