@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def resize(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
+def _close(folder: Path, seconds: float = 10) -> None:
+    """Makes a bound folder read-only; the kernel refuses while a process has a file of it open to
+    write, which a session does for milliseconds at a time."""
+    remount = ["mount", "-o", "remount,ro,bind", str(folder)]
+    until = time.monotonic() + seconds
+    while True:
+        done = subprocess.run(remount, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        if "busy" not in done.stderr or time.monotonic() > until:
+            raise OSError(f"{' '.join(remount)}: {done.stderr.strip()}")
+        time.sleep(0.005)
+
+
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """Nobody writes into the folder meanwhile, root neither."""
@@ -46,7 +61,7 @@ def read_only(folder: Path) -> Iterator[None]:
         return
     _mount("--bind", str(folder), str(folder))
     try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        _close(folder)
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
