@@ -11,6 +11,7 @@ import pytest
 
 from tinyablation.cluster.messages import BenchFacts, JobError
 from tinyablation.cluster.worker import make_bench
+from tinyablation.corpora import library as corpora_library
 from tinyablation.corpora.examples import SPLITS, CorpusError
 from tinyablation.corpora.filtering import TooFewPrompts
 from tinyablation.corpora.library import Library
@@ -216,6 +217,30 @@ def test_a_library_gives_it_for_any_tokenizer(own, rows, tmp_path: Path):
     assert library.defects(FOLDER, "mine", "tiny-gpt2") == ()
     assert library.corpus(FOLDER, "mine", "tiny-gpt2")[0] is corpus, "tokenised once"
     assert library.conditions(FOLDER, "tiny-gpt2") == NAMES
+
+
+def test_a_library_loads_a_tokenizer_once_and_refuses_a_condition_from_memory(
+    own, rows, monkeypatch
+):
+    """Every claim of a pack about a condition asks again whether a model has it."""
+    made = own(rows)
+    library = Library(ROOT / "corpora", own={"mine": made, "needs": replace(made, least=99)})
+    loaded, tokenised = [], []
+    load, tokenise = corpora_library.load_as_measured, OwnCondition.for_tokenizer
+    monkeypatch.setattr(
+        corpora_library, "load_as_measured", lambda folder: loaded.append(folder) or load(folder)
+    )
+    monkeypatch.setattr(
+        OwnCondition,
+        "for_tokenizer",
+        lambda condition, *given: tokenised.append(condition.least) or tokenise(condition, *given),
+    )
+    for _ in range(2):
+        library.corpus(FOLDER, "mine", "tiny-gpt2")
+        with pytest.raises(TooFewPrompts, match="tiny-gpt2, mine: .* 24 of 24 clusters, 99") as met:
+            library.corpus(FOLDER, "needs", "tiny-gpt2")
+        assert met.value.reason.startswith("the tokenizer has words for 24")
+    assert loaded == [FOLDER] and tokenised == [0, 99]
 
 
 def test_its_runs_have_their_own_addresses_here_and_on_a_worker(own, rows, tmp_path, monkeypatch):

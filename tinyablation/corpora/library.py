@@ -19,6 +19,7 @@ from tinyablation.corpora.filtering import TooFewPrompts
 from tinyablation.corpora.own_conditions import OwnCondition
 from tinyablation.corpora.tokenizer_fingerprint import fingerprint, load_as_measured
 from tinyablation.files.manifests import MANIFEST
+from tinyablation.memo import Memo
 from tinyablation.records.conditions import NAMES
 
 __all__ = ["Library", "fingerprint"]
@@ -54,7 +55,8 @@ class Library:
         self.own = dict(own or {})
         self.seed = seed
         self._shelves: dict[Path, tuple[Shelf, ...]] = {}
-        self._tokenised: dict[tuple[Path, str], tuple[Corpus, Split, tuple[Defect, ...]]] = {}
+        self._tokenizers = Memo()  # by folder
+        self._tokenised = Memo()  # a corpus with its split and defects, or why there is none
 
     def corpus(self, tokenizer_folder: Path, condition: str, name: str) -> tuple[Corpus, Split]:
         """The examples of a condition and their split, for the tokenizer of a model's folder.
@@ -108,11 +110,19 @@ class Library:
     def _own(
         self, tokenizer_folder: Path, condition: str, name: str
     ) -> tuple[Corpus, Split, tuple[Defect, ...]]:
-        key = (Path(tokenizer_folder).resolve(), condition)
-        if key not in self._tokenised:
-            tokenizer = load_as_measured(tokenizer_folder)
-            self._tokenised[key] = self.own[condition].for_tokenizer(tokenizer, name, self.seed)
-        return self._tokenised[key]
+        folder = Path(tokenizer_folder).resolve()
+
+        def tokenised() -> tuple[Corpus, Split, tuple[Defect, ...]] | TooFewPrompts:
+            tokenizer = self._tokenizers(folder, lambda: load_as_measured(folder))
+            try:
+                return self.own[condition].for_tokenizer(tokenizer, name, self.seed)
+            except TooFewPrompts as lacking:  # every claim about the condition asks again
+                return lacking
+
+        found = self._tokenised((folder, condition), tokenised)
+        if isinstance(found, TooFewPrompts):
+            raise TooFewPrompts(str(found), reason=found.reason)
+        return found
 
     def _called(self, shelf: Shelf) -> str:
         own = shelf.folder.parent == self.root
