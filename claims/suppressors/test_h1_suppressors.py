@@ -190,7 +190,7 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
         details={
             "each alone": {head_name(head): list(subsets.effect([head])[:3]) for head in trio},
         },
-        largest=subsets.largest(subsets.deltas(trio), "confirmation", 5),
+        largest=subsets.extremes(trio),
         runs=subsets.runs,
     )
 
@@ -238,7 +238,7 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
             "named by": subject.source,
             "(k + 1) / (n + 1)": coalitions.exceedance(pair, rivals) if rivals else "no rival",
         },
-        largest=subsets.largest(subsets.deltas(pair), "confirmation", 5),
+        largest=subsets.extremes(pair),
         runs=[*subsets.runs, *coalitions.runs],
     )
 

@@ -39,7 +39,7 @@ def test_partners_amplify_the_leader(subsets, subject, judge):
         subject=head_name(leader),
         details=_together(subsets, subject),
         panels=[heads_together(subsets, subject.trio)],
-        largest=_largest(subsets, subject, lambda pair: subsets.deltas(pair)),
+        largest=subsets.extremes(_leading_pair(subsets, subject, subsets.deltas)),
         runs=subsets.runs,
     )
 
@@ -78,7 +78,11 @@ def test_pairs_cooperate(subsets, subject, judge):
             },
         },
         panels=[cooperation(subsets, subject.trio)],
-        largest=_largest(subsets, subject, lambda pair: subsets.cooperations(pair)),
+        largest=subsets.largest(
+            subsets.cooperations(_leading_pair(subsets, subject, subsets.cooperations)),
+            "confirmation",
+            5,
+        ),
         runs=subsets.runs,
     )
 
@@ -97,7 +101,6 @@ def _together(subsets, subject):
     }
 
 
-def _largest(subsets, subject, values):
-    """The prompts on which the pair that does more moves LD most."""
-    pair = max(_pairs_of_leader(subsets, subject), key=lambda each: values(each).mean())
-    return subsets.largest(values(pair), "confirmation", 5)
+def _leading_pair(subsets, subject, values):
+    """The pair that does more, on average."""
+    return max(_pairs_of_leader(subsets, subject), key=lambda pair: values(pair).mean())

@@ -60,7 +60,7 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
             },
         },
         panels=[heads_together(subsets, trio), pair_gains(coalitions)],
-        largest=subsets.largest(subsets.deltas(trio), "confirmation", 5),
+        largest=subsets.extremes(trio),
         runs=[*subsets.runs, *coalitions.runs],
     )
 
@@ -93,7 +93,7 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
             "trio": list(subsets.effect(subject.trio)[:3]),
         },
         panels=[heads_together(subsets, subject.trio)],
-        largest=subsets.largest(subsets.deltas(subject.trio), "confirmation", 5),
+        largest=subsets.extremes(subject.trio),
         runs=subsets.runs,
     )
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
+from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.sweeps import rank_agreement_interval
-from tinyablation.heads import head_name
+from tinyablation.heads import Head, head_name
+from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.statistics.intervals import Estimate, StatisticsError
 from tinyablation.verdicts.verdicts import Verdict
 
@@ -134,6 +136,18 @@ def test_extremes_show_both_directions():
     every = sweep.deltas("confirmation")[:, 2]
     assert deltas[0] == every.max()
     assert deltas[-1] == every.min()
+
+
+def test_extremes_name_the_head_that_was_ablated_on_each_prompt():
+    """Of a choice, the head that the other half chose; its next tokens are measured so."""
+    sweep = make_sweep({(0, 2): 1.0})
+    named = {"discovery": Head(1, 3), "confirmation": Head(0, 2)}
+    splits = dict(zip(sweep.baseline()["clean"], sweep.baseline()["split"], strict=True))
+    found = sweep.extremes(Choice(named, "both"), "both")
+    assert {splits[row["prompt"]] for row in found} == set(named)
+    for row in found:
+        ablation = AblateHeads((named[splits[row["prompt"]]],))
+        assert (row["corpus"], row["ablation"]) == (sweep.condition, ablation)
 
 
 def test_a_head_the_model_does_not_have_is_refused():

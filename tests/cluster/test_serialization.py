@@ -17,6 +17,7 @@ from tinyablation.interventions.batteries import (
     one_head,
 )
 from tinyablation.interventions.head_sets import HeadSets, Subsets, TrioZeroed
+from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.head_readings import (
     Direction,
     HeadContributions,
@@ -25,6 +26,7 @@ from tinyablation.measurement.head_readings import (
 )
 from tinyablation.measurement.screening import KeptPlan, Plan, ScreenedHeads
 from tinyablation.measurement.text_readings import LayerLosses
+from tinyablation.measurement.token_readings import NextTokens
 
 TRIO = ((0, 7), (0, 0), (0, 5))
 EVERY = (
@@ -42,6 +44,7 @@ EVERY = (
     Direction((0, 7)),
     HeadContributions(),
     LayerLosses(),
+    NextTokens(((3, AblateHeads(((0, 7),))), (4, AblateHeads(((0, 5), (0, 7)))))),
     SteeringDirections((0, 7), "facts"),
     TripleNorms(TRIO),
     ScreenedHeads(TRIO, "0123abcd"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyablation.analysis.effects import (
+    EXTREMES,
     Effects,
     EffectsError,
     Floats,
@@ -86,6 +87,12 @@ class Coalitions(Effects):
         wanted = tuple(sorted(heads))
         purpose = f"joint {set_name(wanted)} {self.method} {column}"
         return self.interval(self.deltas(wanted, split, column), split, purpose)
+
+    def extremes(self, heads: Iterable[Head], split: str = CONFIRMATION) -> list[dict[str, object]]:
+        """The prompts on which ablating a set raises and lowers LD most (prompts.Extreme)."""
+        ablation = AblateHeads(tuple(sorted(heads)), self.method)
+        deltas = self.deltas(ablation.heads, split)
+        return self.largest(deltas, split, EXTREMES, lambda _: ablation)
 
     def margin_of(
         self,

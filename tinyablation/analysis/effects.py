@@ -3,7 +3,7 @@
 Delta = changed - unhooked, of any column of the table, paired by example.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,10 @@ from tinyablation.verdicts.verdicts import CONFIDENCE
 if TYPE_CHECKING:
     import pandas
 
+    from tinyablation.interventions.interventions import AblateHeads
+
 Floats = NDArray[np.float64]
+EXTREMES = 5  # prompts shown with the largest effects, in each direction
 
 
 class EffectsError(TinyAblationError):
@@ -196,9 +199,24 @@ class Effects:
                 raise
             return Estimate(0.0, 0.0, 0.0, len(values), len(set(clusters)))
 
-    def largest(self, deltas: Floats, split: str, n: int) -> list[dict[str, object]]:
-        """The n prompts with the largest Delta LD in each direction (records.Extreme)."""
+    def largest(
+        self,
+        deltas: Floats,
+        split: str,
+        n: int,
+        done: "Callable[[int], AblateHeads] | None" = None,
+    ) -> list[dict[str, object]]:
+        """The n prompts with the largest Delta LD in each direction (prompts.Extreme).
+
+        done: what was ablated, by the place of an example in the split, where it was heads. Then
+        each has also "corpus" and "ablation", so that its next tokens can be measured
+        (plugin/next_tokens.py).
+        """
         clean = self.baseline(split)
+
+        def asked(row: int) -> dict[str, object]:
+            return {} if done is None else {"corpus": self.condition, "ablation": done(row)}
+
         order = np.argsort(-deltas, kind="stable")
         n = min(n, len(order) // 2)
         return [
@@ -209,6 +227,7 @@ class Effects:
                 "clean_ld": float(clean["logit_diff"][row]),
                 "delta": float(deltas[row]),
                 "split": split,
+                **asked(row),
             }
             for row in [*order[:n].tolist(), *order[len(order) - n :].tolist()]
         ]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.effects import (
+    EXTREMES,
     Effects,
     EffectsError,
     Floats,
@@ -23,6 +24,7 @@ from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY, SPLITS
 from tinyablation.heads import Head, head_name
 from tinyablation.interventions.interventions import (
     METHODS,
+    AblateHeads,
     AblationMethod,
 )
 from tinyablation.statistics.intervals import (
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from tinyablation.records.trust import Screened
 
-EXTREMES = 5  # prompts shown with the largest effects, in each direction
 
 __all__ = ["Head", "Sweep", "head_name", "rank_agreement_interval"]
 
@@ -161,12 +162,17 @@ class Sweep(Effects):
     ) -> Floats:
         """[n_examples] ablated - clean of one column: of one head, or of a choice by its halves."""
         deltas = self.deltas(split, method, column)
-        heads = who.heads if isinstance(who, Choice) else dict.fromkeys(SPLITS, who)
-        for head in heads.values():
-            self._require(head)
+        heads = self._by_half(who)
         halves = self.baseline(split)["split"].map(lambda name: self.heads.index(heads[name]))
         values: Floats = deltas[np.arange(len(deltas)), halves.to_numpy(dtype=int)]
         return values
+
+    def _by_half(self, who: Head | Choice) -> Mapping[str, Head]:
+        """The head that is judged on the examples of each half."""
+        heads = who.heads if isinstance(who, Choice) else dict.fromkeys(SPLITS, who)
+        for head in heads.values():
+            self._require(head)
+        return heads
 
     def effect(
         self,
@@ -347,8 +353,13 @@ class Sweep(Effects):
         return {"values": values, "title": f"mean change of LD, {split} split, logits"}
 
     def extremes(self, who: Head | Choice, split: str = CONFIRMATION) -> list[dict[str, object]]:
-        """The prompts on which the ablation raises and lowers LD most (records.Extreme)."""
-        return self.largest(self.changes(who, split), split, EXTREMES)
+        """The prompts on which the ablation raises and lowers LD most (prompts.Extreme)."""
+        heads, halves = self._by_half(who), self.baseline(split)["split"]
+
+        def done(row: int) -> AblateHeads:
+            return AblateHeads((heads[halves[row]],), self.method)
+
+        return self.largest(self.changes(who, split), split, EXTREMES, done)
 
     def _require(self, head: Head) -> None:
         if head not in self.heads:

@@ -68,15 +68,23 @@ class Changes:
 
     def clean(self, case: Case) -> float:
         """LD of the unhooked model, in logits."""
-        return _difference(self.backend.run(self._tensor([case.ids]))[0], case)
+        return _difference(self.logits(case), case)
 
     def changed(self, case: Case, intervention: Intervention) -> float:
         """LD under the intervention, in logits; BackendError if this backend cannot do it."""
-        if isinstance(intervention, PatchPath):
+        return _difference(self.logits(case, intervention), case)
+
+    def logits(
+        self, case: Case, intervention: Intervention | None = None
+    ) -> Float64[Tensor, " vocab"]:
+        """The last token's logits, unhooked or under an intervention; BackendError as `changed`."""
+        if intervention is None:
+            edits = {}
+        elif isinstance(intervention, PatchPath):
             edits = self._path(case, intervention)
         else:
             edits = self._edits(case, intervention)
-        return _difference(self.backend.run(self._tensor([case.ids]), edits)[0], case)
+        return self.backend.run(self._tensor([case.ids]), edits)[0][0]
 
     def _edits(self, case: Case, intervention: Intervention) -> dict[Place, Edit]:
         if isinstance(intervention, Steer):
@@ -281,8 +289,8 @@ class Changes:
         return torch.tensor(ids, dtype=torch.long, device=self.backend.device)
 
 
-def _difference(logits: Float64[Tensor, "1 vocab"], case: Case) -> float:
-    return float(logits[0, case.target] - logits[0, case.foil])
+def _difference(logits: Float64[Tensor, " vocab"], case: Case) -> float:
+    return float(logits[case.target] - logits[case.foil])
 
 
 def _positions(case: Case, positions: str) -> slice | list[int]:

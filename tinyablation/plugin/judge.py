@@ -24,6 +24,7 @@ from tinyablation.plugin.command_line import command
 from tinyablation.plugin.conditions import condition_options, own_conditions
 from tinyablation.plugin.defects import own_details
 from tinyablation.plugin.first_registration import prediction_changed
+from tinyablation.plugin.next_tokens import with_tokens
 from tinyablation.plugin.options import is_claim, keeps_snapshots, protocol
 from tinyablation.plugin.predictions import predicted, published, unmatched
 from tinyablation.plugin.robustness import examine
@@ -220,7 +221,8 @@ def judge(
 
     `judge(verdict, ...)` is the last line of a claim. subject names the head or heads ("0:2");
     details are further figures for the page; heatmap is {"values": layer x head mean change of the
-    logit difference, "title"}; largest are prompts {prompt, target, foil, clean_ld, delta, split};
+    logit difference, "title"}; largest are prompts {prompt, target, foil, clean_ld, delta, split},
+    those of ablated heads as Sweep.extremes gives them, which get their next tokens here;
     runs are run directory names; figures are further numbers to snapshot; panels are token tables
     and curves (tinyablation.records.panels). numpy is converted; NaN raises RecordError.
 
@@ -331,7 +333,7 @@ def _fill(
             **(figures or {}),
         },
         "heatmap": heatmap,
-        "largest": list(largest),
+        "largest": with_tokens(item, largest),
         "panels": list(panels),
         "runs": list(runs),
         "screened": screened(item),

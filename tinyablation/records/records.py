@@ -31,6 +31,7 @@ from tinyablation.records.error_rates import ErrorRates
 from tinyablation.records.panels import Panel
 from tinyablation.records.parquet import from_json, from_parquet, to_parquet
 from tinyablation.records.plain import Count, Number, Plain, RecordError, plain
+from tinyablation.records.prompts import Extreme as Extreme
 from tinyablation.records.trust import (
     BackendCheck,
     Boundary,
@@ -97,17 +98,6 @@ class Heatmap(Plain):
     def heads(self) -> list[str]:
         """The names of its columns."""
         return [str(head) for head in range(len(self.values[0]) if self.values else 0)]
-
-
-class Extreme(Plain):
-    """A prompt whose logit difference an intervention raised or lowered strongly."""
-
-    prompt: str
-    target: str
-    foil: str
-    clean_ld: Number
-    delta: Number
-    split: str
 
 
 class Record(Plain):

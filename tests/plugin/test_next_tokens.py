@@ -1,0 +1,82 @@
+"""Which prompts of a record get their next tokens, and what a record without them says.
+
+Run: pytest tests/plugin/test_next_tokens.py
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tinyablation.errors import WeightsMissing
+from tinyablation.interventions.interventions import AblateHeads
+from tinyablation.plugin.next_tokens import with_tokens
+
+HEAD, MEAN = AblateHeads(((0, 2),)), AblateHeads(((0, 2),), "mean")
+TOKENS = {"clean": [{"token": " a", "probability": 0.5}], "ablated": []}
+
+
+def prompt(text: str, **asked: Any) -> dict[str, Any]:
+    given = {"prompt": text, "target": " a", "foil": " b", "clean_ld": 1.0, "delta": 0.5}
+    return given | {"split": "both"} | asked
+
+
+class Bench:
+    """Of two prompts, the second the first with its answers swapped; notes what it is asked."""
+
+    protocol = "corrected"
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def corpus(self, condition: str) -> Any:
+        rows = [("one", " a", " b"), ("one", " b", " a"), ("two", " a", " b")]
+        names = ("clean", "target", "foil")
+        return SimpleNamespace(
+            examples=[SimpleNamespace(**dict(zip(names, row, strict=True))) for row in rows]
+        ), None
+
+    def reading(self, condition: str, wanted: Any) -> Any:
+        self.asked.append((condition, wanted.cases))
+        cases = [TOKENS | {"row": row, "ablation": one.label} for row, one in wanted.cases]
+        return SimpleNamespace(document=lambda: {"cases": cases})
+
+
+def item(bench: Any) -> Any:
+    return SimpleNamespace(funcargs={"model": bench})
+
+
+def test_prompts_of_zeroed_heads_are_asked_for_together_by_their_rows():
+    bench = Bench()
+    given = [
+        prompt("two", corpus="facts", ablation=HEAD),
+        prompt("one"),
+        prompt("one", corpus="facts", ablation=MEAN),
+        prompt("one", corpus="facts", ablation=HEAD),
+    ]
+    found = with_tokens(item(bench), given)
+    assert bench.asked == [("facts", ((2, HEAD), (0, HEAD)))]
+    assert found == [
+        prompt("two") | TOKENS,
+        prompt("one"),
+        prompt("one"),
+        prompt("one") | TOKENS,
+    ]
+
+
+@pytest.mark.parametrize("why", ["no bench", "published", "patches", "no weights"])
+def test_a_record_without_them_has_its_prompts_as_they_are(why: str):
+    bench = Bench()
+    given = [prompt("two", corpus="facts", ablation=HEAD)]
+    if why == "published":
+        bench.protocol = "published"
+    elif why == "patches":
+        given = [prompt("two")]
+    elif why == "no weights":
+
+        def missing(condition: str, wanted: Any) -> Any:
+            raise WeightsMissing("the weights are not here")
+
+        bench.reading = missing  # type: ignore[method-assign]
+    found = with_tokens(item(None if why == "no bench" else bench), given)
+    assert found == [prompt("two")] and bench.asked == []

@@ -1,0 +1,60 @@
+"""Puts the next tokens beside the prompts that a record shows, where heads were ablated there."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tinyablation.errors import Unavailable
+
+if TYPE_CHECKING:
+    from tinyablation.measurement.bench import Bench
+
+# What Effects.largest says of a prompt for this, and records do not hold.
+ASKED = ("corpus", "ablation")
+
+
+def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The same prompts (prompts.Extreme), those of ablated heads with their next tokens.
+
+    They are measured by the item's bench, once (measurement/token_readings.py). Without: by other
+    methods than zeroing, under the published protocol, and where the weights are missing and
+    nothing was measured before, as for evidence of earlier versions.
+    """
+    from tinyablation.measurement.protocols import PUBLISHED
+
+    bench: Bench | None = getattr(item, "funcargs", {}).get("model")
+    found: Mapping[int, Mapping[str, Any]] = {}
+    if bench is not None and bench.protocol != PUBLISHED:
+        with suppress(Unavailable):
+            found = _measured(bench, largest)
+    return [
+        {key: row[key] for key in row if key not in ASKED} | dict(found.get(place, {}))
+        for place, row in enumerate(largest)
+    ]
+
+
+def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """By the place of a prompt, its next tokens, as the fields of prompts.Extreme."""
+    from tinyablation.measurement.token_readings import PROMPT_FREE, NextTokens
+
+    asked = {
+        place: row
+        for place, row in enumerate(largest)
+        if "ablation" in row and row["ablation"].method in PROMPT_FREE
+    }
+    if not asked:
+        return {}
+    (condition,) = {row["corpus"] for row in asked.values()}
+    corpus, _ = bench.corpus(condition)
+    rows = {(each.clean, each.target, each.foil): row for row, each in enumerate(corpus.examples)}
+    cases = {
+        place: (rows[row["prompt"], row["target"], row["foil"]], row["ablation"])
+        for place, row in asked.items()
+    }
+    document = bench.reading(condition, NextTokens(tuple(cases.values()))).document()
+    return {
+        place: {"clean": case["clean"], "ablated": case["ablated"]}
+        for place, case in zip(cases, document["cases"], strict=True)
+    }
