@@ -170,22 +170,27 @@ def find_words(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Usab
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:
-    """The text of every token of the model's vocabulary, with its leading space if it has one.
+    """The text of every token of the model's vocabulary (texts_of)."""
+    return texts_of(tokenizer, range(vocab_size))
+
+
+def texts_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The texts of tokens, with the leading space of those that have one.
 
     Tokens are decoded after a word, because SentencePiece drops a space at the start of a text. A
     part of a character has no text and is given as the tokenizer's piece, such as "âĢ" or "<0xE2>".
     Ids that the tokenizer does not know (models pad their vocabulary) are given as "<id>".
     """
     before = list(encode(tokenizer, ANCHOR))
-    known = min(vocab_size, len(tokenizer))
     plain: dict[str, Any] = {"clean_up_tokenization_spaces": False, "skip_special_tokens": False}
     skipped = len(tokenizer.decode(before, **plain))
-    texts = tokenizer.batch_decode([[*before, token] for token in range(known)], **plain)
-    found = [text[skipped:] for text in texts]
-    for id, text in enumerate(found):
+    known = [id for id in ids if id < len(tokenizer)]
+    texts = tokenizer.batch_decode([[*before, token] for token in known], **plain)
+    found = {id: text[skipped:] for id, text in zip(known, texts, strict=True)}
+    for id, text in found.items():
         if not text or "\N{REPLACEMENT CHARACTER}" in text:
             found[id] = str(tokenizer.convert_ids_to_tokens(id))
-    return found + [f"<{id}>" for id in range(known, vocab_size)]
+    return [found.get(id, f"<{id}>") for id in ids]
 
 
 def candidate_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Ids:

@@ -51,15 +51,24 @@ class NextTokens:
 
     def compute(self, bench: Measures, condition: str) -> Computed:
         from tinyablation.corpora.answers import encode_spans
-        from tinyablation.corpora.lexicons import token_texts
+        from tinyablation.corpora.lexicons import texts_of
         from tinyablation.engine.hook_backends import Case
         from tinyablation.engine.hook_changes import Changes
 
-        model, facts = bench.model, bench.facts
+        model = bench.model
         corpus, _ = bench.corpus(condition)
         examples = [corpus.examples[row] for row, _ in self.cases]
-        texts = token_texts(model.tokenizer, facts.vocab_size)
         changes = Changes(bench.plain_hooks, bos_id=model.bos_id, seed=bench.seed)
+
+        def most_probable(logits: Float64[Tensor, " vocab"]) -> list[dict[str, Any]]:
+            """Of equally probable tokens the one of the lower id first."""
+            probabilities = logits.softmax(-1).cpu().numpy()
+            order = (-probabilities).argsort(kind="stable")[:TOP_K].tolist()
+            return [
+                {"token": text, "probability": round(float(probabilities[id]), DIGITS)}
+                for id, text in zip(order, texts_of(model.tokenizer, order), strict=True)
+            ]
+
         found = []
         for (row, ablation), span in zip(
             self.cases, encode_spans(model.tokenizer, examples, model.bos_id), strict=True
@@ -69,19 +78,9 @@ class NextTokens:
                 {
                     "row": row,
                     "ablation": ablation.label,
-                    "clean": _most_probable(changes.logits(case), texts),
-                    "ablated": _most_probable(changes.logits(case, ablation), texts),
+                    "clean": most_probable(changes.logits(case)),
+                    "ablated": most_probable(changes.logits(case, ablation)),
                 }
             )
         document = {"model": bench.entry.id, "condition": condition, "cases": found}
         return Computed(document)
-
-
-def _most_probable(logits: Float64[Tensor, " vocab"], texts: list[str]) -> list[dict[str, Any]]:
-    """The TOP_K tokens with their softmax probabilities; of equal ones the lower id first."""
-    probabilities = logits.softmax(-1).cpu().numpy()
-    order = (-probabilities).argsort(kind="stable")[:TOP_K]
-    return [
-        {"token": texts[id], "probability": round(float(probabilities[id]), DIGITS)}
-        for id in order.tolist()
-    ]
