@@ -554,3 +554,27 @@ def test_a_double_dissociation_is_as_strong_as_its_weakest_part():
     assert judge_all_of([*kills, spares[0], spared(0.4, 0.5)]).status == "refuted"
     missed = judge_below_ceiling(Estimate(0.0, -0.1, 0.1, 60, 24), ceiling=-0.2, what="B on Y")
     assert judge_all_of([kills[0], missed, *spares]).status == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("bound", "holding", "facing"),
+    [
+        (0.5, "above", "its low end, at the bound"),
+        (3.0, "below", "its high end, at the bound"),
+    ],
+)
+def test_p_is_of_the_side_of_the_interval_that_faces_the_bound(bound, holding, facing):
+    """An interval that reaches farther on one side: each end alone says .025 of itself."""
+    found = p_beyond(Estimate(1.0, 0.5, 3.0, 60, 20), bound, holding)
+    assert found == pytest.approx(0.025, abs=1e-12), facing
+    # From the other side the same end says how little there is for it.
+    other = {"above": "below", "below": "above"}[holding]
+    against = p_beyond(Estimate(1.0, 0.5, 3.0, 60, 20), bound, other)
+    assert against == pytest.approx(0.975, abs=1e-12), facing
+
+
+def test_an_interval_of_90_percent_may_be_that_of_95_percent():
+    """Of few draws both may end at the same one."""
+    effect = Estimate(0.05, 0.01, 0.1, 60, 24)
+    found = judge_equivalent(effect, inner=effect, margin=0.3, what="logic")
+    assert found.status == "supported"
