@@ -49,6 +49,8 @@ def test_the_unit_is_a_model_under_one_condition(cell, unit):
     nodeid = f"claims/test_h.py::test_a[{cell}]"
     assert unit_of(nodeid, models) == Unit(*unit)
     assert unit_of(nodeid, models, split=models) == Unit(*unit, "claims/test_h.py")
+    of_module = "claims/test_h.py" if unit == ("gpt2-medium", "all") else ""
+    assert unit_of(nodeid, models, pretrained=models[1:]) == Unit(*unit, of_module)
 
 
 # --- which unit comes next ------------------------------------------------------------------------

@@ -22,13 +22,10 @@ def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list
     methods than zeroing, under the published protocol, and where the weights are missing and
     nothing was measured before, as for evidence of earlier versions.
     """
-    from tinyablation.measurement.protocols import PUBLISHED
-
-    bench: Bench | None = getattr(item, "funcargs", {}).get("model")
     found: Mapping[int, Mapping[str, Any]] = {}
-    if bench is not None and bench.protocol != PUBLISHED:
+    if any("ablation" in row for row in largest):
         with suppress(Unavailable):
-            found = _measured(bench, largest)
+            found = _measured(item.funcargs["model"], largest)  # type: ignore[attr-defined]
     return [
         {key: row[key] for key in row if key not in ASKED} | dict(found.get(place, {}))
         for place, row in enumerate(largest)
@@ -37,6 +34,7 @@ def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list
 
 def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
     """By the place of a prompt, its next tokens, as the fields of prompts.Extreme."""
+    from tinyablation.measurement.protocols import PUBLISHED
     from tinyablation.measurement.token_readings import PROMPT_FREE, NextTokens
 
     asked = {
@@ -44,7 +42,7 @@ def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int,
         for place, row in enumerate(largest)
         if "ablation" in row and row["ablation"].method in PROMPT_FREE
     }
-    if not asked:
+    if not asked or bench.protocol == PUBLISHED:
         return {}
     (condition,) = {row["corpus"] for row in asked.values()}
     corpus, _ = bench.corpus(condition)

@@ -6,9 +6,10 @@ in the other) and then with a model that no worker has begun. Only an idle worke
 model of another one. So each worker loads an embedded model at most once, for any N, and at the end
 no worker waits longer than one condition takes. Other models are large, and a session has few of
 them: workers take their conditions, the longest first, and measure in parallel, from one copy of
-the weights on the CPU, or in turns on a GPU (tinyablation/models/device_queue.py). With more
-workers than units these are split by module: workers on the same condition share the shards of its
-runs (tinyablation/runs/filling.py). `--dist loadgroup` should do this but silently does not with
+the weights on the CPU, or in turns on a GPU (tinyablation/models/device_queue.py). Their tests that
+span conditions are split by module: two thirds of the literature's do, and measure much. With more
+workers than units all are: workers on the same condition share the shards of its runs
+(tinyablation/runs/filling.py). `--dist loadgroup` should do this but silently does not with
 this pytest (pytest-xdist #1386), hence our own scheduler. `LoadScopeScheduling` is private API of
 pytest-xdist: pytest and xdist are pinned together, and tests count the loads. `--dist` is ignored
 for claims; every other run uses xdist's own scheduling.
@@ -50,10 +51,13 @@ def unit_of(
     models: Sequence[str],
     split: Container[str] = (),
     conditions: Container[str] = CONDITIONS,
+    *,
+    pretrained: Container[str] = (),
 ) -> Unit:
     """The unit of a test.
 
-    split: models whose units are split by module; conditions: those of the session.
+    split: models whose units are split by module; conditions: those of the session. pretrained:
+    models whose tests that span conditions are split by module in any case.
     """
     module = nodeid.split("::", 1)[0]
     model = model_in_nodeid(nodeid, models)
@@ -62,7 +66,8 @@ def unit_of(
     parameters = nodeid.rsplit("::", 1)[-1].partition("[")[2].removesuffix("]")
     condition = parameters.removeprefix(model).removeprefix("-").split("-", 1)[0]
     found = condition if condition in conditions else ALL_CONDITIONS
-    return Unit(model, found, module if model in split else "")
+    apart = model in split or (found == ALL_CONDITIONS and model in pretrained)
+    return Unit(model, found, module if apart else "")
 
 
 def choose(
@@ -142,14 +147,16 @@ def _scheduler_class() -> "type[LoadScopeScheduling]":
             self.models = entries.ids
             self.embedded = session_models(config).listed.local_ids
             self.twins = {name: entry.twin for name, entry in entries.items() if entry.twin}
-            others = [name for name in self.models if name not in self.embedded]
+            self.pretrained = frozenset(set(self.models) - set(self.embedded))
             self.conditions = conditions(config)
-            self.split = _split(others, self.numnodes, self.conditions)
+            self.split = _split(self.pretrained, self.numnodes, self.conditions)
             self.units: dict[str, Unit] = {}
             self.at: dict[Any, str] = {}  # worker -> the model of its last unit
 
         def _split_scope(self, nodeid: str) -> str:
-            unit = unit_of(nodeid, self.models, self.split, self.conditions)
+            unit = unit_of(
+                nodeid, self.models, self.split, self.conditions, pretrained=self.pretrained
+            )
             self.units[unit.scope] = unit
             return unit.scope
 
