@@ -18,8 +18,12 @@ EEE = ("--format", "eee", "--creator", "A Lab")
 
 @pytest.fixture
 def reports(tmp_path):
-    """A session of two models, one of which the registry has from the hub."""
-    write_records(session(cell(), cell("mine"), hashes=HASHES), tmp_path)
+    """A session of two models, one of which came from the hub."""
+    file = session(cell(), cell("mine"), hashes=HASHES)
+    gpt2, mine = file.session.models
+    models = [gpt2.model_copy(update={"repo": "openai-community/gpt2"}), mine]
+    about = file.session.model_copy(update={"models": models})
+    write_records(file.model_copy(update={"session": about}), tmp_path)
     return tmp_path
 
 
@@ -36,6 +40,15 @@ def test_every_eval_ever_of_one_model(reports, tmp_path, capsys):
 def test_a_model_without_an_organisation_goes_by_its_name(reports, capsys):
     assert main(["export", str(reports), *EEE, "--model", "mine"]) == 0
     assert json.loads(capsys.readouterr().out)["model_info"]["id"] == "mine"
+
+
+def test_a_model_that_is_called_like_one_of_the_hub_is_not_taken_for_it(tmp_path, capsys):
+    """The registry has a gpt2; this one came from elsewhere, and only the session knows."""
+    write_records(session(cell()), tmp_path)
+    assert main(["export", str(tmp_path), *EEE]) == 0
+    assert json.loads(capsys.readouterr().out)["model_info"]["id"] == "gpt2"
+    assert main(["export", str(tmp_path), "--format", "model-card"]) == 0
+    assert "openai-community" not in capsys.readouterr().out
 
 
 def test_the_only_model_need_not_be_named(tmp_path, capsys):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.evidence.forging import forged, recorded, session
+from tests.sessions.test_drift import session as drifting
 from tinyablation.__main__ import main
-from tinyablation.evidence.contents import of_corpora, of_models, strangers
+from tinyablation.evidence.contents import measured_runs, of_corpora, of_models, strangers
 from tinyablation.evidence.crate import CRATE
 from tinyablation.evidence.readme import readme
 from tinyablation.evidence.rederivation import Described, Models, placeless
@@ -34,6 +35,24 @@ def verdict(path: Path, capsys, monkeypatch, *options: str) -> tuple[int, str]:
         status = int(end.code or 0)
     said = capsys.readouterr()
     return status, said.out + said.err
+
+
+def test_the_runs_that_a_session_made_were_finished_in_it(tmp_path):
+    times = {
+        "before": "2025-03-01T00:59:59+00:00",
+        "during": "2025-03-01T03:30:00+02:00",
+        "after": "2025-03-01T02:00:01+00:00",
+        "nowhere": "2025-03-01T01:30:00",  # no zone: it cannot be compared
+        "never": None,
+    }
+    for name, when in times.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.json").write_text(json.dumps({"finished": when}))
+    (tmp_path / "empty").mkdir()
+    began = {"started": "2025-03-01T01:00:00+00:00"}
+    whole = drifting(**began, finished="2025-03-01T02:00:00+00:00").session
+    assert measured_runs(whole, tmp_path) == ["during"]
+    assert measured_runs(drifting(**began).session, tmp_path) == ["after", "during"], "no end"
 
 
 def beside(name: str, text: str):

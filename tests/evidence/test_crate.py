@@ -41,10 +41,13 @@ def described(name):
     return Described(entry=placeless(REGISTRY[name]), standing="listed")
 
 
-def made(*records, models=("gpt2",), names=NAMES, creators=(), licence=None, **changes):
+def made(
+    *records, models=("gpt2",), names=NAMES, measured=(), creators=(), licence=None, **changes
+):
     own = Models(models={name: described(name) for name in models})
     file = session(*(records or (cell(),)), **changes)
-    return json.loads(crate_text(file, own, names, creators=creators, licence=licence))
+    said = {"measured": measured, "creators": creators, "licence": licence}
+    return json.loads(crate_text(file, own, names, **said))
 
 
 def references(value):
@@ -115,16 +118,22 @@ def test_a_crate_holds_what_must_be_in_it():
     action = entities["#session"]
     assert references(action["object"]) == [
         *("#model-gpt2", "corpora/tiny/facts.jsonl"),
-        "sources/claims/suppressors/predictions.toml",
+        *("sources/claims/suppressors/predictions.toml", "runs/gpt2-zero-facts_0a/"),
     ]
-    assert references(action["result"]) == [
-        *("claims.html", "records.json", "runs/gpt2-zero-facts_0a/"),
-    ]
+    assert references(action["result"]) == ["claims.html", "records.json"]
     assert entities["#model-gpt2"]["url"] == "https://huggingface.co/openai-community/gpt2"
     table = entities["runs/gpt2-zero-facts_0a/metrics/per_example.parquet"]
     assert table["encodingFormat"] == "application/vnd.apache.parquet"
     assert "agent" not in action and "endTime" not in action  # no record says
     assert entities["#licence"]["name"] == "not stated"
+
+
+def test_a_run_is_a_result_of_the_session_that_made_it_and_given_to_later_ones():
+    runs = {name: f"runs/{name}/config.json" for name in ("before", "during")}
+    crate = made(names=[*NAMES, *runs.values()], measured=["during"])
+    action = check(crate, {*NAMES, *runs.values(), MANIFEST})["#session"]
+    assert references(action["result"]) == ["claims.html", "records.json", "runs/during/"]
+    assert references(action["object"])[-2:] == ["runs/before/", "runs/gpt2-zero-facts_0a/"]
 
 
 def test_the_bundle_that_is_shipped_is_a_crate():

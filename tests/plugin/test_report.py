@@ -69,6 +69,41 @@ def test_serial_and_distributed_sessions_leave_the_same_records(judged):
     assert not (judged.root / "reports").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["-n", "2", "-q"]])
+def test_a_session_ends_with_findings_then_misses_then_the_page(suite, options):
+    """Below the failures and their short summary: the last that a reader sees is what came out."""
+    suite.models("tiny-gpt2")
+    suite.claims("test_heads", suite.claim(body="judge(verdict())"))
+    suite.write("claims/predictions.toml", '"H1.1" = { "*" = "refuted" }\n')
+    result = suite.run("claims", *options)
+    result.assert_outcomes(failed=4)
+    titles = [line.strip("-") for line in result.outlines]
+    end = result.outlines[titles.index(" claims ") :]
+    assert [line for line in end[1:] if line][:-1] == [
+        "Yes         H1.1: The sentence of H1.1. Supported in 4 of 4 on positive controls; "
+        "effects +1.00 nats.",
+        "4 predictions, all fixed before the measurement: 0 came true (0%).",
+        "4 against prediction:",
+        "  H1.1 it holds, tiny-gpt2 (facts, negation, counterfactual, logic): supported, predicted "
+        "refuted",
+        "4 test cases: 4 supported; 4 not accepted yet",
+        f"report: {suite.root / 'reports' / 'claims.html'}",
+    ]
+    assert end[-1].strip("= ").startswith("4 failed")
+
+
+def test_a_session_that_is_asked_to_be_quiet_or_judges_nothing_lists_no_findings(suite):
+    suite.models("tiny-gpt2")
+    suite.claims("test_heads", suite.claim(body="judge(verdict())"))
+    text = suite.run("claims", "-qq").stdout.str()
+    assert "H1.1: " not in text
+    assert "4 test cases: 4 supported" in text and "report: " in text, "where it is, in any case"
+    nothing = (("--collect-only",), ("--collect-only", "-q"), ("-k", "no_such"))
+    for options in nothing:
+        text = suite.run("claims", *options).stdout.str()
+        assert "- claims -" not in text and "\nreport: " not in text, options
+
+
 def test_a_selection_leaves_the_last_full_report_alone(judged):
     judged.accept()
     full = judged.root / "reports" / "full"

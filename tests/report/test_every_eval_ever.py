@@ -25,8 +25,8 @@ SCHEMA_FILE = Path(__file__).with_name("schemas") / "every_eval_ever.schema.json
 RULES = json.loads(SCHEMA_FILE.read_text("utf-8"))
 
 
-def document(file, model=0, **options):
-    return every_eval_ever(file, file.session.models[model], source="A Lab", **options)
+def document(file, model=0):
+    return every_eval_ever(file, file.session.models[model], source="A Lab")
 
 
 def check(made):
@@ -62,6 +62,8 @@ def test_a_real_models_document_is_valid_and_has_its_figures():
     made = document(file)
     check(made)
     assert made["model_info"]["id"] == "smollm2-135m" and "developer" not in made["model_info"]
+    said = made["model_info"]["additional_details"]["origin of the id"]
+    assert said == "this session: no repository of the hub"
     own = {record.test: record for record in file.records}
     for result in made["evaluation_results"]:
         record, given = own[result["evaluation_result_id"]], result["score_details"]
@@ -92,8 +94,9 @@ def test_the_same_session_gives_the_same_document():
 
 
 def test_a_model_of_the_hub_goes_by_its_repository():
-    made = document(session(cell()), repo="openai-community/gpt2")
+    made = document(session(cell(), repo="openai-community/gpt2"))
     assert made["model_info"]["id"] == "openai-community/gpt2"
+    assert "origin of the id" not in made["model_info"]["additional_details"]
     # 2025-03-01T01:00:00+00:00, the session's own time
     assert made["evaluation_id"] == "tinyablation/openai-community/gpt2/1740790800"
 

@@ -9,19 +9,20 @@ from markdown_it import MarkdownIt
 
 from tests.fake_sessions import HOSTILE, fake_session
 from tests.sessions.test_drift import cell, session
+from tinyablation.report.markdown import one_line
 from tinyablation.report.model_card import model_card
 
 
-def card(file, model=0, **options):
-    return model_card(file, file.session.models[model], **options)
+def card(file, model=0):
+    return model_card(file, file.session.models[model])
 
 
 def test_the_parser_of_the_hub_reads_every_figure_back():
     file = fake_session()
-    name = file.session.models[0].id
+    model = file.session.models[0]
     read = ModelCard(card(file))
-    assert read.data.model_name == name
-    own = [record for record in file.records if record.model == name]
+    assert read.data.model_name == one_line(model.title)
+    own = [record for record in file.records if record.model == model.id]
     figures = [record for record in own if record.effect is not None]
     found = {
         (each.dataset_type, each.metric_type): (each.metric_value, each.metric_args["verdict"])
@@ -54,7 +55,7 @@ def test_a_model_without_figures_has_no_index():
 
 
 def test_a_model_of_the_hub_goes_by_its_repository():
-    read = ModelCard(card(session(cell()), repo="openai-community/gpt2"))
+    read = ModelCard(card(session(cell(), repo="openai-community/gpt2")))
     assert read.data.model_name == "openai-community/gpt2"
 
 

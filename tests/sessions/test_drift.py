@@ -50,8 +50,8 @@ def cell(model="gpt2", condition="facts", **changes):
     return one_record(model=model, condition=condition, **fields | changes)
 
 
-def session(*records, hashes=None, **changes):
-    """A session of these records; hashes: weight hash by model."""
+def session(*records, hashes=None, repo=None, **changes):
+    """A session of these records; hashes: weight hash by model; repo: of its models."""
     fields = {
         "started": "2025-03-01T01:00:00+00:00",
         "command": "pytest claims",
@@ -61,7 +61,14 @@ def session(*records, hashes=None, **changes):
         "predictions_hash": SHA,
         "complete": True,
         "models": [
-            {"id": name, "title": "", "family": "", "variant": "", "weight_hash": digest}
+            {
+                "id": name,
+                "title": "",
+                "family": "",
+                "variant": "",
+                "repo": repo,
+                "weight_hash": digest,
+            }
             for name, digest in ({"gpt2": "a" * 64} if hashes is None else hashes).items()
         ],
     }

@@ -66,14 +66,14 @@ def _eee(file: "RecordFile", options: argparse.Namespace) -> str:
     from tinyablation.report.text import json_text
 
     model, source = _model(file, options), "; ".join(_creators(options))
-    return json_text(every_eval_ever(file, model, source=source, repo=_repo(model.id)))
+    return json_text(every_eval_ever(file, model, source=source))
 
 
 def _model_card(file: "RecordFile", options: argparse.Namespace) -> str:
     from tinyablation.report.model_card import model_card
 
     model = _model(file, options)
-    return model_card(file, model, repo=_repo(model.id))
+    return model_card(file, model)
 
 
 def _zenodo(file: "RecordFile", options: argparse.Namespace) -> str:
@@ -110,12 +110,3 @@ def _model(file: "RecordFile", options: argparse.Namespace) -> "SessionModel":
         fault = "give --model" if options.model is None else f"--model {options.model}: no records"
         raise CommandError(f"{fault}; there are: {', '.join(known) or 'none'}")
     return known[options.model]
-
-
-def _repo(name: str) -> str | None:
-    """The repository of a model of the registry, if it comes from the hub."""
-    from tinyablation.models.registry import load_registry
-    from tinyablation.shipped import MODELS, here_or_shipped
-
-    registry = load_registry(here_or_shipped(Path(), MODELS))
-    return registry[name].repo if name in registry else None

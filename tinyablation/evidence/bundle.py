@@ -26,7 +26,7 @@ from tinyablation.evidence.comparison import (
     session_differences,
     session_unverified,
 )
-from tinyablation.evidence.contents import of_corpora, of_models, of_runs, strangers
+from tinyablation.evidence.contents import measured_runs, of_corpora, of_models, of_runs, strangers
 from tinyablation.evidence.crate import CRATE, crate_text
 from tinyablation.evidence.readme import readme
 from tinyablation.evidence.rederivation import (
@@ -260,8 +260,14 @@ def _records_text(file: RecordFile) -> bytes:
 
 
 def _crate(file: RecordFile, folder: Path, names: Collection[str], facts: Facts) -> bytes:
-    models = read_models(folder / MODELS)
-    return crate_text(file, models, names, creators=facts.creators, licence=facts.licence)
+    return crate_text(
+        file,
+        read_models(folder / MODELS),
+        names,
+        measured=measured_runs(file.session, folder / RUNS),
+        creators=facts.creators,
+        licence=facts.licence,
+    )
 
 
 def _copy_sources(project: Path, folder: Path, tests: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ not there is listed, because its hash is then its author's word.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +16,14 @@ from pydantic import ValidationError
 
 from tinyablation.errors import TinyAblationError
 from tinyablation.evidence.rederivation import CORPORA, LEXICONS, RUNS, Described, Models, placeless
-from tinyablation.files.contents import read_bytes
+from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest
 from tinyablation.models.gguf import made_of
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import ModelEntry, Registry
+from tinyablation.records.records import Session
 from tinyablation.runs.address import RunConfig
+from tinyablation.runs.store import PROVENANCE
 
 _CORPUS = re.compile(
     rf"{CORPORA}/([\w.-]+/([\w-]+\.(jsonl|split\.json)|{re.escape(MANIFEST)})|{LEXICONS.as_posix()})"
@@ -170,3 +174,19 @@ def strangers(files: Mapping[str, object], known: set[str]) -> list[str]:
         for name in sorted(files)
         if name not in known and not name.startswith(f"{RUNS}/") and not _CORPUS.fullmatch(name)
     ]
+
+
+def measured_runs(session: Session, runs: Path) -> list[str]:
+    """The runs that a session made: those finished between its start and its end.
+
+    runs: the folder of the runs. One that does not say when it was finished is left out.
+    """
+    ends = [session.started, session.finished or "9999-12-31T00:00:00+00:00"]
+    found = []
+    for path in sorted(runs.glob(f"*/{PROVENANCE}")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            when = datetime.fromisoformat(parse_json(read_bytes(path))["finished"])
+            began, ended = map(datetime.fromisoformat, ends)
+            if began <= when <= ended:
+                found.append(path.parent.name)
+    return found

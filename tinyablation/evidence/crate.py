@@ -2,10 +2,13 @@
 
 RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) with the profile Process Run Crate 0.5
 (https://w3id.org/ro/wfrun/process/0.5), which is based on it: one action, the session, made records
-and runs of models, prompts and predictions with this library. A function of the records, the
-models and the names of the files, so that `verdict` makes it again. Sizes and hashes are in the
-manifest. The software's address, which the profile recommends, is in no record; who ran the session
-and the licence are the author's word.
+and runs of models, prompts, predictions and earlier runs with this library. A function of the
+records, the models, the names of the files and the times of the runs, so that `verdict` makes it
+again. Sizes and hashes are in the manifest. The software's address, which the profile recommends,
+is in no record; who ran the session and the licence are the author's word.
+
+RO-Crate 1.3 is newer, and only Process Run Crate 0.6 is based on it (none on 1.2). Validators knew
+neither in September 2026 (crs4/rocrate-validator, issues 179 and 201); this pair they check.
 """
 
 import re
@@ -49,12 +52,14 @@ def crate_text(
     models: Models,
     names: Collection[str],
     *,
+    measured: Collection[str] = (),
     creators: Sequence[str] = (),
     licence: str | None = None,
 ) -> bytes:
     """The bytes of ro-crate-metadata.json.
 
-    names: of the files of the bundle; creators: who ran the session, an organisation or
+    names: of the files of the bundle; measured: names of the runs that the session made, the others
+    being what it was given; creators: who ran the session, an organisation or
     "Family, Given" each; licence: an SPDX id.
     """
     session = file.session
@@ -92,7 +97,7 @@ def crate_text(
         root,
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         _licence(licence),
-        _action(session, about, files, runs, subjects, agents),
+        _action(session, about, files, runs, measured, subjects, agents),
         *tools,
         *agents,
         *subjects,
@@ -108,12 +113,15 @@ def _action(
     about: str,
     files: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any]],
+    measured: Collection[str],
     subjects: Sequence[Mapping[str, Any]],
     agents: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     corpora = [each for each in files if each["name"].startswith(f"{CORPORA}/")]
     registered = [each for each in files if each["name"].endswith("/predictions.toml")]
     made = [each for each in files if each["name"] in ("records.json", "claims.html")]
+    made += [run for run in runs if run["name"] in measured]
+    given = [run for run in runs if run["name"] not in measured]
     found: dict[str, Any] = {
         "@id": _SESSION,
         "@type": "CreateAction",
@@ -121,8 +129,8 @@ def _action(
         "description": f"{session.command} (on {session.device}, {session.platform}, under the "
         f"{session.protocol} protocol)",
         "instrument": {"@id": f"#software-{_LIBRARY}"},
-        "object": _references([*subjects, *corpora, *registered]),
-        "result": _references([*made, *runs]),
+        "object": _references([*subjects, *corpora, *registered, *given]),
+        "result": _references(made),
         "startTime": session.started,
     }
     if session.finished is not None:

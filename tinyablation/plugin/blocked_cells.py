@@ -21,12 +21,11 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.availability import UNAVAILABLE
 from tinyablation.plugin.command_line import command
 from tinyablation.plugin.judge import PROPERTY
-from tinyablation.plugin.options import is_claims_run
+from tinyablation.plugin.options import is_claims_run, lists_results
 from tinyablation.plugin.session_models import named_by_id, session_models
 from tinyablation.report.questions import VALIDITY
 
 _SHOWN = 6  # reasons of one kind that are listed individually
-_QUIETEST = -1  # the lowest verbosity at which groups are shown: -q, not -qq
 
 _CHECK = "`python -m tinyablation check {model}` shows what it knows, without a sweep"
 _FINDING = "nothing to do: this is a finding about the model"
@@ -271,7 +270,7 @@ class Unjudged:
         return [f"{model} was named but is not available: {why}" for model, why in reasons.items()]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.config.get_verbosity() >= _QUIETEST:
+        if lists_results(self.config):
             records = self.records().items()
             found = groups(record for nodeid, record in records if nodeid not in self.said)
             if found:

@@ -39,6 +39,7 @@ def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
         "title": entry.title,
         "family": entry.family,
         "variant": entry.variant,
+        "repo": entry.repo,
         "note": _sentences(entry.note, _origin(entry, measured), _made(measured)),
         "weight_hash": measured.get("weights"),
     }
@@ -49,7 +50,7 @@ def _card(entry: "ModelEntry", measured: Mapping[str, str]) -> dict[str, Any]:
             known = {name: found[name] for name in SessionModel.model_fields if name in found}
             known["note"] = " ".join(filter(None, (entry.note, known.get("note", ""))))
             # The registry determines a model's name; the card its competence.
-            known |= {name: card[name] for name in ("id", "title", "family", "variant")}
+            known |= {name: card[name] for name in ("id", "title", "family", "variant", "repo")}
             known["weight_hash"] = card["weight_hash"] or known.get("weight_hash")
             card = SessionModel.model_validate(known).model_dump()
         except (ValueError, TypeError, AttributeError, TinyAblationError) as error:

@@ -19,7 +19,6 @@ import platform
 import shlex
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +41,7 @@ from tinyablation.plugin.options import (
     is_claims_run,
     is_guest,
     keeps_snapshots,
+    lists_results,
     protocol,
     reports_base,
     runs_every_claim,
@@ -60,7 +60,6 @@ from tinyablation.records.records import (
 from tinyablation.records.trust import NoiseRow
 from tinyablation.sessions.drift import compare_sessions, summary, within
 from tinyablation.sessions.false_discovery import multiplicity
-from tinyablation.sessions.foresight import foresight, sentence
 from tinyablation.shipped import ERROR_RATES, here_or_shipped
 
 REPORTER = "tinyablation-report"
@@ -196,6 +195,7 @@ class Reporter:
         self.started = _now()
         self.cells: dict[str, _Cell] = {}
         self.lines: list[str] = []
+        self.page = ""  # where it is
         self.reserve = bytearray(RESERVE)
 
     def pytest_keyboard_interrupt(self) -> None:
@@ -247,13 +247,20 @@ class Reporter:
             self._not_written(session, error)
         file = self._judged()
         if file is not None:
-            self._say(file)
             try:
                 self._finish(file, reports_folder(self.config))
             except (TinyAblationError, OSError, MemoryError) as error:
                 self._not_written(session, error)
                 self._finish_elsewhere(file)
+            self._say(file)
         return result
+
+    def _say(self, file: RecordFile) -> None:
+        from tinyablation.report.terminal import closing, counts  # imports what draws the page
+
+        compared = file.session.protocol == "corrected" and keeps_snapshots(self.config)
+        said = closing(file) if lists_results(self.config) else []
+        self.lines[:0] = [*said, counts(file, accepted=compared)]
 
     def _not_written(self, session: pytest.Session, error: Exception) -> None:
         self.lines.append(f"the reports are incomplete: {str(error) or 'out of memory'}")
@@ -315,7 +322,7 @@ class Reporter:
         write_records(file, folder)
         other = self._other()
         self._write(file, page, other)
-        self.lines.append(f"report: {page}" + ("" if complete else " (incomplete)"))
+        self.page = f"report: {page}" + ("" if complete else " (incomplete)")
         self._say_drift(file)
         if complete and runs_every_claim(self.config):
             (folder / "full").mkdir(exist_ok=True)
@@ -384,55 +391,21 @@ class Reporter:
             file, page, other, baseline=self.baseline_of(file), runs=[runs_folder(self.config)]
         )
 
-    def _say(self, file: RecordFile) -> None:
-        verdicts = Counter(str(record.verdict) for record in file.records)
-        stand = Counter(
-            ("not judged" if record.verdict == "blocked" else "not accepted yet")
-            if record.accepted is None
-            else "as accepted"
-            if record.accepted == record.verdict
-            else "not judged"
-            if record.outcome in ("skipped", "error") or record.verdict == "error"
-            else "another verdict than accepted"
-            for record in file.records
-        )
-        compared = file.session.protocol == "corrected" and keeps_snapshots(self.config)
-        against = f"; {_counts(stand)}" if compared else ""
-        score = foresight(file.records)
-        if score is not None:
-            self.lines.append(sentence(score))
-        together = file.session.multiplicity
-        if together is not None and together.supported:
-            self.lines.append(
-                f"{together.discoveries} of {together.supported} "
-                "supported test cases are significant "
-                f"among all {together.n} tests (closed Benjamini-Yekutieli, "
-                f"{together.alpha:g})"
-            )
-        screened = sum(bool(record.screened) for record in file.records)
-        if screened:
-            self.lines.append(
-                f"{screened} test cases rest on screened sweeps (--screen): "
-                "unmeasured heads may have "
-                "effects, and each test case gives the bound"
-            )
-        self.lines.append(f"{len(file.records)} test cases: {_counts(verdicts)}{against}")
-
     def _say_drift(self, file: RecordFile) -> None:
         baseline = self.baseline_of(file)
         if baseline is not None:
             drift = compare_sessions(baseline, file)
             self.lines.append(f"since {baseline.session.started}: {summary(drift)}")
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    # Outermost: after the failures and their short summary, where a reader looks first.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+        result = yield
         if self.lines:
             terminalreporter.write_sep("-", "claims")
-            for line in self.lines:
+            for line in filter(None, (*self.lines, self.page)):
                 terminalreporter.write_line(printable(line))
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items()))
+        return result
 
 
 def _now() -> str:

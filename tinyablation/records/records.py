@@ -43,7 +43,7 @@ from tinyablation.records.trust import (
 
 # 2: protocols, panels, and published figures with unit, interval and quantity.
 # 3: robustness of a verdict, multiplicity, changed predictions, error rates, noise by device.
-# 4: the verdict "present", margins, accepted verdicts, the date of a prediction.
+# 4: the verdict "present", margins, accepted verdicts, the date of a prediction, a model's repo.
 SCHEMA_VERSION = 4
 # Schemas 2 and 3 can be read too, because every field added since is optional: an older report can
 # serve as a baseline.
@@ -215,12 +215,13 @@ class Competence(Plain):
 
 
 class SessionModel(Plain):
-    """A model of the session and its competence without any intervention."""
+    """A model of the session (repo: of the hub, if it is there), and its competence unhooked."""
 
     id: str
     title: str
     family: str
     variant: str
+    repo: str | None = None
     note: str = ""
     weight_hash: str | None = None
     competence: dict[str, dict[str, Competence]] = Field(default={})

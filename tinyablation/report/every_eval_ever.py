@@ -21,21 +21,19 @@ _SIDES = {"the floor": "above", "the ceiling": "below", "+-": "within"}
 _LEVEL = re.compile(r"([\d.]+) % interval")
 
 
-def every_eval_ever(
-    file: RecordFile, model: SessionModel, *, source: str, repo: str | None = None
-) -> dict[str, Any]:
+def every_eval_ever(file: RecordFile, model: SessionModel, *, source: str) -> dict[str, Any]:
     """The document of one model of a session, as plain JSON values.
 
-    source: who publishes the results; repo: the model's repository of the Hugging Face hub, if it
-    has one (else it goes by its own id). Test cases without a figure (blocked, broken) have no
-    score, so they are named in source_metadata.
+    source: who publishes the results. The model goes by its repository of the Hugging Face hub; if
+    it comes from none, by its own id, and the document says so. Test cases without a figure
+    (blocked, broken) have no score, so they are named in source_metadata.
     """
     session = file.session
     records = [record for record in file.records if record.model == model.id]
     figures = [record for record in records if record.effect is not None]
     without = [f"{_key(record)}: {record.verdict}" for record in records if record.effect is None]
     made = str(int(datetime.fromisoformat(session.finished or session.started).timestamp()))
-    name = repo or model.id
+    name = model.repo or model.id
     document = {
         "schema_version": SCHEMA,
         "evaluation_id": f"tinyablation/{name}/{made}",
@@ -83,6 +81,7 @@ def _model(model: SessionModel, session: Session, name: str) -> dict[str, Any]:
         "family": model.family,
         "variant": model.variant,
         "note": model.note,
+        "origin of the id": None if model.repo else "this session: no repository of the hub",
         "sha256 of the weights": model.weight_hash,
     }
     found: dict[str, Any] = {

@@ -103,13 +103,15 @@ def findings(
     return sorted(found, key=_rank)
 
 
-def first_and_others(found: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """The findings of the first screen, some of every question, and the others; both in order."""
+def first_and_others(
+    found: Sequence[Finding], most: int = FIRST, of_one_question: int = OF_ONE_QUESTION
+) -> tuple[list[Finding], list[Finding]]:
+    """The findings that stand first, of several questions, and the others; both in order."""
     taken: Counter[str] = Counter()
     first: list[Finding] = []
     for finding in found:
         family = finding.section.record.family
-        if len(first) < FIRST and taken[family] < OF_ONE_QUESTION:
+        if len(first) < most and taken[family] < of_one_question:
             taken[family] += 1
             first.append(finding)
     return first, [finding for finding in found if finding not in first]

@@ -12,10 +12,10 @@ from tinyablation.report.markdown import escaped, one_line
 from tinyablation.report.text import sentence_of
 
 
-def model_card(file: RecordFile, model: SessionModel, *, repo: str | None = None) -> str:
+def model_card(file: RecordFile, model: SessionModel) -> str:
     """The text to be put into the README.md of a model's repository.
 
-    repo: the model's repository of the hub, if it has one; else it goes by its own id. Test cases
+    The model goes by its repository of the hub, or by its title if it comes from none. Test cases
     without a figure (blocked, broken) are only in the table. The level of false discoveries is the
     session's, so it is left out where the session has other models, too.
     """
@@ -41,7 +41,9 @@ def model_card(file: RecordFile, model: SessionModel, *, repo: str | None = None
     )
     front = ""
     if results:
-        data = ModelCardData(model_name=one_line(repo or model.id), eval_results=results)
+        data = ModelCardData(
+            model_name=one_line(model.repo or model.title or model.id), eval_results=results
+        )
         front = f"---\n{data.to_yaml()}\n---\n\n"
     said = " ".join(map(escaped, said_of(file.holding(records, session))))
     return f"{front}## Claims about its mechanisms, tested\n\n{said}\n\n{_table(records)}"
