@@ -3,6 +3,7 @@
 Run: pytest tests/test_benchmarks.py
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from benchmarks import __main__ as harness
 from benchmarks import gpu, loops, peers, record, reliability, shapes, timing
 from benchmarks.attacks import ATTACKS
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
+from tinyablation.models.bounds import Bounds
 from tinyablation.models.devices import Hardware, pick
 
 ROOT = Path(__file__).parent.parent
@@ -445,6 +447,7 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
     for each in found["conditions"].values():
         assert each["largest_effect"] > 10 * each["alone_largest_difference"]
         assert each["batched_timed_runs"] == each["alone_timed_runs"] == [3, 6]
+        assert each["bounds"] == Bounds(2**21, 128)._asdict()  # of a CPU
     toy = toy._replace(n_key_value_heads=2, gated=True)
     some = gpu.first_prompts(10)
     found = gpu.large(recording, some, [(0, 0), (2, 3)], "cpu", shape=toy, mm_size=64)
@@ -454,6 +457,40 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
     bounds = [figure.target for figure in result.figures if figure.target is not None]
     assert bounds == [Target(of="ratio", at_least=gpu.RATIO)]
     assert all(figure.value > 0 for figure in result.figures)
+
+
+def test_bounds_are_swept_on_one_model(tmp_path, monkeypatch):
+    import torch
+
+    from tinyablation.engine.engine import Engine
+
+    toy = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
+    loaded = shapes.random_model(toy, "cpu", torch.float32)
+    every = gpu.bounds_named("10:16,27:1024")
+    assert every == (Bounds(2**10, 16), Bounds(2**27, 1024))
+    recording = Recording("gpu", tmp_path)
+    prompts, heads = gpu.first_prompts(8), [(0, 0), (1, 1)]
+    found = gpu.sweep(recording, loaded, prompts, heads, every)
+    assert [each["pack_nodes"] for each in found] == [16, 1024]
+    assert found[0]["largest_difference"] == 0 and found[1]["largest_difference"] < 1e-6
+    first, second = recording.figures
+    assert "2^10 numbers, packs of 16" in first.what and not first.peer
+    assert second.ratio > 0 and second.peer_value == pytest.approx(first.value, abs=1e-3)
+    right = Engine.measure
+
+    def wrong(self, *given):
+        frame = right(self, *given)
+        return frame.assign(logit_diff=frame.logit_diff + self.bounds.pack_nodes)
+
+    monkeypatch.setattr(Engine, "measure", wrong)
+    with pytest.raises(BenchmarkError, match="pack_nodes=1024.* figures differ by"):
+        gpu.sweep(recording, loaded, prompts, heads, every)
+
+
+def test_bounds_that_are_none_are_refused():
+    for text in ("21", "21:128:3", "21:many", "99:128", "21:0", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="give powers|powers are"):
+            gpu.bounds_named(text)
 
 
 def test_loops_that_differ_from_the_engine_end_the_benchmark(monkeypatch):
