@@ -8,6 +8,7 @@ takes what is on the CPU, and MPS has no float64. All of it holds while `pretend
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -100,8 +101,8 @@ def _moved(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 
 @contextmanager
 def pretending() -> Iterator[None]:
-    """While this lasts, cuda:N and mps:N exist."""
-    with _Pretending():
+    """While this lasts, cuda:N and mps:N exist, with 8 GB each."""
+    with _Pretending(), patch("tinyablation.models.bounds.total_memory", lambda device: 8 * 10**9):
         yield
 
 

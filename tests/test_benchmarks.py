@@ -3,6 +3,7 @@
 Run: pytest tests/test_benchmarks.py
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as harness
-from benchmarks import gpu, record, reliability, shapes, timing
+from benchmarks import gpu, loops, peers, record, reliability, shapes, timing
 from benchmarks.attacks import ATTACKS
 from benchmarks.record import BenchmarkError, Figure, Recording, Result, Target, history, table
+from tinyablation.models.bounds import Bounds
 from tinyablation.models.devices import Hardware, pick
 
 ROOT = Path(__file__).parent.parent
@@ -163,9 +165,9 @@ def test_the_table_has_a_line_a_figure_under_its_machine():
 def test_the_list_has_every_benchmark_and_nothing_else(capsys):
     assert harness.main(["--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"engine", "gpu", "memory", "startup", "screening", "workers", "reliability"} <= set(
-        listed
-    )
+    assert {
+        *("engine", "gpu", "memory", "peers", "startup", "screening", "workers", "reliability")
+    } <= set(listed)
     assert not {"record", "timing", "__main__"} & set(listed)
     assert all(harness.benchmarks().values()), "a benchmark does not say what it compares"
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
@@ -220,7 +222,7 @@ def test_a_benchmark_that_wrote_is_in_the_table(tmp_path, capsys, monkeypatch):
 
 
 def test_every_benchmark_has_help_without_measuring():
-    for name in ("gpu", "memory", "reliability", "screening", "startup", "workers"):
+    for name in ("gpu", "memory", "peers", "reliability", "screening", "startup", "workers"):
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", "--help"],
             cwd=ROOT,
@@ -307,6 +309,97 @@ def test_the_page_has_the_figures_of_the_last_run():
         assert f"| {figure.value:,.0f} attempts |" in row
 
 
+# --- peers ---------------------------------------------------------------------------------------
+
+
+def test_heads_are_as_deep_on_average_as_all_of_them():
+    every = [(layer, head) for layer in range(30) for head in range(9)]
+    assert peers.spread_heads(270, 30, 9) == every
+    some = peers.spread_heads(12, 30, 9)
+    assert [layer for layer, _ in some] == [1, 3, 6, 8, 11, 13, 16, 18, 21, 23, 26, 28]
+    assert peers.spread_heads(1, 2, 4) == [(1, 0)]
+
+
+@pytest.fixture
+def toy():
+    """A random model of two layers, and some of the prompts that it would be measured on."""
+    small = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
+    loaded, prompts = peers.subject(peers.RANDOM, "facts", 12, small)
+    assert loaded.facts.n_layers == 2 and len({len(prompt.ids) for prompt in prompts}) > 1
+    return loaded, prompts
+
+
+def test_every_peer_zeroes_the_same_heads(tmp_path, toy):
+    loaded, prompts = toy
+    found = peers.compare(loaded, prompts, [(0, 1), (1, 0)], batch=4, repetitions=2)
+    assert found["prompts"] == 12 and found["shared_prefix_ratio"] > 1
+    assert {peers.ENGINE, peers.PLAIN, peers.BRIDGE} <= set(found["sides"])
+    for side in found["sides"].values():
+        # Noise, where the smallest of the effects is some hundred times as large.
+        assert side["largest_difference"] < found["largest_effect"] / 100
+        assert len(side["runs"]) == 2 and side["cpu_s"] > 0
+    recording = Recording("peers", tmp_path)
+    peers.add(recording, "toy", found, peers.PRETRAINED)
+    result = recording.write({})
+    seconds = [figure for figure in result.figures if figure.unit == "s"]
+    assert [figure.peer for figure in seconds][:2] == [peers.PLAIN, peers.BRIDGE]
+    bounds = [figure.target for figure in result.figures if figure.target is not None]
+    assert bounds == [Target(of="ratio", at_least=peers.RATIO)]
+
+
+def test_a_peer_that_zeroes_another_head_ends_the_benchmark(monkeypatch, toy):
+    loaded, prompts = toy
+    right = peers.bridge_pass
+
+    def wrong(bridge):
+        run = right(bridge)
+        return lambda head, ids: run(head and (head[0], 1 - head[1]), ids)
+
+    monkeypatch.setattr(peers, "bridge_pass", wrong)
+    monkeypatch.setattr(peers, "AGREEMENT", 1e-5)  # random weights of this size do little
+    with pytest.raises(BenchmarkError, match="TransformerBridge loop and plain .* differ by"):
+        peers.compare(loaded, prompts, [(0, 1)], batch=4, repetitions=1)
+
+
+def test_prompts_of_one_length_pass_together():
+    import torch
+
+    from tinyablation.corpora.tokenisation import Prompt
+
+    given = [Prompt(tuple(range(length)), 0, 1) for length in (3, 2, 3, 3, 2)]
+    seen = []
+
+    def run(head, ids):
+        seen.append((head, tuple(ids.shape)))
+        return torch.stack([ids[:, 1].float(), ids[:, -1].float()], dim=1)
+
+    found = loops.loop_by_length(run, given, [None, (0, 1)], 2)
+    assert seen[:3] == [(None, (2, 3)), (None, (1, 3)), (None, (2, 2))] and len(seen) == 6
+    assert found.tolist() == [[-1, 0, -1, -1, 0]] * 2
+
+
+def test_without_nnsight_it_is_left_out(monkeypatch, toy):
+    loaded, _ = toy
+    monkeypatch.setattr(peers, "nnsight_version", lambda: peers.NOT_INSTALLED)
+    assert list(peers.sides_of(loaded, 4)) == [peers.ENGINE, peers.PLAIN, peers.BRIDGE]
+
+
+def test_the_page_has_the_ratios_to_the_peers_or_says_that_there_are_none():
+    page = (ROOT / "docs" / "reliability-and-speed.md").read_text(encoding="utf-8")
+    rows = {
+        peer: [line for line in page.splitlines() if line.startswith(f"| {peer}")]
+        for peer in peers.PEERS
+    }
+    kept = history(ROOT / "benchmarks" / "results" / "peers.json")
+    for peer, lines in rows.items():
+        assert len(lines) == 1, peer
+        of = [each for each in (kept[-1].figures if kept else ()) if each.peer == peer]
+        ratios = [figure.ratio for figure in of if figure.unit == "s"]
+        for ratio in ratios:
+            assert f"{ratio:.1f}" in lines[0], peer
+        assert ("not recorded yet" in lines[0]) == (not ratios), peer
+
+
 # --- a GPU ---------------------------------------------------------------------------------------
 
 
@@ -354,6 +447,7 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
     for each in found["conditions"].values():
         assert each["largest_effect"] > 10 * each["alone_largest_difference"]
         assert each["batched_timed_runs"] == each["alone_timed_runs"] == [3, 6]
+        assert each["bounds"] == Bounds(2**21, 128)._asdict()  # of a CPU
     toy = toy._replace(n_key_value_heads=2, gated=True)
     some = gpu.first_prompts(10)
     found = gpu.large(recording, some, [(0, 0), (2, 3)], "cpu", shape=toy, mm_size=64)
@@ -363,6 +457,40 @@ def test_the_gpu_benchmark_at_toy_size_on_the_cpu(tmp_path, engine):
     bounds = [figure.target for figure in result.figures if figure.target is not None]
     assert bounds == [Target(of="ratio", at_least=gpu.RATIO)]
     assert all(figure.value > 0 for figure in result.figures)
+
+
+def test_bounds_are_swept_on_one_model(tmp_path, monkeypatch):
+    import torch
+
+    from tinyablation.engine.engine import Engine
+
+    toy = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
+    loaded = shapes.random_model(toy, "cpu", torch.float32)
+    every = gpu.bounds_named("10:16,27:1024")
+    assert every == (Bounds(2**10, 16), Bounds(2**27, 1024))
+    recording = Recording("gpu", tmp_path)
+    prompts, heads = gpu.first_prompts(8), [(0, 0), (1, 1)]
+    found = gpu.sweep(recording, loaded, prompts, heads, every)
+    assert [each["pack_nodes"] for each in found] == [16, 1024]
+    assert found[0]["largest_difference"] == 0 and found[1]["largest_difference"] < 1e-6
+    first, second = recording.figures
+    assert "2^10 numbers, packs of 16" in first.what and not first.peer
+    assert second.ratio > 0 and second.peer_value == pytest.approx(first.value, abs=1e-3)
+    right = Engine.measure
+
+    def wrong(self, *given):
+        frame = right(self, *given)
+        return frame.assign(logit_diff=frame.logit_diff + self.bounds.pack_nodes)
+
+    monkeypatch.setattr(Engine, "measure", wrong)
+    with pytest.raises(BenchmarkError, match="pack_nodes=1024.* figures differ by"):
+        gpu.sweep(recording, loaded, prompts, heads, every)
+
+
+def test_bounds_that_are_none_are_refused():
+    for text in ("21", "21:128:3", "21:many", "99:128", "21:0", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="give powers|powers are"):
+            gpu.bounds_named(text)
 
 
 def test_loops_that_differ_from_the_engine_end_the_benchmark(monkeypatch):

@@ -16,7 +16,6 @@ from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine import clean_pass as clean
-from tinyablation.engine import engine as engine_module
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.donors import draw_donors
 from tinyablation.engine.engine import Engine, EngineError
@@ -246,7 +245,8 @@ def test_a_batch_is_its_single_prompts(
         *(AblateHeads(((1, 2), (2, 1)), m) for m in ("zero", "zero_folded", "mean", "resample")),  # type: ignore[arg-type]
         ScaleHeads(((0, 0),), 0.5),
     ]
-    monkeypatch.setattr(engine_module, "BATCH_NUMBERS", tokens_a_batch * 32)
+    bounds = engines[family].bounds._replace(batch=tokens_a_batch * 32)
+    monkeypatch.setattr(engines[family], "bounds", bounds)
     monkeypatch.setattr(clean, "RECORD_NUMBERS", tokens_a_batch * 500)
     together = engines[family].measure(PROMPTS, interventions, reference=REFERENCE)
     monkeypatch.undo()

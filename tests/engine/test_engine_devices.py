@@ -23,7 +23,6 @@ from tests.pretended_devices import Placed, place, pretending
 from tinyablation.corpora.answers import Span
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine import clean_pass as clean
-from tinyablation.engine import engine as engine_module
 from tinyablation.engine import unembedding
 from tinyablation.engine.engine import Engine, EngineError, OutOfMemory
 from tinyablation.engine.head_outputs import head_outputs
@@ -230,8 +229,7 @@ def test_it_goes_on_from_where_it_stood(tiny_models: Any, monkeypatch: pytest.Mo
     engine = Engine(tiny_models["gpt2"])
     prompts = make_prompts([6] * 8)
     heads: list[Intervention] = [AblateHeads(((0, head),)) for head in range(N_HEADS)]
-    monkeypatch.setattr(engine_module, "BATCH_NUMBERS", 4 * 6 * 32)
-    monkeypatch.setattr(engine_module, "LOGIT_NUMBERS", 4 * VOCABULARY)
+    engine.bounds = engine.bounds._replace(batch=4 * 6 * 32, logits=4 * VOCABULARY)
     rows: list[int] = []
     run = Engine._run
 

@@ -31,6 +31,7 @@ from tinyablation.interventions.interventions import (
     ScaleHeads,
     Steer,
 )
+from tinyablation.models.bounds import SMALLEST, bounds_of
 from tinyablation.models.loading import load_model
 
 ORACLE_TOLERANCE = 1e-4  # what the engine promises; some 2e-6 seen
@@ -141,7 +142,7 @@ def test_a_pack_is_its_prompts_alone(family: str, engines: Any, visits: list[str
 
 @pytest.mark.parametrize(
     ("family", "nodes"),
-    [*((family, 12) for family in FAMILIES), ("gpt2", 1), ("gpt2", 1000)],
+    [*((family, 12) for family in FAMILIES), ("gpt2", 1), ("gpt2", 1024)],
 )
 def test_all_figures_are_those_of_batches_of_one_length(
     family: str,
@@ -153,7 +154,8 @@ def test_all_figures_are_those_of_batches_of_one_length(
     every = [*BORROWING[:1], *ALIKE, *BORROWING[1:]]
     expected = by_length(engines[family], monkeypatch, PROMPTS, every, **PAIRED)
     assert visits == ["visit"]
-    monkeypatch.setattr(clean_module, "PACK_NODES", nodes)
+    bounds = engines[family].bounds._replace(pack_nodes=nodes)
+    monkeypatch.setattr(engines[family], "bounds", bounds)
     check = written_once(monkeypatch)
     found = engines[family].measure(PROMPTS, every, **PAIRED)
     check()
@@ -161,9 +163,20 @@ def test_all_figures_are_those_of_batches_of_one_length(
     assert_same(found, expected)
 
 
+def test_figures_with_a_gpus_bounds_are_those_of_a_cpu(
+    engines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [*BORROWING[:1], *ALIKE[::2]]
+    expected = engines["mistral"].measure(PROMPTS, every, **PAIRED)
+    assert engines["mistral"].bounds == SMALLEST
+    monkeypatch.setattr(engines["mistral"], "bounds", bounds_of("cuda", 200 * 2**30))
+    assert_same(engines["mistral"].measure(PROMPTS, every, **PAIRED), expected)
+
+
 def test_few_logits_at_once_make_small_packs(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engines["llama"].measure(PROMPTS, ALIKE, **GIVEN)
-    monkeypatch.setattr(engine_module, "LOGIT_NUMBERS", 3 * VOCABULARY)
+    bounds = engines["llama"].bounds._replace(logits=3 * VOCABULARY)
+    monkeypatch.setattr(engines["llama"], "bounds", bounds)
     monkeypatch.setattr(engine_module, "FIGURE_NUMBERS", 2 * VOCABULARY)
     assert_same(engines["llama"].measure(PROMPTS, ALIKE, **GIVEN), expected)
 

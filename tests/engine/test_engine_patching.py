@@ -14,7 +14,6 @@ from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, VOCABULARY
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine import clean_pass as clean
-from tinyablation.engine import engine as engine_module
 from tinyablation.engine.engine import Engine, EngineError
 from tinyablation.interventions.interventions import (
     AblateHeads,
@@ -318,7 +317,8 @@ def test_a_batch_is_its_single_prompts(
     """P1 and P3: lengths, neighbours, order and batch size do not matter."""
     some = [*RESIDUAL[::5], *MLPS[1::5], *HEADS[::4], *PATHS[::7], *STEERS[::4], *ABLATIONS[:2]]
     order = np.random.default_rng(0).permutation(len(PROMPTS))
-    monkeypatch.setattr(engine_module, "BATCH_NUMBERS", tokens_a_batch * 32)
+    bounds = engines[family].bounds._replace(batch=tokens_a_batch * 32)
+    monkeypatch.setattr(engines[family], "bounds", bounds)
     monkeypatch.setattr(clean, "RECORD_NUMBERS", tokens_a_batch * 500)
     together = engines[family].measure(
         [PROMPTS[i] for i in order],

@@ -77,9 +77,11 @@ def test_losses_are_those_of_a_model_whose_block_is_the_identity(
 
 def test_small_pieces_change_nothing(engines: Any, monkeypatch: Any) -> None:
     whole = removal_losses(engines["mistral"], TEXTS)
-    for bound in ("RECORD_NUMBERS", "BATCH_NUMBERS", "LOGIT_NUMBERS"):
-        monkeypatch.setattr(layer_removal, bound, 1)  # a text, a row, a position at a time
-    again = removal_losses(engines["mistral"], TEXTS)
+    engine = engines["mistral"]
+    monkeypatch.setattr(layer_removal, "RECORD_NUMBERS", 1)  # a text at a time
+    bounds = engine.bounds._replace(batch=1, logits=1)  # a row, a position at a time
+    monkeypatch.setattr(engine, "bounds", bounds)
+    again = removal_losses(engine, TEXTS)
     for one, other in zip(again, whole, strict=True):
         assert one == pytest.approx(other, abs=TOLERANCE)
 

@@ -12,7 +12,6 @@ import torch
 
 from tests.bridging import make_prompts, run_cached, run_hooked
 from tests.conftest import FAMILIES, N_LAYERS
-from tinyablation.engine import engine as engine_module
 from tinyablation.engine import noised_rows
 from tinyablation.engine.architecture import Architecture
 from tinyablation.engine.embedding_noise import EmbeddingNoise, embedding_spread
@@ -182,7 +181,8 @@ def test_rows_do_not_depend_on_the_batch(
     numbers: int, measured: Any, engines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = [*NOISES, *RESTORED[::9]]
-    monkeypatch.setattr(engine_module, "BATCH_NUMBERS", numbers)
+    bounds = engines["gpt2"].bounds._replace(batch=numbers)
+    monkeypatch.setattr(engines["gpt2"], "bounds", bounds)
     monkeypatch.setattr(noised_rows, "RECORD_NUMBERS", numbers)
     found = differences(engines["gpt2"], some)
     np.testing.assert_allclose(found, measured("gpt2").loc[found.index], atol=SAME)

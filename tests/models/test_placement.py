@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from tinyablation.engine import clean_pass as clean
-from tinyablation.engine import engine
 from tinyablation.errors import TooLarge, Unavailable
 from tinyablation.models import placement
+from tinyablation.models.bounds import SMALLEST, bounds_of
 from tinyablation.models.checkpoint import weight_files
 from tinyablation.models.devices import Hardware, Memory
 from tinyablation.models.placement import (
-    MARGIN,
     SMALL_MARGIN,
     Need,
     Placement,
@@ -26,6 +24,7 @@ from tinyablation.models.placement import (
 )
 
 GB = 10**9
+MARGIN = SMALLEST.margin
 # Mistral-7B: 7.24e9 numbers in 32 layers, and two embeddings of 32,000 x 4,096.
 MISTRAL = needed_bytes(7_241_732_096, "bfloat16", layers=32, embedding_numbers=32_000 * 4_096)
 MISTRAL_FP32 = needed_bytes(7_241_732_096, "float32", layers=32, embedding_numbers=32_000 * 4_096)
@@ -40,12 +39,42 @@ def gpus(*free: float, total: float = 0, cpu: float = 0) -> dict[str, Memory]:
     return machine | {"cpu": Memory(int(cpu * GB), int(cpu * GB))}
 
 
-def test_the_margin_follows_the_engines_bounds() -> None:
-    assert placement.RECORD_NUMBERS == clean.RECORD_NUMBERS
-    assert (placement.BATCH_NUMBERS, placement.LOGIT_NUMBERS) == (
-        engine.BATCH_NUMBERS,
-        engine.LOGIT_NUMBERS,
-    )
+def test_what_is_reserved_of_a_gpu_is_what_its_batches_take() -> None:
+    small = needed_bytes(600_000, "float32", layers=4)
+    for size in (8, 24, 80, 200):
+        memory = Memory(size * GB, size * GB)
+        bounds = bounds_of("cuda", memory.total)
+        assert MISTRAL.on("cuda:0", memory).margin == bounds.margin
+        if size > 16:
+            found = plan(MISTRAL, "cuda:0", {"cuda:0": memory}, name="m")
+            assert found.reserved == {"cuda:0": MISTRAL.weights + bounds.margin}
+        # A small model has its own margin, and what the device's batches have more.
+        more = small.on("cuda:0", memory).margin - small.margin
+        assert more == bounds.margin - MARGIN and (more > 0) == (size > 16)
+        for other in ("cpu", "mps"):
+            assert MISTRAL.on(other, memory) == MISTRAL
+
+
+def test_a_model_that_fits_beside_smaller_batches_only_gets_all_there_is() -> None:
+    # 84 GB: 2 % spared, batches of 2^26 numbers, 10.2 GB; the least margin is 1.9 GB.
+    memory = Memory(84 * GB, 84 * GB)
+    large = needed_bytes(39 * GB, "bfloat16", layers=80)
+    assert large.total < memory.room < large.on("cuda:0", memory).total
+    found = plan(large, "cuda:0", {"cuda:0": memory}, name="m")
+    assert found.max_memory is None and found.reserved == {"cuda:0": memory.room}
+    # The same over two: nothing has to leave them.
+    two = gpus(84, 84, cpu=200)
+    both = needed_bytes(78 * GB, "bfloat16", layers=80)
+    found = plan(both, "cuda:0", two, name="m")
+    assert not found.offload and set(found.reserved.values()) == {memory.room}
+
+
+def test_gpus_of_different_sizes_each_reserve_their_own_margin() -> None:
+    found = plan(MISTRAL_FP32, "cuda:0", gpus(16, 26), name="m")
+    assert found.max_memory is not None and list(found.max_memory) == [0, 1]
+    for gpu, index in (("cuda:0", 0), ("cuda:1", 1)):
+        margin = bounds_of("cuda", (16 * GB, 26 * GB)[index]).margin
+        assert found.reserved[gpu] == found.max_memory[index] + margin
 
 
 def test_needs() -> None:
@@ -77,7 +106,7 @@ def test_weights_are_counted_from_headers(tiny_folders: dict[str, Path], tiny_mo
 
 def test_one_device_where_it_fits() -> None:
     assert plan(MISTRAL, "cuda:1", gpus(40, 40), name="m") == Placement(
-        "cuda:1", reserved={"cuda:1": MISTRAL.total}
+        "cuda:1", reserved={"cuda:1": MISTRAL.on("cuda:1", Memory(40 * GB, 40 * GB)).total}
     )
     assert plan(MISTRAL, "cpu", gpus(cpu=40), name="m") == Placement("cpu")
     assert plan(MISTRAL, "mps", {"mps": Memory(20 * GB, 24 * GB)}, name="m").device == "mps"

@@ -16,8 +16,8 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from tinyablation.engine.architecture import Kept, hooked
-from tinyablation.engine.clean_pass import RECORD_NUMBERS
 from tinyablation.engine.prompt_checks import EngineError, Ids, check_length, check_vocabulary
+from tinyablation.models.bounds import RECORD_NUMBERS
 
 if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine

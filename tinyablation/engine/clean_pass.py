@@ -34,6 +34,7 @@ from tinyablation.engine.offload import exact
 from tinyablation.engine.prefix_trie import packs, trie
 from tinyablation.engine.prompt_checks import EngineError, Examples, Ids
 from tinyablation.interventions.sites import OWN, ActivationSource
+from tinyablation.models.bounds import RECORD_NUMBERS
 from tinyablation.models.loading import LoadedModel
 
 # How far the engine's clean logits may be from the model's own, relative to the largest logit:
@@ -41,14 +42,6 @@ from tinyablation.models.loading import LoadedModel
 FORWARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
 FORWARD_TOLERANCE_COARSE = 1e-1  # bfloat16: 8 bits of mantissa
 
-# Bound of one clean pass's record, in numbers: residuals, z, attention outputs, distributions.
-RECORD_NUMBERS = 2**26  # 256 MB in float32, and twice that for the float64 part
-
-# Nodes of one pack. Attention costs grow with their number, while fewer prefixes are computed in
-# several packs. For all heads of tiny-neox, tiny-mistral and tiny-llama on facts and logic, on one
-# CPU thread, 128 was the fastest in all six; 64 took 4 to 25 % more, 256 took 13 to 31 % more. No
-# other number was timed with d_model 768.
-PACK_NODES = 128
 # Tokens per node from which prompts are packed. At 1.65 (logic) packing saved 11 to 13 % of the
 # time; this bound itself was not timed.
 LEAST_SHARING = 1.25
@@ -133,16 +126,17 @@ class CleanPasses:
         examples: Examples,
         kept: Kept,
         constants: Constants,
+        most_nodes: int,
         most_prompts: int,
         work: Callable[[Chunk], None],
     ) -> None:
         """Call `work` on clean passes over packs of prompts, for interventions without a donor.
 
-        most_prompts: per pack. Otherwise as `visit`. Raises EngineError if the model's logits of a
-        packed prompt differ from those of the prompt alone.
+        most_nodes, most_prompts: per pack. Otherwise as `visit`. Raises EngineError if the model's
+        logits of a packed prompt differ from those of the prompt alone.
         """
         owners = owners_of(examples)
-        for pack in packs(examples.distinct, PACK_NODES, most_prompts):
+        for pack in packs(examples.distinct, most_nodes, most_prompts):
             # An upper bound: shared prefixes are counted for each prompt.
             costs = [
                 len(examples.distinct[index]) * self._numbers(kept)

@@ -60,6 +60,7 @@ from tinyablation.interventions.copy_suppression import KeepCopySuppression
 from tinyablation.interventions.interventions import AblateHeads, Intervention, PatchPath, Steer
 from tinyablation.interventions.restoration import AddNoise
 from tinyablation.interventions.sites import OWN, Site
+from tinyablation.models.bounds import bounds_on
 from tinyablation.models.loading import LoadedModel
 
 if TYPE_CHECKING:
@@ -67,9 +68,6 @@ if TYPE_CHECKING:
 
     from tinyablation.corpora.tokenisation import Prompt
 
-# Bounds on one batch, in numbers; Engine.room gives the share of them that fits.
-BATCH_NUMBERS = 2**21  # rows x positions x d_model: 8 MB a residual stream, 34 MB in an MLP
-LOGIT_NUMBERS = 2**24  # rows x vocabulary: 64 MB in float32
 # Numbers that figures are read from at once on a CPU, so that they stay in its caches; a batch of
 # all rows took four times as long (GPT-2's vocabulary: 1.6 ms per row, .4 by 16 rows; by 5, as
 # here, a whole sweep took another 3 % less).
@@ -82,13 +80,18 @@ __all__ = ["Engine", "EngineError", "OutOfMemory"]
 
 
 class Engine:
-    """Measures interventions on one loaded model; room.halvings: how often memory ran out."""
+    """Measures interventions on one loaded model.
+
+    bounds: on one batch, by the devices that compute; room: the share of them that fits, and how
+    often memory ran out (halvings).
+    """
 
     def __init__(self, model: LoadedModel) -> None:
         """Resolve the model's modules; EngineError if its structure is not supported."""
         self.loaded = model
         self.name = model.entry.id
         self.architecture = Architecture(model)
+        self.bounds = bounds_on({str(device) for device in self.architecture.homes})
         self.room = Room(self.name)
         self.passes = CleanPasses(model, self.architecture, self.room)
         self.n_layers = model.facts.n_layers
@@ -259,7 +262,7 @@ class Engine:
 
         noised = [each for each in wanted if isinstance(each, AddNoise)]
         if noised:
-            bounds = BATCH_NUMBERS, LOGIT_NUMBERS
+            bounds = self.bounds
             subjects, noise = borrowing.subjects, constants.noise
 
             def pending(intervention: Intervention, example: int) -> bool:
@@ -270,8 +273,9 @@ class Engine:
         alike = [intervention for intervention in measured if intervention.source == OWN]
         if alike and self.passes.can_pack(examples.distinct):
             kept, _ = needs(alike, self.n_layers)
-            most = self.room.of(LOGIT_NUMBERS) // self.loaded.facts.vocab_size
-            self.passes.visit_packs(examples, kept, constants, max(1, most), work_on(alike))
+            most = self.room.of(self.bounds.logits) // self.loaded.facts.vocab_size
+            per_pack = self.bounds.pack_nodes, max(1, most)
+            self.passes.visit_packs(examples, kept, constants, *per_pack, work_on(alike))
             measured = [intervention for intervention in measured if intervention.source != OWN]
             if not measured:
                 return
@@ -303,7 +307,7 @@ class Engine:
         for segments, hidden in self._finals(chunk, starts, pending):
             n_rows = segments[-1].rows.stop
             what = "one after another to the vocabulary"
-            with self.room.trying(LOGIT_NUMBERS, n_rows * vocabulary, n_rows, what):
+            with self.room.trying(self.bounds.logits, n_rows * vocabulary, n_rows, what):
                 found = self._changes(chunk, segments, torch.cat(hidden), examples)
             for segment, (which, values) in zip(segments, found, strict=True):
                 write(segment.intervention, which, values)
@@ -353,7 +357,7 @@ class Engine:
         """
         facts = self.loaded.facts
         each = chunk.prompts_per_row
-        limit = max(1, self.room.of(LOGIT_NUMBERS) // facts.vocab_size)
+        limit = max(1, self.room.of(self.bounds.logits) // facts.vocab_size)
         row = chunk.length * facts.d_model
         segments: list[Segment] = []
         hidden: list[Tensor] = []
@@ -365,7 +369,7 @@ class Engine:
                     yield segments, hidden
                     segments, hidden, used = [], [], 0
                 what = f"{chunk.length} tokens through the layers"
-                with self.room.trying(BATCH_NUMBERS, size * row, size, what):
+                with self.room.trying(self.bounds.batch, size * row, size, what):
                     hidden.append(self._run(chunk, start, batch))
                 segments += [
                     s._replace(rows=slice(used + s.rows.start * each, used + s.rows.stop * each))
@@ -396,7 +400,7 @@ class Engine:
         Rows are written in this order, so the pending items of an intervention are its last ones.
         """
         row = chunk.length * self.loaded.facts.d_model
-        size = max(1, min(self.room.of(BATCH_NUMBERS) // row, limit))
+        size = max(1, min(self.room.of(self.bounds.batch) // row, limit))
         batch: list[Segment] = []
         used = 0
         for intervention in interventions:

@@ -27,12 +27,12 @@ from tinyablation.corpora.lexicons import (
     token_texts,
 )
 from tinyablation.engine.architecture import Kept
-from tinyablation.engine.clean_pass import RECORD_NUMBERS
 from tinyablation.engine.document import Computed
 from tinyablation.engine.offload import exact
 from tinyablation.engine.ov_circuits import head_columns, ov_circuits
 from tinyablation.engine.prompt_checks import EngineError, check_prompts
 from tinyablation.engine.readout import Readout
+from tinyablation.models.bounds import RECORD_NUMBERS
 from tinyablation.statistics.intervals import generator
 
 if TYPE_CHECKING:

@@ -23,9 +23,8 @@ from torch.nn.functional import cross_entropy
 
 from tinyablation.corpora.tokenisation import Prompt
 from tinyablation.engine.architecture import Calls, Kept
-from tinyablation.engine.clean_pass import RECORD_NUMBERS
-from tinyablation.engine.engine import BATCH_NUMBERS, LOGIT_NUMBERS
 from tinyablation.engine.prompt_checks import EngineError, Ids, check_prompts
+from tinyablation.models.bounds import RECORD_NUMBERS
 
 if TYPE_CHECKING:
     from tinyablation.engine.engine import Engine
@@ -98,11 +97,12 @@ def _streams(
     clean = arch.clean(ids, Kept(residual=frozenset({0})), logits=False).residual[0]
     hidden = clean.new_empty(1 + len(arch.layers), *clean.shape)
     hidden[0] = clean
+    numbers = engine.bounds.batch
     for layer, modules in enumerate(arch.layers):
         hidden = hidden.to(arch.homes[layer])
         hidden[1 + layer] = hidden[0]
         rows = hidden[: 1 + layer].flatten(0, 1)  # a view: what is written there is kept
-        for part in _parts(engine, BATCH_NUMBERS, len(rows), clean[0].numel(), "rows of a layer"):
+        for part in _parts(engine, numbers, len(rows), clean[0].numel(), "rows of a layer"):
             rows[part] = calls.blocks[layer].into(modules.block, rows[part])
     return hidden
 
@@ -116,7 +116,7 @@ def _losses(
     rows, following = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
     found = torch.empty(len(rows), dtype=torch.float32)
     vocabulary = engine.loaded.facts.vocab_size
-    for part in _parts(engine, LOGIT_NUMBERS, len(rows), vocabulary, "rows of logits"):
+    for part in _parts(engine, engine.bounds.logits, len(rows), vocabulary, "rows of logits"):
         logits = engine.architecture.logits(rows[part]).float()
         own = following[part].to(logits.device)
         found[part] = cross_entropy(logits, own, reduction="none").cpu()

@@ -1,7 +1,7 @@
 """Limits on memory: how much of a measurement is in memory at once, halved when memory runs out.
 
-The limits on a batch, on logits and on the record of a clean pass are defined where they are used
-(engine.py, clean_pass.py), as counts of numbers; a Room holds the share of them that fits. When
+The limits on a batch, on logits and on the record of a clean pass are those of the device
+(models.bounds), as counts of numbers; a Room holds the share of them that fits. When
 memory runs out, everything the work held is freed, the share is halved until the failed part is at
 most half as large, and the work resumes where it stopped.
 """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tinyablation.engine.architecture import Architecture, Calls, Clean, Edit, Kept, editing, hooked
 from tinyablation.engine.chunk import read_rows
-from tinyablation.engine.clean_pass import RECORD_NUMBERS, CleanPasses
+from tinyablation.engine.clean_pass import CleanPasses
 from tinyablation.engine.embedding_noise import EmbeddingNoise
 from tinyablation.engine.logit_metrics import Distribution, distribution, divergence
 from tinyablation.engine.memory import Room
@@ -26,6 +26,7 @@ from tinyablation.engine.prompt_checks import Examples, Ids
 from tinyablation.interventions.interventions import Intervention
 from tinyablation.interventions.restoration import AddNoise, RestoreState, token_of
 from tinyablation.interventions.sites import Part, Site
+from tinyablation.models.bounds import RECORD_NUMBERS, Bounds
 
 
 class Noised(NamedTuple):
@@ -188,14 +189,13 @@ def measure_noised(
     subjects: Sequence[tuple[int, ...]],
     interventions: Sequence[AddNoise],
     noise: EmbeddingNoise,
-    bounds: tuple[int, int],
+    bounds: Bounds,
     pending: Pending,
     write: Callable[[Intervention, np.ndarray, dict[str, np.ndarray]], None],
 ) -> None:
     """Call `write` with the examples and figures of these interventions.
 
-    subjects: of every example, its positions. bounds: on a batch, in numbers of its residual
-    streams and of its logits. pending: as in NoisedRows.visit.
+    subjects: of every example, its positions. bounds: on a batch. pending: as in NoisedRows.visit.
     """
     arch, facts = passes.architecture, passes.loaded.facts
     alike: dict[tuple[Ids, tuple[int, ...]], list[int]] = {}
@@ -205,11 +205,12 @@ def measure_noised(
     for (ids, subject), which in alike.items():
         by_length.setdefault(len(ids), []).append(Noised(ids, subject, np.array(which)))
     kept = kept_for(interventions, len(arch.layers))
-    numbers, logits = bounds
     records = sum(len(layers) for each in kept for layers in each)
     for length, items in sorted(by_length.items()):
         calls = passes.verify([item.ids for item in items])
-        batch = max(1, min(numbers // (length * facts.d_model), logits // facts.vocab_size))
+        batch = max(
+            1, min(bounds.batch // (length * facts.d_model), bounds.logits // facts.vocab_size)
+        )
 
         def run(part: Sequence[Noised], calls: Calls = calls, batch: int = batch) -> None:
             rows = NoisedRows(arch, calls, part, interventions, noise)

@@ -6,38 +6,27 @@ not load torch.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from tinyablation.errors import TooLarge
+from tinyablation.models.bounds import SMALLEST, bounds_of
 from tinyablation.models.devices import Memory, gigabytes, kind_of, look, memory_of
 from tinyablation.models.weight_copies import DTYPE_BYTES, read_layout
 
-# Upper bounds on what measuring takes beside the weights, for any model: the engine limits batches
-# by the named numbers. They are repeated here, without loading the engine and torch; a test keeps
-# them equal.
-RECORD_NUMBERS = 2**26  # clean.RECORD_NUMBERS: a record of clean passes, streams and distributions
-BATCH_NUMBERS = 2**21  # engine.BATCH_NUMBERS: rows x positions x d_model
-LOGIT_NUMBERS = 2**24  # engine.LOGIT_NUMBERS: rows x vocabulary
-MARGIN = (
-    # 805 MB: 4 bytes per number in float32, and twice that for distributions during computation.
-    RECORD_NUMBERS * 12
-    # 268 MB: 32 streams of 4 bytes alive in one layer: input, norm, q, k, v, scores and softmax (as
-    # wide as the stream times positions / d_head), and three of an MLP as wide as 4 streams.
-    + BATCH_NUMBERS * 4 * 32
-    # 805 MB: logits 4 bytes, then float64: widened, shifted, exponentials, clean probabilities
-    # (32), and 12 for the rows read again for ranks.
-    + LOGIT_NUMBERS * 48
-)
-# A small model does not reach those bounds. Measured beyond the weights in a sweep of one layer on
-# a CPU: 193 MB for 2.9 MB of weights and 400 prompts, 739 MB for 271 MB of weights and a vocabulary
-# of 50,257.
+# A small model does not reach the bounds of a CPU. Measured beyond the weights in a sweep of one
+# layer there: 193 MB for 2.9 MB of weights and 400 prompts, 739 MB for 271 MB of weights and a
+# vocabulary of 50,257.
 SMALL_MARGIN = 384 * 2**20
 MARGIN_PER_WEIGHT = 8
 
 
 class Need(NamedTuple):
-    """A model's need for memory in bytes: weights, margin for measuring, largest block."""
+    """A model's need for memory in bytes: weights, margin for measuring, largest block.
+
+    margin: with the bounds of a CPU, the smallest; a GPU's own are larger (see `on`).
+    """
 
     weights: int
     margin: int
@@ -48,6 +37,11 @@ class Need(NamedTuple):
     def total(self) -> int:
         """Bytes that one process takes on one device."""
         return self.weights + self.margin
+
+    def on(self, device: str, memory: Memory) -> "Need":
+        """The need on a device of this memory, whose bounds may make batches larger."""
+        more = bounds_of(kind_of(device), memory.total).margin - SMALLEST.margin
+        return self._replace(margin=self.margin + more)
 
     def __str__(self) -> str:
         return (
@@ -97,7 +91,7 @@ def needed_bytes(
 
 
 def _margin(weights: int) -> int:
-    return min(MARGIN, SMALL_MARGIN + MARGIN_PER_WEIGHT * weights)
+    return min(SMALLEST.margin, SMALL_MARGIN + MARGIN_PER_WEIGHT * weights)
 
 
 def place(
@@ -145,6 +139,10 @@ def plan(
     that is too little. workers: how many processes load it on this CPU; shared: whether they share
     one mapped copy of the weights. name: the model's name in messages. Raises TooLarge with the
     figures.
+
+    What is reserved of a GPU is what batches of its bounds take. A model that only fits beside the
+    margin of smaller batches goes there too, and gets all there is: memory runs out in the largest
+    batches, which are halved (engine.memory.Room).
     """
     kind, room = kind_of(device), machine[device].room
     if kind == "cpu":
@@ -155,7 +153,7 @@ def plan(
             share = (room - margins) // (1 if shared else workers)
             return Placement("cpu", {"cpu": share}, offload=True, disk=True)
     elif need.total <= room:
-        return Placement(device, reserved={device: need.total})
+        return Placement(device, reserved={device: _reserved(need, device, machine)})
     elif kind == "cuda":
         found = _divided(need, device, machine, spread, disk)
         if found is not None:
@@ -163,29 +161,40 @@ def plan(
     raise TooLarge(_refusal(need, device, machine, name, workers, shared))
 
 
+def _reserved(need: Need, device: str, machine: Mapping[str, Memory]) -> int:
+    return min(need.on(device, machine[device]).total, machine[device].room)
+
+
 def _divided(
     need: Need, device: str, machine: Mapping[str, Memory], spread: bool, disk: bool
 ) -> Placement | None:
     gpus = [other for other in machine if kind_of(other) == "cuda" and (spread or other == device)]
-    for gpu in sorted(gpus, key=_index):
+    gpus.sort(key=_index)
+    for gpu in gpus:
         if need.total <= machine[gpu].room:  # the requested GPU is too small or in use
-            return Placement(gpu, reserved={gpu: need.total})
-    rooms = {gpu: machine[gpu].room - need.margin for gpu in gpus}
-    # A GPU that cannot hold two blocks may end up with no block.
-    rooms = {gpu: rooms[gpu] for gpu in sorted(gpus, key=_index) if rooms[gpu] >= 2 * need.block}
-    if not rooms:
-        return None
-    most: dict[int | str, int] = {_index(gpu): size for gpu, size in rooms.items()}
-    reserved = {gpu: size + need.margin for gpu, size in rooms.items()}
-    first = next(iter(rooms))
-    # Filled block by block, every device may have less than one block left unused.
-    held = sum(rooms.values()) - len(rooms) * need.block
-    if need.weights <= held:
-        return Placement(first, most, reserved=reserved)
+            return Placement(gpu, reserved={gpu: _reserved(need, gpu, machine)})
     host = max(0, machine["cpu"].room - need.margin) if "cpu" in machine else 0
-    # One more block of the first GPU stays free for blocks that are sent there temporarily.
-    if need.weights <= held - need.block + max(0, host - need.block) or disk:
-        return Placement(first, {**most, "cpu": host}, offload=True, disk=disk, reserved=reserved)
+    # Beside the margin of the GPU's own batches, else of smaller ones.
+    own = {gpu: need.on(gpu, machine[gpu]).margin for gpu in gpus}
+    choices = [own, dict.fromkeys(gpus, need.margin)]
+    for offload, margins in product((False, True), choices):
+        rooms = {gpu: machine[gpu].room - margins[gpu] for gpu in gpus}
+        # A GPU that cannot hold two blocks may end up with no block.
+        rooms = {gpu: room for gpu, room in rooms.items() if room >= 2 * need.block}
+        if not rooms:
+            continue
+        most: dict[int | str, int] = {_index(gpu): size for gpu, size in rooms.items()}
+        reserved = {gpu: size + margins[gpu] for gpu, size in rooms.items()}
+        first = next(iter(rooms))
+        # Filled block by block, every device may have less than one block left unused.
+        held = sum(rooms.values()) - len(rooms) * need.block
+        if not offload:
+            if need.weights <= held:
+                return Placement(first, most, reserved=reserved)
+        # One more block of the first GPU stays free for blocks that are sent there temporarily.
+        elif need.weights <= held - need.block + max(0, host - need.block) or disk:
+            most["cpu"] = host
+            return Placement(first, most, offload=True, disk=disk, reserved=reserved)
     return None
 
 
