@@ -45,6 +45,10 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
     """
     heads = induction_heads(repeated_tokens, judge)
     others = repeated_tokens.matched("induction", heads)
+    if not others:
+        judge(
+            blocked(f"all heads of the layers of {set_name(heads)} induct: none is left to match")
+        )
     without = knockout(condition, heads, others)
     spared = judge_below_ceiling(
         without.lost(others),
