@@ -23,6 +23,7 @@ def test_induction_forms_during_training(attention_course, judge):
       head of the first, paired by sequence.
     Threshold: the 95 % interval over sequences lies above .3.
     Refuted if: the interval lies below that.
+    Audit: planted control, selection correction
     """
     first, last = attention_course.steps[0], attention_course.steps[-1]
     verdict = judge_above_floor(
@@ -42,8 +43,10 @@ def test_induction_forms_before_sinks(attention_course, judge):
       minus that half, and half of the last one's share of sinks minus its share.
     Threshold: the 95 % intervals over sequences of both lie above 0 (intersection-union: no
       correction). Blocked where the last checkpoint's score is below .3 or its share below .1.
-    Refuted if: the interval of the share lies below 0 there and at the checkpoint before. If both
-      came between the same two checkpoints, or before the first, it is left open.
+    Refuted if: the interval of the share lies below 0 there and at the checkpoint before, where
+      that of induction does too. If both came between the same two checkpoints, or before the
+      first, it is left open.
+    Audit: planted control, selection correction
     """
     judge(induction_before_sinks(attention_course), **_shown(attention_course))
 

@@ -26,6 +26,7 @@ def test_some_head_inducts(repeated_tokens, judge):
       the other.
     Threshold: the 95 % interval over sequences lies above .5, most of its attention.
     Refuted if: the interval of every head lies below that.
+    Audit: planted control, selection correction
     """
     judge(repeated_tokens.some_head("induction", floor=MOST))
 
@@ -40,9 +41,14 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
     Threshold: the 95 % interval over clusters lies above .5 for the one set, and below for the
       other.
     Refuted if: either interval lies on the other side, with p <= .0125.
+    Audit: planted control, selection correction, specificity
     """
     heads = induction_heads(repeated_tokens, judge)
     others = repeated_tokens.matched("induction", heads)
+    if not others:
+        judge(
+            blocked(f"all heads of the layers of {set_name(heads)} induct: none is left to match")
+        )
     without = knockout(condition, heads, others)
     spared = judge_below_ceiling(
         without.lost(others),
@@ -65,6 +71,7 @@ def test_induction_heads_copy_names_in_prose(repeated_tokens, condition, knockou
     Estimator: share of LD that is lost without the heads of IND.2, chosen on random tokens.
     Threshold: the 95 % interval over clusters lies above .5.
     Refuted if: the interval lies below that.
+    Audit: planted control, selection correction
     """
     heads = induction_heads(repeated_tokens, judge)
     without = knockout(condition, heads)
@@ -83,6 +90,7 @@ def test_induction_heads_copy_and_know_no_facts(repeated_tokens, knockout, judge
     Threshold: the 95 % interval lies above .5 on repeats; on facts the 90 % interval lies within
       +- .1 (two one-sided tests). Both must hold (intersection-union: no correction).
     Refuted if: on repeats the interval lies below .5, or on facts outside +- .1, with p <= .0125.
+    Audit: planted control, selection correction, specificity
     """
     heads = induction_heads(repeated_tokens, judge)
     judge(dissociation(knockout, heads, repeated_tokens))
@@ -96,6 +104,7 @@ def test_some_head_attends_to_the_previous_token(random_tokens, judge):
       leads on the first half of the sequences, its mean on the other.
     Threshold: the 95 % interval over sequences lies above .5, most of its attention.
     Refuted if: the interval of every head lies below that.
+    Audit: planted control, selection correction
     """
     judge(random_tokens.some_head("previous_token", floor=MOST))
 
@@ -109,6 +118,7 @@ def test_previous_token_heads_serve_induction_and_no_facts(random_tokens, knocko
     Threshold: the 95 % interval lies above .5 on repeats; on facts the 90 % interval lies within
       +- .1 (two one-sided tests). Both must hold (intersection-union: no correction).
     Refuted if: on repeats the interval lies below .5, or on facts outside +- .1, with p <= .0125.
+    Audit: planted control, selection correction, specificity
     """
     heads = random_tokens.above("previous_token", MOST)[:LARGEST]
     if not heads:

@@ -71,6 +71,7 @@ def test_zeroing_sinks_spares_copying(random_tokens, condition, knockout, judge)
       largest on the first half of the random sequences. Confirmation split.
     Threshold: the 90 % interval over clusters lies within +- .1 (two one-sided tests).
     Refuted if: the 95 % interval lies outside +- .1.
+    Audit: selection correction
     """
     heads = random_tokens.above("sink", SINK_THRESHOLD)[:ZEROED]
     if not heads:

@@ -26,6 +26,7 @@ def test_a_middle_head_binds(binding, judge):
     Threshold: the 98 % interval (see H1.1) over clusters lies below -5 % of the clean LD, -.01
       logits and the numerical noise. Blocked where the model does not bind.
     Refuted if: the interval of every head of these layers lies above that and not below 0.
+    Audit: selection correction
     """
     layers = middle_half(binding.n_layers)
     among = [head for head in binding.heads if head[0] in layers]

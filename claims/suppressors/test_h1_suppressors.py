@@ -31,6 +31,7 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
       floor, both halves may choose the same one by chance.)
     Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
       lead over the head that leads elsewhere, chosen in the same way, lies below 0.
+    Audit: selection correction
     """
     elsewhere = [head for head in sweep.heads if head[0] != 0]
     rival = sweep.choose(elsewhere)

@@ -142,6 +142,7 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
     Threshold: the 95 % interval lies above .6. Where the trio's own effect is not above 0 there is
       no share to speak of, and the claim is blocked.
     Refuted if: the interval lies below .6.
+    Audit: rescue
     """
     leader = subject.suppressor
     verdict = _recovery(subsets, subject.trio, leader, floor=RECOVERY)
@@ -170,6 +171,7 @@ def test_partners_recover_little(subsets, subject, judge):
     Threshold: both 95 % intervals lie below .25; blocked where the trio's own effect is not above
       0.
     Refuted if: one of them lies above .25.
+    Audit: rescue
     """
     partners = [head for head in subject.trio if head != subject.suppressor]
     verdicts = [_recovery(subsets, subject.trio, head, ceiling=LITTLE) for head in partners]

@@ -44,6 +44,7 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
     Refuted if: on facts the interval lies below that floor and not above 0 or that of the lead
       below 0, or the interval of another condition lies outside its bound; each with p <= .025 /
       the number of parts. (So the published figures would refute it: negation moves by as much.)
+    Audit: specificity
     """
     facts = steered.responses[TARGET]
     control = facts.strongest_control()

@@ -130,6 +130,14 @@ def test_a_score_that_never_varies_has_no_interval() -> None:
         assert made.estimate("sink", Head(0, 0))[:3] == (value, value, value)
 
 
+@pytest.mark.parametrize(("floor", "status"), [(0.2, "supported"), (0.3, "refuted")])
+def test_a_head_whose_score_never_varies_is_judged_all_the_same(floor: float, status: str) -> None:
+    """One that is set by hand, say: its interval has no width, and so no p."""
+    verdict = attention(sink=np.full((N, 1, 1), 0.25, np.float32)).some_head("sink", floor=floor)
+    assert verdict.status == status and verdict.p_value is None, verdict.reason
+    assert verdict.effect == (0.25, 0.25, 0.25, N // 2, N // 2)
+
+
 def test_intervals_do_not_depend_on_what_was_asked_before() -> None:
     one, other = planted(), planted()
     other.estimate("induction", Head(0, 0))

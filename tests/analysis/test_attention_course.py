@@ -28,6 +28,12 @@ ALIKE = [0.1, 0.6, 0.8]
         (ALIKE, [0.0, 0.4, 0.5], "inconclusive", "both came between steps 0 and 1"),
         (ALIKE, [0.4, 0.4, 0.5], "refuted", "beyond that at step 1"),
         ([0.6, 0.7, 0.8], [0.5, 0.5, 0.5], "inconclusive", "both came before step 0"),
+        (
+            [0.388, 0.7, 0.8],
+            [0.5, 0.5, 0.5],
+            "inconclusive",
+            "but induction score at step 0 beyond",
+        ),
         ([0.1, 0.2, 0.25], [0.0, 0.1, 0.5], "blocked", "no head of made-up inducts at the last"),
         (ALIKE, [0.0, 0.0, 0.0], "blocked", "hardly a head of made-up is a sink"),
     ],

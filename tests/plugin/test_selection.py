@@ -20,14 +20,19 @@ DOCSTRING = """One head leads
         of LD.
     Threshold: above the floor.
     Refuted if: below it.
+    Audit: rescue, specificity
 
     A remark.
     """
 
 
-def test_docstring_is_read_in_four_parts():
+def test_docstring_is_read_in_its_parts():
     assert read_docstring(DOCSTRING) == ClaimText(
-        "One head leads its layer.", "mean change of LD.", "above the floor.", "below it."
+        "One head leads its layer.",
+        "mean change of LD.",
+        "above the floor.",
+        "below it.",
+        "rescue, specificity",
     )
 
 
@@ -37,6 +42,8 @@ def test_docstring_is_read_in_four_parts():
         (None, "lacks a first paragraph"),
         ("\n\nEstimator: mean.", "lacks a first paragraph"),
         (DOCSTRING.replace("Threshold:", "Estimator:"), "two lines 'Estimator:'"),
+        (DOCSTRING.replace("rescue", "resuce"), "'Audit:' names 'resuce'; it may name planted"),
+        (DOCSTRING.replace("rescue", "error rate"), "'Audit:' names 'error rate'"),
     ],
 )
 def test_incomplete_docstring_is_refused(docstring, complaint):

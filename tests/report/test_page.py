@@ -271,6 +271,23 @@ def test_models_say_what_was_done_to_them(page):
     assert page.text.count("▼ 0.810") == 2
 
 
+def test_each_claim_says_which_audit_columns_are_filled(session):
+    record = one_record(audit="rescue", p_corrected=None, boundary=None)
+    html = shown(session.model_copy(update={"records": [record]}))
+    (listed,) = re.findall(r'<ul class="audit".*?</ul>', html, re.DOTALL)
+    marks = re.findall(r">([✓–])</span> ([a-z ]+)<", listed)
+    assert marks == [
+        ("–", "planted control"),
+        ("–", "selection correction"),
+        ("✓", "rescue"),
+        ("–", "specificity"),
+        ("–", "counterexamples"),
+        ("–", "error rate"),
+    ]
+    assert "what is put back must bring back what was lost" in listed
+    assert listed.count("nothing is recorded") == 5
+
+
 def test_published_figures_of_another_model_are_not_put_beside_a_cell(session):
     def summary(model):
         figure = {"model": "gpt2-medium", "condition": "facts", "value": 0.265, "source": "v6"}

@@ -95,15 +95,23 @@ class Attention(ReadingFigures):
     # --- figures, of the confirmation half unless said otherwise ---------------------------------
 
     def estimate(
-        self, score: str, heads: Head | Sequence[Head], split: str = CONFIRMATION
+        self,
+        score: str,
+        heads: Head | Sequence[Head],
+        split: str = CONFIRMATION,
+        *,
+        alike: bool = False,
     ) -> Estimate:
         """The mean score of a head, or of several, with its interval over sequences.
 
-        Of heads that were not chosen on the split; no correction over heads is made.
+        Of heads that were not chosen on the split; no correction over heads is made. alike: scores
+        may be the same in all sequences, which gives an interval of zero width; else that is an
+        error (DegenerateInterval), unless they are all 0 or 1.
         """
         named = _several(heads)
         purpose = f"{score} {heads_label(named)}"
-        return self._interval(self._of(score, named, split), split, purpose, (0.0, 1.0))
+        own = self._of(score, named, split)
+        return self._interval(own, split, purpose, (0.0, 1.0), alike=alike)
 
     def lead(
         self,
@@ -153,7 +161,7 @@ class Attention(ReadingFigures):
         shares = (self.values(score, split)[:, kept] > threshold).mean(axis=1)
         where = "" if layers is None else f" in {sorted(layers)}"
         purpose = f"share of {score} above {threshold:g}{where}"
-        return self._interval(shares, split, purpose, (0.0, 1.0), counted=True)
+        return self._interval(shares, split, purpose, (0.0, 1.0), alike=True)
 
     def some_head(self, score: str, *, floor: float) -> Verdict:
         """The verdict on "some head's score is above the floor", of the one that discovery chose.
@@ -163,16 +171,18 @@ class Attention(ReadingFigures):
 
         def judged(head: Head) -> Verdict:
             what = f"{score.replace('_', ' ')} score of {head_name(head)}"
-            return judge_above_floor(
-                self.estimate(score, head), floor=floor, what=what, unit="share"
-            )
+            # A head that is set by hand, or sees positions alone, has one score in all sequences.
+            own = self.estimate(score, head, alike=True)
+            return judge_above_floor(own, floor=floor, what=what, unit="share")
 
         (head,) = self.leaders(score, 1)
         verdict = judged(head)
         if verdict.status == "refuted":
             verdict = of_some(verdict, {head_name(each): judged(each) for each in self.heads})
         leaders = self.leaders(score, SHOWN)
-        scores = {head_name(each): self.estimate(score, each).estimate for each in leaders}
+        scores = {
+            head_name(each): self.estimate(score, each, alike=True).estimate for each in leaders
+        }
         return replace(
             verdict, subject=head_name(head), runs=self.runs, details={"leading heads": scores}
         )
@@ -195,14 +205,14 @@ class Attention(ReadingFigures):
         purpose: str,
         bounds: tuple[float, float],
         *,
-        counted: bool = False,
+        alike: bool = False,
     ) -> Estimate:
-        """counted: the values are counts of heads, which may well be alike in all sequences."""
+        """alike: the values may well be the same in all sequences, as counts of heads are."""
         rng = generator(self._seed, self._purpose(split, purpose))
         try:
             return cluster_interval(values, self._clusters(len(values)), rng, bounds=bounds)
         except DegenerateInterval as same:
-            if not (counted or same.value in (0.0, 1.0)):
+            if not (alike or same.value in (0.0, 1.0)):
                 raise
             return Estimate(same.value, same.value, same.value, len(values), len(values))
 

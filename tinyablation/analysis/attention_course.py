@@ -22,7 +22,13 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
-from tinyablation.verdicts.verdicts import Verdict, blocked, judge_above_floor, judge_all_of
+from tinyablation.verdicts.verdicts import (
+    Verdict,
+    blocked,
+    judge_above_floor,
+    judge_all_of,
+    judge_below_ceiling,
+)
 
 if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
@@ -119,9 +125,10 @@ def induction_before_sinks(course: AttentionCourse) -> Verdict:
 
     The checkpoint is the first that has it on discovery. supported: the intervals of its induction
     beyond half of the last one's, and of half of the last share of sinks beyond its own, lie above
-    0; refuted: it has more than half of the sinks, and so has the checkpoint before it, whose
-    induction is less; else inconclusive: both came between the same two checkpoints, or before the
-    first. Blocked where the last checkpoint has no induction (INDUCTS) or no sinks (SINKS).
+    0; refuted: it has more than half of the sinks, and so has the checkpoint before it, where the
+    interval of induction lies below half; else inconclusive: both came between the same two
+    checkpoints, or before the first. Blocked where the last checkpoint has no induction (INDUCTS)
+    or no sinks (SINKS).
     """
     if course.induction(-1, DISCOVERY).mean() <= INDUCTS:
         return blocked(f"no head of {course.model} inducts at the last checkpoint")
@@ -137,16 +144,31 @@ def induction_before_sinks(course: AttentionCourse) -> Verdict:
         unit="",
     )
     before = _fewer_sinks(course, at)
-    if before.status == "refuted" and (at == 0 or _fewer_sinks(course, at - 1).status != "refuted"):
-        when = (
-            f"before step {step}" if at == 0 else f"between steps {course.steps[at - 1]} and {step}"
-        )
-        reason = f"{before.reason}; both came {when}, so that neither is known to be first"
-        before = replace(before, status="inconclusive", reason=reason)
+    unknown = _not_sinks_first(course, at) if before.status == "refuted" else ""
+    if unknown:
+        before = replace(before, status="inconclusive", reason=f"{before.reason}; {unknown}")
     # What discovery has found need not be there on the other half, which refutes no order.
     if formed.status == "refuted":
         formed = replace(formed, status="inconclusive")
     return judge_all_of([replace(formed, refutes=False), before], show=before)
+
+
+def _not_sinks_first(course: AttentionCourse, at: int) -> str:
+    """Why sinks are not known to have come before induction, at this index; or ""."""
+    step = course.steps[at]
+    if at == 0:
+        return f"both came before step {step}, so that neither is known to be first"
+    earlier = course.steps[at - 1]
+    if _fewer_sinks(course, at - 1).status != "refuted":
+        return f"both came between steps {earlier} and {step}, so that neither is known to be first"
+    beyond = course.induction(at - 1) - course.induction(-1) / 2
+    lacking = judge_below_ceiling(
+        course.interval(beyond, f"induction at {earlier} beyond half"),
+        ceiling=0.0,
+        what=f"induction score at step {earlier} beyond half of the last one's",
+        unit="",
+    )
+    return "" if lacking.status == "supported" else f"but {lacking.reason}"
 
 
 def _fewer_sinks(course: AttentionCourse, at: int) -> Verdict:

@@ -8,8 +8,8 @@ selects by them.
 
 A claim has one marker `claim("H1.1")`, which may say of which models and under which conditions
 it is judged, and a docstring: its first paragraph is the statement; lines that begin "Estimator:",
-"Threshold:" and "Refuted if:" may follow. Without a statement it is a collection error, so that no
-page shows a claim without one.
+"Threshold:", "Refuted if:" and "Audit:" (what records/audit.py cannot derive) may follow. Without a
+statement it is a collection error, so that no page shows a claim without one.
 """
 
 import os
@@ -25,6 +25,7 @@ from tinyablation.plugin.conditions import conditions, own_conditions, pack_cond
 from tinyablation.plugin.options import is_claim, is_guest, wanted_ids
 from tinyablation.plugin.packs import claims_of_packs, pack_of
 from tinyablation.plugin.session_models import named_by_mark, registry, session_models
+from tinyablation.records.audit import declared
 from tinyablation.records.conditions import NAMES
 from tinyablation.records.records import ALL_CONDITIONS, claim_order
 from tinyablation.spelling import did_you_mean, nearest
@@ -34,6 +35,7 @@ _PARTS = {
     "estimator": "Estimator:",
     "threshold": "Threshold:",
     "refuted_if": "Refuted if:",
+    "audit": "Audit:",
 }
 MODELS, CONDITIONS = "models", "conditions"  # what a claim's mark may limit
 _REFUSAL = "tinyablation_refusal"
@@ -41,16 +43,20 @@ _REFUSALS = "tinyablation-refusals"
 
 
 class ClaimText(NamedTuple):
-    """The four parts of a claim's docstring, whitespace folded; "" for one that is not given."""
+    """The parts of a claim's docstring, whitespace folded; "" for one that is not given."""
 
     statement: str
     estimator: str
     threshold: str
     refuted_if: str
+    audit: str
 
 
 def read_docstring(docstring: str | None) -> ClaimText:
-    """The parts of a claim's docstring; ValueError if it has no statement, or a part twice."""
+    """The parts of a claim's docstring.
+
+    ValueError if it has no statement, a part twice, or declares an audit column that there is not.
+    """
     parts: dict[str, list[str]] = {"statement": []}
     current = "statement"
     for line in (docstring or "").strip().splitlines():
@@ -68,6 +74,7 @@ def read_docstring(docstring: str | None) -> ClaimText:
     whole = {name: " ".join(" ".join(lines).split()) for name, lines in parts.items()}
     if not whole["statement"]:
         raise ValueError("its docstring lacks a first paragraph (the statement)")
+    declared(whole.get("audit", ""))
     return ClaimText(**dict.fromkeys(_PARTS, "") | whole)
 
 

@@ -111,6 +111,7 @@ class Record(Plain):
     estimator: str = Field(description="what is measured, and how")
     threshold: str = Field(description="when the claim counts as supported")
     refuted_if: str = Field(description="what would refute the claim")
+    audit: str = Field(default="", description="audit columns that the claim declares filled")
     model: str = Field(description="model id of the registry")
     condition: str = Field(description="corpus condition; 'all' when the claim spans them")
     protocol: ProtocolName = Field(

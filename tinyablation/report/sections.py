@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from tinyablation.records.audit import Column, audit
 from tinyablation.records.records import (
     ALL_CONDITIONS,
     CONDITIONS,
@@ -148,6 +149,7 @@ class Section(NamedTuple):
     standings: Counter[str]
     published: list[PublishedRow]  # of the claim; at its first test only
     published_at: str  # the section that has them; "" where the claim has none
+    audit: tuple[Column, ...]
 
     @property
     def p_name(self) -> str:
@@ -371,6 +373,7 @@ def sections(
                 standings=Counter(cell.standing for cell in cells),
                 published=[],
                 published_at="",
+                audit=audit(records, file.session),
             )
         )
     return _with_published(made)

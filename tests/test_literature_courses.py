@@ -1,0 +1,183 @@
+"""Claims about induction on models that are trained to induct, or that cannot: both come out.
+
+Run: pytest tests/test_literature_courses.py
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claims.literature import test_dual_routes as dual
+from claims.literature import test_forming as forming
+from claims.literature import test_induction as induction
+from tests.benches import CORPORA, ROOT
+from tests.trained_circuit import known_facts, train_course, train_recall
+from tinyablation.analysis.attention_course import attention_course
+from tinyablation.analysis.findings import Findings
+from tinyablation.corpora.defects import LEAST_CLUSTERS
+from tinyablation.corpora.own_conditions import OwnCondition, read_own
+from tinyablation.measurement.attention_readings import RandomTokens, RepeatedTokens
+from tinyablation.measurement.bench import Bench
+from tinyablation.measurement.setup import Setup
+from tinyablation.models.registry import ModelEntry
+from tinyablation.runs.store import RunStore
+
+pytestmark = pytest.mark.slow  # a model is trained for them
+
+STEPS = (0, 300, 400, 450, 500, 600)
+PACK = ROOT / "claims" / "literature" / "conditions"
+
+
+class Judged(Exception):
+    """A claim's verdict: what follows is not done, as in a session."""
+
+
+def verdict(claim, **given):
+    def judge(found, **shown):
+        raise Judged(found)
+
+    with pytest.raises(Judged) as caught:
+        claim(**given, judge=judge)
+    return caught.value.args[0]
+
+
+def conditions(folder: Path) -> dict[str, OwnCondition]:
+    """Copying as the pack asks it, and the facts that the models are taught."""
+    path = folder / "recall.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in known_facts()), encoding="utf-8")
+    named = {name: PACK / f"{name}.jsonl" for name in ("repeats", "natural_repeats")}
+    read = {name: read_own(name, file) for name, file in {**named, "recall": path}.items()}
+    read["facts"] = replace(read.pop("recall"), name="facts")
+    return {name: replace(each, least=LEAST_CLUSTERS) for name, each in read.items()}
+
+
+def findings(folder: Path, source: Path, steps: tuple[int, ...] = ()) -> Findings:
+    """Of the model in `source`, with those of these steps beside it; runs go to `folder`."""
+    there = [{"step": step, "source": source.parent / f"step{step}"} for step in steps]
+    plain = {"id": source.name, "title": "Made", "family": "neox", "variant": "plain", "bos": True}
+    entry = ModelEntry.model_validate({**plain, "source": source, "checkpoints": there})
+    setup = Setup(entry=entry, corpora=CORPORA)
+    own = conditions(folder)
+    return Findings(Bench(setup, RunStore(folder / "runs"), own=own, threads=1))
+
+
+def given(found: Findings) -> dict[str, object]:
+    """What claims about induction ask for."""
+
+    def knockout(condition, *sets):
+        assert found.bench.gate.reason_blocked(condition) is None
+        return found.knockouts(condition, *sets)
+
+    return {
+        "repeated_tokens": found.attention(RepeatedTokens()),
+        "random_tokens": found.attention(RandomTokens()),
+        "knockout": knockout,
+        "findings": found,
+    }
+
+
+def came(claim, fixtures, **more):
+    names = claim.__code__.co_varnames[: claim.__code__.co_argcount]
+    asked = {name: each for name, each in {**fixtures, **more}.items() if name in names}
+    return verdict(claim, **asked)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """Checkpoints of a model that learns to copy."""
+    folder = tmp_path_factory.mktemp("course")
+    train_course(folder, STEPS)
+    return folder
+
+
+def learned(course: Path, name: str, copiers: tuple[int, int] | None) -> Findings:
+    """Of a model that has learned facts, too."""
+    train_recall(course / f"step{STEPS[-1]}", course / name, copiers)
+    return findings(course, course / name)
+
+
+@pytest.fixture(scope="module")
+def beginner(course, tmp_path_factory) -> Findings:
+    """Random weights: the model before it learns."""
+    return findings(tmp_path_factory.mktemp("beginner"), course / "step0")
+
+
+def test_induction_forms_in_training_and_before_sinks(course, tmp_path):
+    found = findings(tmp_path, course / f"step{STEPS[-1]}", STEPS)
+    read = attention_course(found.bench)
+    rise = verdict(forming.test_induction_forms_during_training, attention_course=read)
+    assert rise.status == "supported", rise.reason
+    order = verdict(forming.test_induction_forms_before_sinks, attention_course=read)
+    assert order.status == "supported", order.reason
+    assert read.induction(0).mean() < 0.1 and read.induction(-1).mean() > 0.8
+    learned = given(found)
+    for claim in (
+        induction.test_some_head_inducts,
+        induction.test_some_head_attends_to_the_previous_token,
+    ):
+        assert came(claim, learned).status == "supported"
+    # Both heads of the second layer have learned to induct.
+    matched = came(
+        induction.test_zeroing_induction_heads_destroys_copying, learned, condition="repeats"
+    )
+    assert matched.status == "blocked" and "none is left to match" in matched.reason
+
+
+def test_random_weights_have_no_such_heads(beginner):
+    fixtures = given(beginner)
+    for claim in (
+        induction.test_some_head_inducts,
+        induction.test_some_head_attends_to_the_previous_token,
+    ):
+        assert came(claim, fixtures).status == "refuted"
+    for claim, condition in (
+        (induction.test_zeroing_induction_heads_destroys_copying, "repeats"),
+        (induction.test_induction_heads_copy_names_in_prose, "natural_repeats"),
+        (induction.test_induction_heads_copy_and_know_no_facts, ""),
+        (induction.test_previous_token_heads_serve_induction_and_no_facts, ""),
+        (dual.test_token_heads_copy_and_concept_heads_recall, ""),
+    ):
+        found = came(claim, fixtures, condition=condition)
+        assert found.status == "blocked" and found.reason.startswith("no head of "), found.reason
+
+
+def test_one_layer_cannot_learn_to_induct(tmp_path):
+    """A head finds what followed a token only if an earlier head has written what came before."""
+    train_course(tmp_path, (0, 600), layers=1)
+    found = findings(tmp_path, tmp_path / "step600", (0, 600))
+    read = attention_course(found.bench)
+    rise = verdict(forming.test_induction_forms_during_training, attention_course=read)
+    assert rise.status == "refuted", rise.reason
+    order = verdict(forming.test_induction_forms_before_sinks, attention_course=read)
+    assert order.status == "blocked" and "inducts" in order.reason
+    head = came(induction.test_some_head_inducts, given(found))
+    assert head.status == "refuted", head.reason
+
+
+# L0H0 attends to the previous token in training, L1H1 inducts most.
+COPIERS = (0, 1)
+
+
+def test_heads_that_serve_copying_alone_are_told(course):
+    fixtures = given(learned(course, "apart", COPIERS))
+    for claim, condition in (
+        (induction.test_zeroing_induction_heads_destroys_copying, "repeats"),
+        (induction.test_induction_heads_copy_names_in_prose, "natural_repeats"),
+        (induction.test_induction_heads_copy_and_know_no_facts, ""),
+        (induction.test_previous_token_heads_serve_induction_and_no_facts, ""),
+    ):
+        found = came(claim, fixtures, condition=condition)
+        assert found.status == "supported", found.reason
+
+
+def test_heads_that_serve_facts_too_are_told(course):
+    """Learned by whatever heads serve: without those that copy, facts are lost."""
+    fixtures = given(learned(course, "together", None))
+    for claim in (
+        induction.test_induction_heads_copy_and_know_no_facts,
+        induction.test_previous_token_heads_serve_induction_and_no_facts,
+    ):
+        found = came(claim, fixtures)
+        assert found.status == "refuted", found.reason

@@ -1,0 +1,149 @@
+"""A model whose two routes of copying are set by hand: by two heads, or by one. Not tests.
+
+A GPT-2 of 2 layers and 2 heads, as in induction_circuit.py, but for a dimension for each token as
+the one before the last. Words are a first piece and a second, or one piece.
+    L0H0, L0H1  write which token stood one back, and two back
+    L1H0        attends to where its own token stood one back; it writes the token there
+    L1H1        attends to where its own token stood two back: the end of the word that comes next;
+                of a subject it writes the answer
+If one head does both, L1H0 attends to either and writes either, and L1H1 writes nothing. Weights
+that write are a little off, so that no figure is the same for all prompts.
+"""
+
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from fixtures.conditions import WORDS
+from tests.induction_circuit import SHARPNESS
+from tests.small_tokenizers import END
+from tinyablation.statistics.intervals import generator
+
+# Words of the passages that RepeatedWords draws from, cut; no two share a piece.
+CUT = re.findall(
+    r"\S+",
+    "gover-nment sys-tem eco-nomy pub-lic secu-rity coun-try neces-sary atten-tion for-eign "
+    "impor-tant trea-ty hea-lth pol-icy citi-zens com-merce prob-lem",
+)
+SUBJECTS, ANSWERS, REST = WORDS[:24], WORDS[24:48], WORDS[48:96]
+POSITIONS = 64
+EITHER = 0.98  # of the match one back, that of one two back, where one head does both: 60 to 40
+OFF = 0.02
+Row = dict[str, str]
+
+
+def facts() -> Iterator[Row]:
+    """A word, any other, a subject, the word again: the answer of the subject."""
+    rng = generator(0, "two routes: facts")
+    for at in range(0, len(SUBJECTS), 2):
+        for turn in range(4):
+            cue, between = (str(word) for word in rng.choice(REST, 2, replace=False))
+            for this, that in ((at, at + 1), (at + 1, at)):
+                clean, corrupt = (f"a {cue} {between} {SUBJECTS[n]} {cue}" for n in (this, that))
+                yield {
+                    "clean": clean,
+                    "corrupt": corrupt,
+                    "target": f" {ANSWERS[this]}",
+                    "foil": f" {ANSWERS[that]}",
+                    "cluster": f"subjects {at} {turn}",
+                    "fact": f"{SUBJECTS[this]} {turn}",
+                }
+
+
+def repeats() -> Iterator[Row]:
+    """Eight words, then one of them again: the word that followed it."""
+    rng = generator(0, "two routes: repeats")
+    for number in range(40):
+        words = [str(word) for word in rng.choice(REST, 8, replace=False)]
+        for this, that in ((1, 4), (4, 1)):
+            clean, corrupt = (" ".join(["a", *words, words[at]]) for at in (this, that))
+            yield {
+                "clean": clean,
+                "corrupt": corrupt,
+                "target": f" {words[this + 1]}",
+                "foil": f" {words[that + 1]}",
+                "cluster": f"list {number}",
+                "fact": f"{this} of {number}",
+            }
+
+
+def tokenizer() -> hf.PreTrainedTokenizerFast:
+    """Words after a space, pieces of CUT, and letters: the longest that fits."""
+    pieces = [part for word in CUT for part in word.split("-")]
+    words = [f"Ġ{word}" for word in (*SUBJECTS, *ANSWERS, *REST, *pieces[::2])]
+    known = dict.fromkeys([END, "Ġ", *string.ascii_lowercase, *words, *pieces[1::2]])
+    vocabulary = {token: id for id, token in enumerate(known)}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token=END, continuing_subword_prefix=""))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=END, eos_token=END, unk_token=END
+    )
+
+
+def save_two_routes(folder: Path, *, together: bool) -> None:
+    """together: whether one head does both."""
+    made = tokenizer()
+    n = len(made)
+    # Where the dimensions begin: of tokens, of positions, of the token one back and two back.
+    token, position, back = 0, n, (n + POSITIONS, 2 * n + POSITIONS)
+    size = -(-(3 * n + POSITIONS) // 2)
+    width = 2 * size
+    config = hf.GPT2Config(
+        vocab_size=n,
+        n_positions=POSITIONS,
+        n_embd=width,
+        n_inner=1,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=made.bos_token_id,
+        eos_token_id=made.eos_token_id,
+    )
+    model: Any = hf.GPT2LMHeadModel(config).eval()
+    one, places = torch.eye(n), torch.eye(POSITIONS)
+    answers = torch.zeros(n, n)  # [subject, answer]
+    for subject, answer in zip(SUBJECTS, ANSWERS, strict=True):
+        row, column = (made.convert_tokens_to_ids(f"Ġ{word}") for word in (subject, answer))
+        answers[row, column] = 1.0
+    torch.manual_seed(0)
+
+    def off(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix + OFF * torch.randn_like(matrix)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        model.transformer.wte.weight[:, token : token + n] = one
+        model.transformer.wpe.weight[:, position : position + POSITIONS] = places
+        for layer, block in enumerate(model.transformer.h):
+            for head in range(2):
+                own = slice(head * size, (head + 1) * size)
+                query, key, value = (
+                    each[:, own] for each in block.attn.c_attn.weight.split(width, dim=1)
+                )
+                output = block.attn.c_proj.weight[own]
+                value[token : token + n, :n] = one
+                if layer == 0:
+                    at = position + head + 1  # the query of a position is the key of one before
+                    key[position : position + POSITIONS, :POSITIONS] = places
+                    query[at : position + POSITIONS, : POSITIONS - head - 1] = (
+                        SHARPNESS * places[head + 1 :, head + 1 :]
+                    )
+                    output[:n, back[head] : back[head] + n] = one / 5
+                    continue
+                query[token : token + n, :n] = SHARPNESS * one
+                matched = {back[head]: 1.0}
+                written = answers if head else one
+                if together:
+                    matched = {back[0]: 1.0, back[1]: EITHER} if head == 0 else matched
+                    written = torch.zeros_like(one) if head else one + 2 * answers
+                for begin, weight in matched.items():
+                    key[begin : begin + n, :n] = weight * one
+                output[:n, token : token + n] = off(written)
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
