@@ -208,11 +208,16 @@ def one_record(**changes) -> Record:
 
 
 BODY = '<div class="body"></div>'
+ROWS = '<div class="rows"></div>'
 
 
 def opened(html):
     """The page as its script leaves it once every cell is open: evidence in place, packs gone."""
-    for name, letters in packs(html).items():
+    found = packs(html)
+    for section, markup in json.loads(unpack(found["cells"])).items():
+        place = html.index(ROWS, html.index(f'<section class="claim" id="{section}"'))
+        html = f"{html[:place]}{markup}{html[place + len(ROWS) :]}"
+    for name, letters in found.items():
         if name.startswith("claim-"):
             for cell, markup in json.loads(unpack(letters))["cells"].items():
                 start = html.index(f'<details id="{cell}"')

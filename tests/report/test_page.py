@@ -61,6 +61,16 @@ def test_other_records_give_another_page(session, closed):
     assert render(fewer) != closed
 
 
+def test_without_the_script_the_verdicts_stand_and_a_line_says_what_does_not(session, closed):
+    text = Page(re.sub(r"<script.*?</script>", "", closed, flags=re.DOTALL)).text
+    assert "This browser runs no script here: the findings, the matrix with the verdict" in text
+    labels = [label for tag, name, label in Page(closed).attributes if name == "aria-label"]
+    cells = [label for label in labels if re.search(r", [\w-]+, \w+: (?:\w+)", label)]
+    assert len(cells) == len(session.records), "the matrix says every verdict"
+    assert all(record.statement in text for record in session.records)
+    assert Page(closed).cells == 0, "the rows are in a pack"
+
+
 def test_page_is_small(closed):
     assert len(closed.encode("utf-8")) < 1_000_000
 

@@ -4,8 +4,9 @@
 text that others wrote (tokens, prompts, messages), so everything is escaped, control characters are
 made visible, and the page forbids itself every request and every script but its own.
 
-What a cell opens (nine tenths of the page), and what can be downloaded, lies in packs (packs.py),
-for the page's script to open: 1,000 cells are too much markup to load at once.
+The rows of cells, what a cell opens, and what can be downloaded lie in packs (packs.py), for the
+page's script to open: 1,000 cells are too much markup to load at once. The first screen, the matrix
+with its verdicts and what each claim says stand without the script.
 """
 
 import base64
@@ -236,10 +237,10 @@ class DriftView(NamedTuple):
     tables: list[Table]
 
 
-def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
-    """The packs of a page: the evidence of each section's cells, and what can be downloaded.
+def packed(file: RecordFile, made: Sequence[Section], rows_of: Any, evidence: Any) -> Markup:
+    """The packs of a page: the rows of all sections, the evidence of each, and the downloads.
 
-    evidence: (cell, section) -> markup.
+    rows_of: section -> markup; evidence: (cell, section) -> markup.
     """
     cells = [cell for section in made for cell in section.cells]
     records, keys = [cell.record for cell in cells], [cell.anchor for cell in cells]
@@ -249,7 +250,8 @@ def packed(file: RecordFile, made: Sequence[Section], evidence: Any) -> Markup:
         "tex": exports.by_cell(exports.cells_tex(records), keys),
     }
     whole = json.dumps(content_of(file), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    parts = [
+    parts = [element("cells", {section.anchor: settled(rows_of(section)) for section in made})]
+    parts += [
         element(
             section.anchor,
             {
@@ -294,9 +296,14 @@ def render(
         "drift": drift and DriftView(drift.before, summary(drift), notes(drift), tables(drift)),
     }
     environment = _environment()
-    template = environment.get_template("evidence.html.j2")
-    evidence = template.make_module(context).cell_evidence  # type: ignore[attr-defined]
-    context["packed"] = packed(file, made, evidence)
+    rows_of, evidence = (
+        getattr(environment.get_template(template).make_module(context), macro)
+        for template, macro in (
+            ("parts.html.j2", "cell_rows"),
+            ("evidence.html.j2", "cell_evidence"),
+        )
+    )
+    context["packed"] = packed(file, made, rows_of, evidence)
     return settled(environment.get_template("claims.html.j2").render(context))
 
 

@@ -1,12 +1,13 @@
 "use strict";
-// Verdicts, figures and the matrix stand on the page without this script. It opens the packs that
-// hold evidence and downloads, filters, and keeps what is filtered and open in the address:
+// The findings, the matrix with its verdicts and what claims say stand on the page without this
+// script. It opens the packs that hold rows, evidence and downloads, filters, and keeps what is
+// filtered and open in the address:
 // #cell=H1.1.test_x.tiny-gpt2.facts&m=tiny-gpt2&v=supported
 (() => {
   const byId = (id) => document.getElementById(id);
   const form = byId("filter");
   const shown = byId("shown");
-  const cells = [...document.querySelectorAll("details[data-k]")];
+  const sections = [...document.querySelectorAll("section.claim")];
   const links = new Map(); // by cell
   for (const link of document.querySelectorAll(".matrix td a")) {
     links.set(link.getAttribute("href").slice(1), link);
@@ -27,6 +28,18 @@
     }
     return unpacked.get(name);
   };
+  let cells = [];
+  const ready = unpack("cells").then(async (text) => { // the rows: of 6,400 cells too much for one go
+    let began = performance.now();
+    for (const [section, rows] of Object.entries(JSON.parse(text))) {
+      byId(section).querySelector(".rows").innerHTML = rows; // escaped where it was made
+      if (performance.now() - began > 50) { // a click comes in between
+        await new Promise((resolve) => setTimeout(resolve));
+        began = performance.now();
+      }
+    }
+    cells = [...document.querySelectorAll("details[data-k]")];
+  });
   const evidence = new Map(); // cell -> markup, escaped where it was made
   const forests = new Map(); // section -> markup
   const loading = new Map();
@@ -41,7 +54,7 @@
     }
     return loading.get(section);
   };
-  const loadAll = () => Promise.all([...new Set(cells.map(sectionOf))].map(load));
+  const loadAll = () => Promise.all(sections.map((section) => load(section.id)));
 
   // --- an open cell ------------------------------------------------------------------------------
 
@@ -111,6 +124,7 @@
     const words = want.q.toLowerCase().replace(/\b(\d+):(\d+)\b/g, "l$1h$2") // heads are L0H7 here
       .split(/\s+/).filter(Boolean).map(escaped);
     const turn = ++asked;
+    await ready;
     if (words.length) await loadAll();
     if (turn !== asked) return; // a later one overtook it
     let count = 0;
@@ -127,7 +141,7 @@
       links.get(cell.id)?.classList.toggle("off", !match);
       if (match) count += 1;
     }
-    for (const section of document.querySelectorAll("section.claim")) {
+    for (const section of sections) {
       section.hidden = !section.querySelector("details[data-k]:not([hidden])");
     }
     for (const row of document.querySelectorAll(".matrix tr[data-section]")) {
@@ -164,6 +178,8 @@
   const show = async (cell) => {
     if (cell.hidden) { form.reset(); await apply(); }
     current = cell.id;
+    document.querySelector("details.target")?.classList.remove("target");
+    cell.classList.add("target");
     await expand(cell);
     if (current !== cell.id) return;
     cell.querySelector("summary").focus({ preventScroll: true });
@@ -183,10 +199,10 @@
     }
     if (hash && !hash.includes("=")) {
       const target = byId(hash);
-      const covered = target?.closest("[hidden]");
-      if (covered) form.reset();
+      const moved = target?.closest("[hidden]") || !cells.length; // the rows push it down
+      if (target?.closest("[hidden]")) form.reset();
       await apply();
-      if (covered) target.scrollIntoView();
+      if (moved) target?.scrollIntoView();
       return;
     }
     const wanted = new URLSearchParams(hash);
@@ -209,28 +225,28 @@
   };
 
   let printing = false;
-  for (const cell of cells) {
-    cell.addEventListener("toggle", () => {
-      if (printing) return;
-      if (cell.open) {
-        load(sectionOf(cell)).then(() => fill(cell));
-        if (current === cell.id) return;
-        current = cell.id;
-        opener = cell.querySelector("summary");
-        write("pushState");
-      } else if (current === cell.id) {
-        current = "";
-        write("pushState");
-      }
-    });
-  }
-  document.addEventListener("click", (event) => {
+  byId("claims").addEventListener("toggle", (event) => {
+    const cell = event.target;
+    if (printing || !cell.matches("details[data-k]")) return;
+    if (cell.open) {
+      load(sectionOf(cell)).then(() => fill(cell));
+      if (current === cell.id) return;
+      current = cell.id;
+      opener = cell.querySelector("summary");
+      write("pushState");
+    } else if (current === cell.id) {
+      current = "";
+      write("pushState");
+    }
+  }, true); // it does not bubble
+  document.addEventListener("click", async (event) => {
     const link = event.target.closest?.("a[href^='#']");
     followed = Boolean(link?.hash.includes("="));
     if (!link?.hash.startsWith("#cell=") || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const cell = byId(decodeURIComponent(link.hash.slice(1)));
     event.preventDefault();
     opener = link;
+    await ready;
+    const cell = byId(decodeURIComponent(link.hash.slice(1)));
     if (current !== cell.id) { current = cell.id; write("pushState"); }
     show(cell);
   });
@@ -319,6 +335,7 @@
   byId("takes").addEventListener("click", async (event) => {
     const name = event.target.dataset?.take;
     if (!name) return;
+    await ready;
     const kind = name.split(".").at(-1);
     if (name === kind) { // rows of the test cases shown
       const table = JSON.parse(await unpack("rows"))[kind];
@@ -463,7 +480,7 @@
 
   theme.hidden = false;
   byId("takes").hidden = false;
-  form.hidden = cells.length === 0;
+  form.hidden = !sections.length;
   (window.requestIdleCallback ?? setTimeout)(async () => { // so that printing finds it there
     await loadAll();
     document.body.dataset.unpacked = "yes";
