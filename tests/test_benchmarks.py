@@ -487,6 +487,23 @@ def test_bounds_are_swept_on_one_model(tmp_path, monkeypatch):
         gpu.sweep(recording, loaded, prompts, heads, every)
 
 
+@pytest.mark.slow
+def test_the_option_sweeps_both_shapes(tmp_path, monkeypatch, engine):
+    toy = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: "cpu")
+    monkeypatch.setattr(gpu, "GPT2_SMALL", toy)
+    monkeypatch.setattr(gpu, "MISTRAL_7B", toy._replace(gated=True))
+    monkeypatch.setattr(gpu, "SMALL_LAYERS", (0, 1))
+    monkeypatch.setattr(gpu, "SWEPT_LAYER", 1)
+    gpu.main(["--bounds", "21:128,26:512", "--prompts", "8", "--results", str(tmp_path)])
+    (found,) = history(tmp_path / "gpu.json")
+    assert [len(found.details[name]) for name in ("small", "large")] == [2, 2]
+    assert [figure.ratio is not None for figure in found.figures] == [False, True] * 2
+    small, large = found.figures[::2]
+    assert "float32, zero 4 heads" in small.what
+    assert "bfloat16, zero 2 heads, 8 prompts" in large.what
+
+
 def test_bounds_that_are_none_are_refused():
     for text in ("21", "21:128:3", "21:many", "99:128", "21:0", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="give powers|powers are"):
