@@ -42,6 +42,8 @@ from tinyablation.heads import Head
 from tinyablation.interventions.head_sets import CopySuppressors
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.interventions.tracing import Tracing
+from tinyablation.plugin.selection import read_docstring
+from tinyablation.records.audit import PLANTED, declared
 from tinyablation.verdicts.listener import hear
 
 MODULES = (
@@ -347,6 +349,17 @@ def test_every_claim_of_the_pack_is_here():
     assert marked == CASES.keys()
     folder = Path(induction.__file__).parent
     assert {Path(module.__file__) for module in MODULES} == set(folder.glob("test_*.py"))
+
+
+def test_a_planted_control_that_a_claim_declares_is_a_test():
+    """On models: figures made up, as below, are none."""
+    there = Path(__file__).parent
+    tests = "".join(
+        (there / f"test_literature_{name}.py").read_text("utf-8") for name in ("controls", "models")
+    )
+    for claim in CASES:
+        said = PLANTED in declared(read_docstring(claim.__doc__).audit)
+        assert said == (f".{claim.__name__}" in tests), claim.__name__
 
 
 @pytest.mark.parametrize("claim", CASES, ids=lambda claim: claim.__name__)

@@ -10,7 +10,6 @@ If one head does both, L1H0 attends to either and writes either, and L1H1 writes
 that write are a little off, so that no figure is the same for all prompts.
 """
 
-import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +25,9 @@ from tests.small_tokenizers import END
 from tinyablation.statistics.intervals import generator
 
 # Words of the passages that RepeatedWords draws from, cut; no two share a piece.
-CUT = re.findall(
-    r"\S+",
-    "gover-nment sys-tem eco-nomy pub-lic secu-rity coun-try neces-sary atten-tion for-eign "
-    "impor-tant trea-ty hea-lth pol-icy citi-zens com-merce prob-lem",
+CUT = (
+    *("gover-nment", "sys-tem", "eco-nomy", "pub-lic", "secu-rity", "coun-try", "neces-sary"),
+    *("atten-tion", "for-eign", "impor-tant", "trea-ty", "hea-lth", "pol-icy", "citi-zens"),
 )
 SUBJECTS, ANSWERS, REST = WORDS[:24], WORDS[24:48], WORDS[48:96]
 POSITIONS = 64
@@ -59,7 +57,7 @@ def facts() -> Iterator[Row]:
 def repeats() -> Iterator[Row]:
     """Eight words, then one of them again: the word that followed it."""
     rng = generator(0, "two routes: repeats")
-    for number in range(40):
+    for number in range(48):
         words = [str(word) for word in rng.choice(REST, 8, replace=False)]
         for this, that in ((1, 4), (4, 1)):
             clean, corrupt = (" ".join(["a", *words, words[at]]) for at in (this, that))

@@ -34,7 +34,7 @@ def test_token_heads_copy_and_concept_heads_recall(repeated_tokens, findings, kn
     Threshold: the 95 % intervals over clusters (of differences of independent figures) of both lie
       above .05 (intersection-union: no correction).
     Refuted if: one of them lies below that, with p <= .0125.
-    Audit: selection correction, specificity
+    Audit: planted control, selection correction, specificity
     """
     tokens = repeated_tokens.above("induction", MOST)[:LARGEST]
     if not tokens:

@@ -1,9 +1,10 @@
-"""Claims about induction on models that are trained to induct, or that cannot: both come out.
+"""Claims about heads that copy, on models made for them to be true of, and untrue.
 
-Run: pytest tests/test_literature_courses.py
+Run: pytest tests/test_literature_controls.py
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 from claims.literature import test_dual_routes as dual
 from claims.literature import test_forming as forming
 from claims.literature import test_induction as induction
-from tests.benches import CORPORA, ROOT
+from fixtures.conditions import CONDITIONS
+from tests.benches import CORPORA
 from tests.trained_circuit import known_facts, train_course, train_recall
+from tests.two_routes import facts, repeats, save_two_routes
 from tinyablation.analysis.attention_course import attention_course
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.defects import LEAST_CLUSTERS
@@ -24,10 +27,9 @@ from tinyablation.measurement.setup import Setup
 from tinyablation.models.registry import ModelEntry
 from tinyablation.runs.store import RunStore
 
-pytestmark = pytest.mark.slow  # a model is trained for them
+pytestmark = pytest.mark.slow  # models are trained for them
 
 STEPS = (0, 300, 400, 450, 500, 600)
-PACK = ROOT / "claims" / "literature" / "conditions"
 
 
 class Judged(Exception):
@@ -43,23 +45,31 @@ def verdict(claim, **given):
     return caught.value.args[0]
 
 
-def conditions(folder: Path) -> dict[str, OwnCondition]:
-    """Copying as the pack asks it, and the facts that the models are taught."""
-    path = folder / "recall.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in known_facts()), encoding="utf-8")
-    named = {name: PACK / f"{name}.jsonl" for name in ("repeats", "natural_repeats")}
-    read = {name: read_own(name, file) for name, file in {**named, "recall": path}.items()}
-    read["facts"] = replace(read.pop("recall"), name="facts")
-    return {name: replace(each, least=LEAST_CLUSTERS) for name, each in read.items()}
+def conditions(folder: Path, **rows: Iterable[dict[str, str]]) -> dict[str, OwnCondition]:
+    """Conditions of these rows; facts, whose name is the project's, are read by another."""
+    read = {}
+    for name, each in rows.items():
+        path = folder / f"asked_{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in each), encoding="utf-8")
+        own = read_own(path.stem, path)
+        read[name] = replace(own, name=name, least=LEAST_CLUSTERS)
+    return read
 
 
-def findings(folder: Path, source: Path, steps: tuple[int, ...] = ()) -> Findings:
-    """Of the model in `source`, with those of these steps beside it; runs go to `folder`."""
+def findings(
+    folder: Path, source: Path, steps: tuple[int, ...] = (), **rows: Iterable[dict[str, str]]
+) -> Findings:
+    """Of the model in `source`, with those of these steps beside it; runs go to `folder`.
+
+    rows: of conditions by name; of none: copying as the pack asks it, and the facts of Recall.
+    """
     there = [{"step": step, "source": source.parent / f"step{step}"} for step in steps]
-    plain = {"id": source.name, "title": "Made", "family": "neox", "variant": "plain", "bos": True}
+    plain = {"id": source.name, "title": "Made", "family": "other", "variant": "plain", "bos": True}
     entry = ModelEntry.model_validate({**plain, "source": source, "checkpoints": there})
+    names = ("repeats", "natural_repeats")
+    asked = rows or {"facts": known_facts(), **{name: CONDITIONS[name]() for name in names}}
+    own = conditions(folder, **asked)
     setup = Setup(entry=entry, corpora=CORPORA)
-    own = conditions(folder)
     return Findings(Bench(setup, RunStore(folder / "runs"), own=own, threads=1))
 
 
@@ -181,3 +191,11 @@ def test_heads_that_serve_facts_too_are_told(course):
     ):
         found = came(claim, fixtures)
         assert found.status == "refuted", found.reason
+
+
+@pytest.mark.parametrize(("together", "status"), [(False, "supported"), (True, "refuted")])
+def test_two_routes_are_told_from_one(together, status, tmp_path):
+    save_two_routes(tmp_path / "routes", together=together)
+    found = findings(tmp_path, tmp_path / "routes", repeats=repeats(), facts=facts())
+    came_out = came(dual.test_token_heads_copy_and_concept_heads_recall, given(found))
+    assert came_out.status == status, came_out.reason
