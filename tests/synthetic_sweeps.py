@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import numpy as np
-import pandas
 
+from tests.synthetic_effects import stacked
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.engine.tables import PER_EXAMPLE_COLUMNS
 
@@ -51,9 +51,9 @@ def make_sweep(
         "donor": "",
     }
 
-    def of(logit_diff: np.ndarray, **columns: object) -> pandas.DataFrame:
+    def of(logit_diff: np.ndarray, **columns: object) -> dict[str, object]:
         figures = dict.fromkeys(("logit_diff", "target_logit", "seq_logprob_diff"), logit_diff)
-        return pandas.DataFrame({**common, **figures, **columns})
+        return {**figures, **columns}
 
     nothing = {"intervention": "baseline", "method": "none", "heads": "", "layer": -1, "head": -1}
     rows = [of(clean, **nothing, scale=1.0, granularity="", positions="")]
@@ -76,5 +76,5 @@ def make_sweep(
                         positions="all",
                     )
                 )
-    table = pandas.concat(rows, ignore_index=True)[list(PER_EXAMPLE_COLUMNS)]
+    table = stacked(n, common, rows)[list(PER_EXAMPLE_COLUMNS)]
     return Sweep("made-up", condition, table, noise_floor=1e-6, runs=("made-up-run",))
