@@ -137,14 +137,18 @@ def test_the_claim_that_is_shown_is_one_of_the_suite():
     assert code in (ROOT / path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_results_of_the_pretrained_model_are_those_recorded(page):
-    folder = ROOT / "reports" / "smollm2-135m"
-    records = json.loads((folder / "records.json").read_text(encoding="utf-8"))["records"]
-    n = Counter(record["verdict"] for record in records)
-    logic = sum(r["verdict"] == "blocked" and r["condition"] == "logic" for r in records)
-    judged = read_records(folder / "records.json").records
-    missed = sum(came_true(record) is False for record in judged)
+STUDY = ROOT / "reports" / "smollm2-135m" / "records.json"
+LITERATURE = ROOT / "reports" / "smollm2-135m" / "literature" / "records.json"
+
+
+@pytest.mark.parametrize(
+    ("page", "files"), [("README.md", (STUDY, LITERATURE)), ("docs/index.md", (STUDY,))]
+)
+def test_results_of_the_pretrained_model_are_those_recorded(page, files):
+    records = [record for file in files for record in read_records(file).records]
+    n = Counter(record.verdict for record in records)
+    logic = sum(r.verdict == "blocked" and r.condition == "logic" for r in records)
+    missed = sum(came_true(record) is False for record in records)
     flat = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     assert (
         f"Of {len(records)} test cases {n['supported']} are supported, {n['present']} present "
@@ -157,21 +161,22 @@ def test_results_of_the_pretrained_model_are_those_recorded(page):
 
 def recorded_effects() -> dict[tuple[str, str], set[str]]:
     """ "-.04 [-.31, .17]" by claim and condition; a claim may have several tests."""
-    text = (ROOT / "reports" / "smollm2-135m" / "records.json").read_text(encoding="utf-8")
     found: dict[tuple[str, str], set[str]] = {}
-    for record in json.loads(text)["records"]:
-        if record["effect"] is not None:
+    for record in read_records(STUDY).records:
+        if record.effect is not None:
             mean, low, high = (
-                re.sub(r"\b0\.", ".", f"{record[name]:.2f}") for name in ("effect", "low", "high")
+                re.sub(r"\b0\.", ".", f"{getattr(record, name):.2f}")
+                for name in ("effect", "low", "high")
             )
-            cell = (record["claim"], record["condition"])
+            cell = (record.claim, record.condition)
             found.setdefault(cell, set()).add(f"{mean} [{low}, {high}]")
     return found
 
 
 def test_effects_of_the_pretrained_model_are_those_recorded():
     effects = recorded_effects()
-    rows = re.findall(r"^\| ([A-Z]+\d*\.\d): (.+) \|$", PAGES["index.md"], re.MULTILINE)
+    study = PAGES["index.md"].split("### The field's claims", 1)[0]
+    rows = re.findall(r"^\| ([A-Z]+\d*\.\d): (.+) \|$", study, re.MULTILINE)
     compared = 0
     for claim, row in rows:
         cells = row.split(" | ")[1:]
@@ -180,17 +185,56 @@ def test_effects_of_the_pretrained_model_are_those_recorded():
                 assert said.replace("+", "") in effects[claim, condition], (claim, condition)
                 compared += 1
     assert compared >= 16
-    in_prose = re.findall(r"\(H1\.3: refuted, rho ([^)]+)\)", PAGES["index.md"])
+    in_prose = re.findall(r"\(H1\.3: refuted, rho ([^)]+)\)", study)
     assert set(in_prose) == effects["H1.3", "all"]
     (binder,) = effects["B.1", "all"]
-    assert f"changes LD by {binder}" in PAGES["index.md"]
-    mean, low, high = (figure.lstrip("-") for figure in re.findall(r"[-\d.]+", binder))
-    assert f"lowers LD by {mean} [{high}, {low}]" in README
+    assert f"changes LD by {binder}" in study
+    assert f"zeroing L16H0: {binder} |" in README
     leads = {name: effects["H1.1", name] for name in ("facts", "negation", "counterfactual")}
-    said = re.search(r"raises LD by ([^\]]+\]) on facts.*?negation \(([^)]+)\).*?\(([^)]+)\)", FLAT)
+    said = re.search(r"leading head: \+([^\]]+\]) on facts; (\S+) and (\S+) on negation", FLAT)
     assert said is not None and said[1] in leads["facts"]
     for name, mean in (("negation", said[2]), ("counterfactual", said[3])):
         assert any(effect.startswith(f"{mean} ") for effect in leads[name])
+
+
+def estimates() -> dict[str, list[tuple[float, ...]]]:
+    """By claim of the literature, its effects and those that its reasons name, with intervals."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    number = r"(-?[\d.]+(?:e-?\d+)?)"
+    for record in read_records(LITERATURE).records:
+        own = found.setdefault(record.claim, [])
+        if record.effect is not None and record.low is not None and record.high is not None:
+            own.append((record.effect, record.low, record.high))
+        for said in re.findall(rf"{number}[^,;:]*, interval \[{number}, {number}\]", record.reason):
+            own.append(tuple(map(float, said)))
+    return found
+
+
+def is_one_of(said: tuple[str, ...], known: list[tuple[float, ...]]) -> bool:
+    """Whether an estimate is one of those known, rounded to the digits that it is given with."""
+    return any(
+        all(
+            abs(figure * (100 if percent else 1) - float(text))
+            <= 0.51 * 10 ** -len(text.partition(".")[2])
+            for text, figure in zip(said, each, strict=True)
+        )
+        for each in known
+        for percent in (False, True)
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_effects_of_the_fields_claims_are_those_recorded(page):
+    """Every estimate with an interval in a row that names claims of the literature."""
+    known = estimates()
+    compared = 0
+    for row in re.findall(r"^\|.+\|$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE):
+        claims = [claim for claim in re.findall(r"\b[A-Z]+\.\d\b", row) if claim in known]
+        for said in re.findall(r"([-+]?\.?\d[\d.]*)(?: %)? \[([-\d.]+), ([-\d.]+)\]", row):
+            if claims:
+                assert is_one_of(said, [e for claim in claims for e in known[claim]]), (said, row)
+                compared += 1
+    assert compared >= {"README.md": 6, "docs/index.md": 21}[page]
 
 
 @pytest.mark.parametrize("name", REGISTRY.hub_ids)
