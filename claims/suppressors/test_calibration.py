@@ -64,11 +64,13 @@ def _reliability(sides):
         title="Reliability of the recalibrated forecasts",
         x="mean forecast that the first answer is right",
         y="share of examples where it is",
+        diagonal=True,
         series=[
             Series(
                 name=side,
                 x=[point["forecast"] for point in stages["recalibrated"]["reliability"]],
                 y=[point["share"] for point in stages["recalibrated"]["reliability"]],
+                n=[point["n"] for point in stages["recalibrated"]["reliability"]],
             )
             for side, stages in sides.items()
         ],

@@ -148,6 +148,7 @@ def _asymmetry(patches, patch):
         patches.asymmetry(patch),
         floor=patches.bound(ASYMMETRY_FLOOR),
         p_corrected=patches.p_asymmetry(patch),
+        p_test="permutation",
         what=f"noising - denoising at {where}{window}",
         unit="of LD clean - LD corrupt",
     )

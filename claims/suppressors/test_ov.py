@@ -9,6 +9,7 @@ import pytest
 
 from tinyablation.analysis.head_vocabulary import likeness, one_vocabulary, shared_tokens
 from tinyablation.heads import head_name
+from tinyablation.records.criteria import Criterion
 from tinyablation.records.panels import TokensPanel
 from tinyablation.verdicts.floors import figure
 from tinyablation.verdicts.verdicts import (
@@ -54,6 +55,7 @@ def test_named_head_writes_hedges(ov, subject, judge):
         ov.excess(head, HEDGES),
         floor=0.0,
         p_corrected=figures["p"],
+        p_test="rank",
         what=f"hedges in what {head_name(head)} writes",
         unit=DEVIATIONS,
     )
@@ -102,11 +104,21 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
         alike = likeness(ov, head, there, reference.head)
         details |= {"cosine with the common axis": alike.raw, "heads in the null": alike.n}
         verdict = judge_above_floor(
-            alike.estimate, floor=SAME_TOKENS, p_corrected=alike.p, what=what, unit="cosine"
+            alike.estimate,
+            floor=SAME_TOKENS,
+            p_corrected=alike.p,
+            p_test="rank",
+            what=what,
+            unit="cosine",
         )
     else:
         verdict = judge_above_floor(
-            shared.estimate, floor=SAME_LISTS, p_corrected=shared.p, what=what, unit="Jaccard"
+            shared.estimate,
+            floor=SAME_LISTS,
+            p_corrected=shared.p,
+            p_test="rank",
+            what=what,
+            unit="Jaccard",
         )
     judge(
         verdict,
@@ -157,7 +169,16 @@ def _judge_none(ov, head):
     status = verdict.status if agrees else "inconclusive"
     said = f"p {figure(p)} against random words and directions"
     reason = f"{verdict.reason}, {said}" if agrees else f"{verdict.reason}, but {said}"
-    return Verdict(status, reason, verdict.effect, verdict.floor, p, verdict.unit, verdict.details)
+    small = Criterion(
+        name="p against random words and directions",
+        **{"rule": "above", "threshold": ALPHA, "met": p > ALPHA, "unit": "p"},
+        **{"estimate": p, "p": p, "p_test": "rank"},
+    )
+    return Verdict(
+        *(status, reason, verdict.effect, verdict.floor, p, verdict.unit, verdict.details),
+        criteria=(*verdict.criteria, small),
+        p_test="rank",
+    )
 
 
 def _written(ov, head):

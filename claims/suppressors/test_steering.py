@@ -13,6 +13,7 @@ from tinyablation.analysis.steering import (
 from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.heads import head_name
 from tinyablation.interventions.directions import OV
+from tinyablation.records.criteria import Criterion
 from tinyablation.records.panels import CurvePanel, Series
 from tinyablation.verdicts.floors import EFFECT_SHARE, figure
 from tinyablation.verdicts.verdicts import (
@@ -108,9 +109,17 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
 def _judge_monotone(response):
     rho = response.monotony()
     said = f"rho of dose and mean LD on {response.condition}: {figure(rho)}"
-    if rho >= MONOTONE:
-        return Verdict("supported", f"{said} >= {MONOTONE:g}", refutes=False)
-    return Verdict("inconclusive", f"{said} < {MONOTONE:g}", refutes=False)
+    met = rho >= MONOTONE
+    criterion = Criterion(
+        name=f"rho of dose and mean LD on {response.condition}",
+        **{"rule": "above", "estimate": rho, "threshold": MONOTONE, "met": met, "unit": "rho"},
+    )
+    return Verdict(
+        "supported" if met else "inconclusive",
+        f"{said} {'>=' if met else '<'} {MONOTONE:g}",
+        refutes=False,
+        criteria=(criterion,),
+    )
 
 
 def _levels_name(condition):

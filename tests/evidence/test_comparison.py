@@ -35,6 +35,15 @@ def test_every_text_counts(name):
     assert line.startswith(f'{name}: was "other", now ')
 
 
+def test_criteria_are_compared_where_the_record_has_any():
+    criterion = {"name": "zeroing 0:2", "rule": "above", "threshold": 0.1, "met": True}
+    derived = record(criteria=[criterion], p_test="rank")
+    assert Rederived(record(), derived).differences == [], "an earlier version wrote it"
+    other = record(criteria=[criterion | {"met": False}], p_test="rank")
+    (line,) = Rederived(other, derived).differences
+    assert "criteria" in line and "met" in line
+
+
 def test_what_is_derived_labels_a_cell():
     cell = Rederived(record(claim="H5.1", model="mistral-7b"), record(claim="H1.1", model="m"))
     assert cell.labels == {"claim": "H1.1", "model": "m", "condition": record().condition}

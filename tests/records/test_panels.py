@@ -52,6 +52,7 @@ def test_numpy_becomes_plain():
         "y": [0.5, 1.0],
         "low": [0.4, 0.9],
         "high": [0.6, 1.1],
+        "n": None,
     }
     assert all(type(value) is float for value in line.y)
     with pytest.raises(ValueError, match=r"give \(estimate, low, high\)"):

@@ -106,3 +106,14 @@ def test_any_finite_numbers_stay_in_the_frame(points):
     for place in path.split("L"):
         x, y = map(float, place.split())
         assert 0 <= x <= WIDTH and 0 <= y <= HEIGHT
+
+
+def test_reliability_has_its_counts_and_diagonal_and_no_line_to_one_observation():
+    line = Series(name="clean", x=[0.1, 0.4, 0.6, 0.9], y=[0.2, 0.3, 1.0, 0.8], n=[9, 20, 1, 30])
+    panel = CurvePanel(title="t", x="forecast", y="share", series=[line], diagonal=True)
+    drawn = str(curve(panel, "one"))
+    (path,) = re.findall(r'class="kp" d="([^"]*)"', drawn)
+    assert path.count("M") == 2 and path.count("L") == 1, "the third point stands alone"
+    assert re.findall(r'class="kx kc"[^>]*>(\d+)<', drawn) == ["9", "20", "1", "30"]
+    assert "(n = 30)" in drawn and drawn.count('class="kz"') == 1
+    assert 'class="kz"' not in str(curve(panel.model_copy(update={"diagonal": False}), "one"))

@@ -67,3 +67,9 @@ def test_a_grid_has_its_own_names_and_holes():
 
 def test_wide_maps_show_shades_only():
     assert heat([[0.1] * 16]).printed and not heat([[0.1] * 17]).printed
+
+
+def test_a_heatmap_of_changes_says_which_way_is_which():
+    table = heat_table(Heatmap(values=[[1.0]], title="mean change of LD, logits"), None)
+    assert (table.lowers, table.raises) == ("lowers LD", "raises LD")
+    assert heat([[1.0]]).raises == ""

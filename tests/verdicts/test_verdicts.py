@@ -67,6 +67,27 @@ def test_a_claim_stands_falls_or_stays_open_by_interval_and_p(low, high, p, stat
     assert verdict.effect is not None and verdict.effect.n_clusters == 20
 
 
+def test_a_verdict_lists_what_it_compared_and_a_joint_one_that_of_all_its_parts():
+    effect, least = Estimate(0.3, 0.2, 0.4, 60, 20), Floor(0.1, least=0.01)
+    by_example = Estimate(-0.1, -0.2, 0.05, 60, 20)
+    one = judge_above_floor(
+        effect, floor=least, margin=by_example, p_corrected=0.2, p_test="max-T", what="a"
+    )
+    found = [(c.name, c.rule, c.threshold, c.met, c.p_test) for c in one.criteria]
+    assert found == [
+        ("a, beyond its bound by example", "above", 0.0, False, "Student's t"),
+        ("a", "above", 0.01, True, "Student's t"),
+        ("a", "p", 0.05, False, "max-T"),
+    ]
+    assert (one.criteria[0].low, one.criteria[0].high, one.p_test) == (-0.2, 0.05, "max-T")
+    two = judge_below_ceiling(effect, ceiling=0.1, what="b")
+    (three,) = judge_equivalent(effect, margin=0.5, what="c").criteria
+    assert [(c.rule, c.met) for c in two.criteria] == [("below", False)]
+    assert (three.rule, three.threshold, three.met) == ("within", 0.5, True)
+    assert judge_all_of([one, two, two]).criteria == (*one.criteria, *two.criteria)
+    assert judge_all_of([two, one], show=one).p_test == "max-T"
+
+
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(*[st.floats(-10, 10)] * 3, st.floats(0, 1))
 def test_a_higher_floor_or_p_never_helps_a_claim(one, other, floor, p):

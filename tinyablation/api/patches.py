@@ -109,6 +109,7 @@ class Patches:
             self.effects.asymmetry(patch),
             floor=self.effects.bound(ASYMMETRY_FLOOR),
             p_corrected=self.effects.p_asymmetry(patch),
+            p_test="permutation",
             what=f"noising - denoising at {where}",
             unit=UNIT,
         )

@@ -190,6 +190,7 @@ def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
             unit="share",
             details=details,
             distance=verdict.distance,
+            criteria=verdict.criteria,
         )
     return found
 
@@ -247,6 +248,7 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
             "left out": left,
             "caveats": unsure,
         },
+        criteria=tuple(each for verdict in families.values() for each in verdict.criteria),
     )
 
 
@@ -276,6 +278,7 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
         unit="share",
         details={"cells": details},
         distance=whole.distance,
+        criteria=whole.criteria,
     )
 
 

@@ -320,6 +320,8 @@ def _fill(
         "margin_low": margin.low if margin else None,
         "margin_high": margin.high if margin else None,
         "p_corrected": verdict.p_corrected,
+        "p_test": getattr(verdict, "p_test", ""),
+        "criteria": list(getattr(verdict, "criteria", ())),
         "p_value": getattr(verdict, "p_value", None),
         "unit": verdict.unit,
         "scope": scope.text,

@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinyablation.records.plain import Number, Plain
+from tinyablation.records.plain import Count, Number, Plain
 
 # As many lines as marker, dash and label can distinguish on one chart.
 MOST_SERIES = 12
@@ -49,13 +49,18 @@ class TokensPanel(Plain):
 
 
 class Series(Plain):
-    """One line of a curve: points in the order given, all with an interval or all without."""
+    """One line of a curve: points in the order given, all with an interval or all without.
+
+    n: how many observations each point is of, where it is a share or a mean of some; a point of one
+    says little, and no line leads to it.
+    """
 
     name: _Name
     x: Annotated[list[Number], Field(min_length=1)]
     y: list[Number]
     low: list[Number] | None = None
     high: list[Number] | None = None
+    n: list[Count] | None = None
 
     @classmethod
     def of(cls, name: str, x: Sequence[float], estimates: Sequence[Sequence[float]]) -> Self:
@@ -74,7 +79,9 @@ class Series(Plain):
     def _is_rectangular(self) -> Self:
         if (self.low is None) != (self.high is None):
             raise ValueError(f"series {self.name!r} has only one end of its intervals")
-        for label, values in (("y", self.y), ("low", self.low), ("high", self.high)):
+        for label, values in (
+            *(("y", self.y), ("low", self.low), ("high", self.high), ("n", self.n)),
+        ):
             if values is not None and len(values) != len(self.x):
                 raise ValueError(
                     f"series {self.name!r} has {len(self.x)} x and {len(values)} {label}"
@@ -88,7 +95,8 @@ class Series(Plain):
 class CurvePanel(Plain):
     """Lines over one x axis: a dose response, a layer profile, a reliability curve.
 
-    x and y are the labels of the axes, with units.
+    x and y: the labels of the axes, with units. diagonal: whether y = x is drawn, where a perfect
+    forecast lies.
     """
 
     kind: Literal["curve"] = "curve"
@@ -96,6 +104,7 @@ class CurvePanel(Plain):
     x: _Name
     y: _Name
     series: Annotated[list[Series], Field(min_length=1, max_length=MOST_SERIES)]
+    diagonal: bool = False
 
     @model_validator(mode="after")
     def _has_names(self) -> Self:

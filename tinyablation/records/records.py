@@ -27,6 +27,7 @@ from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import write_together
 from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.records.conditions import CONDITIONS as CONDITIONS
+from tinyablation.records.criteria import Criterion
 from tinyablation.records.error_rates import ErrorRates
 from tinyablation.records.panels import Panel
 from tinyablation.records.parquet import from_json, from_parquet, to_parquet
@@ -147,6 +148,7 @@ class Record(Plain):
     p_corrected: Number | None = Field(
         default=None, ge=0, le=1, description="p, corrected over all heads of the sweep"
     )
+    p_test: str = Field(default="", description="the test that p_corrected is of")
     unit: str = Field(default="", description="unit of effect, low, high and floor")
     n_examples: Count | None = Field(default=None, description="examples judged on")
     n_clusters: Count | None = Field(default=None, description="independent clusters among them")
@@ -154,6 +156,7 @@ class Record(Plain):
     published: list[PublishedFigure] = Field(default=[], description="figures of the literature")
     details: dict[str, JsonValue] = Field(default={}, description="further figures of this claim")
     heatmap: Heatmap | None = Field(default=None, description="effect of each head, layer x head")
+    criteria: list[Criterion] = Field(default=[], description="each figure beside its threshold")
     largest: list[Extreme] = Field(default=[], description="prompts with the largest effects")
     panels: list[Panel] = Field(default=[], description="token tables and curves of this claim")
     runs: list[str] = Field(default=[], description="run directories measured or reused")
@@ -332,17 +335,8 @@ def claim_order(claim: str) -> tuple[Any, ...]:
 
 
 NESTED = (
-    "published",
-    "details",
-    "heatmap",
-    "largest",
-    "panels",
-    "runs",
-    "multiverse",
-    "boundary",
-    "backends",
-    "screened",
-    "options",
+    *("published", "details", "heatmap", "criteria", "largest", "panels", "runs"),
+    *("multiverse", "boundary", "backends", "screened", "options"),
 )
 
 

@@ -35,7 +35,8 @@ _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 def curve(panel: CurvePanel, identifier: str) -> Markup:
     """One chart as SVG; `identifier` is unique on the page and made of letters that need no escape.
 
-    Lines join the points in the order given. Points have a tooltip with their figures.
+    Lines join the points in the order given, but for those of one observation. Points have a
+    tooltip with their figures, and their number of observations beside them, where it is known.
     """
     lines = panel.series
     across = axis((value for line in lines for value in line.x), LEFT, WIDTH - RIGHT)
@@ -55,6 +56,10 @@ def _axes(panel: CurvePanel, across: Axis, up: Axis) -> str:
     parts = [f'<path class="ka" d="M{LEFT} {TOP}V{bottom}H{right}"/>']
     if up.low < 0 < up.high:
         parts.append(f'<path class="kz" d="M{LEFT} {px(up.px(0))}H{right}"/>')
+    if panel.diagonal and max(across.low, up.low) < min(across.high, up.high):
+        ends = (max(across.low, up.low), min(across.high, up.high))
+        path = "L".join(f"{px(across.px(end))} {px(up.px(end))}" for end in ends)
+        parts.append(f'<path class="kz" d="M{path}"/>')
     parts.append(ticks_below(across, bottom))
     for mark in up.ticks:
         y = up.px(mark)
@@ -73,16 +78,26 @@ def _axes(panel: CurvePanel, across: Axis, up: Axis) -> str:
 
 def _line(line: Series, index: int, across: Axis, up: Axis) -> str:
     places = [(across.px(x), up.px(y)) for x, y in zip(line.x, line.y, strict=True)]
-    path = "L".join(f"{px(x)} {px(y)}" for x, y in places)
+    runs: list[list[str]] = [[]]  # of joined points; none leads to a point of one observation
+    for point, (x, y) in enumerate(places):
+        if line.n is not None and line.n[point] == 1:
+            runs.append([])
+        else:
+            runs[-1].append(f"{px(x)} {px(y)}")
+    path = "".join(f"M{'L'.join(run)}" for run in runs if run)
     dashes = _DASHES[index % len(_DASHES)]
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    parts = [f'<g class="k{index % COLOURS}"><path class="kp"{dashed} d="M{path}"/>']
+    parts = [f'<g class="k{index % COLOURS}"><path class="kp"{dashed} d="{path}"/>']
     for point, (x, y) in enumerate(places):
         parts.append(f"<g><title>{caption(line.name)}: {_said(line, point)}</title>")
         if line.low is not None and line.high is not None:
             low, high = px(up.px(line.low[point])), px(up.px(line.high[point]))
             parts.append(f'<path class="ke" d="M{px(x - 3)} {low}h6m-3 0V{high}m-3 0h6"/>')
-        parts.append(f"{_marker(index, x, y)}</g>")
+        parts.append(_marker(index, x, y))
+        if line.n is not None:
+            beside = y + (16 if index % 2 else -7)
+            parts.append(f'<text class="kx kc" x="{px(x)}" y="{px(beside)}">{line.n[point]}</text>')
+        parts.append("</g>")
     return "".join(parts) + "</g>"
 
 
@@ -118,7 +133,8 @@ def _said(line: Series, point: int) -> str:
     interval = ""
     if line.low is not None and line.high is not None:
         interval = f" [{number(line.low[point])}, {number(line.high[point])}]"
-    return f"{tick_text(line.x[point])}: {number(line.y[point])}{interval}"
+    count = "" if line.n is None else f" (n = {line.n[point]})"
+    return f"{tick_text(line.x[point])}: {number(line.y[point])}{interval}{count}"
 
 
 def _described(panel: CurvePanel) -> str:

@@ -176,6 +176,8 @@ def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
         axes.errorbar(line.x, line.y, yerr=ends, capsize=2, **style)
     if all(float(x).is_integer() for line in panel.series for x in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if panel.diagonal:
+        axes.axline((0, 0), slope=1, color=_BOUND, lw=0.7, ls=":")
     axes.set_xlabel(one_line(panel.x), fontsize=6, parse_math=False)
     axes.set_ylabel(one_line(panel.y), fontsize=6, parse_math=False)
     for text in axes.legend(fontsize=5).get_texts():

@@ -12,6 +12,7 @@ from tinyablation.records.records import Heatmap
 from tinyablation.report.text import number
 
 HEAT_STEPS = 9  # shades each side of zero; the value stands in the cell, shade is for the glance
+_CHANGE = re.compile(r"(?:\bchange of|Δ) (\w+)")  # in titles: of what it is the change
 PRINTED_HEADS = 16  # wider maps show shades only, values as tooltips
 
 
@@ -24,7 +25,10 @@ class HeatCell(NamedTuple):
 
 
 class HeatTable(NamedTuple):
-    """A heatmap ready to be printed; `extent`: value of the full shade."""
+    """A heatmap ready to be printed; `extent`: value of the full shade.
+
+    lowers, raises: what figures below and above zero say ("raises LD"), if the title tells.
+    """
 
     title: str
     columns: list[str]
@@ -34,12 +38,14 @@ class HeatTable(NamedTuple):
     printed: bool
     x: str
     y: str
+    lowers: str = ""
+    raises: str = ""
 
 
 def heat_table(heatmap: Heatmap, subject: str | None) -> HeatTable:
     """Layers down, heads across; the subject's heads are outlined."""
     chosen = set((subject or "").replace("+", " ").replace(",", " ").split())
-    return _shaded(
+    shaded = _shaded(
         heatmap.title,
         heatmap.heads,
         heatmap.layers,
@@ -48,6 +54,10 @@ def heat_table(heatmap: Heatmap, subject: str | None) -> HeatTable:
         lambda layer, head: f"{layer}:{head}",
         chosen,
     )
+    found = _CHANGE.search(heatmap.title)
+    if found is None:
+        return shaded
+    return shaded._replace(lowers=f"lowers {found[1]}", raises=f"raises {found[1]}")
 
 
 def grid_table(panel: GridPanel) -> HeatTable:

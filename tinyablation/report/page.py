@@ -41,6 +41,7 @@ from tinyablation.records.records import (
 from tinyablation.report import curves
 from tinyablation.report import export_tables as exports
 from tinyablation.report.consistency import check
+from tinyablation.report.criteria import ANSWERS as CASE_ANSWERS
 from tinyablation.report.drift_tables import Table, notes, tables
 from tinyablation.report.findings_table import (
     ANSWERS,
@@ -51,6 +52,7 @@ from tinyablation.report.findings_table import (
 from tinyablation.report.heat_tables import HEAT_STEPS
 from tinyablation.report.matrix_table import matrix_of
 from tinyablation.report.model_columns import KINDS, columns_of, competence
+from tinyablation.report.questions import QUESTIONS
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
@@ -349,6 +351,8 @@ def _page(
         "protocol_words": MEANING,
         "registered": registered,
         "questions": asked,
+        "family_questions": QUESTIONS,
+        "answers": CASE_ANSWERS,
         "matrix": matrix_of(families, file.records),
         "columns": columns,
         "hashes": {model.id: model.weight_hash for model in file.session.models},

@@ -15,6 +15,7 @@ from tinyablation.records.records import (
 )
 from tinyablation.records.trust import Screened
 from tinyablation.report import forest_plots as forests
+from tinyablation.report.criteria import CriterionRow, criteria_panels, criterion_row
 from tinyablation.report.heat_tables import HeatTable, heat_table
 from tinyablation.report.panel_views import PanelView, panels_of, view
 from tinyablation.report.text import detail, number, sentence_of, slug
@@ -97,7 +98,10 @@ class Cell(NamedTuple):
     label: str
     heat: HeatTable | None
     plot: Markup
+    criteria: list[CriterionRow]
+    compared: list[PanelView]  # the criteria, drawn
     figures: list[tuple[str, Any]]
+    raw: list[tuple[str, Any]]  # the record's details
     command: str
     said: str
     panels: list[PanelView]
@@ -153,11 +157,9 @@ class Section(NamedTuple):
 
     @property
     def p_name(self) -> str:
-        """The test that its p values are of, as judges word it in their reasons."""
-        reasons = [cell.record.reason for cell in self.cells if cell.record.p_corrected is not None]
-        if any("against random" in reason for reason in reasons):
-            return "p, rank"
-        return "p, max-T" if reasons else "p"
+        """The head of the column of p values: with the test that made them, if one made all."""
+        tests = {c.record.p_test for c in self.cells if c.record.p_corrected is not None}
+        return ", ".join(["p", *(tests if len(tests) == 1 else ())]).removesuffix(", ")
 
 
 def cell_anchor(claim: str, name: str, model: str, condition: str) -> str:
@@ -197,6 +199,8 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
         label=label,
         heat=heat_table(record.heatmap, record.subject) if record.heatmap else None,
         plot=plot,
+        criteria=[criterion_row(each) for each in record.criteria],
+        compared=criteria_panels(record, anchor),
         figures=[
             *(
                 [("beyond the minimum effect", _margin(record))]
@@ -205,8 +209,8 @@ def _cell(record: Record, plot: Markup, anchor: str, context: "_Context") -> Cel
             ),
             *([("generalises over", record.scope)] if record.scope else []),
             *(("screened sweep", said_of_screening(each)) for each in record.screened),
-            *((name.replace("_", " "), detail(item)) for name, item in record.details.items()),
         ],
+        raw=[(name.replace("_", " "), detail(item)) for name, item in record.details.items()],
         command=record.command,
         said=said,
         panels=[

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from tinyablation.records.criteria import Criterion, Rule
 from tinyablation.statistics.few_clusters import ENOUGH_CLUSTERS
 from tinyablation.verdicts.floors import Floor, Noise, VerdictError, figure, finite
 
@@ -30,6 +31,7 @@ INNER_CONFIDENCE = 0.90
 # logits, and margins are of means.
 AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
+BY_T = "Student's t"  # the test of every p that an interval gives; see p_beyond
 # Units whose figures have a range: an interval that leaves it was computed wrongly.
 RANGES = {"share": (0.0, 1.0), "rho": (-1.0, 1.0), "cosine": (-1.0, 1.0), "Brier": (-1.0, 1.0)}
 
@@ -48,7 +50,8 @@ class Verdict:
     one part; refutes: whether a part can refute the claim it is of.
 
     subject: the head it is about ("0:7"), runs: the run directories it rests on; `judge` takes them
-    where the claim names none.
+    where the claim names none. criteria: what was compared with what, in all parts; p_test: the
+    test that p_corrected is of ("max-T").
     """
 
     status: Status
@@ -65,6 +68,8 @@ class Verdict:
     refutes: bool = True
     subject: str | None = None
     runs: tuple[str, ...] = ()
+    criteria: tuple[Criterion, ...] = field(default=(), hash=False)
+    p_test: str = ""
 
     @property
     def falls_short(self) -> bool:
@@ -96,6 +101,7 @@ def judge_above_floor(
     floor: float,
     margin: Estimate | None = None,
     p_corrected: float | None = None,
+    p_test: str = "",
     alpha: float = ALPHA,
     what: str,
     unit: str = "logits",
@@ -108,10 +114,11 @@ def judge_above_floor(
     that counts (Floor.minimum) and the whole interval is above 0: present instead of the last two.
     margin: the effect beyond a share of each example's own figure; then it is its interval that
     must lie above or below 0, and that of the effect above Floor.least. `what` begins the reason
-    ("zeroing L0H2"). With a limited Floor a verdict needs an interval wholly beyond the noise.
+    ("zeroing L0H2"); p_test: the test that p_corrected is of. With a limited Floor a verdict needs
+    an interval wholly beyond the noise.
     """
     bound = ("floor", floor, "above", "below")
-    return _judge(effect, bound, margin, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, margin, p_corrected, p_test, alpha, what, unit, details)
 
 
 def judge_below_ceiling(
@@ -120,6 +127,7 @@ def judge_below_ceiling(
     ceiling: float,
     margin: Estimate | None = None,
     p_corrected: float | None = None,
+    p_test: str = "",
     alpha: float = ALPHA,
     what: str,
     unit: str = "logits",
@@ -132,7 +140,7 @@ def judge_below_ceiling(
     judge_above_floor.
     """
     bound = ("ceiling", ceiling, "below", "above")
-    return _judge(effect, bound, margin, p_corrected, alpha, what, unit, details)
+    return _judge(effect, bound, margin, p_corrected, p_test, alpha, what, unit, details)
 
 
 def judge_equivalent(
@@ -208,6 +216,11 @@ def judge_equivalent(
         _of_all(within),
         distance=float(margin) - abs(effect.estimate),
         p_refuted=_least(outside),
+        criteria=(
+            _criterion(
+                tested, margin, "within", status == "supported", what, unit, _of_all(within)
+            ),
+        ),
     )
 
 
@@ -228,6 +241,7 @@ def _judge(
     bound: tuple[str, float, str, str],
     margin: Estimate | None,
     p_corrected: float | None,
+    p_test: str,
     alpha: float,
     what: str,
     unit: str,
@@ -273,6 +287,13 @@ def _judge(
     if effect.n_clusters < ENOUGH_CLUSTERS and status != "supported":
         said += f"; underpowered: {effect.n_clusters} clusters, fewer than {ENOUGH_CLUSTERS}"
     held = [p_beyond(*part, holding) for part in tested]
+    names = [what] if margin is None else [f"{what}, beyond its bound by example", what]
+    criteria = [
+        _criterion(*part, "above" if holding == "above" else "below", own == holding, name, unit, p)
+        for part, own, name, p in zip(tested, sides, names, held, strict=True)
+    ]
+    if p_corrected is not None:
+        criteria.append(by_p(what, p_corrected, p_test, alpha))
     sign = 1.0 if holding == "above" else -1.0
     return Verdict(
         status,
@@ -286,7 +307,22 @@ def _judge(
         margin,
         min(sign * (part.estimate - limit) for part, limit in tested),
         _least([p_beyond(*part, failing) for part in tested]),
+        criteria=tuple(criteria),
+        p_test=p_test,
     )
+
+
+def _criterion(
+    effect: Estimate, bound: float, rule: Rule, met: bool, name: str, unit: str, p: float | None
+) -> Criterion:
+    about = Criterion(name=name, rule=rule, threshold=float(bound), met=met, unit=unit)
+    ends = {"estimate": effect.estimate, "low": effect.low, "high": effect.high}
+    return about.model_copy(update={**ends, "p": p, "p_test": "" if p is None else BY_T})
+
+
+def by_p(name: str, p: float, test: str, alpha: float = ALPHA) -> Criterion:
+    """The criterion that a p is at most alpha."""
+    return Criterion(name=name, rule="p", threshold=alpha, met=p <= alpha, p=p, p_test=test)
 
 
 def p_beyond(
@@ -365,6 +401,8 @@ def judge_all_of(
         chosen.margin,
         min(distances) if len(distances) == len(verdicts) else None,
         _least([verdict.p_refuted for verdict in parts if verdict.refutes]),
+        criteria=tuple(dict.fromkeys(each for verdict in verdicts for each in verdict.criteria)),
+        p_test=chosen.p_test,
     )
 
 
