@@ -18,11 +18,13 @@ claims: $(READY)
 real: $(READY)
 	$(BIN)/pytest claims --model smollm2-135m --require-models -n $(WORKERS) --reports reports/real
 
+# With bytecode, which containers often switch off: without it each worker rewrites and compiles every
+# test, and each process that a test starts every module: 10 s a worker.
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
 # The pages of docs/. A warning is an error: a link or an anchor that leads nowhere, a page out of reach.
 # The gallery has the page of `make claims` where that was made.

@@ -56,6 +56,7 @@ def test_the_verdict_on_a_named_head_is_accepted_as_h1_8s(model):
     )
 
 
+@pytest.mark.slow  # a sweep; test_the_verdict_on_a_path_is_accepted_as_h6_3s is the light one
 def test_the_verdict_on_a_chosen_head_is_accepted_as_h1_1s(model):
     require_accepted(
         model.sweep("facts").verdict(), "H1.1 test_top_suppressor_is_in_layer_zero facts"

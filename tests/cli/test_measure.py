@@ -57,9 +57,9 @@ def test_every_command_has_help(name, capsys):
     ("options", "rows"),
     [
         (["--battery", "pairs", "--layer", "0"], 1 + 28),
-        (["--battery", "sets", "--heads", *TRIO], 1 + 7),
+        pytest.param(["--battery", "sets", "--heads", *TRIO], 1 + 7, marks=pytest.mark.slow),
         (["--battery", "path", "--heads", "0:4"], 1 + 5),
-        (["--battery", "patch-reverse"], None),
+        pytest.param(["--battery", "patch-reverse"], None, marks=pytest.mark.slow),
     ],
 )
 def test_every_battery_can_be_measured(places, capsys, options, rows):

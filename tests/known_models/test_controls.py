@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 import claims.suppressors.test_validity
+from claims.suppressors import test_h1_suppressors as h1
+from claims.suppressors import test_h6_patching as h6
 from tests.known_models.controls import CONTROLS, ELSEWHERE, PRESENT, SMALL
 from tests.known_models.models import MODELS
 
 HERE = Path(__file__).parent
+# One claim of sweeps and one of patches are judged on known models in every run; the others (2 s
+# each) with the slow tests, for made-up figures show faster that each can hold and can fail.
+LIGHT = (h1.test_top_suppressor_is_in_layer_zero, h6.test_path_mediates_most)
 CLAIMS = Path(claims.suppressors.test_validity.__file__).parent
 
 
@@ -31,6 +36,11 @@ def every_claim():
     return found
 
 
+def mostly_slow(claims):
+    """Parameters: the claims, all but LIGHT marked as slow."""
+    return [pytest.param(each, marks=[] if each in LIGHT else pytest.mark.slow) for each in claims]
+
+
 def lists_of_figures(details):
     """The lists of numbers in details, however deep."""
     if isinstance(details, list) and all(isinstance(each, int | float) for each in details):
@@ -41,7 +51,7 @@ def lists_of_figures(details):
     ]
 
 
-@pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
+@pytest.mark.parametrize("claim", mostly_slow(CONTROLS), ids=lambda claim: claim.__name__)
 def test_a_true_claim_is_supported(shelf, claim):
     control = CONTROLS[claim]
     verdict, given = shelf.measured(control.true_of, control.condition).hear(claim)
@@ -60,14 +70,14 @@ def test_a_true_claim_is_supported(shelf, claim):
         assert len(deltas) == 10 and deltas == sorted(deltas, reverse=True)
 
 
-@pytest.mark.parametrize("claim", CONTROLS, ids=lambda claim: claim.__name__)
+@pytest.mark.parametrize("claim", mostly_slow(CONTROLS), ids=lambda claim: claim.__name__)
 def test_a_false_claim_is_refuted(shelf, claim):
     control = CONTROLS[claim]
     verdict = shelf.measured(control.false_of, control.condition).hear(claim).verdict
     assert verdict.status == "refuted", f"{control.false_of}: {verdict.reason}"
 
 
-@pytest.mark.parametrize("claim", PRESENT, ids=lambda claim: claim.__name__)
+@pytest.mark.parametrize("claim", mostly_slow(PRESENT), ids=lambda claim: claim.__name__)
 def test_an_effect_too_small_to_count_is_present(shelf, claim):
     verdict = shelf.measured(SMALL, "facts").hear(claim).verdict
     assert verdict.status == "present", verdict.reason

@@ -73,8 +73,8 @@ def recovering(shelf):
     ("share", "leader", "partners"),
     [
         (0.3, "refuted", "refuted"),
-        (0.5, "refuted", "inconclusive"),
-        (0.6, "inconclusive", None),
+        pytest.param(0.5, "refuted", "inconclusive", marks=pytest.mark.slow),
+        pytest.param(0.6, "inconclusive", None, marks=pytest.mark.slow),
         (0.7, "supported", "supported"),
     ],
 )

@@ -90,7 +90,7 @@ class NotingStore(RunStore):
         raise Noted
 
 
-@pytest.mark.parametrize("condition", ["facts", "logic"])
+@pytest.mark.parametrize("condition", ["facts", pytest.param("logic", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-neox-plain"])
 def test_what_claims_read_is_asked_of_the_store_by_these_names(
     model: str, condition: str, tmp_path: Path

@@ -216,7 +216,14 @@ def test_collection_is_light(ledger):
     assert ledger.pytester.run(sys.executable, "collect.py").outlines[-1] == "heavy: [] 0"
 
 
-@pytest.mark.parametrize("arguments", [[], ["-m", "hub"], ["-k", "mistral or pythia"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        pytest.param(["-m", "hub"], marks=pytest.mark.slow),
+        pytest.param(["-k", "mistral or pythia"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_claims_themselves_are_light(arguments):
     """The real claims/ import nothing heavy either, whatever models are named."""
     code = (

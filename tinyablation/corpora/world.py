@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from tinyablation.corpora.examples import contains_word
 from tinyablation.corpora.knowledge import (
     Fact,
     Facts,
@@ -133,8 +134,7 @@ class World(NamedTuple):
 
 def stands_in(word: str, text: str) -> bool:
     """Whether `text` contains `word` as a separate word, ignoring case."""
-    pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
-    return re.search(pattern, text, re.IGNORECASE) is not None
+    return contains_word(text, word)
 
 
 def load_world(folder: Path) -> World:
