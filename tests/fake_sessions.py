@@ -69,6 +69,13 @@ def fake_record(rng, index, model, condition, planted):
         }
         for i, delta in enumerate((2.71, 1.9, 1.2, -0.2, -0.4, -0.9))
     ]
+    largest[0] |= {
+        "clean": [
+            {"token": f" {HOSTILE}", "probability": 0.5},
+            {"token": "\n", "probability": 0.25},
+        ],
+        "ablated": [{"token": f" {HOSTILE}\u202e", "probability": 0.75}],
+    }
     return {
         "claim": claim,
         "family": claim.split(".")[0],

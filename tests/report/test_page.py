@@ -83,6 +83,17 @@ def test_hostile_text_runs_nothing(html, page):
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in html, "shown, as text"
 
 
+def test_a_prompt_has_its_next_tokens_before_and_after_the_ablation(session):
+    record = next(r for r in session.records if r.largest)
+    page = opened(render(session.model_copy(update={"records": [record]})))
+    prompts = page.split('<table class="prompts">', 1)[1].split("</table>", 1)[0]
+    first, second = prompts.split("<tr>")[2:4]
+    said = " ".join(re.sub(r"<[^>]+>|&nbsp;", " ", first).split())
+    assert re.search(r"next, clean: \S.* 0\.50 \S+ 0\.25 ablated: \S.* 0\.75", said), said
+    assert 'class="target"' in first and "\u202e" not in first and HOSTILE not in prompts
+    assert "next, clean" not in second
+
+
 @pytest.mark.parametrize(
     "field", ["claim", "name", "test", "statement", "model", "condition", "reason", "unit", "drift"]
 )

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from tests.fake_sessions import fake_session
+from tests.fake_sessions import fake_session, opened
 from tests.sessions.test_drift import cell, session
 from tinyablation.records.records import RecordFile
 from tinyablation.report.page import render
@@ -99,7 +99,7 @@ def test_what_they_disagree_on_is_kept_from_each(changes):
     assert [record.source for record in merged.records] == ["session 1", "session 2"]
     assert disputed(merged) == {cell_key(cell())}
     assert not agree(*merged.records)
-    html = render(merged)
+    html = opened(render(merged))
     assert "1 test case in conflict" in html and "Merged sessions disagree on 1 test case." in html
     assert html.count("<details id=") == 2
     assert html.count("sessions disagree</b>: session ") == 2
