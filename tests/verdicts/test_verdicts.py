@@ -599,3 +599,44 @@ def test_an_interval_of_90_percent_may_be_that_of_95_percent():
     effect = Estimate(0.05, 0.01, 0.1, 60, 24)
     found = judge_equivalent(effect, inner=effect, margin=0.3, what="logic")
     assert found.status == "supported"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [
+        (-0.6, -0.25, "refuted"),
+        (-0.3, -0.1, "inconclusive"),
+        (-0.18, 0.0, "supported"),
+        # An end at the margin is not within it, and an interval that begins there not outside.
+        (-0.2, 0.1, "inconclusive"),
+        (-0.1, 0.2, "inconclusive"),
+        (0.2, 0.5, "inconclusive"),
+        (-0.5, -0.2, "inconclusive"),
+    ],
+)
+def test_an_effect_may_be_too_large_in_either_direction(low, high, status):
+    assert spared(low, high, narrower=0.0).status == status
+
+
+def test_the_interval_of_90_percent_lies_within_the_other_at_both_ends():
+    effect = Estimate(0.0, -0.1, 0.1, 60, 24)
+    for low, high in ((-0.11, 0.05), (-0.05, 0.11)):
+        inner = Estimate(0.0, low, high, 60, 24)
+        with pytest.raises(VerdictError, match="is not an interval of 90 %"):
+            judge_equivalent(effect, inner=inner, margin=0.3, what="logic")
+
+
+def test_the_distance_is_that_of_the_part_that_lacks_most():
+    """Of a margin by example and of the effect itself, the nearer to failing."""
+    effect, margin = Estimate(0.3, 0.2, 0.4, 60, 24), Estimate(0.05, 0.01, 0.09, 60, 24)
+    found = judge_above_floor(effect, floor=0.1, margin=margin, what="it")
+    assert found.distance == pytest.approx(0.05)
+    found = judge_above_floor(margin, floor=0.01, margin=effect, what="it")
+    assert found.distance == pytest.approx(0.05)
+
+
+def test_a_claim_falls_short_from_one_in_forty_on():
+    """p of the refuted side at .025 exactly is that of a whole 95 % interval."""
+    base = judge_above_floor(Estimate(0.0, -0.2, 0.2, 60, 24), floor=0.1, what="it")
+    for p, short in ((0.025, True), (0.0251, False), (None, False)):
+        assert dataclasses.replace(base, p_refuted=p).falls_short is short
