@@ -640,3 +640,21 @@ def test_a_claim_falls_short_from_one_in_forty_on():
     base = judge_above_floor(Estimate(0.0, -0.2, 0.2, 60, 24), floor=0.1, what="it")
     for p, short in ((0.025, True), (0.0251, False), (None, False)):
         assert dataclasses.replace(base, p_refuted=p).falls_short is short
+
+
+def test_small_figures_are_fixed_to_six_digits_and_then_in_powers_of_ten():
+    assert figure(0.000123) == "0.000123" and figure(-0.000123) == "-0.000123"
+    assert figure(0.0000123) == "1.23e-05"
+
+
+@pytest.mark.parametrize("negative", ["noise_floor", "share", "absolute"])
+def test_no_part_of_a_floor_may_be_negative(negative):
+    parts = {"noise_floor": 0.1, "share": 0.05, "absolute": 0.01} | {negative: -0.001}
+    with pytest.raises(VerdictError, match="must not be negative"):
+        effect_floor(1.0, **parts)
+
+
+def test_an_interval_may_reach_the_ends_of_its_range():
+    for low, high in ((0.0, 0.5), (0.5, 1.0)):
+        effect = Estimate(0.5, low, high, 60, 24)
+        assert judge_above_floor(effect, floor=0.2, what="it", unit="share").effect == effect
