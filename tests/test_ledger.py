@@ -60,7 +60,9 @@ def test_every_published_figure_is_of_a_claim(pack):
     assert published <= set(marked(pack).values())
 
 
-@pytest.mark.parametrize("claims", ["H5.4", "OV.2,S.1", "D"])
+@pytest.mark.parametrize(
+    "claims", ["OV.2,S.1", *(pytest.param(each, marks=pytest.mark.slow) for each in ("H5.4", "D"))]
+)
 def test_a_row_is_collected_by_its_id(claims):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--claim", claims],

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tinyablation.corpora.examples import contains_word
 from tinyablation.corpora.knowledge import Fact, KnowledgeError
-from tinyablation.corpora.world import World, load_world, stands_in
+from tinyablation.corpora.world import World, load_world
 
 TABLES = Path(__file__).parents[2] / "corpora" / "knowledge" / "natural"
 FEW_ANSWERS = {"continent": 3, "legs": 4}  # there are no more continents or numbers of legs to ask
@@ -108,10 +109,12 @@ def test_nonces_fit_both_kinds(world: World) -> None:
         ("able", "able.", True),
         ("able", "unable", False),
         ("&", "this & that", True),
+        ("Curaçao", "to CURAÇAO", True),
+        ("k", "300 \N{KELVIN SIGN}", True),  # as a pattern that ignores case has it
     ],
 )
 def test_a_word_stands_in_a_text_as_a_word(word: str, text: str, stands: bool) -> None:
-    assert stands_in(word, text) is stands
+    assert contains_word(text, word) is stands
 
 
 def test_newline_style_does_not_matter(tables: Path, world: World) -> None:

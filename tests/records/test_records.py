@@ -14,11 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fake_sessions import fake_session
-from tinyablation.records.plain import RecordError
+from tinyablation.records.plain import RecordError, plain
 from tinyablation.records.records import (
     SCHEMA_VERSION,
     Record,
     RecordFile,
+    SessionModel,
     claim_order,
     read_records,
     write_records,
@@ -292,3 +293,11 @@ def test_a_report_of_the_schema_before_can_be_read(tmp_path, name):
         metadata = {**table.schema.metadata, b"schema_version": b"2"}
         pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / name)
     assert read_records(tmp_path / name).records == file.records
+
+
+def test_a_field_added_since_leaves_what_was_recorded_before_as_it_was():
+    """Of a model without a repository; a bundle of an earlier version holds such records."""
+    about = {"id": "mine", "title": "Mine", "family": "gpt2", "variant": "natural"}
+    assert "repo" not in plain(SessionModel(**about))
+    assert plain(SessionModel(**about, repo="owner/mine"))["repo"] == "owner/mine"
+    assert SessionModel.model_validate(plain(SessionModel(**about))).repo is None

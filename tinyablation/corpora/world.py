@@ -79,10 +79,10 @@ class WorldRelation(Facts):
             place = f"asks.{index}" if index < len(self.asks) else "denies"
             around = ask.replace("{subject}", "").replace("{object}", "")
             for subject, answer in self.facts.items():
-                if stands_in(answer, around):
+                if contains_word(around, answer):
                     raise ValueError(f"{place}: it contains {answer!r}, the answer of {subject!r}")
         for subject, answer in self.facts.items():
-            if stands_in(answer, subject):
+            if contains_word(subject, answer):
                 raise ValueError(f"facts: {subject!r} contains its own answer, {answer!r}")
         return self
 
@@ -100,7 +100,7 @@ class WorldRelation(Facts):
         return [
             other
             for other in others
-            if self.contrasts(answer, other) and not stands_in(other, subject)
+            if self.contrasts(answer, other) and not contains_word(subject, other)
         ]
 
 
@@ -130,11 +130,6 @@ class World(NamedTuple):
     def facts(self, relation: str) -> list[Fact]:
         table = self.relations[relation].facts
         return [Fact(relation, subject, answer) for subject, answer in table.items()]
-
-
-def stands_in(word: str, text: str) -> bool:
-    """Whether `text` contains `word` as a separate word, ignoring case."""
-    return contains_word(text, word)
 
 
 def load_world(folder: Path) -> World:

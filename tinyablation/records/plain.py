@@ -6,7 +6,7 @@ lose that report, so claims pass everything they record through `plain` first.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,9 +42,11 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, BaseModel):
+        later: frozenset[str] = getattr(type(value), "LATER", frozenset())
         return {
             name: plain(getattr(value, name), f"{where}.{name}")
             for name in type(value).model_fields
+            if name not in later or getattr(value, name) is not None
         }
     if isinstance(value, Mapping):
         for key in value:
@@ -66,6 +68,9 @@ class Plain(BaseModel):
     """Base class of everything recorded: frozen, no unknown fields, plain values only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Fields added since, left out where they are None: what was recorded before keeps its bytes,
+    # so that a bundle of an earlier version still verifies.
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod

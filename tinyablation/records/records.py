@@ -221,6 +221,7 @@ class Competence(Plain):
 class SessionModel(Plain):
     """A model of the session (repo: of the hub, if it is there), and its competence unhooked."""
 
+    LATER = frozenset({"repo"})
     id: str
     title: str
     family: str
