@@ -3,6 +3,10 @@
 Run: pytest tests/verdicts/test_many.py
 """
 
+from dataclasses import replace
+
+import pytest
+
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.many import of_some
 from tinyablation.verdicts.verdicts import judge_above_floor, judge_below_ceiling
@@ -21,10 +25,11 @@ def below(low: float, high: float):
 def test_it_is_refuted_only_if_every_candidate_falls_short():
     short = above(0.1, 0.2)
     assert of_some(short, {"0:1": short, "0:2": above(0.2, 0.3)}).status == "refuted"
-    left = of_some(short, {"0:1": short, "0:2": above(0.3, 0.6), "0:3": above(0.45, 0.7)})
+    open_ = {"0:2": above(0.3, 0.55), "0:3": above(0.4, 0.7), "0:4": above(0.45, 0.6)}
+    left = of_some(short, {"0:1": short, **open_})
     assert left.status == "inconclusive" and left.p_value is None
     assert left.reason.endswith(
-        "but of 3 heads 2 are not excluded: 0:3 has the interval [0.450, 0.700]"
+        "but of 4 heads 3 are not excluded: 0:3 has the interval [0.400, 0.700]"
     )
 
 
@@ -44,3 +49,10 @@ def test_below_a_bound_the_nearest_is_the_lowest():
     short = below(-0.2, -0.1)
     found = of_some(short, {"0:1": below(-0.6, -0.2), "0:2": below(-0.7, 0.1)}, below=True)
     assert found.status == "inconclusive" and "0:2 has" in found.reason
+
+
+def test_a_candidate_without_a_distance_says_nothing_of_the_best():
+    short = above(0.1, 0.2)
+    unknown = replace(above(0.2, 0.3), distance=None)
+    found = of_some(short, {"0:1": short, "0:2": unknown})
+    assert found.distance == pytest.approx(-0.35)

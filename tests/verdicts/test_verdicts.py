@@ -658,3 +658,11 @@ def test_an_interval_may_reach_the_ends_of_its_range():
     for low, high in ((0.0, 0.5), (0.5, 1.0)):
         effect = Estimate(0.5, low, high, 60, 24)
         assert judge_above_floor(effect, floor=0.2, what="it", unit="share").effect == effect
+
+
+def test_a_floor_turned_into_a_ceiling_keeps_its_noise_and_turns_its_least():
+    floor = effect_floor(4.0, Noise(0.002, "cuda"))
+    ceiling = -floor
+    assert (float(ceiling), ceiling.least) == (-0.2, -ABSOLUTE_FLOOR)
+    assert float(ceiling.absolute) == -ABSOLUTE_FLOOR and ceiling.noise == floor.noise
+    assert (ceiling.minimum, ceiling.limited, ceiling.where) == (True, False, "cuda")
