@@ -30,6 +30,7 @@ CELL = "H1.1.test_top_suppressor_is_in_layer_zero.tiny-gpt2.facts"
 OTHER = "H1.1.test_top_suppressor_is_in_layer_zero.tiny-gpt2.negation"
 READABLE = 4.5  # the contrast of small text that WCAG 2.1 asks for, level AA
 PHONE = (390, 844)
+PATIENCE = 240  # s for axe, which takes 6 s on an idle machine
 MOST_BYTES = 5_000_000
 
 
@@ -372,6 +373,31 @@ def test_hostile_text_runs_nothing_once_all_cells_are_open(page):
     assert page.count("[onerror], [onload], [onmouseover], [onclick]") == 0
     assert page.alert() is None
     assert HOSTILE in page.text(f'[id="cell={CELL}"] .body')
+
+
+AXE = """
+const done = arguments[arguments.length - 1];
+axe.run(document, { resultTypes: ["violations"] }).then(
+  (found) => done(found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
+    .flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 120)}`))),
+  (error) => done([String(error)]));
+"""
+
+
+@pytest.mark.parametrize("window", [(1280, 900), PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_barrier(page, address, scheme, window):
+    """axe-core's rules (WCAG 2), with a test case open. AXE_JS: where its axe.min.js is."""
+    script = os.environ.get("AXE_JS")
+    if not script:
+        pytest.skip("npm install axe-core, and AXE_JS=node_modules/axe-core/axe.min.js")
+    page.window(*window)
+    page.prefer(scheme)
+    page.open(f"{address}#cell={CELL}")
+    page.wait_until("document.querySelectorAll('.body .offer button').length > 4")
+    page.run(Path(script).read_text(encoding="utf-8"))
+    page.driver.set_script_timeout(PATIENCE)
+    assert page.driver.execute_async_script(AXE) == []
 
 
 # --- what can be taken away ----------------------------------------------------------------------

@@ -95,7 +95,8 @@ def _line(line: Series, index: int, across: Axis, up: Axis) -> str:
             parts.append(f'<path class="ke" d="M{px(x - 3)} {low}h6m-3 0V{high}m-3 0h6"/>')
         parts.append(_marker(index, x, y))
         if line.n is not None:
-            beside = y + (16 if index % 2 else -7)
+            above = y > TOP + 8 and (index % 2 == 0 or y > HEIGHT - BOTTOM - 12)
+            beside = y - 7 if above else y + 16
             parts.append(f'<text class="kx kc" x="{px(x)}" y="{px(beside)}">{line.n[point]}</text>')
         parts.append("</g>")
     return "".join(parts) + "</g>"
