@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
+# Containers often switch bytecode off. Without it each worker rewrites and compiles every test, 10 s,
+# and each process that a test starts every module.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: claims real test docs dist wheel slow nightly mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
 
@@ -18,13 +21,11 @@ claims: $(READY)
 real: $(READY)
 	$(BIN)/pytest claims --model smollm2-135m --require-models -n $(WORKERS) --reports reports/real
 
-# With bytecode, which containers often switch off: without it each worker rewrites and compiles every
-# test, and each process that a test starts every module: 10 s a worker.
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
+	$(BIN)/pytest tests -m "not slow and not mutation" -n $(WORKERS)
 
 # The pages of docs/. A warning is an error: a link or an anchor that leads nowhere, a page out of reach.
 # The gallery has the page of `make claims` where that was made.
