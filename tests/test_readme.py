@@ -198,15 +198,18 @@ def test_effects_of_the_pretrained_model_are_those_recorded():
 
 
 def estimates() -> dict[str, list[tuple[float, ...]]]:
-    """By claim of the literature, its effects and those that its reasons name, with intervals."""
+    """By claim of the literature, its effects and those of its criteria, with intervals."""
     found: dict[str, list[tuple[float, ...]]] = {}
-    number = r"(-?[\d.]+(?:e-?\d+)?)"
     for record in read_records(LITERATURE).records:
         own = found.setdefault(record.claim, [])
-        if record.effect is not None and record.low is not None and record.high is not None:
-            own.append((record.effect, record.low, record.high))
-        for said in re.findall(rf"{number}[^,;:]*, interval \[{number}, {number}\]", record.reason):
-            own.append(tuple(map(float, said)))
+        own += [
+            (estimate, low, high)
+            for estimate, low, high in [
+                (record.effect, record.low, record.high),
+                *((each.estimate, each.low, each.high) for each in record.criteria),
+            ]
+            if estimate is not None and low is not None and high is not None
+        ]
     return found
 
 
