@@ -47,7 +47,8 @@ def test_every_claim_of_ours_says_in_four_parts_what_is_measured():
     for path in sorted(CLAIMS.glob("*/test_*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             if f"{path.relative_to(CLAIMS)}::{getattr(node, 'name', '')}" in claims:
-                assert all(read_docstring(ast.get_docstring(node))), node.name
+                *parts, _ = read_docstring(ast.get_docstring(node))  # an audit may be empty
+                assert all(parts), node.name
                 read += 1
     assert read == len(claims)
 

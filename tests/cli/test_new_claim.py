@@ -28,7 +28,7 @@ def test_it_writes_a_claim(lab: Path, capsys: pytest.CaptureFixture[str]) -> Non
         for node in ast.parse((lab / "tests" / "test_lab_1.py").read_text()).body
         if isinstance(node, ast.FunctionDef)
     ]
-    assert all(read_docstring(ast.get_docstring(function)))
+    assert all(read_docstring(ast.get_docstring(function))[:-1])  # the audit may be empty
     (mark,) = function.decorator_list
     assert ast.unparse(mark) == (
         "pytest.mark.claim('LAB.1', models='tiny-gpt2', conditions='facts')"

@@ -77,7 +77,7 @@ def test_a_baseline_shows_what_changed(two, tmp_path, capsys):
     arguments = ["report", str(two[0]), "-o", str(tmp_path / "c.html"), "--baseline", str(before)]
     assert main(arguments) == 0
     assert "1 of 1 test case changed its verdict" in capsys.readouterr().out
-    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    page = opened((tmp_path / "c.html").read_text(encoding="utf-8"))
     for words in (
         "What changed since",
         "1 of 1 test case changed its verdict",

@@ -80,7 +80,11 @@ KINDS = (
         "no head does what the claim's heads do",
         _FINDING,
     ),
-    Kind(r"too few heads: ", "the layer has too few heads to compare", _FINDING),
+    Kind(
+        r"too few heads: |all heads of the layers of .+ induct",
+        "the layer has too few heads to compare",
+        _FINDING,
+    ),
     Kind(
         r"layer 0 of \S+ has \d+ heads",
         "layer 0 has too few heads",
