@@ -25,9 +25,20 @@ class Bench:
     """Of two prompts, the second the first with its answers swapped; notes what it is asked."""
 
     protocol = "corrected"
+    elsewhere = None
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.loaded = 0
+        self.store = SimpleNamespace(status=lambda config: "missing")
+
+    def config(self, condition: str, name: str, sample: Any) -> str:
+        return name
+
+    @property
+    def model(self) -> str:
+        self.loaded += 1
+        return "a model"
 
     def corpus(self, condition: str) -> Any:
         rows = [("one", " a", " b"), ("one", " b", " a"), ("two", " a", " b")]
@@ -74,9 +85,9 @@ def test_a_record_without_them_has_its_prompts_as_they_are(why: str):
         given = [prompt("two")]
     elif why == "no weights":
 
-        def missing(condition: str, wanted: Any) -> Any:
+        def missing(config: str) -> str:
             raise WeightsMissing("the weights are not here")
 
-        bench.reading = missing  # type: ignore[method-assign]
+        bench.store.status = missing
     found = with_tokens(item("a model of another kind" if why == "no bench" else bench), given)
     assert found == [prompt("two")] and bench.asked == []

@@ -14,7 +14,9 @@ TEST = "test_named_head_tops_its_layer"
 
 
 def record(**fields):
-    return one_record(name=TEST, **{"verdict": "supported", "p_corrected": None, **fields})
+    return one_record(
+        name=TEST, claim="H1.1", **{"verdict": "supported", "p_corrected": None, **fields}
+    )
 
 
 def filled(*records, session=NO_RATES):
@@ -47,6 +49,7 @@ def test_a_plant_and_its_sham_are_a_control():
     assert filled(true) == filled(untrue) == {}
     assert filled(true, untrue.model_copy(update={"verdict": "blocked"})) == {}
     assert filled(true, untrue.model_copy(update={"prediction": "supported"})) == {}
+    assert filled(true, untrue.model_copy(update={"verdict": "supported"})) == {}
     assert filled(true.model_copy(update={"model": "gpt2"}), untrue) == {}
 
 
@@ -59,23 +62,25 @@ def test_calibration_on_both_kinds_of_bases_is_a_control_with_error_rates():
     one = rates((TEST, "false support", 5), (TEST, "false refutation", 0))
     assert filled(record(), session=one) == {"error rate": "false support in 0 of 5 bases"}
     assert filled(record(), session=rates(("test_other", "false support", 5))) == {}
+    other = record().model_copy(update={"claim": "X.1"})  # a test of the same name in another pack
+    assert filled(other, session=both) == {}
 
 
-def test_a_corrected_p_and_a_search_are_recorded():
+def test_a_search_is_recorded_and_a_p_of_one_test_corrects_no_choice():
+    """p of OV's ranks and of H6's one patch stand in p_corrected too."""
     searched = Boundary(rule="Delta < 0", grammar=900, searched=300, failed=2, found=[])
     assert filled(record(p_corrected=0.01), record(boundary=searched)) == {
-        "selection correction": "p is corrected over all candidates in 1 of 2 test cases",
         "counterexamples": "300 prompts of the grammar were searched",
     }
-    assert filled(record(p_corrected=0.01, verdict="blocked")) == {}
+    assert filled(record(boundary=searched, verdict="blocked")) == {}
 
 
 def test_a_claim_declares_what_no_record_says():
     assert filled(record(audit="rescue, specificity")) == {
         name: DECLARED[name] for name in ("rescue", "specificity")
     }
-    derived = filled(record(audit="selection correction", p_corrected=0.01))
-    assert derived["selection correction"].startswith("p is corrected")
+    # What a later version may declare is passed over.
+    assert filled(record(audit="luck, rescue")) == {"rescue": DECLARED["rescue"]}
 
 
 @pytest.mark.parametrize("text", ["error rate", "counterexamples", "rescue, luck", "rescue,"])

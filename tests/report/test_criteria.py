@@ -10,7 +10,7 @@ from tinyablation.report.page import render
 from tinyablation.report.sections import sections
 
 ABOVE = {"name": "zeroing 0:2", "rule": "above", "threshold": 0.12, "met": True, "unit": "logits"}
-ABOVE |= {"estimate": 1.5, "low": 1.0, "high": 2.0, "p": 0.0002, "p_test": "Student's t"}
+ABOVE |= {"estimate": 1.5, "low": 1.0, "high": 2.0, "p": 0.0002, "p_test": "interval"}
 BELOW = {"name": f"lead {HOSTILE}", "rule": "below", "threshold": 0.0, "met": False}
 BELOW |= {"estimate": 0.25, "low": 0.125, "high": 0.5, "unit": "logits"}
 BY_P = {"name": "zeroing 0:2", "rule": "p", "threshold": 0.05, "met": True, "p": 0.003}
@@ -49,11 +49,9 @@ def test_a_test_case_answers_lists_its_criteria_and_folds_raw_figures():
     record = judged(ABOVE, BELOW, BY_P, claim="H1.1", family="H1", condition="facts")
     html = opened(render(fake_session().holding([record])))
     text = Page(html).text
-    assert "H1.1 Does a head of layer 0 suppress the right answer?" in text
+    assert f"H1.1 {record.statement}" in text
     assert f"Yes: L0H2 of {record.model} , facts" in text
-    assert (
-        "zeroing L0H2 +1.500 logits [+1.000, +2.000] above +0.120 < 0.001 Student's t yes" in text
-    )
+    assert "zeroing L0H2 +1.500 logits [+1.000, +2.000] above +0.120 < 0.001 interval yes" in text
     assert "p ≤ 0.05 0.003 max-T yes" in text
     assert HOSTILE not in html and "<summary>Raw figures: " in html
     for verdict, answer in (("refuted", "No:"), ("inconclusive", "Not shown:")):

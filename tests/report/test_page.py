@@ -305,7 +305,7 @@ def test_each_claim_says_which_audit_columns_are_filled(session):
         ("–", "counterexamples"),
         ("–", "error rate"),
     ]
-    assert "what is put back must bring back what was lost" in listed
+    assert "what putting back restores is measured" in listed
     assert listed.count("nothing is recorded") == 5
 
 

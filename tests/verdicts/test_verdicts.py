@@ -75,8 +75,8 @@ def test_a_verdict_lists_what_it_compared_and_a_joint_one_that_of_all_its_parts(
     )
     found = [(c.name, c.rule, c.threshold, c.met, c.p_test) for c in one.criteria]
     assert found == [
-        ("a, beyond its bound by example", "above", 0.0, False, "Student's t"),
-        ("a", "above", 0.01, True, "Student's t"),
+        ("a, beyond its bound by example", "above", 0.0, False, "interval"),
+        ("a", "above", 0.01, True, "interval"),
         ("a", "p", 0.05, False, "max-T"),
     ]
     assert (one.criteria[0].low, one.criteria[0].high, one.p_test) == (-0.2, 0.05, "max-T")

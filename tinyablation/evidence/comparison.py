@@ -48,8 +48,8 @@ class Rederived(NamedTuple):
     def differences(self) -> list[str]:
         """One line for each field or figure that differs: its key, what was recorded, what is."""
         was, now = compared(self.recorded), compared(self.derived)
-        if not was["criteria"]:  # an earlier version wrote it, and no test that a p is of
-            was |= {name: now[name] for name in ("criteria", "p_test")}
+        if not was.get("criteria"):  # an earlier version wrote it, and neither of the others
+            was |= {name: now[name] for name in ("criteria", "p_test", "audit")}
         found = differences(was, now)
         return [_cut(str(each)) for each in found] + [
             _cut(f"{name}: was {was!r}, now {now!r}") for name, was, now in self._standing()

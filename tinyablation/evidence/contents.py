@@ -177,7 +177,7 @@ def strangers(files: Mapping[str, object], known: set[str]) -> list[str]:
 
 
 def measured_runs(session: Session, runs: Path) -> list[str]:
-    """The runs that a session made: those finished between its start and its end.
+    """The runs that were finished between a session's start and its end, which are its results.
 
     runs: the folder of the runs. One that does not say when it was finished is left out.
     """

@@ -248,7 +248,7 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
             "left out": left,
             "caveats": unsure,
         },
-        criteria=tuple(each for verdict in families.values() for each in verdict.criteria),
+        criteria=tuple(each for name in kept or families for each in families[name].criteria),
     )
 
 

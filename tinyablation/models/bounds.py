@@ -1,8 +1,9 @@
 """Bounds: how much of a measurement is in memory at once, by the device that computes it.
 
 The engine cuts rows into batches by them, and placement reserves the memory that such batches take.
-They depend on a device's kind and its total memory, never on what is free: with the batches the
+They depend on a device's kind and its total memory, not on what is free: with the batches the
 order of sums changes, and with it the last bit, and a device is to give the same figures each time.
+(It does unless memory runs out, when memory.Room halves them; another GPU may differ by noise.)
 Importing this module does not load torch.
 """
 
@@ -31,7 +32,10 @@ class Bounds(NamedTuple):
 
     @property
     def margin(self) -> int:
-        """Bytes that measuring takes at most beside the weights, for any model in float32."""
+        """Bytes that measuring takes at most beside the weights, in float32.
+
+        Of models whose heads have 64 dimensions or more and whose MLPs are 4 streams wide.
+        """
         # Residual streams of a batch that are alive in one layer: input, norm, q, k, v, scores and
         # softmax (as wide as the stream times nodes / d_head), and three of an MLP as wide as 4
         # streams. Seen in layers of a GPT-2 and two Llamas on a CPU: with a d_head of 64, 12 to 22

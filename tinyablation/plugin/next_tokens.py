@@ -1,12 +1,11 @@
 """Puts the next tokens beside the prompts that a record shows, where heads were ablated there."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tinyablation.errors import Unavailable
+from tinyablation.errors import ModelChanged, TinyAblationError
 
 if TYPE_CHECKING:
     from tinyablation.measurement.bench import Bench
@@ -19,13 +18,17 @@ def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list
     """The same prompts (prompts.Extreme), those of ablated heads with their next tokens.
 
     They are measured by the item's bench, once (measurement/token_readings.py). Without: by other
-    methods than zeroing, under the published protocol, and where the weights are missing and
-    nothing was measured before, as for evidence of earlier versions.
+    methods than zeroing, under the published protocol, and where they cannot be had: for want of
+    weights or of a place to write, or from evidence of earlier versions. No verdict rests on them.
     """
     found: Mapping[int, Mapping[str, Any]] = {}
     if any("ablation" in row for row in largest):
-        with suppress(Unavailable):
+        try:
             found = _measured(item.funcargs["model"], largest)  # type: ignore[attr-defined]
+        except ModelChanged:
+            raise
+        except TinyAblationError:
+            found = {}
     return [
         {key: row[key] for key in row if key not in ASKED} | dict(found.get(place, {}))
         for place, row in enumerate(largest)
@@ -51,7 +54,11 @@ def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int,
         place: (rows[row["prompt"], row["target"], row["foil"]], row["ablation"])
         for place, row in asked.items()
     }
-    document = bench.reading(condition, NextTokens(tuple(cases.values()))).document()
+    wanted = NextTokens(tuple(cases.values()))
+    config = bench.config(condition, wanted.name(bench), wanted.sample)
+    if bench.elsewhere is None and bench.store.status(config) != "complete":
+        bench.model  # noqa: B018 - loads it, or says why not before anything is written
+    document = bench.reading(condition, wanted).document()
     return {
         place: {"clean": case["clean"], "ablated": case["ablated"]}
         for place, case in zip(cases, document["cases"], strict=True)

@@ -259,7 +259,12 @@ class Reporter:
         from tinyablation.report.terminal import closing, counts  # imports what draws the page
 
         compared = file.session.protocol == "corrected" and keeps_snapshots(self.config)
-        said = closing(file) if lists_results(self.config) else []
+        said: list[str] = []
+        if lists_results(self.config):
+            try:
+                said = closing(file)
+            except (TinyAblationError, MemoryError):  # which the page has said, and is not there
+                said = []
         self.lines[:0] = [*said, counts(file, accepted=compared)]
 
     def _not_written(self, session: pytest.Session, error: Exception) -> None:

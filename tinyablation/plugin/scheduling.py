@@ -8,11 +8,11 @@ no worker waits longer than one condition takes. Other models are large, and a s
 them: workers take their conditions, the longest first, and measure in parallel, from one copy of
 the weights on the CPU, or in turns on a GPU (tinyablation/models/device_queue.py). Their tests that
 span conditions are split by module: two thirds of the literature's do, and measure much. With more
-workers than units all are: workers on the same condition share the shards of its runs
-(tinyablation/runs/filling.py). `--dist loadgroup` should do this but silently does not with
-this pytest (pytest-xdist #1386), hence our own scheduler. `LoadScopeScheduling` is private API of
-pytest-xdist: pytest and xdist are pinned together, and tests count the loads. `--dist` is ignored
-for claims; every other run uses xdist's own scheduling.
+workers than conditions, and one for those, all are: workers on the same condition share the shards
+of its runs (tinyablation/runs/filling.py). `--dist loadgroup` should do this but silently does not
+with this pytest (pytest-xdist #1386), hence our own scheduler. `LoadScopeScheduling` is private API
+of pytest-xdist: pytest and xdist are pinned together, and tests count the loads. `--dist` is
+ignored for claims; every other run uses xdist's own scheduling.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence

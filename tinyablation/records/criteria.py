@@ -12,12 +12,15 @@ Rule = Literal["above", "below", "within", "p"]
 
 
 class Criterion(Plain):
-    """One comparison that a verdict rests on. A claim is supported only if every one is met.
+    """One comparison that a verdict rests on.
+
+    A claim needs all of them, or one of several (V.2: one valid family); its reason says what
+    decided, and a verdict over heads that were not all measured may be weaker than they are.
 
     name: what was measured ("zeroing 0:2"); estimate, low and high: the figure and the interval
     that was compared, in `unit`, or None where the comparison is of a p or has no interval;
     threshold: in the same unit. p: of the comparison, where it has one, and p_test the test that
-    made it ("Student's t", "max-T", "permutation", "rank").
+    made it ("interval", "permutation", "rank").
     """
 
     name: str

@@ -55,6 +55,8 @@ class Series(Plain):
     says little, and no line leads to it.
     """
 
+    LATER = frozenset({"n"})
+
     name: _Name
     x: Annotated[list[Number], Field(min_length=1)]
     y: list[Number]
@@ -98,6 +100,8 @@ class CurvePanel(Plain):
     x and y: the labels of the axes, with units. diagonal: whether y = x is drawn, where a perfect
     forecast lies.
     """
+
+    LATER = frozenset({"diagonal"})
 
     kind: Literal["curve"] = "curve"
     title: _Name

@@ -45,8 +45,8 @@ def plain(value: Any, where: str = "value") -> Any:
         later: frozenset[str] = getattr(type(value), "LATER", frozenset())
         return {
             name: plain(getattr(value, name), f"{where}.{name}")
-            for name in type(value).model_fields
-            if name not in later or getattr(value, name) is not None
+            for name, field in type(value).model_fields.items()
+            if name not in later or getattr(value, name) != field.default
         }
     if isinstance(value, Mapping):
         for key in value:
@@ -68,8 +68,8 @@ class Plain(BaseModel):
     """Base class of everything recorded: frozen, no unknown fields, plain values only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    # Fields added since, left out where they are None: what was recorded before keeps its bytes,
-    # so that a bundle of an earlier version still verifies.
+    # Fields added since, left out where they are at their default: what was recorded before keeps
+    # its bytes, and a bundle of an earlier version its records.json.
     LATER: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")

@@ -20,6 +20,8 @@ class Extreme(Plain):
     ablated by zeroing, or were before these were recorded.
     """
 
+    LATER = frozenset({"clean", "ablated"})
+
     prompt: str
     target: str
     foil: str

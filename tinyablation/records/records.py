@@ -104,6 +104,8 @@ class Heatmap(Plain):
 class Record(Plain):
     """The result of one claim for one model under one condition."""
 
+    LATER = frozenset({"criteria", "p_test", "audit"})
+
     claim: str = Field(description="ledger id, such as H1.1")
     family: str = Field(description="hypothesis family, such as H1")
     test: str = Field(description="pytest node id")
@@ -368,7 +370,10 @@ def write_records(file: RecordFile, folder: Path) -> tuple[Path, Path]:
         name: f"{field.description}{' (JSON)' if name in NESTED else ''}"
         for name, field in Record.model_fields.items()
     }
-    table = to_parquet(content, descriptions, nested=NESTED, numbers=_NUMBERS, counts=_COUNTS)
+    fields = Record.model_fields
+    later = {name: fields[name].default for name in fields if name in Record.LATER}
+    rows = content | {"records": [later | row for row in content["records"]]}
+    table = to_parquet(rows, descriptions, nested=NESTED, numbers=_NUMBERS, counts=_COUNTS)
     as_json, as_parquet = folder / "records.json", folder / "records.parquet"
     try:
         write_together(

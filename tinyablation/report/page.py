@@ -52,7 +52,6 @@ from tinyablation.report.findings_table import (
 from tinyablation.report.heat_tables import HEAT_STEPS
 from tinyablation.report.matrix_table import matrix_of
 from tinyablation.report.model_columns import KINDS, columns_of, competence
-from tinyablation.report.questions import QUESTIONS
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
@@ -351,7 +350,6 @@ def _page(
         "protocol_words": MEANING,
         "registered": registered,
         "questions": asked,
-        "family_questions": QUESTIONS,
         "answers": CASE_ANSWERS,
         "matrix": matrix_of(families, file.records),
         "columns": columns,

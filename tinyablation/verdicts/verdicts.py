@@ -31,7 +31,7 @@ INNER_CONFIDENCE = 0.90
 # logits, and margins are of means.
 AS_NEAR = 1e-5
 WITHIN_NOISE = "within the noise"
-BY_T = "Student's t"  # the test of every p that an interval gives; see p_beyond
+BY_T = "interval"  # the test of every p that an interval gives; see p_beyond
 # Units whose figures have a range: an interval that leaves it was computed wrongly.
 RANGES = {"share": (0.0, 1.0), "rho": (-1.0, 1.0), "cosine": (-1.0, 1.0), "Brier": (-1.0, 1.0)}
 
@@ -51,7 +51,7 @@ class Verdict:
 
     subject: the head it is about ("0:7"), runs: the run directories it rests on; `judge` takes them
     where the claim names none. criteria: what was compared with what, in all parts; p_test: the
-    test that p_corrected is of ("max-T").
+    test that p_corrected is of ("permutation", "rank").
     """
 
     status: Status

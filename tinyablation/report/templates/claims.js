@@ -40,6 +40,9 @@
     }
     cells = [...document.querySelectorAll("details[data-k]")];
   });
+  ready.catch((error) => {
+    shown.textContent = `the test cases cannot be unpacked by this browser (${error.message}); take one of 2024 or later`;
+  });
   const evidence = new Map(); // cell -> markup, escaped where it was made
   const forests = new Map(); // section -> markup
   const loading = new Map();
@@ -344,7 +347,7 @@
     } else save(name, await unpack(name), types[kind]);
   });
   byId("print").addEventListener("click", async () => {
-    await loadAll();
+    await Promise.all([ready, loadAll()]);
     document.body.classList.add("everything");
     print();
   });
@@ -482,7 +485,7 @@
   byId("takes").hidden = false;
   form.hidden = !sections.length;
   (window.requestIdleCallback ?? setTimeout)(async () => { // so that printing finds it there
-    await loadAll();
+    await Promise.all([ready, loadAll()]);
     document.body.dataset.unpacked = "yes";
   });
   restore();
