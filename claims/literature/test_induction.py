@@ -56,8 +56,9 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
         what=f"{condition}: share of LD lost without {set_name(others)}, of the same layers",
         unit="",
     )
+    destroys = without.destroys(heads)
     judge(
-        judge_all_of([without.destroys(heads), spared]),
+        judge_all_of([destroys, spared], show=destroys),
         subject=set_name(heads),
         details={"matched heads": set_name(others)},
         runs=[*repeated_tokens.runs, *without.runs],
@@ -137,8 +138,9 @@ def induction_heads(attention, judge):
 def dissociation(knockout, heads, attention):
     """The verdict that these heads serve copying, and no facts."""
     copying, facts = knockout("repeats", heads), knockout("facts", heads)
+    destroys = copying.destroys(heads)
     return replace(
-        judge_all_of([copying.destroys(heads), facts.spares(heads)]),
+        judge_all_of([destroys, facts.spares(heads)], show=destroys),
         subject=set_name(heads),
         runs=(*attention.runs, *copying.runs, *facts.runs),
     )

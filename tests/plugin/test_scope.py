@@ -86,7 +86,7 @@ def test_claims_about_validity_count_all_that_the_gate_asked(crossed_bench):
 def test_any_other_corpus_is_conditional_on_its_few_relations(tmp_path):
     made = bench_of("tiny-gpt2", tmp_path / "store", put_corpora(tmp_path / "corpora"))
     text, details = scope_of(item(made), verdict(), "0:0")
-    assert text.startswith("conditional on these ") and "relations and 2 wordings" in text
+    assert text.startswith("conditional on its ") and "relation and 2 wordings" in text
     assert details == {}
 
 

@@ -3,7 +3,7 @@
 For a crossed corpus: the judged relations and wordings, the caveats of its families, the share of
 facts that the model knows, by relation, and the effect on all facts, known or not, in addition to
 the judged one. Any other corpus has few relations and wordings, each with many facts, so its
-verdicts are conditional on these.
+verdicts are conditional on its own.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def scope_of(item: pytest.Item, verdict: "Verdict", subject: str | None) -> Scop
     if not corpus.is_crossed:
         from tinyablation.interventions.batteries import UNHOOKED
 
-        return Scope(f"conditional on these {_counted(bench.pool(condition, UNHOOKED))}")
+        return Scope(f"conditional on its {_counted(bench.pool(condition, UNHOOKED))}")
     if Path(item.nodeid.split("::", 1)[0]).stem == "test_validity":
         return Scope(_counted(_judged(bench, condition, "all")))
     if protocol(item.config) != "corrected":
@@ -76,12 +76,17 @@ def _judged(bench: "Bench", condition: str, among: str) -> "Sequence[Example]":
 
 
 def _counted(examples: "Sequence[Example]") -> str:
-    """ "38 relations and 4 wordings" """
-    relations = {
-        part.split("/", 1)[0] for example in examples for part in example.fact_id.split("+")
-    }
-    wordings = {example.template_id for example in examples}
-    return f"{len(relations)} relations and {len(wordings)} wordings"
+    """ "38 relations and 4 wordings"; clusters, where facts are not named by their relation."""
+    facts = {part for example in examples for part in example.fact_id.split("+")}
+    if all("/" in fact for fact in facts):
+        over = _number(len({fact.split("/", 1)[0] for fact in facts}), "relation")
+    else:
+        over = _number(len({example.cluster_id for example in examples}), "cluster")
+    return f"{over} and {_number(len({example.template_id for example in examples}), 'wording')}"
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _details(bench: "Bench", condition: str) -> dict[str, Any]:

@@ -105,6 +105,7 @@ OUTCOMES_UNREGISTERED = {
     "skipped": "could not be judged",
     "error": "ended in an error",
 }
+OF_SUPPRESSORS = ("H1", "H5")  # families of claims that need the word
 STANDINGS = {
     "as": "as predicted",
     "against": "against its prediction",
@@ -336,6 +337,7 @@ def _page(
         "study": study_of(file.records),
         "findings": first_and_others(findings(asked, kinds, alpha)),
         "answer_glyphs": ANSWERS,
+        "of_suppressors": any(record.family in OF_SUPPRESSORS for record in file.records),
         "kind_words": KINDS,
         "kinds": kinds,
         "by_kind": by_kind,
