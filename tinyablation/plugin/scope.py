@@ -3,7 +3,7 @@
 For a crossed corpus: the judged relations and wordings, the caveats of its families, the share of
 facts that the model knows, by relation, and the effect on all facts, known or not, in addition to
 the judged one. Any other corpus has few relations and wordings, each with many facts, so its
-verdicts are conditional on its own.
+verdicts are conditional on them.
 """
 
 from collections.abc import Sequence
