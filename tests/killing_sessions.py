@@ -101,11 +101,12 @@ def finished(reports: Path) -> dict[tuple[str, str], float]:
 
 
 def tables(reports: Path) -> dict[str, str]:
-    """The sha256 of every table of every complete run, by its path."""
+    """The sha256 of every table of every complete run, and of every reading, by its path."""
     return {
-        (path := manifest.parent / name).relative_to(reports).as_posix(): file_sha256(path)
+        path.relative_to(reports).as_posix(): file_sha256(path)
         for manifest in sorted((reports / "runs").glob(f"*/{MANIFEST}"))
-        for name in TABLES
+        for name in (*TABLES, "reading.json")
+        if (path := manifest.parent / name).exists()
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_sessions import opened
 from tests.records.test_conditions import ONE_MORE
 from tests.small_corpora import KNOWN, UNKNOWN, crossed
 from tinyablation.plugin.scheduling import Unit, unit_of
@@ -95,7 +96,7 @@ def test_nothing_is_expected_published_or_kept_of_it(own, workers):
     assert "defects" not in facts["details"]
     assert not any("ioi" in name for name in own.snapshots())
     assert any("facts" in name for name in own.snapshots())
-    page = (own.root / "reports" / "claims.html").read_text()
+    page = opened((own.root / "reports" / "claims.html").read_text())
     assert "<small>io</small>" in page and 'data-c="ioi"' in page
     assert not (own.root / "reports" / "full").exists(), "the full report is without it"
 
@@ -177,7 +178,7 @@ def test_a_line_in_the_table_is_collected_scheduled_recorded_and_shown(own):
     own.write("early.py", ONE_MORE)
     own.accept("-p", "early", "-n", "2").assert_outcomes(passed=3 * (5 + 1))
     assert own.records()["test_leads[tiny-mistral-ioi]"]["condition"] == "ioi"
-    page = (own.root / "reports" / "claims.html").read_text()
+    page = opened((own.root / "reports" / "claims.html").read_text())
     assert "<small>I</small>" in page and 'data-c="ioi"' in page
     assert any("tiny-mistral-ioi" in name for name in own.snapshots())
     loads = own.loads()

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from tests.fake_sessions import opened
+
 pytest_plugins = ["pytester"]
 
 
@@ -37,7 +39,7 @@ def test_expected_outcomes_are_reasons_failures_tracebacks_and_rows_lead_to_the_
     assert "assert False" in logs["test_breaks"] and "<u>" not in logs["test_breaks"]
     assert f"{suite.root}/" not in "".join(logs.values())
 
-    cases = (suite.root / "reports" / "claims.html").read_text()
+    cases = opened((suite.root / "reports" / "claims.html").read_text())
     for row in rows.values():
         link = re.search('href="(.*?)"', row["resultsTableRow"][-1]).group(1)
         where, anchor = link.split("#")

@@ -92,7 +92,6 @@ def test_record_and_junit_say_what_judge_was_told(suite):
         "estimator": "mean of something.",
         "threshold": "above the floor.",
         "refuted_if": "below it.",
-        "audit": "",
         "model": "tiny-gpt2",
         "condition": "facts",
         "verdict": "supported",
