@@ -1,4 +1,4 @@
-"""Suggestions for misspelt words, for error messages."""
+"""Words in messages: suggestions for misspelt ones, and counts of things."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,3 +22,8 @@ def did_you_mean(word: object, known: Iterable[str], cutoff: float = LIKE) -> st
     names = list(known)
     close = nearest(word, names, cutoff)
     return f"known: {', '.join(names)}" if close is None else f"did you mean {close!r}?"
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 test case", "12 test cases" """
+    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -103,25 +103,13 @@ def test_named_head_writes_the_same_tokens(ov, reference, subject, judge):
     if one_vocabulary(ov, there):
         alike = likeness(ov, head, there, reference.head)
         details |= {"cosine with the common axis": alike.raw, "heads in the null": alike.n}
-        verdict = judge_above_floor(
-            alike.estimate,
-            floor=SAME_TOKENS,
-            p_corrected=alike.p,
-            p_test="rank",
-            what=what,
-            unit="cosine",
-        )
+        found, floor, unit = alike, SAME_TOKENS, "cosine"
     else:
-        verdict = judge_above_floor(
-            shared.estimate,
-            floor=SAME_LISTS,
-            p_corrected=shared.p,
-            p_test="rank",
-            what=what,
-            unit="Jaccard",
-        )
+        found, floor, unit = shared, SAME_LISTS, "Jaccard"
     judge(
-        verdict,
+        judge_above_floor(
+            found.estimate, floor=floor, p_corrected=found.p, p_test="rank", what=what, unit=unit
+        ),
         subject=head_name(head),
         details=details,
         panels=[_tokens(ov, head), _tokens(there, reference.head)],
@@ -171,11 +159,22 @@ def _judge_none(ov, head):
     reason = f"{verdict.reason}, {said}" if agrees else f"{verdict.reason}, but {said}"
     small = Criterion(
         name="p against random words and directions",
-        **{"rule": "above", "threshold": ALPHA, "met": p > ALPHA, "unit": "p"},
-        **{"estimate": p, "p": p, "p_test": "rank"},
+        rule="above",
+        threshold=ALPHA,
+        met=p > ALPHA,
+        estimate=p,
+        unit="p",
+        p=p,
+        p_test="rank",
     )
     return Verdict(
-        *(status, reason, verdict.effect, verdict.floor, p, verdict.unit, verdict.details),
+        status,
+        reason,
+        verdict.effect,
+        verdict.floor,
+        p,
+        verdict.unit,
+        verdict.details,
         criteria=(*verdict.criteria, small),
         p_test="rank",
     )

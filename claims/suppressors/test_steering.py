@@ -112,7 +112,11 @@ def _judge_monotone(response):
     met = rho >= MONOTONE
     criterion = Criterion(
         name=f"rho of dose and mean LD on {response.condition}",
-        **{"rule": "above", "estimate": rho, "threshold": MONOTONE, "met": met, "unit": "rho"},
+        rule="above",
+        threshold=MONOTONE,
+        met=met,
+        estimate=rho,
+        unit="rho",
     )
     return Verdict(
         "supported" if met else "inconclusive",

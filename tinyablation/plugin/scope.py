@@ -15,6 +15,7 @@ import pytest
 from tinyablation.plugin.options import protocol
 from tinyablation.plugin.selection import cell_of
 from tinyablation.records.records import ALL_CONDITIONS
+from tinyablation.spelling import counted
 
 if TYPE_CHECKING:
     from tinyablation.analysis.findings import Findings
@@ -79,14 +80,10 @@ def _counted(examples: "Sequence[Example]") -> str:
     """ "38 relations and 4 wordings"; clusters, where facts are not named by their relation."""
     facts = {part for example in examples for part in example.fact_id.split("+")}
     if all("/" in fact for fact in facts):
-        over = _number(len({fact.split("/", 1)[0] for fact in facts}), "relation")
+        over = counted(len({fact.split("/", 1)[0] for fact in facts}), "relation")
     else:
-        over = _number(len({example.cluster_id for example in examples}), "cluster")
-    return f"{over} and {_number(len({example.template_id for example in examples}), 'wording')}"
-
-
-def _number(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
+        over = counted(len({example.cluster_id for example in examples}), "cluster")
+    return f"{over} and {counted(len({example.template_id for example in examples}), 'wording')}"
 
 
 def _details(bench: "Bench", condition: str) -> dict[str, Any]:

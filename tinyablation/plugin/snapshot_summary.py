@@ -20,6 +20,7 @@ from tinyablation.plugin.options import (
 from tinyablation.plugin.session_models import registry
 from tinyablation.plugin.snapshots import FOUND, baseline_of, baselines, case_of
 from tinyablation.sessions.baselines import Case, read_baseline
+from tinyablation.spelling import counted
 
 _SUMMARY = "tinyablation-snapshots"
 _UNUSED = "tinyablation_unused"
@@ -116,7 +117,7 @@ class SnapshotSummary:
         ]
         if self.missing:
             blocks.append(
-                f"{_counted(self.missing, 'test case')} without a snapshot: review the figures, "
+                f"{counted(self.missing, 'test case')} without a snapshot: review the figures, "
                 f"then write them: {self._command()}"
             )
         blocks += [_left_over(path, names) for path, names in self.unused.items()]
@@ -134,7 +135,7 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
     from tinyablation.report.drift_tables import MOST_ROWS, as_columns, shortened
 
     shown = [[shortened(text) for text in row] for row in rows[:MOST_ROWS]]
-    lines = [f"{_counted(len(rows), 'figure')} {title}:", as_columns([_HEADER, *shown])]
+    lines = [f"{counted(len(rows), 'figure')} {title}:", as_columns([_HEADER, *shown])]
     if len(rows) > MOST_ROWS:
         lines.append(f"  and {len(rows) - MOST_ROWS} more; each test's failure lists its own")
     return "\n".join(lines)
@@ -145,10 +146,6 @@ def _left_over(path: str, names: Sequence[str]) -> str:
 
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return one_line(
-        f"{path}: {_counted(len(names), 'snapshot')} of no test case; no run removes any, so do it "
+        f"{path}: {counted(len(names), 'snapshot')} of no test case; no run removes any, so do it "
         f"by hand: {', '.join(names[:_MOST_NAMES])}{more}"
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

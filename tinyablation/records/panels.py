@@ -52,7 +52,7 @@ class Series(Plain):
     """One line of a curve: points in the order given, all with an interval or all without.
 
     n: how many observations each point is of, where it is a share or a mean of some; a point of one
-    says little, and no line leads to it.
+    says little, and on the page no line leads to it.
     """
 
     LATER = frozenset({"n"})

@@ -148,7 +148,7 @@ class Record(Plain):
         default=None, description="upper end of the margin's 95 % interval, in `unit`"
     )
     p_corrected: Number | None = Field(
-        default=None, ge=0, le=1, description="p, corrected over all heads of the sweep"
+        default=None, ge=0, le=1, description="a p that the claim asks for beside the interval"
     )
     p_test: str = Field(default="", description="the test that p_corrected is of")
     unit: str = Field(default="", description="unit of effect, low, high and floor")
@@ -224,6 +224,7 @@ class SessionModel(Plain):
     """A model of the session (repo: of the hub, if it is there), and its competence unhooked."""
 
     LATER = frozenset({"repo"})
+
     id: str
     title: str
     family: str
@@ -338,8 +339,18 @@ def claim_order(claim: str) -> tuple[Any, ...]:
 
 
 NESTED = (
-    *("published", "details", "heatmap", "criteria", "largest", "panels", "runs"),
-    *("multiverse", "boundary", "backends", "screened", "options"),
+    "published",
+    "details",
+    "heatmap",
+    "criteria",
+    "largest",
+    "panels",
+    "runs",
+    "multiverse",
+    "boundary",
+    "backends",
+    "screened",
+    "options",
 )
 
 

@@ -15,6 +15,7 @@ from tinyablation.errors import TinyAblationError
 from tinyablation.records.plain import plain
 from tinyablation.records.records import Record, RecordFile, Session, SessionModel
 from tinyablation.sessions.protocol_comparison import CellKey, cell_key, disputed
+from tinyablation.spelling import counted
 
 # When a figure counts as unchanged, also for snapshots. Another machine's matrix library sums in
 # another order: between one thread and many, or two instruction sets, effects of fp32 models move
@@ -191,23 +192,23 @@ def summary(drift: Drift) -> str:
     """One or two sentences: "3 of 120 test cases changed their verdict, 2 effects moved, …"."""
     if drift.nothing:
         return (
-            f"Nothing changed: {_count(drift.n_common, 'test case')} with the same verdicts and "
+            f"Nothing changed: {counted(drift.n_common, 'test case')} with the same verdicts and "
             "predictions, effects within tolerance, measured with the same."
         )
     if drift.n_common:
         n = len(drift.verdicts)
-        many = f"{n or 'None'} of {_count(drift.n_common, 'test case')}"
+        many = f"{n or 'None'} of {counted(drift.n_common, 'test case')}"
         parts = [f"{many} changed {'its' if n < 2 else 'their'} verdict"]
     else:
         parts = ["No test case is in both sessions"]
     if drift.moved:
-        parts.append(f"{_count(len(drift.moved), 'effect')} moved")
+        parts.append(f"{counted(len(drift.moved), 'effect')} moved")
     elif drift.n_common:
         parts.append("no effect moved")
     if drift.shifted:
         n = len(drift.shifted)
         parts.append(
-            f"{_count(n, 'effect')} shifted within {'its' if n == 1 else 'their'} interval"
+            f"{counted(n, 'effect')} shifted within {'its' if n == 1 else 'their'} interval"
         )
     for cells, what in (
         (drift.subjects, "about another head"),
@@ -216,7 +217,7 @@ def summary(drift: Drift) -> str:
         (drift.gone, "gone"),
     ):
         if cells:
-            parts.append(f"{_count(len(cells), 'test case')} {_are(len(cells))} {what}")
+            parts.append(f"{counted(len(cells), 'test case')} {_are(len(cells))} {what}")
     said = ", ".join(parts) + "."
     causes = [
         change.label if change.model is None else f"{change.label} of {change.model}"
@@ -321,10 +322,6 @@ def _remeasured(common: Iterable[Cell]) -> list[Remeasured]:
     return [
         Remeasured(model, changed[model], of) for model, of in measured.items() if changed[model]
     ]
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _are(n: int) -> str:

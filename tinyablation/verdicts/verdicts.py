@@ -315,9 +315,10 @@ def _judge(
 def _criterion(
     effect: Estimate, bound: float, rule: Rule, met: bool, name: str, unit: str, p: float | None
 ) -> Criterion:
-    about = Criterion(name=name, rule=rule, threshold=float(bound), met=met, unit=unit)
-    ends = {"estimate": effect.estimate, "low": effect.low, "high": effect.high}
-    return about.model_copy(update={**ends, "p": p, "p_test": "" if p is None else BY_T})
+    estimate, low, high = effect[:3]
+    figures = {"estimate": estimate, "low": low, "high": high, "threshold": float(bound)}
+    test = "" if p is None else BY_T
+    return Criterion(name=name, rule=rule, met=met, unit=unit, p=p, p_test=test, **figures)
 
 
 def by_p(name: str, p: float, test: str, alpha: float = ALPHA) -> Criterion:
