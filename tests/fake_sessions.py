@@ -75,6 +75,9 @@ def fake_record(rng, index, model, condition, planted):
             {"token": "\n", "probability": 0.25},
         ],
         "ablated": [{"token": f" {HOSTILE}\u202e", "probability": 0.75}],
+        "attended": [
+            {"head": "L0H2", "tokens": [{"token": f"{HOSTILE}\u202e", "probability": 0.625}]}
+        ],
     }
     return {
         "claim": claim,

@@ -1,4 +1,4 @@
-"""Next tokens of single prompts: against a forward pass with zeroed columns, and where they lie.
+"""Next tokens and attention of single prompts: against plain forward passes, and where they lie.
 
 Run: pytest tests/measurement/test_token_readings.py
 """
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from tinyablation.engine.prompt_checks import EngineError
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.measurement.bench import Bench
 from tinyablation.measurement.setup import Setup
-from tinyablation.measurement.token_readings import TOP_K, NextTokens
+from tinyablation.measurement.token_readings import ATTENDED, TOP_K, NextTokens
 from tinyablation.models.registry import load_registry
 from tinyablation.runs.store import RunStore
 
@@ -67,6 +68,43 @@ def test_the_most_probable_tokens_are_those_of_a_plain_pass(bench: Bench) -> Non
             assert list(said.values()) == sorted(said.values(), reverse=True)
             assert said == pytest.approx(expected(bench, text, heads), abs=2e-6)
         assert case["clean"] != case["ablated"]
+
+
+def test_heads_attend_to_the_tokens_that_an_eager_pass_says(bench: Bench) -> None:
+    corpus, _ = bench.corpus("facts")
+    hf: Any = bench.model.model
+    for (row, ablation), case in zip(
+        CASES, bench.reading("facts", NextTokens(CASES)).document()["cases"], strict=True
+    ):
+        ids = list(bench.model.tokenizer(corpus.examples[row].clean)["input_ids"])
+        if bench.model.bos_id is not None and ids[0] != bench.model.bos_id:
+            ids = [bench.model.bos_id, *ids]
+        with torch.no_grad():
+            attentions = hf(torch.tensor([ids]), output_attentions=True).attentions
+        assert [each["head"] for each in case["attended"]] == [
+            f"L{layer}H{head}" for layer, head in ablation.heads
+        ]
+        for (layer, head), each in zip(ablation.heads, case["attended"], strict=True):
+            weights, places = attentions[layer][0, head, -1].topk(ATTENDED)
+            words = [bench.model.tokenizer.decode([ids[place]]) for place in places.tolist()]
+            assert [one["token"] for one in each["tokens"]] == words
+            shares = [one["probability"] for one in each["tokens"]]
+            assert shares == pytest.approx(weights.tolist(), abs=2e-6)
+
+
+def test_of_many_heads_the_first_are_read_and_of_modules_without_probabilities_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = NextTokens(((0, AblateHeads(tuple((2, head) for head in range(5)))),))
+    (case,) = many.compute(bench, "facts").document["cases"]
+    assert [each["head"] for each in case["attended"]] == ["L2H0", "L2H1", "L2H2"]
+
+    def refused(*_: Any) -> None:
+        raise EngineError("its attention module does not return the probabilities of its heads")
+
+    monkeypatch.setattr("tinyablation.engine.attention_patterns.attention_at", refused)
+    (case,) = many.compute(bench, "facts").document["cases"]
+    assert case["attended"] == [] and len(case["ablated"]) == TOP_K
 
 
 def test_its_address_is_made_of_what_is_asked(bench: Bench) -> None:

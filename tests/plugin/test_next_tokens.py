@@ -1,4 +1,4 @@
-"""Which prompts of a record get their next tokens, and what a record without them says.
+"""Which prompts of a record get next tokens and attention, and what one without them says.
 
 Run: pytest tests/plugin/test_next_tokens.py
 """
@@ -13,7 +13,11 @@ from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.plugin.next_tokens import with_tokens
 
 HEAD, MEAN = AblateHeads(((0, 2),)), AblateHeads(((0, 2),), "mean")
-TOKENS = {"clean": [{"token": " a", "probability": 0.5}], "ablated": []}
+TOKENS = {
+    "clean": [{"token": " a", "probability": 0.5}],
+    "ablated": [],
+    "attended": [{"head": "L0H2", "tokens": [{"token": " b", "probability": 0.25}]}],
+}
 
 
 def prompt(text: str, **asked: Any) -> dict[str, Any]:

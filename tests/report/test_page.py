@@ -92,6 +92,9 @@ def test_a_prompt_has_its_next_tokens_before_and_after_the_ablation(session):
     assert re.search(r"next, clean: \S.* 0\.50 \S+ 0\.25 ablated: \S.* 0\.75", said), said
     assert 'class="target"' in first and "\u202e" not in first and HOSTILE not in prompts
     assert "next, clean" not in second
+    (tooltip,) = [value for _, name, value in Page(prompts).attributes if name == "title"]
+    assert re.fullmatch(r"L0H2 attends from the last token to \S.* 0\.62", tooltip), tooltip
+    assert "\u202e" not in tooltip
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
-"""The next tokens that a model holds most probable, unhooked and with heads ablated, by prompt."""
+"""By prompt, the most probable next tokens, clean and ablated, and what ablated heads attend to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinyablation.engine.document import Computed
 from tinyablation.files.hashes import digest
+from tinyablation.heads import Head
 from tinyablation.interventions.batteries import UNHOOKED, Sample
 from tinyablation.interventions.interventions import AblateHeads
 
@@ -14,11 +18,14 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
     from torch import Tensor
 
+    from tinyablation.engine.prompt_checks import Ids
     from tinyablation.measurement.interface import Measures
 
 TOP_K = 5
+ATTENDED = 3  # tokens of each head
+HEADS = 3  # of an ablation, whose attention is read
 DIGITS = 6  # of a probability, after the point
-VERSION = 1  # part of the address: incremented whenever a token or a probability could change
+VERSION = 2  # part of the address: incremented whenever a token or a probability could change
 # What z becomes by these does not depend on other prompts, which a single prompt has none of.
 PROMPT_FREE = ("zero", "zero_folded")
 
@@ -30,8 +37,11 @@ class NextTokens:
     cases: (row of the condition's corpus, what is ablated there), by a method of PROMPT_FREE. They
     are measured as verify.json is: one prompt alone, by plain hooks (hook_changes.py).
 
-    The document has "cases", in order: {"row", "ablation", "clean", "ablated"}, the last two lists
-    of {"token", "probability"}, the most probable first.
+    The document has "cases", in order: {"row", "ablation", "clean", "ablated", "attended"}. clean
+    and ablated are lists of {"token", "probability"}, the most probable first; attended is one of
+    {"head", "tokens"}: the first HEADS ablated heads, and the tokens to which each attends most
+    from the last position of the unhooked prompt. It is empty for a model whose attention modules
+    do not return probabilities.
     """
 
     cases: tuple[tuple[int, AblateHeads], ...]
@@ -52,21 +62,38 @@ class NextTokens:
     def compute(self, bench: Measures, condition: str) -> Computed:
         from tinyablation.corpora.answers import encode_spans
         from tinyablation.corpora.lexicons import texts_of
+        from tinyablation.engine.attention_patterns import attention_at
         from tinyablation.engine.hook_backends import Case
         from tinyablation.engine.hook_changes import Changes
+        from tinyablation.engine.prompt_checks import EngineError
 
         model = bench.model
         corpus, _ = bench.corpus(condition)
         examples = [corpus.examples[row] for row, _ in self.cases]
         changes = Changes(bench.plain_hooks, bos_id=model.bos_id, seed=bench.seed)
 
-        def most_probable(logits: Float64[Tensor, " vocab"]) -> list[dict[str, Any]]:
-            """Of equally probable tokens the one of the lower id first."""
-            probabilities = logits.softmax(-1).cpu().numpy()
-            order = (-probabilities).argsort(kind="stable")[:TOP_K].tolist()
+        def largest(probabilities: np.ndarray, ids: Sequence[int], n: int) -> list[dict[str, Any]]:
+            """The n most probable of these tokens; of equally probable ones the first."""
+            order = (-probabilities).argsort(kind="stable")[:n].tolist()
+            texts = texts_of(model.tokenizer, [ids[place] for place in order])
             return [
-                {"token": text, "probability": round(float(probabilities[id]), DIGITS)}
-                for id, text in zip(order, texts_of(model.tokenizer, order), strict=True)
+                {"token": text, "probability": round(float(probabilities[place]), DIGITS)}
+                for place, text in zip(order, texts, strict=True)
+            ]
+
+        def next_tokens(logits: Float64[Tensor, " vocab"]) -> list[dict[str, Any]]:
+            return largest(logits.softmax(-1).cpu().numpy(), range(len(logits)), TOP_K)
+
+        def attended(ids: Ids, heads: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+            last = len(ids) - 1
+            keys = np.array([(last, key) for key in range(len(ids))])
+            try:
+                (weights,) = attention_at(bench.engine, [ids], [keys])
+            except EngineError:
+                return []
+            return [
+                {"head": Head(*head).name, "tokens": largest(weights[:, *head], ids, ATTENDED)}
+                for head in heads[:HEADS]
             ]
 
         found = []
@@ -78,8 +105,9 @@ class NextTokens:
                 {
                     "row": row,
                     "ablation": ablation.label,
-                    "clean": most_probable(changes.logits(case)),
-                    "ablated": most_probable(changes.logits(case, ablation)),
+                    "clean": next_tokens(changes.logits(case)),
+                    "ablated": next_tokens(changes.logits(case, ablation)),
+                    "attended": attended(span.ids, ablation.heads),
                 }
             )
         document = {"model": bench.entry.id, "condition": condition, "cases": found}

@@ -1,4 +1,4 @@
-"""Puts the next tokens beside the prompts that a record shows, where heads were ablated there."""
+"""Puts next tokens and attention beside a record's prompts, where heads were ablated there."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ ASKED = ("corpus", "ablation")
 
 
 def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The same prompts (prompts.Extreme), those of ablated heads with their next tokens.
+    """The same prompts (prompts.Extreme), those of ablated heads with next tokens and attention.
 
     They are measured by the item's bench, once (measurement/token_readings.py). Without: by other
     methods than zeroing, under the published protocol, and where they cannot be had: for want of
@@ -36,7 +36,7 @@ def with_tokens(item: pytest.Item, largest: Sequence[Mapping[str, Any]]) -> list
 
 
 def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """By the place of a prompt, its next tokens, as the fields of prompts.Extreme."""
+    """By the place of a prompt, its next tokens and attention, as the fields of prompts.Extreme."""
     from tinyablation.measurement.protocols import PUBLISHED
     from tinyablation.measurement.token_readings import PROMPT_FREE, NextTokens
 
@@ -60,6 +60,6 @@ def _measured(bench: "Bench", largest: Sequence[Mapping[str, Any]]) -> dict[int,
         bench.model  # noqa: B018 - loads it, or says why not before anything is written
     document = bench.reading(condition, wanted).document()
     return {
-        place: {"clean": case["clean"], "ablated": case["ablated"]}
+        place: {key: case[key] for key in ("clean", "ablated", "attended")}
         for place, case in zip(cases, document["cases"], strict=True)
     }
