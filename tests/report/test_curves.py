@@ -113,7 +113,7 @@ def test_reliability_has_its_counts_and_diagonal_and_no_line_to_one_observation(
     panel = CurvePanel(title="t", x="forecast", y="share", series=[line], diagonal=True)
     drawn = str(curve(panel, "one"))
     (path,) = re.findall(r'class="kp" d="([^"]*)"', drawn)
-    assert path.count("M") == 2 and path.count("L") == 1, "the third point stands alone"
+    assert path.count("M") == 3 and path.count("L") == 1, "the third point stands alone"
     assert re.findall(r'class="kx kc"[^>]*>(\d+)<', drawn) == ["9", "20", "1", "30"]
     assert "(n = 30)" in drawn and drawn.count('class="kz"') == 1
     assert 'class="kz"' not in str(curve(panel.model_copy(update={"diagonal": False}), "one"))

@@ -1,15 +1,18 @@
 """The files of an export, and its figures. Run: pytest tests/report/test_export_folder.py"""
 
 import json
+import math
 import xml.etree.ElementTree as ET
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.fake_sessions import HOSTILE, fake_session, one_record
 from tests.report.test_page import PANELS
+from tinyablation.records.panels import CurvePanel, Series
 from tinyablation.records.records import VERDICTS, Record, read_records
 from tinyablation.report.export_folder import ExportError, write_exports
-from tinyablation.report.figures import COLOURS, MARKERS, figures
+from tinyablation.report.figures import COLOURS, MARKERS, _draw_curve, figures
 from tinyablation.runs.pictures import DOTS
 
 FOREST = {
@@ -75,6 +78,26 @@ def test_each_figure_is_a_drawing_and_a_picture(folder):
 def test_text_in_a_figure_is_text_and_no_formula(folder):
     (path,) = (folder / "figures").glob("*in_layer_zero_effects.svg")
     assert "tiny-gpt2, facts" in ET.tostring(ET.parse(path).getroot(), "unicode")
+
+
+@pytest.mark.parametrize("interval", [0.1, None])
+def test_no_line_leads_to_a_point_of_one_observation(interval):
+    counts = [9, 20, 1, 30, 8]
+    x, y = [0.1, 0.4, 0.6, 0.8, 0.9], [0.2, 0.3, 1.0, 0.7, 0.8]
+    ends = (
+        {}
+        if interval is None
+        else {"low": [each - interval for each in y], "high": [each + interval for each in y]}
+    )
+    line = Series(name="clean", x=x, y=y, n=counts, **ends)
+    axes = Figure().subplots()
+    _draw_curve(axes, CurvePanel(title="t", x="forecast", y="share", series=[line]))
+    drawn = axes.lines[0].get_xydata().tolist()
+    apart = [not math.isnan(place) for place, _ in drawn]
+    assert apart == [False, True, True, False, True, False, True, True]
+    assert [place for place in drawn if not math.isnan(place[0])] == [
+        list(point) for point in zip(x, y, strict=True)
+    ]
 
 
 def test_every_verdict_has_a_marker_and_a_colour_of_its_own():

@@ -52,7 +52,7 @@ class Series(Plain):
     """One line of a curve: points in the order given, all with an interval or all without.
 
     n: how many observations each point is of, where it is a share or a mean of some; a point of one
-    says little, and on the page no line leads to it.
+    says little, and no line leads to it.
     """
 
     LATER = frozenset({"n"})
@@ -76,6 +76,16 @@ class Series(Plain):
             low=[estimate[1] for estimate in estimates],
             high=[estimate[2] for estimate in estimates],
         )
+
+    def joined(self) -> list[list[int]]:
+        """The places of its points, those of each unbroken line together, a point of one alone."""
+        runs: list[list[int]] = []
+        for point in range(len(self.x)):
+            alone = self.n is not None and 1 in self.n[max(0, point - 1) : point + 1]
+            if alone or not runs:
+                runs.append([])
+            runs[-1].append(point)
+        return runs
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:

@@ -78,13 +78,8 @@ def _axes(panel: CurvePanel, across: Axis, up: Axis) -> str:
 
 def _line(line: Series, index: int, across: Axis, up: Axis) -> str:
     places = [(across.px(x), up.px(y)) for x, y in zip(line.x, line.y, strict=True)]
-    runs: list[list[str]] = [[]]  # of joined points; none leads to a point of one observation
-    for point, (x, y) in enumerate(places):
-        if line.n is not None and line.n[point] == 1:
-            runs.append([])
-        else:
-            runs[-1].append(f"{px(x)} {px(y)}")
-    path = "".join(f"M{'L'.join(run)}" for run in runs if run)
+    runs = [[places[point] for point in run] for run in line.joined()]
+    path = "".join("M" + "L".join(f"{px(x)} {px(y)}" for x, y in run) for run in runs)
     dashes = _DASHES[index % len(_DASHES)]
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     parts = [f'<g class="k{index % COLOURS}"><path class="kp"{dashed} d="{path}"/>']

@@ -5,6 +5,7 @@ the same colours in the light theme and the same markers. Same records, same byt
 """
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -166,14 +167,20 @@ def _draw_curve(axes: "Axes", panel: CurvePanel) -> None:
             "lw": 1,
             "label": one_line(line.name),
         }
+        gap: list[int | None] = [None]
+        points = [point for run in line.joined() for point in gap + run]
+
+        def broken(values: Sequence[float], points: Sequence[int | None] = points) -> list[float]:
+            return [math.nan if point is None else values[point] for point in points]
+
         if line.low is None or line.high is None:
-            axes.plot(line.x, line.y, **style)
+            axes.plot(broken(line.x), broken(line.y), **style)
             continue
-        below = [y - low for y, low in zip(line.y, line.low, strict=True)]
-        above = [high - y for y, high in zip(line.y, line.high, strict=True)]
         # An estimate may lie outside its own bootstrap interval; a bar has no negative length.
-        ends = [[max(0.0, length) for length in lengths] for lengths in (below, above)]
-        axes.errorbar(line.x, line.y, yerr=ends, capsize=2, **style)
+        below = [max(0.0, y - low) for y, low in zip(line.y, line.low, strict=True)]
+        above = [max(0.0, high - y) for y, high in zip(line.y, line.high, strict=True)]
+        ends = [broken(below), broken(above)]
+        axes.errorbar(broken(line.x), broken(line.y), yerr=ends, capsize=2, **style)
     if all(float(x).is_integer() for line in panel.series for x in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.diagonal:
