@@ -6,6 +6,7 @@ from scipy import stats
 
 from tinyablation.statistics.bootstrap import (
     ClusterRows,
+    blocks_of,
     bootstrap,
     expanded_confidence,
     percentile_ends,
@@ -89,6 +90,12 @@ def test_many_resamples_at_once_are_the_same(count, paired, monkeypatch):
         for vectorized in (False, True)
     )
     np.testing.assert_array_equal(one, many)
+
+
+def test_draws_are_made_in_blocks_that_fit_into_memory():
+    assert blocks_of(5, 7) == [5]
+    assert blocks_of(5, 1 << 21) == [2, 2, 1]
+    assert blocks_of(2, 1 << 22) == blocks_of(2, 1 << 30) == [1, 1]
 
 
 def test_rows_come_in_the_order_of_the_draw():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
@@ -156,6 +157,52 @@ def test_a_denominator_known_exactly_leaves_the_interval_of_the_mean(tail):
     assert ratio[1:3] == pytest.approx(halves, abs=0.05 * (halves[1] - halves[0]))
     with pytest.raises(RatioUndefined):
         ratio_interval(above, np.zeros(len(above)), labels, generator(0, "ratio"))
+
+
+@pytest.mark.parametrize(("tail", "k"), [(1, 30), (-1, 30), (1, 9)])
+def test_the_interval_is_fiellers_with_the_wider_critical_value_on_each_side(tail, k):
+    """The formula of the docstring, written out anew; a long tail makes the bootstrap the wider."""
+    rng = generator(8, "formula")
+    long = tail * (rng.lognormal(0, 1.5, size=k) - 3.08)
+    sizes = rng.integers(1, 4, size=k)
+    labels = [f"c{row:02}" for row in np.repeat(np.arange(k), sizes)]
+    n_sums, d_sums = long, 9 + rng.normal(size=k)
+    above, below = (np.repeat(sums / sizes, sizes) for sums in (n_sums, d_sums))
+    own = generator(0, "ratio")
+    above_zero(below, labels, own)  # draws first
+    found = ratio_interval(above, below, labels, generator(0, "ratio"))
+
+    ratio = n_sums.sum() / d_sums.sum()
+    left = n_sums - ratio * d_sums
+    drawn = left[own.integers(k, size=(2000, k))]
+    with np.errstate(divide="ignore"):
+        t = drawn.mean(axis=1) / (drawn.std(axis=1, ddof=1) / np.sqrt(k))
+    share = 0.025 if k >= 24 else 0.01
+    low_t, high_t = np.quantile(t[np.isfinite(t)], [share, 1 - share])
+    student = stats.t.ppf(0.975, k - 1)
+    assert max(high_t, -low_t) > 1.2 * student, "one side is the bootstrap's"
+    covariance = np.cov(n_sums, d_sums) / k
+
+    def apart(r):
+        """mean(numerator - r * denominator) in standard errors."""
+        error = covariance[0, 0] - 2 * r * covariance[0, 1] + r * r * covariance[1, 1]
+        return (n_sums.mean() - r * d_sums.mean()) / np.sqrt(error)
+
+    assert found.estimate == pytest.approx(ratio)
+    assert apart(found.low) == pytest.approx(max(high_t, student))
+    assert apart(found.high) == pytest.approx(-max(-low_t, student))
+
+
+def test_one_cluster_with_just_the_ratio_of_all_is_no_degenerate_case():
+    found = ratio_interval([1.0, 2.0, 1.5], [2.0, 2.1, 1.9], list("abc"), generator(0, "ratio"))
+    exact = ratio_interval([1.0, 2.0, 1.5], [2.0, 2.0, 2.0], list("abc"), generator(0, "ratio"))
+    assert exact.estimate == 0.75 and exact.low < 0.75 < exact.high and found.low < found.high
+
+
+def test_rounding_of_a_large_cluster_is_no_spread():
+    below = np.append(1e8 * generator(0, "large").uniform(1, 2, size=30), 0.001)
+    with pytest.raises(DegenerateInterval, match="given twice"):
+        ratio_interval(below * 0.1 / 3, below, range(31), generator(0, "ratio"))
 
 
 def test_the_same_share_in_every_cluster_has_no_interval():

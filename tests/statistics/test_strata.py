@@ -110,6 +110,18 @@ def test_small_strata_join_each_other_before_they_join_a_large_one():
     assert n == 2 and len(set(index[20:])) == 1 and index[0] != index[20]
 
 
+def test_too_few_clusters_together_join_the_largest_and_enough_stay_apart():
+    large, medium, few = np.arange(20), np.arange(10), np.arange(3)
+    clusters = np.concatenate([medium, large, few, few + 3])
+    names = ["a"] * 10 + ["b"] * 20 + ["c"] * 3 + ["d"] * 3
+    index, n = stratum_index(names, clusters)
+    assert n == 2 and len(set(index[:10])) == 1 and index[0] != index[10]
+    assert set(index[30:]) == {index[10]}, "six clusters join the largest, not the first"
+    enough = np.concatenate([medium, large, few, np.arange(3, LEAST_CLUSTERS)])
+    index, n = stratum_index(names[:33] + ["d"] * (LEAST_CLUSTERS - 3), enough)
+    assert n == 3 and len({index[0], index[10], index[30]}) == 3 and index[30] == index[-1]
+
+
 def test_residuals_have_no_mean_in_any_stratum_and_make_up_for_what_was_fitted():
     values = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
     index = np.array([0, 0, 0, 1, 1, 1])

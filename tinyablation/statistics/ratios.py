@@ -96,7 +96,7 @@ def ratio_interval(
     n_sums, d_sums = cluster_totals(index, above, k), cluster_totals(index, below, k)
     means = float(n_sums.mean()), float(d_sums.mean())
     ratio = means[0] / means[1]
-    scale = max(np.abs(n_sums).max(), np.abs(ratio * d_sums).max())
+    scale = np.abs(n_sums).max()
     if strata is not None:
         of_example, n_strata = strata_of(strata, index, len(above))
         if n_strata > 1:

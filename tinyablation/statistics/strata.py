@@ -29,21 +29,21 @@ def stratum_index(strata: Sequence[object], clusters: Indices) -> tuple[Indices,
     names = sorted({str(name) for name in strata})
     number = {name: position for position, name in enumerate(names)}
     index = np.array([number[str(name)] for name in strata], dtype=np.intp)
-    counts = _cluster_counts(index, clusters, len(names))
+    counts = _cluster_counts(index, clusters)
     small = counts < LEAST_CLUSTERS
     if small.any():
         rest = len(names)
         index = np.where(small[index], rest, index)
-        counts = _cluster_counts(index, clusters, rest + 1)
+        counts = _cluster_counts(index, clusters)
         if counts[rest] < LEAST_CLUSTERS:
-            index[index == rest] = int(np.argmax(counts[:rest])) if rest > small.sum() else rest
+            index[index == rest] = int(np.argmax(counts[:rest]))
     _, index = np.unique(index, return_inverse=True)
     return index.astype(np.intp), int(index.max()) + 1
 
 
-def _cluster_counts(index: Indices, clusters: Indices, n: int) -> Indices:
-    pairs = np.unique(np.stack([index, clusters]), axis=1)
-    return np.bincount(pairs[0], minlength=n)
+def _cluster_counts(index: Indices, clusters: Indices) -> Indices:
+    """How many clusters each stratum is in, up to the last stratum."""
+    return np.bincount(np.unique(np.stack([index, clusters]), axis=1)[0])
 
 
 def residuals(values: Floats, index: Indices, n: int) -> Floats:
