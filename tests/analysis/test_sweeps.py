@@ -12,6 +12,7 @@ from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.choice import Choice
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.sweeps import rank_agreement_interval
+from tinyablation.corpora.examples import SPLITS
 from tinyablation.heads import Head, head_name
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.statistics.intervals import Estimate, StatisticsError
@@ -19,6 +20,7 @@ from tinyablation.verdicts.verdicts import Verdict
 
 
 def test_heads_are_all_heads_layer_by_layer():
+    assert make_sweep({}).n_layers == LAYERS
     sweep = make_sweep({})
     assert sweep.heads == tuple((layer, head) for layer in range(LAYERS) for head in range(HEADS))
     assert sweep.layer(1) == tuple((1, head) for head in range(HEADS))
@@ -170,6 +172,11 @@ def test_rank_agreement_sees_agreement_and_its_absence():
     estimate, _ = rank_agreement_interval([same[0], make_sweep(turned, condition="e")], heads)
     assert estimate.estimate == -1.0
     assert estimate.high == -1.0
+    three = [make_sweep(ranked, spread=3.0, condition=name, seed=n) for n, name in enumerate("cdf")]
+    estimate, pairs = rank_agreement_interval(three, heads)
+    assert list(pairs) == ["c ~ d", "c ~ f", "d ~ f"] and len(set(pairs.values())) > 1
+    assert estimate.low < estimate.estimate < estimate.high == 1.0
+    assert estimate.estimate == pytest.approx(sum(pairs.values()) / 3)
 
 
 @pytest.mark.parametrize("order", [(24, 16), (16, 24)])
@@ -222,6 +229,53 @@ def test_what_is_asked_of_no_split_is_of_the_one_that_chose_nothing():
     assert sweep.top_suppressor() != head == sweep.top_suppressor(split="confirmation")
 
 
+def with_leaders(discovery, confirmation):
+    """Of twelve heads these two lead by 3, and the one after each comes last by 3, on one half."""
+    made = make_sweep({}, spread=0.05)
+    table = made.table.copy()
+    for split, head in (("discovery", discovery), ("confirmation", confirmation)):
+        for number, moved in ((head, 3.0), ((head + 1) % HEADS, -3.0)):
+            rows = table["split"].eq(split) & table["head"].eq(number) & table["layer"].eq(0)
+            table.loc[rows, ["logit_diff", "target_logit"]] += [moved, 2 * moved]
+    return replace(made, table=table, _cache={})
+
+
+@pytest.mark.parametrize("column", ["logit_diff", "target_logit"])
+@pytest.mark.parametrize(("alternative", "after"), [("greater", 0), ("less", 1)])
+def test_each_half_is_judged_of_the_head_that_leads_on_the_other(column, alternative, after):
+    sweep = with_leaders(1, 2)
+    on_discovery, on_confirmation = Head(0, 1 + after), Head(0, 2 + after)
+    given = {"column": column, "alternative": alternative}
+    chosen = sweep.choose(sweep.heads, **given)
+    assert chosen == Choice({"discovery": on_confirmation, "confirmation": on_discovery}, "both")
+    for judging in ("discovery", "confirmation"):
+        one = sweep.choose(sweep.heads, split=judging, **given)
+        assert one == Choice({judging: chosen.heads[judging]}, judging)
+    # Among others, another.
+    among = [head for head in sweep.heads if head not in (on_confirmation, on_discovery)]
+    assert set(sweep.choose(among, **given).heads.values()) <= set(among)
+
+
+def test_a_lead_over_or_of_a_choice_has_the_wider_interval():
+    sweep = make_sweep({(0, 1): 1.0}, spread=0.05)
+    chosen, head = sweep.choose(sweep.heads), Head(0, 1)
+    assert set(chosen.heads.values()) == {head}
+    plain = sweep.lead(head, Head(0, 2), split="both")
+    widths = [
+        found.high - found.low
+        for found in (
+            sweep.lead(chosen, Head(0, 2), split="both"),
+            sweep.lead(Head(0, 2), chosen, split="both"),
+        )
+    ]
+    assert min(widths) > 1.05 * (plain.high - plain.low)
+
+
+def test_a_choice_that_suppresses_is_named_by_the_head_judged_last():
+    found = with_leaders(1, 2).suppresses(Choice(dict.fromkeys(SPLITS, Head(0, 2)), "both"))
+    assert found.subject == "0:2"
+
+
 def test_rank_agreement_is_drawn_by_the_seed_of_the_first_sweep():
     first, second = (
         make_sweep({}, condition=name, n_clusters=16, seed=n) for n, name in enumerate("ab")
@@ -247,6 +301,11 @@ def test_a_percentile_is_of_the_other_heads_named():
     assert sweep.percentile((0, 2), among=layer) == 100.0
     assert sweep.percentile((0, 1), among=layer) == pytest.approx(200 / 3)
     assert sweep.percentile((0, 0), among=layer) == 0.0
+    tied = replace(sweep, table=sweep.table[sweep.table["head"].lt(1)], _cache={})
+    rows = tied.table["intervention"].ne("baseline")
+    clean = tied.baseline("both")["logit_diff"].to_numpy()
+    tied.table.loc[rows, "logit_diff"] = np.tile(clean, rows.sum() // len(clean)) + 0.5
+    assert tied.percentile((0, 0), among=tied.heads) == 0.0, "the others have as much, not less"
 
 
 def test_the_least_lead_is_the_one_with_the_smallest_lower_end_on_the_split_asked_for():
@@ -303,11 +362,12 @@ def test_behaviour_is_of_one_split_and_against_the_clean_prompts():
     own = (table["layer"] == 0) & (table["head"] == 2) & (table["split"] == "confirmation")
     clean = (table["method"] == "none") & (table["split"] == "confirmation")
     table.loc[own, ["target_rank", "target_probability", "kl", "entropy"]] = [1, 0.2, 0.3, 1.7]
+    table.loc[own & (table["example"] % 8 == 4), "target_rank"] = 0
     table.loc[clean & (table["example"] % 8 < 6), "target_rank"] = 2
     found = sweep.__class__("made-up", "facts", table, 1e-6).behaviour((0, 2))
     assert found == {
         "clean_top1": 0.5,
-        "ablated_top1": 0.0,
+        "ablated_top1": 0.25,
         "clean_p_target": 0.5,
         "ablated_p_target": pytest.approx(0.2),
         "acc_flip_rate": 0.0,
