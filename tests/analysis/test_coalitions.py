@@ -42,6 +42,25 @@ def test_what_a_trio_does_beyond_its_heads_is_its_cooperation():
     assert min(pairs.accomplices(LEADER).values()) == pytest.approx(0.3)
 
 
+def test_an_accomplice_adds_to_what_both_do_alone():
+    other = TRIO[0]
+    found = make_coalitions({LEADER: 1.0, other: 0.4}, extra={2: 0.3})
+    assert list(found.accomplices(LEADER).values()) == pytest.approx([0.3] * 7)
+
+
+def test_a_set_is_a_multiple_of_the_sum_of_its_heads():
+    found = make_coalitions(dict.fromkeys(TRIO, 1.0), extra={3: 1.5}, spread=0.02)
+    assert found.against_sum(TRIO).estimate == pytest.approx(1.5, abs=0.01)
+
+
+def test_the_rows_of_a_set_are_its_own_in_the_order_of_examples():
+    found = make_coalitions(PLANTED)
+    mixed = replace(found, table=found.table.sample(frac=1, random_state=0), _cache={})
+    rows = mixed.rows(reversed(TRIO))
+    assert set(rows["intervention"]) == {AblateHeads(TRIO).label}
+    assert rows.index.tolist() == rows["example"].tolist() == list(range(len(rows)))
+
+
 def test_the_leader_recovers_all_and_a_partner_nothing():
     found = make_coalitions(PLANTED, spread=0.05)
     leader, partner = found.recovery(TRIO, LEADER), found.recovery(TRIO, TRIO[0])

@@ -137,6 +137,21 @@ def test_a_bound_of_zero_has_the_noise_of_its_column():
     assert made.zero("entropy").limited and made.zero().where == "cuda in bfloat16"
 
 
+@pytest.mark.parametrize(("mean", "sign"), [(4.0, 1), (0.5, 1), (-4.0, -1), (-0.5, -1)])
+def test_what_a_share_is_taken_of_has_a_mean_above_zero(mean, sign):
+    made = Effects("made-up", "facts", make_table({}, clean_ld=mean), 1e-6)
+    clean = made.baseline("both")["logit_diff"].to_numpy()
+    assert made.whole("both") == pytest.approx(sign * clean) and made.whole("both").mean() > 0
+
+
+def test_a_change_that_is_everywhere_as_far_from_a_share_has_no_interval():
+    """Unlike no change at all, also where it is none on one example."""
+    made = effects(moved=0.0)
+    clean = made.whole("both")
+    with pytest.raises(DegenerateInterval):
+        made.margin(0.05 * (clean - clean[0]), "both", "x", share=0.05)
+
+
 def test_a_change_as_a_share_of_the_clean_figures():
     """Of each example's own, so that the interval is of what the share varies by."""
     made = effects(moved=0.0)

@@ -65,6 +65,18 @@ def test_a_grid_has_its_own_names_and_holes():
     ]
 
 
+def test_a_grid_of_pairs_names_heads_as_the_page_does():
+    labels = ["0:2", "11:7"]
+    values = [[None, 0.5], [0.5, None]]
+    given = {"title": "t", "x": "head", "y": "head", "columns": labels, "rows": labels}
+    table = grid_table(GridPanel(**given, values=values))
+    assert table.columns == table.names == ["L0H2", "L11H7"]
+    assert table.rows[0][1].tooltip == "L0H2, L11H7 +0.500"
+    # A token is no head.
+    tokens = grid_table(GridPanel(**(given | {"x": "token"}), values=values))
+    assert tokens.columns == labels and tokens.names == table.names
+
+
 def test_wide_maps_show_shades_only():
     assert heat([[0.1] * 16]).printed and not heat([[0.1] * 17]).printed
 

@@ -108,6 +108,7 @@ def test_json_holds_no_tag_and_reads_back():
         ),
         ("accomplices of the leader", "pairwise interactions with the leader"),
         ("Tiny Llama, sham", "Tiny Llama, negative control"),
+        ("D where cell first case: +1", "D for prompts of the kind first case: +1"),
         ("at 10:30:15, flooring", "at 10:30:15, flooring"),
         ("2025-03-01T09:30:00+00:00", "2025-03-01T09:30:00+00:00"),
     ],

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tinyablation.records.panels import GridPanel
 from tinyablation.records.records import Heatmap
-from tinyablation.report.text import number
+from tinyablation.report.text import number, readable
 
 HEAT_STEPS = 9  # shades each side of zero; the value stands in the cell, shade is for the glance
 _CHANGE = re.compile(r"(?:\bchange of|Δ) (\w+)")  # in titles: of what it is the change
@@ -61,16 +61,21 @@ def heat_table(heatmap: Heatmap, subject: str | None) -> HeatTable:
 
 
 def grid_table(panel: GridPanel) -> HeatTable:
-    """A claim's own grid."""
+    """A claim's own grid; heads have the names of the page."""
+    columns, rows = _named(panel.x, panel.columns), _named(panel.y, panel.rows)
     return _shaded(
         panel.title,
-        panel.columns,
-        panel.rows,
+        columns,
+        rows,
         panel.values,
         (panel.x, panel.y),
-        lambda row, column: f"{panel.rows[row]}, {panel.columns[column]}",
+        lambda row, column: f"{rows[row]}, {columns[column]}",
         set(),
     )
+
+
+def _named(axis: str, labels: list[str]) -> list[str]:
+    return list(map(readable, labels)) if axis == "head" else labels
 
 
 def _shaded(

@@ -25,6 +25,7 @@ _IN_RECORDS = [
     (re.compile(r"\bsham patch\b"), "control patch"),
     (re.compile(r"\bsham\b"), "negative control"),
     (re.compile(r"^cells$"), "by kind of prompt"),
+    (re.compile(r"\bwhere cell (?=\S)"), "for prompts of the kind "),
     (re.compile(r"^Sham:"), "Negative control:"),
     (re.compile(r"^Planted:"), "Positive control:"),
 ]
