@@ -159,6 +159,19 @@ def test_figures_a_trillionth_apart_are_the_same(apart, same):
         assert cluster_interval(values, labels, generator(0, "interval")).n_clusters == 2
 
 
+def test_rounding_is_told_from_spread_by_the_largest_figure():
+    """Means that differ by rounding alone, of values some of which are 0."""
+    assert (0.0 + 0.3) / 2 != (0.1 + 0.2) / 2
+    with pytest.raises(DegenerateInterval, match="zero width"):
+        cluster_interval([0.0, 0.3, 0.1, 0.2], list("aabb"), generator(0, "rounding"))
+    # Ten times .1 has a mean beside .1, so that what is left is some 1e-17, and no two clusters'.
+    strata = ["a", "a"] * 10 + ["a", "b"] * 20
+    values = [0.1 if name == "a" else 0.0 for name in strata]
+    clusters = [f"c{row // 2}" for row in range(60)]
+    with pytest.raises(DegenerateInterval, match="alike in every stratum"):
+        cluster_interval(values, clusters, generator(0, "rounding"), strata=strata)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7])
 def test_identical_values_are_a_degenerate_interval_that_tells_the_value(value):
     with pytest.raises(DegenerateInterval, match="zero width") as caught:
@@ -321,6 +334,47 @@ def test_a_statistic_that_never_varies_or_is_undefined_is_refused():
         cluster_statistic_interval(lambda rows: 0.0, [labels, list("aabbdd")], rng, paired=True)
     with pytest.raises(StatisticsError, match="no table"):
         cluster_statistic_interval(lambda rows: 0.0, [], rng)
+
+
+def test_one_figure_of_many_that_is_not_finite_is_refused():
+    def statistic(rows):
+        figures = rows[0].mean(-1)
+        figures[len(figures) // 2] = np.nan
+        return figures
+
+    with pytest.raises(StatisticsError, match="nan on a resample"):
+        cluster_statistic_interval(
+            statistic, [list("aabbcc")], generator(0, "nan"), vectorized=True
+        )
+
+
+def test_a_statistic_of_two_tables_is_of_as_many_clusters_as_the_smaller_has():
+    values = generator(0, "tables").normal(size=40)
+    labels = [[f"a{row}" for row in range(40)], [f"b{row}" for row in range(25)]]
+
+    def statistic(rows):
+        return float(values[rows[0]].mean() - values[rows[1]].mean())
+
+    for tables in (labels, labels[::-1]):
+        found = cluster_statistic_interval(statistic, tables, generator(0, "interval"))
+        assert (found.n, found.n_clusters) == (65, 25)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_wider_end_of_a_skewed_statistic_is_that_of_its_percentiles(sign):
+    values = generator(3, "skewed").lognormal(0, 1, size=30)
+    labels = [f"c{row:02}" for row in range(30)]
+
+    def statistic(rows):
+        return sign * float(np.exp(values[rows[0]].mean()))
+
+    found = cluster_statistic_interval(statistic, [labels], generator(0, "interval"))
+    index = bootstrap.ClusterRows(np.arange(30), 30)
+    drawn = bootstrap.bootstrap(statistic, [index], generator(0, "interval"), resamples=2000)
+    wide = bootstrap.percentile_ends(drawn, bootstrap.expanded_confidence(0.95, 30))
+    even = bootstrap.student_ends(drawn, found.estimate, 0.95, 30)
+    assert (found.low, found.high) == (min(wide[0], even[0]), max(wide[1], even[1]))
+    assert (found.high == wide[1] > even[1]) if sign == 1 else (found.low == wide[0] < even[0])
 
 
 # --- max-T ---------------------------------------------------------------------------------------
@@ -523,6 +577,12 @@ def test_two_thousand_flips_are_drawn_where_there_are_more():
     differences, labels = sweep(generator(0, "flips"), 12, 4, effect=0.4)  # 2^12 of them
     counts = max_t_sign_flip(differences, labels, generator(1, "flips")) * 2001
     assert counts == pytest.approx(np.round(counts), abs=1e-9) and (counts > 1).all()
+
+
+def test_an_effect_that_no_drawn_flip_reaches_has_the_least_p():
+    differences = 5 + generator(0, "least").normal(size=(40, 3))
+    labels = [f"c{row}" for row in range(40)]
+    assert max_t_sign_flip(differences, labels, generator(1, "flips")).tolist() == [1 / 2001] * 3
 
 
 def test_one_permutation_is_enough_to_be_asked_for():
