@@ -83,6 +83,18 @@ def test_as_many_discoveries_as_the_definition_allows(values, alpha):
     assert sum(p <= alpha for p in adjust(values)) == largest_allowed(values, alpha)
 
 
+@pytest.mark.parametrize(
+    ("values", "alpha"),
+    [
+        ([0.0, 0.039, 0.049, 0.029, 0.016, 0.009], 0.037),
+        ([0.003, 0.002, 0.946, 0.133, 0.009, 0.005], 0.016),
+    ],
+)
+def test_tests_that_are_no_discoveries_forbid_some(values, alpha):
+    """Found by search: those above alpha come first into the set S that forbids most."""
+    assert sum(p <= alpha for p in adjust(values)) == largest_allowed(values, alpha) < 6
+
+
 @given(st.lists(st.one_of(P, st.floats(0, 0.01)), min_size=1, max_size=30))
 def test_never_fewer_than_benjamini_and_yekutieli(values):
     plain = stats.false_discovery_control(values, method="by")
