@@ -74,6 +74,9 @@ def test_edited_predictions_are_counted_apart_and_validity_once_more_without():
 def test_where_nothing_was_edited_or_is_about_validity_nothing_is_said_of_it():
     found = foresight([cell(), cell("present")])
     assert sentence(found) == "2 predictions, all fixed before the measurement: 1 came true (50%)."
+    of_validity = [cell(family="V", claim="V.1")] * 2
+    assert "without" not in sentence(foresight(of_validity)), "nothing is left"
+    assert "without validity (V) 1 of 1" in sentence(foresight([*of_validity, cell()]))
 
 
 def test_where_all_were_edited_no_share_is_made_up():
