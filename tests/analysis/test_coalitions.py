@@ -46,6 +46,12 @@ def test_an_accomplice_adds_to_what_both_do_alone():
     other = TRIO[0]
     found = make_coalitions({LEADER: 1.0, other: 0.4}, extra={2: 0.3})
     assert list(found.accomplices(LEADER).values()) == pytest.approx([0.3] * 7)
+    table = found.table.copy()
+    label = AblateHeads(tuple(sorted((LEADER, other)))).label
+    table.loc[table["intervention"] == label, "logit_diff"] -= 0.2
+    gains = replace(found, table=table, _cache={}).accomplices(LEADER)
+    assert list(gains.values()) == pytest.approx([0.3] * 6 + [0.1]), "the largest first"
+    assert list(gains)[-1] == f"{other[0]}:{other[1]}"
 
 
 def test_a_set_is_a_multiple_of_the_sum_of_its_heads():

@@ -65,6 +65,18 @@ def test_a_ratio_takes_strata_out_of_both_its_parts():
     assert strata.high - strata.low < 0.7 * (plain.high - plain.low)
 
 
+def test_two_strata_are_enough_to_be_taken_out_of_a_ratio():
+    rng = np.random.default_rng(4)
+    below, clusters, wording = drawn(40, rng, kept=2)
+    two = (wording == 0).tolist()
+    above = 0.5 * below + EFFECTS[wording] * (wording == 0)
+    with_strata, plain = (
+        ratio_interval(above + 4, below + 8, clusters, np.random.default_rng(1), strata=strata)
+        for strata in (two, None)
+    )
+    assert with_strata.high - with_strata.low < 0.8 * (plain.high - plain.low)
+
+
 def test_a_denominator_may_be_above_zero_only_once_its_strata_are_taken_out():
     rng = np.random.default_rng(2)
     below, clusters, wording = drawn(40, rng, kept=1)
