@@ -6,10 +6,10 @@ the circle and writes it; the other heads write next to nothing.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from tests.blank_gpt2 import blank_gpt2
 from tests.small_tokenizers import byte_level
 from tinyablation.corpora.ordinals import SEQUENCES, ordinal_ids
 from tinyablation.heads import Head
@@ -21,19 +21,12 @@ LITTLE = 1e-3
 
 def save_successor_head(folder: Path, steps: int) -> None:
     """steps: how far on the circle the head writes; 1: the successor."""
-    import transformers as hf
-
     words = list(dict.fromkeys(word for each in SEQUENCES for word in each.words))
     tokenizer = byte_level(f" {word}" for word in words)
-    end = tokenizer.eos_token_id
-    sizes = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": WIDTH, "n_layer": 2}
-    config = hf.GPT2Config(**sizes, n_head=2, bos_token_id=end, eos_token_id=end)
-    model: Any = hf.GPT2LMHeadModel(config)
+    model = blank_gpt2(tokenizer, width=WIDTH, layers=2, inner=4 * WIDTH)
     ids = ordinal_ids(tokenizer)
     angle = torch.tensor(2 * torch.pi / len(words))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
         for place, word in enumerate(words):
             at = torch.stack([(place * angle).cos(), (place * angle).sin()])
             # With its negative, so that the norm takes no mean away.

@@ -10,8 +10,9 @@ import pytest
 from claims.literature import test_dual_routes as dual
 from claims.literature import test_forming as forming
 from claims.literature import test_induction as induction
+from fixtures.conditions import CONDITIONS
 from tests.asked_models import came, findings, given, verdict
-from tests.trained_circuit import train_course, train_recall
+from tests.trained_circuit import blur, train_course, train_recall
 from tests.two_routes import facts, repeats, save_two_routes
 from tinyablation.analysis.attention_course import attention_course
 from tinyablation.analysis.findings import Findings
@@ -118,6 +119,28 @@ def test_heads_that_serve_facts_too_are_told(course):
     ):
         found = came(claim, fixtures)
         assert found.status == "refuted", found.reason
+
+
+@pytest.mark.parametrize(("faint", "status"), [(0, "supported"), (1, "refuted")])
+def test_heads_that_induct_are_told_from_those_that_copy(faint, status, course, tmp_path):
+    """L1H1 inducts by its score; what is copied is written by it, or by a head of a low score."""
+    blur(course / f"step{STEPS[-1]}", tmp_path / "blurred", faint=faint)
+    names = ("repeats", "natural_repeats")
+    found = findings(tmp_path, tmp_path / "blurred", **{name: CONDITIONS[name]() for name in names})
+    fixtures = given(found)
+    scores = fixtures["repeated_tokens"].values("induction").mean(axis=0)
+    assert scores[2] < induction.MOST < scores[3]
+    for claim, condition in zip(
+        (
+            induction.test_zeroing_induction_heads_destroys_copying,
+            induction.test_induction_heads_copy_names_in_prose,
+        ),
+        names,
+        strict=True,
+    ):
+        came_out = came(claim, fixtures, condition=condition)
+        assert came_out.status == status, came_out.reason
+        assert "without 1:1" in came_out.reason
 
 
 @pytest.mark.parametrize(("together", "status"), [(False, "supported"), (True, "refuted")])

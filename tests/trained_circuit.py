@@ -33,6 +33,8 @@ RATE, WARM_UP = 3e-3, 50
 RECALL = 400  # steps with facts
 FALL = 1500  # steps of copies in which the rate would fall to a tenth
 WITHOUT = 0.5  # of the rows: the share that the other heads are taken out of
+# Of a head that is to attend widely, its queries, and what it writes; of one that is to do little.
+SHORT, LOUD, FAINT = 0.3, 5.0, 0.05
 
 
 def known_facts() -> list[dict[str, str]]:
@@ -242,4 +244,20 @@ def train_recall(source: Path, folder: Path, copiers: Sequence[int] | None) -> N
     pupil = Pupil(source=source)
     for _ in pupil.learn(Recall(pupil, copiers).loss, RECALL, of=RECALL):
         pass
+    pupil.save(folder)
+
+
+def blur(source: Path, folder: Path, *, faint: int) -> None:
+    """Make L1H0 of a model that copies attend widely; one head of its layer is to write faintly.
+
+    With short queries it still attends most to what followed the earlier copy, but to all else
+    too: its prefix-matching score falls below a half. Written louder, that is enough to copy by.
+    """
+    pupil = Pupil(source=source)
+    attention = pupil.trunk.layers[-1].attention
+    with torch.no_grad():
+        for each in (attention.query_key_value.weight, attention.query_key_value.bias):
+            each.view(HEADS, 3, SIZE, -1)[0, 0] *= SHORT
+        attention.dense.weight[:, :SIZE] *= LOUD
+        attention.dense.weight[:, faint * SIZE : (faint + 1) * SIZE] *= FAINT
     pupil.save(folder)

@@ -13,15 +13,16 @@ that write are a little off, so that no figure is the same for all prompts.
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fixtures.conditions import WORDS
+from tests.blank_gpt2 import blank_gpt2, matrices, off
 from tests.induction_circuit import SHARPNESS
 from tests.small_tokenizers import END
+from tinyablation.heads import Head
 from tinyablation.statistics.intervals import generator
 
 # Words of the passages that RepeatedWords draws from, cut; no two share a piece.
@@ -91,18 +92,7 @@ def save_two_routes(folder: Path, *, together: bool) -> None:
     # Where the dimensions begin: of tokens, of positions, of the token one back and two back.
     token, position, back = 0, n, (n + POSITIONS, 2 * n + POSITIONS)
     size = -(-(3 * n + POSITIONS) // 2)
-    width = 2 * size
-    config = hf.GPT2Config(
-        vocab_size=n,
-        n_positions=POSITIONS,
-        n_embd=width,
-        n_inner=1,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=made.bos_token_id,
-        eos_token_id=made.eos_token_id,
-    )
-    model: Any = hf.GPT2LMHeadModel(config).eval()
+    model = blank_gpt2(made, width=2 * size, layers=2, positions=POSITIONS)
     one, places = torch.eye(n), torch.eye(POSITIONS)
     answers = torch.zeros(n, n)  # [subject, answer]
     for subject, answer in zip(SUBJECTS, ANSWERS, strict=True):
@@ -110,38 +100,28 @@ def save_two_routes(folder: Path, *, together: bool) -> None:
         answers[row, column] = 1.0
     torch.manual_seed(0)
 
-    def off(matrix: torch.Tensor) -> torch.Tensor:
-        return matrix + OFF * torch.randn_like(matrix)
-
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        model.transformer.wte.weight[:, token : token + n] = one
-        model.transformer.wpe.weight[:, position : position + POSITIONS] = places
-        for layer, block in enumerate(model.transformer.h):
-            for head in range(2):
-                own = slice(head * size, (head + 1) * size)
-                query, key, value = (
-                    each[:, own] for each in block.attn.c_attn.weight.split(width, dim=1)
-                )
-                output = block.attn.c_proj.weight[own]
-                value[token : token + n, :n] = one
-                if layer == 0:
-                    at = position + head + 1  # the query of a position is the key of one before
-                    key[position : position + POSITIONS, :POSITIONS] = places
-                    query[at : position + POSITIONS, : POSITIONS - head - 1] = (
-                        SHARPNESS * places[head + 1 :, head + 1 :]
-                    )
-                    output[:n, back[head] : back[head] + n] = one / 5
-                    continue
-                query[token : token + n, :n] = SHARPNESS * one
-                matched = {back[head]: 1.0}
-                written = answers if head else one
-                if together:
-                    matched = {back[0]: 1.0, back[1]: EITHER} if head == 0 else matched
-                    written = torch.zeros_like(one) if head else one + 2 * answers
-                for begin, weight in matched.items():
-                    key[begin : begin + n, :n] = weight * one
-                output[:n, token : token + n] = off(written)
+    model.transformer.wte.weight[:, token : token + n] = one
+    model.transformer.wpe.weight[:, position : position + POSITIONS] = places
+    for head in (Head(layer, number) for layer in range(2) for number in range(2)):
+        own = matrices(model, head)
+        own.value[token : token + n, :n] = one
+        if head.layer == 0:
+            steps = head.head + 1  # the query of a position is the key of so many before
+            own.key[position : position + POSITIONS, :POSITIONS] = places
+            own.query[position + steps : position + POSITIONS, : POSITIONS - steps] = (
+                SHARPNESS * places[steps:, steps:]
+            )
+            at = back[head.head]
+            own.output[:n, at : at + n] = one / 5
+            continue
+        own.query[token : token + n, :n] = SHARPNESS * one
+        matched = {back[head.head]: 1.0}
+        written = answers if head.head else one
+        if together:
+            matched = {back[0]: 1.0, back[1]: EITHER} if head.head == 0 else matched
+            written = torch.zeros_like(one) if head.head else one + 2 * answers
+        for begin, weight in matched.items():
+            own.key[begin : begin + n, :n] = weight * one
+        own.output[:n, token : token + n] = off(written, OFF)
     model.save_pretrained(folder)
     made.save_pretrained(folder)

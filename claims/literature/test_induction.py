@@ -41,7 +41,7 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
     Threshold: the 95 % interval over clusters lies above .5 for the one set, and below for the
       other.
     Refuted if: either interval lies on the other side, with p <= .0125.
-    Audit: selection correction, specificity
+    Audit: planted control, selection correction, specificity
     """
     heads = induction_heads(repeated_tokens, judge)
     others = repeated_tokens.matched("induction", heads)
@@ -72,7 +72,7 @@ def test_induction_heads_copy_names_in_prose(repeated_tokens, condition, knockou
     Estimator: share of LD that is lost without the heads of IND.2, chosen on random tokens.
     Threshold: the 95 % interval over clusters lies above .5.
     Refuted if: the interval lies below that.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     heads = induction_heads(repeated_tokens, judge)
     without = knockout(condition, heads)

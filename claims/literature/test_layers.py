@@ -23,6 +23,7 @@ def test_four_layers_are_critical(layer_removal, judge):
     Threshold: the 95 % interval over passages lies above log 2 for each of the four
       (intersection-union: no correction).
     Refuted if: for one of them it lies below that, with p <= .025 / 4.
+    Audit: planted control
     """
     parts = [
         judge_above_floor(
@@ -44,6 +45,7 @@ def test_two_layers_are_better_left_out(layer_removal, judge):
     Threshold: the 95 % interval over passages lies below 0 and the noise for both layers
       (intersection-union: no correction).
     Refuted if: for one of them it lies above that, with p <= .0125.
+    Audit: planted control
     """
     parts = [
         judge_below_ceiling(

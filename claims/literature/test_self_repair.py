@@ -21,7 +21,7 @@ def test_later_layers_repair_what_a_head_leaves_out(direct_effects, judge):
       on confirmation.
     Threshold: the 95 % interval over clusters lies above 0.
     Refuted if: the interval lies below that.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     (head,) = direct_effects.chosen(1)
     verdict = judge_above_floor(
@@ -45,7 +45,7 @@ def test_the_final_norm_repairs_little(direct_effects, judge):
     Estimator: 1 - recomputed / direct of the head of REP.1, a ratio of means on confirmation.
     Threshold: the 95 % interval over clusters lies below .3.
     Refuted if: the interval lies above that.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     (head,) = direct_effects.chosen(1)
     verdict = judge_below_ceiling(

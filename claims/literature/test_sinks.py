@@ -23,6 +23,7 @@ def test_most_heads_attend_to_the_first_token(random_tokens, judge):
     Estimator: share of heads that are sinks on random tokens, the mean over all sequences.
     Threshold: the 95 % interval over sequences lies above .5.
     Refuted if: the interval lies below that.
+    Audit: planted control
     """
     share = random_tokens.share("sink", SINK_THRESHOLD)
     verdict = judge_above_floor(
@@ -39,6 +40,7 @@ def test_sinks_vanish_where_no_token_is_the_first(one_token, judge):
       over all sequences. (Under rotary embeddings all positions are then alike.)
     Threshold: the 95 % interval over sequences lies below .1.
     Refuted if: the interval lies above that.
+    Audit: planted control
     """
     share = one_token.share("sink", SINK_THRESHOLD)
     verdict = judge_below_ceiling(
@@ -55,6 +57,7 @@ def test_the_first_two_layers_have_no_sinks(random_tokens, judge):
       all sequences.
     Threshold: the 95 % interval over sequences lies below .1.
     Refuted if: the interval lies above that.
+    Audit: planted control
     """
     share = random_tokens.share("sink", SINK_THRESHOLD, layers=FIRST_LAYERS)
     verdict = judge_below_ceiling(
@@ -71,7 +74,7 @@ def test_zeroing_sinks_spares_copying(random_tokens, condition, knockout, judge)
       largest on the first half of the random sequences. Confirmation split.
     Threshold: the 90 % interval over clusters lies within +- .1 (two one-sided tests).
     Refuted if: the 95 % interval lies outside +- .1.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     heads = random_tokens.above("sink", SINK_THRESHOLD)[:ZEROED]
     if not heads:
