@@ -21,7 +21,7 @@ ASKS = " to"
 CLUSTERS = 24  # of the condition's 40
 DUPLICATE, INHIBITION, NEGATIVE = Head(0, 0), Head(1, 0), Head(3, 2)
 MOVERS, BACKUPS = (Head(2, 0), Head(2, 1), Head(2, 2)), (Head(3, 0), Head(3, 1))
-PARTS = {"word": 32, "said": 32, "inhibited": 32, "place": POSITIONS + 1}
+PARTS = {"word": 48, "said": 48, "inhibited": 48, "place": POSITIONS + 1}
 FLAGS = ("named", "asks", "first", "again", "answered")
 
 
@@ -41,19 +41,20 @@ def indirect_objects(*, movers: int = 3, heeded: float = 1.0, against: float = 1
     said = (row[side] for row in asked() for side in ("clean", "null"))
     words = sorted({word for text in said for word in re.findall(r" ?[^\W\d]+", text)})
     parts = {**PARTS, **dict.fromkeys(FLAGS, 2)}
-    made = HandSet(byte_level([*words, *names]), parts, layers=4, heads=3, size=80)
-    every = range(len(made.tokenizer))
+    made = HandSet(byte_level([*words, *names]), parts, layers=4, heads=3, size=96)
+    end = made.tokenizer.bos_token_id
+    every = [id for id in range(len(made.tokenizer)) if id != end]
     codes = made.codes(len(every), "word")
     made.embed("word", every, codes)
     made.unembed("said", every, codes)
     made.embed("named", made.ids(names), flag())
     made.embed("asks", made.ids([ASKS]), flag())
-    made.embed("first", [made.tokenizer.bos_token_id], flag())
+    made.embed("first", [end], flag())
     made.place("place", made.codes(POSITIONS, "place"))
 
     made.attend(DUPLICATE, "word", "word", 4.0)
     made.attend(DUPLICATE, "place", "place", -5.0)  # not to itself
-    made.attend(DUPLICATE, None, "first", 25.0 * flag()[0])
+    made.attend(DUPLICATE, None, "first", 22.0 * flag()[0])
     made.move(DUPLICATE, "named", "again", 0.2)
     made.attend(INHIBITION, "asks", "again", 4.0)
     made.attend(INHIBITION, "asks", "first", 1.0)
@@ -61,11 +62,11 @@ def indirect_objects(*, movers: int = 3, heeded: float = 1.0, against: float = 1
     for head in (*MOVERS[:movers], *BACKUPS):
         made.attend(head, "asks", "named", 3.0)
         made.attend(head, "asks", "first", 1.5)
-        made.attend(head, "inhibited", "word", -4.0)
+        made.attend(head, "inhibited", "word", -2.5)
         if head in BACKUPS:
-            made.attend(head, "answered", "named", -3.0 * heeded)
-            made.attend(head, "answered", "first", 2.0 * heeded)
-            made.move(head, "word", "said", 0.08)
+            made.attend(head, "answered", "named", -4.0 * heeded)
+            made.attend(head, "answered", "first", 4.0 * heeded)
+            made.move(head, "word", "said", 0.065)
         else:
             made.move(head, "word", "said", 0.3 / movers)
             made.move(head, "named", "answered", 0.3 / movers)

@@ -5,12 +5,18 @@ The two models of a claim differ in what the claim is about. Run: pytest tests/t
 
 import pytest
 
+from claims.literature import test_causal_tracing as tracing
+from claims.literature import test_copy_suppression as suppression
 from claims.literature import test_greater_than as greater_than
 from claims.literature import test_indirect_objects as ioi
-from tests import indirect_objects, years
+from claims.literature import test_successors as successors
+from tests import indirect_objects, recall, years
 from tests.asked_models import came, findings, knockout_of
 from tests.hand_set import HandSet
 from tinyablation.analysis.findings import Findings
+from tinyablation.heads import Head
+from tinyablation.interventions.tracing import Tracing
+from tinyablation.measurement.diagonal_readings import WeightDiagonals
 
 pytestmark = pytest.mark.slow
 
@@ -64,3 +70,70 @@ def test_few_heads_that_compare_years_are_told_from_many(n_heads, status, tmp_pa
     fixtures = written(years.years(n_heads), tmp_path, "greater_than", years.asked())
     found = came(greater_than.test_a_few_heads_carry_the_comparison, fixtures)
     assert found.status == status, found.reason
+
+
+@pytest.mark.parametrize(
+    ("part", "layer", "status"),
+    [
+        ("mlp", 1, ("supported", "supported")),
+        ("mlp", 2, ("supported", "refuted")),
+        ("attention", 1, ("refuted", "inconclusive")),
+    ],
+)
+def test_where_a_fact_is_looked_up_is_traced(part, layer, status, tmp_path):
+    found = found_of(recall.lookup(part, layer), tmp_path, facts=recall.facts())
+    assert found.bench.gate.judged("facts").status == "supported"
+    window = found.bench.facts.n_layers // 10
+    trace = found.trace("facts", Tracing(("mlp", "attention"), ("subject-last",), window))
+    claims = (
+        tracing.test_mlps_restore_more_than_attentions,
+        tracing.test_early_mlps_restore_more_than_late_ones,
+    )
+    for claim, expected in zip(claims, status, strict=True):
+        judged = came(claim, {"trace": trace})
+        assert judged.status == expected, judged.reason
+
+
+SUPPRESSES = (
+    suppression.test_some_head_suppresses_the_tokens_it_attends_to,
+    suppression.test_the_suppressor_attends_to_what_is_predicted,
+    suppression.test_copy_suppression_is_most_of_what_the_head_does,
+)
+
+
+def suppressing(made: HandSet, folder) -> dict[str, object]:
+    found = found_of(made, folder, facts=recall.facts())
+    assert found.bench.gate.judged("facts").status == "supported"
+    some = found.diagonals(WeightDiagonals(n_tokens=1000))
+    return {"some_diagonals": some, "findings": found, "valid": "facts"}
+
+
+def test_a_head_that_suppresses_copies_is_found(tmp_path):
+    fixtures = suppressing(recall.suppressor(), tmp_path)
+    assert fixtures["some_diagonals"].leaders("ov", "bottom", 10, 1) == (Head(2, 0),)
+    for claim in SUPPRESSES:
+        found = came(claim, fixtures)
+        assert found.status == "supported", found.reason
+
+
+@pytest.mark.parametrize(
+    ("claim", "changed"),
+    [
+        pytest.param(SUPPRESSES[0], {"writes": 1.0}, id="it copies"),
+        pytest.param(SUPPRESSES[1], {"seeks": False}, id="it looks for something else"),
+        pytest.param(SUPPRESSES[2], {"answers": 1.0}, id="it mostly writes the answer"),
+    ],
+)
+def test_a_head_that_suppresses_no_copies_is_told(claim, changed, tmp_path):
+    found = came(claim, suppressing(recall.suppressor(**changed), tmp_path))
+    assert found.status == "refuted", found.reason
+
+
+@pytest.mark.parametrize(("together", "status"), [(False, "supported"), (True, "refuted")])
+def test_a_head_that_serves_successors_alone_is_told(together, status, tmp_path):
+    rows = {"facts": recall.facts(), "successors": recall.successions()}
+    found = found_of(recall.successor(together=together), tmp_path, **rows)
+    scores = {"successor_scores": found.successors(), "knockout": knockout_of(found)}
+    claim = successors.test_the_head_serves_successors_above_all
+    judged = came(claim, scores, condition="facts")
+    assert judged.status == status, judged.reason
