@@ -1,11 +1,13 @@
 """A GPT-2 whose weights are set by hand, part by part of its stream. Not tests.
 
-The stream is divided into parts: a token writes its code into some of them, heads read parts and
-write into others, and the unembedding reads one. Codes are random, of length 1 and of sum 0: the
-norm takes no mean away, and no figure is the same for all prompts. What is not set is next to
-nothing.
+The stream is divided into parts: a token has its code in some of them, heads and MLPs read parts
+and write into others, and the unembedding reads one. Codes are of length 1 and of sum 0, so that
+the norm takes no mean away; they are random, so that no figure is the same for all prompts. The
+norm stretches a stream of a few codes to the root of its width: heads read and move some 8 times a
+code, and a match of weight 1 scores some 8. What is not set is next to nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ class HandSet:
         )
         self.model: Any = hf.GPT2LMHeadModel(config).eval()
         self.generator = torch.Generator().manual_seed(0)
-        self.taken: dict[tuple[Head, str], int] = {}  # dimensions of a head, and what for
+        # Dimensions in use: of a head for its scores and for its values, and of a layer's MLP.
+        self.taken: Counter[tuple[Head | int, str]] = Counter()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
@@ -78,7 +81,7 @@ class HandSet:
         return drawn / drawn.norm(dim=1, keepdim=True)
 
     def ids(self, words: Iterable[str]) -> list[int]:
-        """Of words of one token, each with the space before it."""
+        """Of words of one token each, with the space before them."""
         found = [self.tokenizer.encode(word) for word in words]
         assert all(len(ids) == 1 for ids in found), "a word is cut into pieces"
         return [id for (id,) in found]
@@ -98,10 +101,10 @@ class HandSet:
 
     @torch.no_grad()
     def attend(self, head: Head, query: str | None, key: str, weight: Tensor | float) -> None:
-        """Add (query's part) weight (key's part) to the head's scores.
+        """Add to the head's scores: query's part, times weight, times key's part.
 
-        query: None for the same query at every position; weight: then [size of the key's part],
-        else [size, size], or a number, of the parts as they are.
+        weight: [size of the query's part, of the key's], or a number for a match of the two. query:
+        None for the same query at every position, which is weight [size of the key's part].
         """
         sought = self.parts[key]
         n = sought.stop - sought.start
@@ -118,7 +121,7 @@ class HandSet:
 
     @torch.no_grad()
     def move(self, head: Head, read: str, write: str, matrix: Tensor | float) -> None:
-        """Let the head write (the part it reads where it attends) matrix into another part."""
+        """Let the head write what it reads where it attends, times matrix or number, elsewhere."""
         source = self.parts[read]
         n = source.stop - source.start
         own = self._take(head, "values", n)
@@ -130,11 +133,11 @@ class HandSet:
 
     @torch.no_grad()
     def compute(self, layer: int, read: str, write: str, matrix: Tensor | float) -> None:
-        """Let a layer's MLP do the same at every position: gelu(x) - gelu(-x) = x."""
+        """Let a layer's MLP do the same at every position by itself: gelu(x) - gelu(-x) = x."""
         mlp, source = self.model.transformer.h[layer].mlp, self.parts[read]
         n = source.stop - source.start
-        taken = self.taken.get((Head(layer, -1), "mlp"), 0)
-        self.taken[Head(layer, -1), "mlp"] = taken + 2 * n
+        taken = self.taken[layer, "mlp"]
+        self.taken[layer, "mlp"] += 2 * n
         for at, sign in ((taken, 1.0), (taken + n, -1.0)):
             own = slice(at, at + n)
             mlp.c_fc.weight[source, own] = sign * torch.eye(n)
@@ -144,8 +147,8 @@ class HandSet:
 
     def _take(self, head: Head, what: str, n: int) -> slice:
         """The head's next n dimensions, in those of the whole layer."""
-        taken = self.taken.get((head, what), 0)
-        self.taken[head, what] = taken + n
+        taken = self.taken[head, what]
+        self.taken[head, what] += n
         assert taken + n <= self.size, f"{head} has {self.size} dimensions, {taken + n} are asked"
         return slice(head.head * self.size + taken, head.head * self.size + taken + n)
 

@@ -19,8 +19,9 @@ from tinyablation.corpora.ordinals import SEQUENCES, successors
 from tinyablation.heads import Head
 
 CLUSTERS = 24
-PARTS = {"word": 64, "said": 64, "place": POSITIONS + 1, "subject": 2, "ordinal": 2, "first": 2}
-SIZE = 96
+WORD, SIZE = 64, 96  # dimensions of a word's code, and of a head
+PARTS = {"word": WORD, "said": WORD, "place": POSITIONS + 1, "subject": 2, "ordinal": 2, "first": 2}
+SAME = torch.eye(WORD)
 Row = dict[str, str]
 
 
@@ -52,21 +53,21 @@ def successions() -> Iterator[Row]:
 
 
 class Recall(HandSet):
-    """layers: of the model; found: whether the stream has a part for what is looked up."""
+    """found: whether the stream has a part for what is looked up; sharp: length of unembeddings."""
 
     def __init__(self, layers: int, *, found: bool = False, sharp: float = 4.0) -> None:
         rows = [*facts(), *successions()]
         said = (row[side] for row in rows for side in ("clean", "corrupt", "target"))
         words = {word for text in said for word in re.findall(r" ?[^\W\d]+", text)}
         ordinals = {f" {word}" for sequence in SEQUENCES for word in sequence.words}
-        parts = PARTS | ({"found": PARTS["word"]} if found else {})
+        parts = PARTS | ({"found": WORD} if found else {})
         tokenizer = byte_level(sorted(words | ordinals))
         super().__init__(tokenizer, parts, layers=layers, heads=2, size=SIZE + 32 * found)
-        self.of = self.codes(len(tokenizer), "word")
+        self.code = self.codes(len(tokenizer), "word")
         end = tokenizer.bos_token_id
         every = [id for id in range(len(tokenizer)) if id != end]
-        self.embed("word", every, self.of[every])
-        self.unembed("said", every, sharp * self.of[every])
+        self.embed("word", every, self.code[every])
+        self.unembed("said", every, sharp * self.code[every])
         self.known = {subject_of(row): row["target"] for row in facts()}
         self.embed("subject", self.ids(self.known), flag())
         self.embed("ordinal", self.ids(sorted(ordinals)), flag())
@@ -77,7 +78,7 @@ class Recall(HandSet):
     def mapped(self, pairs: Iterable[tuple[str, str]]) -> Tensor:
         """The matrix that makes of the code of each first word that of the second, or nearly so."""
         these, those = zip(*pairs, strict=True)
-        return torch.linalg.pinv(self.of[self.ids(these)]) @ self.of[self.ids(those)]
+        return torch.linalg.pinv(self.code[self.ids(these)]) @ self.code[self.ids(those)]
 
     def answers(self) -> Tensor:
         return self.mapped(self.known.items())
@@ -107,19 +108,17 @@ def lookup(part: Literal["mlp", "attention"], layer: int) -> Recall:
 def suppressor(writes: float = -1.0, *, seeks: bool = True, answers: float = 0.0) -> Recall:
     """3 layers: L1H0 writes the answer, and the subject again; L2H0 takes the subject back.
 
-    L2H0 looks for the token that is predicted (or, if it does not seek, for one at random), and
-    writes this much of it, and of the answer.
+    L2H0 looks for the token that is predicted (if it does not seek: for another, by a code turned
+    at random), and writes so much of it, and of its answer.
     """
-    made = Recall(3, sharp=0.8)
+    made = Recall(3, sharp=0.8)  # blunt: the answer is not certain without L2H0
     made.compute(0, "word", "word", 0.1)  # what a token is, as the MLP of block 0 puts it
     made.look_for(Head(1, 0), "subject")
-    made.move(Head(1, 0), "word", "said", 0.1 * made.answers() + 0.1 * torch.eye(64))
-    turned = torch.linalg.qr(made.codes(64, "word").T)[0]
-    made.attend(Head(2, 0), "said", "word", 6.0 * (torch.eye(64) if seeks else turned))
+    made.move(Head(1, 0), "word", "said", 0.1 * made.answers() + 0.1 * SAME)
+    turned = torch.linalg.qr(made.codes(WORD, "word").T)[0]
+    made.attend(Head(2, 0), "said", "word", 6.0 * (SAME if seeks else turned))
     made.attend(Head(2, 0), None, "first", 10.0 * flag()[0])
-    made.move(
-        Head(2, 0), "word", "said", 0.2 * writes * torch.eye(64) + 0.2 * answers * made.answers()
-    )
+    made.move(Head(2, 0), "word", "said", 0.2 * (writes * SAME + answers * made.answers()))
     return made
 
 
@@ -131,7 +130,7 @@ def successor(*, together: bool) -> Recall:
     following = made.mapped((f" {this}", f" {that}") for this, that in pairs)
     if together:
         made.look_for(Head(1, 0), "subject", "ordinal", latest=True)
-        made.move(Head(1, 0), "word", "said", 0.2 * made.answers() + 0.2 * following)
+        made.move(Head(1, 0), "word", "said", 0.2 * (made.answers() + following))
     else:
         made.look_for(Head(1, 0), "subject")
         made.move(Head(1, 0), "word", "said", 0.2 * made.answers())

@@ -1,7 +1,10 @@
 """Claims about circuits, on models whose weights are set by hand for them to be true, and untrue.
 
-The two models of a claim differ in what the claim is about. Run: pytest tests/test_circuit_controls.py
+The models of a claim are alike but for what it is about. Run: pytest tests/test_circuit_controls.py
 """
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -21,20 +24,22 @@ from tinyablation.measurement.diagonal_readings import WeightDiagonals
 pytestmark = pytest.mark.slow
 
 
-def found_of(made: HandSet, folder, **rows) -> Findings:
+def found_of(made: HandSet, folder: Path, **rows: Iterable[dict[str, str]]) -> Findings:
     made.save(folder / "made")
     return findings(folder, folder / "made", **rows)
 
 
-def written(made: HandSet, folder, condition: str, rows) -> dict[str, object]:
-    """What claims ask for about heads that write an answer."""
+def written(
+    made: HandSet, folder: Path, condition: str, rows: Iterable[dict[str, str]]
+) -> dict[str, object]:
+    """What claims about heads that write an answer ask for."""
     found = found_of(made, folder, **{condition: rows})
     assert found.bench.gate.judged(condition).status == "supported"
     fixtures = {"direct_effects": found.direct_effects(condition), "condition": condition}
     return {**fixtures, "knockout": knockout_of(found)}
 
 
-CLAIMS = (
+INDIRECT = (
     ioi.test_three_heads_write_the_answer,
     ioi.test_other_heads_make_up_for_the_three,
     ioi.test_some_head_writes_against_the_answer,
@@ -44,7 +49,7 @@ CLAIMS = (
 def test_the_circuit_of_indirect_objects_is_found(tmp_path):
     made = indirect_objects.indirect_objects()
     fixtures = written(made, tmp_path, "ioi", indirect_objects.asked())
-    for claim in CLAIMS:
+    for claim in INDIRECT:
         found = came(claim, fixtures)
         assert found.status == "supported", found.reason
     assert set(fixtures["direct_effects"].chosen(3)) == {*indirect_objects.MOVERS}
@@ -54,9 +59,9 @@ def test_the_circuit_of_indirect_objects_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("claim", "changed"),
     [
-        pytest.param(CLAIMS[0], {"movers": 1}, id="one head writes the answer"),
-        pytest.param(CLAIMS[1], {"heeded": 0.0}, id="others write it whether or not they must"),
-        pytest.param(CLAIMS[2], {"against": 0.0}, id="no head writes against it"),
+        pytest.param(INDIRECT[0], {"movers": 1}, id="one head writes the answer"),
+        pytest.param(INDIRECT[1], {"heeded": 0.0}, id="others write it whether or not they must"),
+        pytest.param(INDIRECT[2], {"against": 0.0}, id="no head writes against it"),
     ],
 )
 def test_a_circuit_that_lacks_what_is_claimed_is_told(claim, changed, tmp_path):
@@ -77,7 +82,7 @@ def test_few_heads_that_compare_years_are_told_from_many(n_heads, status, tmp_pa
     [
         ("mlp", 1, ("supported", "supported")),
         ("mlp", 2, ("supported", "refuted")),
-        ("attention", 1, ("refuted", "inconclusive")),
+        ("attention", 1, ("refuted", "inconclusive")),  # its MLPs do nothing
     ],
 )
 def test_where_a_fact_is_looked_up_is_traced(part, layer, status, tmp_path):
@@ -101,7 +106,8 @@ SUPPRESSES = (
 )
 
 
-def suppressing(made: HandSet, folder) -> dict[str, object]:
+def suppressing(made: HandSet, folder: Path) -> dict[str, object]:
+    """What claims about copy suppression ask for."""
     found = found_of(made, folder, facts=recall.facts())
     assert found.bench.gate.judged("facts").status == "supported"
     some = found.diagonals(WeightDiagonals(n_tokens=1000))

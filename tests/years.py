@@ -31,7 +31,7 @@ def asked() -> Iterator[dict[str, str]]:
 
 
 def years(n_heads: int) -> HandSet:
-    """n_heads: how many heads compare, in all as much; the first of each layer, in turns."""
+    """The model. n_heads: how many heads compare, of both layers in turn; together the same."""
     words = sorted({word for row in asked() for word in re.findall(r" ?[^\W\d]+", row["clean"])})
     numbers = [f"{year:02d}" for year in range(100)]
     centuries = [f" {century}" for century in CENTURIES]
