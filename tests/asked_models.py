@@ -61,17 +61,22 @@ def findings(
     return Findings(Bench(setup, RunStore(folder / "runs"), own=own, threads=1))
 
 
-def given(found: Findings) -> dict[str, object]:
-    """What claims about induction ask for."""
+def knockout_of(found: Findings):
+    """As the fixture: sets of heads zeroed together, under a condition that must be valid."""
 
     def knockout(condition, *sets):
         assert found.bench.gate.reason_blocked(condition) is None
         return found.knockouts(condition, *sets)
 
+    return knockout
+
+
+def given(found: Findings) -> dict[str, object]:
+    """What claims about induction ask for."""
     return {
         "repeated_tokens": found.attention(RepeatedTokens()),
         "random_tokens": found.attention(RandomTokens()),
-        "knockout": knockout,
+        "knockout": knockout_of(found),
         "findings": found,
     }
 

@@ -22,7 +22,7 @@ def test_mlps_restore_more_than_attentions(trace, judge):
       window of attentions, each where it restores most on discovery; on confirmation, paired.
     Threshold: the 95 % interval over clusters lies above 0 and the noise.
     Refuted if: the interval lies below that.
-    Audit: rescue
+    Audit: planted control, rescue
     """
     peaks = {part: trace.peak(part, TOKEN) for part in ("mlp", "attention")}
     mlps, attentions = (trace.restored(part, peaks[part], TOKEN) for part in peaks)
@@ -44,7 +44,7 @@ def test_early_mlps_restore_more_than_late_ones(trace, judge):
       the layers minus over the second, on all confirmation prompts, paired.
     Threshold: the 95 % interval over clusters lies above 0 and the noise.
     Refuted if: the interval lies below that.
-    Audit: rescue
+    Audit: planted control, rescue
     """
     layers = [trace.restored("mlp", layer, TOKEN) for layer in range(trace.n_layers)]
     middle = trace.n_layers // 2

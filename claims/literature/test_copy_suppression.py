@@ -25,6 +25,7 @@ def test_some_head_suppresses_the_tokens_it_attends_to(some_diagonals, findings,
     Threshold: it lies above .5.
     Refuted if: it lies below that, and so does the 95 % interval of every other head over 1,000
       tokens.
+    Audit: planted control
     """
     head, whole = suppressor(some_diagonals, findings)
 
@@ -52,6 +53,7 @@ def test_the_suppressor_attends_to_what_is_predicted(some_diagonals, findings, j
       that its unembedding vector makes, in the head of CS.1.
     Threshold: it lies above .5.
     Refuted if: it lies below that.
+    Audit: planted control
     """
     head, whole = suppressor(some_diagonals, findings)
     share = whole.share(head, "qk", "top", 1)
@@ -68,6 +70,7 @@ def test_copy_suppression_is_most_of_what_the_head_does(some_diagonals, findings
       mean KL divergence from the unhooked model on confirmation prompts.
     Threshold: the 95 % interval over clusters lies above .5.
     Refuted if: the interval lies below that.
+    Audit: planted control
     """
     head, whole = suppressor(some_diagonals, findings)
     kept = findings.copy_suppression(valid, CopySuppressors((head,)))

@@ -15,7 +15,7 @@ def test_a_few_heads_carry_the_comparison(direct_effects, condition, knockout, j
       that write most of it on discovery, on confirmation.
     Threshold: the 95 % interval over clusters lies above .5.
     Refuted if: the interval lies below that.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     heads = direct_effects.chosen(HEADS)
     without = knockout(condition, heads)

@@ -22,7 +22,7 @@ def test_three_heads_write_the_answer(direct_effects, judge):
     Threshold: the 95 % interval over clusters of every such lead lies above 0, and that of each of
       the three above 5 % of the clean LD (intersection-union: no correction).
     Refuted if: the contribution of one of the three lies below 5 %, with p <= .025 / 3.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     movers = direct_effects.chosen(MOVERS)
     lead, least = direct_effects.least_lead(movers)
@@ -56,7 +56,7 @@ def test_other_heads_make_up_for_the_three(direct_effects, condition, knockout, 
     Estimator: share of LD that is lost without the heads of IOI.1, on confirmation.
     Threshold: the 90 % interval over clusters lies within +- .1 (two one-sided tests).
     Refuted if: the 95 % interval lies outside +- .1.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     movers = direct_effects.chosen(MOVERS)
     without = knockout(condition, movers)
@@ -76,7 +76,7 @@ def test_some_head_writes_against_the_answer(direct_effects, judge):
     Threshold: the 95 % interval over clusters lies above 5 % of the clean LD, .01 logits and the
       noise.
     Refuted if: the interval lies below that and not above 0.
-    Audit: selection correction
+    Audit: planted control, selection correction
     """
     (head,) = direct_effects.chosen(1, sign=-1)
     sweep = direct_effects.sweep

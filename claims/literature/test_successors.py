@@ -58,7 +58,7 @@ def test_the_head_serves_successors_above_all(successor_scores, condition, knock
     Threshold: the 95 % interval over clusters (of a difference of independent figures) lies above
       .05, from which on an effect counts. Blocked where no head's successor score is above .5.
     Refuted if: the interval lies below that.
-    Audit: selection correction, specificity
+    Audit: planted control, selection correction, specificity
     """
     head = successor_head(successor_scores, judge)
     here, there = knockout("successors", (head,)), knockout(condition, (head,))
