@@ -60,7 +60,7 @@ class Results:
             elif name in of_rows:
                 dtype, values = COLUMNS[name].dtype, of_rows[name]
                 if dtype == "string":  # converted before they are repeated: a text a row takes long
-                    columns[name] = pandas.array(values, dtype="str").repeat(n)
+                    columns[name] = pandas.Series(values).array.repeat(n)
                 else:
                     columns[name] = np.repeat(np.array(values, dtype=dtype), n)
             elif figure in self.floats:
