@@ -13,6 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: claims real test docs dist wheel slow nightly mutations calibrate robustness reliability fuzz accept organisms corpora bench lock clean
 
+# glibc keeps freed memory, rather than have the system clear it anew for every batch: 4 % less time.
+claims: export MALLOC_MMAP_THRESHOLD_ = 33554432
+claims: export MALLOC_TRIM_THRESHOLD_ = 1073741824
 claims: $(READY)
 	$(BIN)/pytest claims -n $(WORKERS)
 

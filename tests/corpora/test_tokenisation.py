@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tests.small_tokenizers import byte_level, merging_over_spaces, sentencepiece_like
 from tinyablation.corpora.examples import Example
 from tinyablation.corpora.tokenisation import (
+    Encoder,
     Prompt,
     TokenisationError,
     answer_id,
@@ -111,6 +112,27 @@ def test_examples_are_encoded_by_side_with_the_answers_of_the_clean_side(words: 
     clean, null = (encode_examples(words, [row], None, side=side)[0] for side in ("clean", "null"))
     assert clean.ids == encode(words, row.clean) and null.ids == encode(words, row.null)
     assert encode_examples(words, [], None) == []
+
+
+def test_an_encoder_splits_a_text_once_and_as_its_tokenizer_does(words: Any) -> None:
+    asked: list[str] = []
+
+    class Counting:
+        unk_token_id = words.unk_token_id
+
+        def __call__(self, text: str, **options: Any) -> Any:
+            asked.append(text)
+            return words(text, **options)
+
+    remembering = Encoder(Counting())  # type: ignore[arg-type]
+    for _ in range(2):
+        assert encode(remembering, PROMPT) == encode(words, PROMPT)
+        assert encode_prompt(remembering, PROMPT, " Paris", " Rome", 7) == encode_prompt(
+            words, PROMPT, " Paris", " Rome", 7
+        )
+        with pytest.raises(TokenisationError, match="' Oslo' is 5 tokens after 'The capital"):
+            answer_id(remembering, PROMPT, " Oslo")
+    assert asked == [PROMPT, f"{PROMPT} Paris", f"{PROMPT} Rome", f"{PROMPT} Oslo"]
 
 
 def test_a_saved_tokenizer_is_loaded_from_its_folder(words: Any, tmp_path: Path) -> None:

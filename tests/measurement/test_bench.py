@@ -201,6 +201,8 @@ def test_device_and_dtype_are_in_the_address_and_pass_to_other_models(corpora, t
     other = made.like(load_registry(ROOT / "fixtures" / "models.toml")["tiny-llama"])
     assert (other.device, other.dtype) == ("cuda:1", "bfloat16")
     assert not other.is_trusted and plain.is_trusted and plain.reference is plain
+    # No text is split again for a model with the same tokenizer.
+    assert made.encoders is other.encoders is other.reference.encoders is not plain.encoders
     # Nothing but the place of the device is left out of the address.
     assert config == bench(tmp_path, corpora, dtype="bfloat16", device="cuda:0").config(
         "facts", "zero"

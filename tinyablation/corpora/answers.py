@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyablation.corpora.tokenisation import TokenisationError, encode, ids_after
+from tinyablation.corpora.tokenisation import AnyTokenizer, TokenisationError, encode, ids_after
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from tinyablation.corpora.examples import Example
 
 Ids = tuple[int, ...]
@@ -22,7 +20,7 @@ class Span(NamedTuple):
 
 
 def encode_spans(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: AnyTokenizer,
     examples: Iterable["Example"],
     bos: int | None,
     side: str = "clean",
@@ -48,7 +46,7 @@ def encode_spans(
     return found
 
 
-def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answer: str) -> Ids:
+def _answer(tokenizer: AnyTokenizer, before: Ids, prompt: str, answer: str) -> Ids:
     ids = ids_after(tokenizer, before, prompt, answer)
     if not ids:
         raise TokenisationError(f"{answer!r} adds no token after {prompt!r}")
@@ -58,7 +56,7 @@ def _answer(tokenizer: "PreTrainedTokenizerBase", before: Ids, prompt: str, answ
 
 
 def is_multi_token(
-    tokenizer: "PreTrainedTokenizerBase", examples: Iterable["Example"], side: str = "clean"
+    tokenizer: AnyTokenizer, examples: Iterable["Example"], side: str = "clean"
 ) -> bool:
     """Whether any answer has more than one token; raises TokenisationError as encode_spans does."""
     spans = encode_spans(tokenizer, examples, None, side)

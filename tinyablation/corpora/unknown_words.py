@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from tinyablation.corpora.examples import Example
 from tinyablation.corpora.knowledge import Knowledge, load_knowledge, load_table
 from tinyablation.corpora.natural import NATURAL
-from tinyablation.corpora.tokenisation import encode
+from tinyablation.corpora.tokenisation import Encoder, encode
 from tinyablation.corpora.world import NONCES, Nonces
+from tinyablation.memo import Memo
 from tinyablation.statistics.intervals import generator
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class UnknownWords:
         self.knowledge = knowledge
         self.seed = seed
         self._lengths: dict[str, int] = {}
+        self._encoder = Encoder(tokenizer)
+        self._memo = Memo()
 
     def corrupted(self, example: Example) -> Example | None:
         """The example with a corrupt prompt about unknown things, aligned; answers are kept.
@@ -60,7 +63,7 @@ class UnknownWords:
         words = list(dict.fromkeys(keys.values()))
         if not words:
             return None
-        wanted = len(encode(self.tokenizer, example.clean))
+        wanted = len(encode(self._encoder, example.clean))
         offers = {word: self._offers(example, word) for word in words}
         # What stands in its prompts already cannot be unknown there.
         known = {each.lower() for each in _WORD.findall(f"{example.clean} {example.corrupt}")}
@@ -80,12 +83,17 @@ class UnknownWords:
                 other = chosen[keys[word]]
                 other = other if keys[word] == word else other[0].upper() + other[1:]
                 corrupt = corrupt[:start] + other + corrupt[end:]
-            if len(encode(self.tokenizer, corrupt)) == wanted:
+            if len(encode(self._encoder, corrupt)) == wanted:
                 return replace(example, corrupt=corrupt, aligned=True)
         return None
 
     def _offers(self, example: Example, word: str) -> list[str]:
         """Words that may replace this one, in an order drawn by (seed, fact, word)."""
+        # The wordings of a fact share them.
+        asked = "offers", example.fact_id, example.target, example.foil, word
+        return self._memo(asked, lambda: self._drawn(example, word))
+
+    def _drawn(self, example: Example, word: str) -> list[str]:
         length = self._length(word)
         kind = self._nonces.of("name" if word[0].isupper() else "word") if self._nonces else []
         offers = self._made_up(tuple(kind)).get(length) or [
@@ -97,7 +105,7 @@ class UnknownWords:
     def _length(self, word: str) -> int:
         if word not in self._lengths:
             before, after = (
-                len(encode(self.tokenizer, text)) for text in (_BEFORE, f"{_BEFORE} {word}")
+                len(encode(self._encoder, text)) for text in (_BEFORE, f"{_BEFORE} {word}")
             )
             self._lengths[word] = after - before
         return self._lengths[word]
@@ -119,8 +127,8 @@ class UnknownWords:
             for word in words:
                 found.setdefault(self._length(word), []).append(word)
             for word in words:
-                before = len(encode(self.tokenizer, _BEFORE))
-                ids = encode(self.tokenizer, f"{_BEFORE} {word}")[before:]
+                before = len(encode(self._encoder, _BEFORE))
+                ids = encode(self._encoder, f"{_BEFORE} {word}")[before:]
                 for length in range(1, len(ids)):
                     part = str(self.tokenizer.decode(list(ids[:length]))).strip()
                     if (
@@ -140,15 +148,21 @@ class UnknownWords:
     def _others(self, example: Example) -> list[str]:
         """Words of the embedded world that are foreign to the fact's relation or kind."""
         domains = self._domains
-        own = [
+        own = tuple(
             name for part in example.fact_id.split("+") if (name := part.split("/")[0]) in domains
-        ]
+        )
+        foreign = self._memo(("foreign", own), lambda: self._foreign(own))
+        return sorted(foreign - {example.target.strip(), example.foil.strip()})
+
+    def _foreign(self, own: Sequence[str]) -> set[str]:
+        """Every word of the embedded world but those of these domains, and of any that has one."""
+        domains = self._domains
         foreign = set().union(*(words for words in domains.values()))
         for name in own:
             for words in domains.values():
                 if words & domains[name]:
                     foreign -= words
-        return sorted(foreign - {example.target.strip(), example.foil.strip()})
+        return foreign
 
     @cached_property
     def _domains(self) -> dict[str, frozenset[str]]:

@@ -166,6 +166,11 @@ class Architecture:
         """Final norm and unembedding of the last token's residual stream (see unembedding.py)."""
         return self.unembedding(hidden)
 
+    def own(self, ids: Int[Tensor, "1 positions"]) -> Float[Tensor, "1 vocab"]:
+        """The last token's logits of one prompt, of the model itself without any hook."""
+        logits: Tensor = self.model(ids, use_cache=False).logits[:, -1]
+        return logits
+
     def record(self, ids: Int[Tensor, "1 positions"]) -> tuple[Calls, Float[Tensor, "1 vocab"]]:
         """Run the model on one prompt; the calls of every layer, and the last token's logits.
 

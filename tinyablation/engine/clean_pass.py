@@ -197,7 +197,7 @@ class CleanPasses:
         pairs = [(arch.logits(hidden.flatten(0, 1)), clean.logits)]
         pairs += [(rows[1], clean.residual[1][0])] if whole else []
         pairs += [
-            (clean.logits[index], arch.record(self._tensor([alone]))[1][0])
+            (clean.logits[index], arch.own(self._tensor([alone]))[0])
             for index, alone in enumerate(prompts)
         ]
         agrees = whole and all(self._same(one, other) for one, other in pairs)
@@ -232,7 +232,7 @@ class CleanPasses:
         ids, layout = self._packed(prompts)
         calls, clean = self.architecture.recorded(ids, kept, layout)
         last = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-        alone = self.architecture.record(self._tensor([prompts[last]]))[1][0]
+        alone = self.architecture.own(self._tensor([prompts[last]]))[0]
         if not self._same(clean.logits[last], alone):
             raise EngineError(
                 f"model {self.name!r}: packed with prompts that begin alike, a prompt of "

@@ -47,25 +47,27 @@ class Results:
 
         described = [(BASELINE, BASELINE_COLUMNS), *((i.label, i.columns) for i in interventions)]
         n = self.n_examples
-        columns: dict[str, object] = {
-            "intervention": np.repeat(np.array([label for label, _ in described], object), n),
-            "example": np.tile(np.arange(n, dtype=np.int64), len(described)),
-        }
-        for name, values in zip(
-            Columns._fields, zip(*(of for _, of in described), strict=True), strict=True
-        ):
-            if name == "heads":
-                values = tuple(map(heads_label, values))
-            kind = {"string": object}.get(dtype := COLUMNS[name].dtype, dtype)
-            columns[name] = np.repeat(np.array(values, dtype=kind), n)
-        for name in (*FLOAT_FIGURES, *INTEGER_FIGURES):
-            source = self.floats.get(name)
-            columns[name] = (self.integers[name] if source is None else source).ravel()
-        # A target is one token here, so the span is that token; log p(target) - log p(foil) equals
-        # the logit difference, because the logarithm of the sum cancels.
-        for span, token in SPAN_FIGURES.items():
-            columns[span] = columns[token]
-        frame = pandas.DataFrame(columns)[list(ENGINE_COLUMNS)]
+        of_rows: dict[str, Sequence[object]] = {"intervention": [label for label, _ in described]}
+        of_rows |= zip(Columns._fields, zip(*(of for _, of in described), strict=True), strict=True)
+        of_rows["heads"] = [heads_label(of.heads) for _, of in described]
+        columns: dict[str, object] = {}
+        for name in ENGINE_COLUMNS:
+            # A target is one token here, so the span is that token; log p(target) - log p(foil)
+            # equals the logit difference, because the logarithm of the sum cancels.
+            figure = SPAN_FIGURES.get(name, name)
+            if name == "example":
+                columns[name] = np.tile(np.arange(n, dtype=np.int64), len(described))
+            elif name in of_rows:
+                dtype, values = COLUMNS[name].dtype, of_rows[name]
+                if dtype == "string":  # converted before they are repeated: a text a row takes long
+                    columns[name] = pandas.Series(values).array.repeat(n)
+                else:
+                    columns[name] = np.repeat(np.array(values, dtype=dtype), n)
+            elif figure in self.floats:
+                columns[name] = self.floats[figure].ravel()
+            else:
+                columns[name] = self.integers[figure].ravel()
+        frame = pandas.DataFrame(columns)
         unwritten = int(frame["logit_diff"].isna().sum())
         if unwritten:  # pragma: no cover - a defect of the engine itself
             raise EngineError(f"{unwritten} rows were never measured; this is a bug")

@@ -101,6 +101,7 @@ class Bench(Measures):
         self.drop_reference()
         self.gate.clear()
         self.sampling.clear()
+        self.encoders.clear()
 
     def like(self, entry: ModelEntry) -> "Bench":
         """The same bench for another model: same corpora, store, device, seed and protocol.
@@ -116,7 +117,7 @@ class Bench(Measures):
             screening=self.screening,
             elsewhere=self.elsewhere,
         )
-        made.library = self.library
+        made.library, made.encoders = self.library, self.encoders
         made.described_by = self.described_by
         made._benches = self._benches
         self._benches.add(made)
@@ -158,7 +159,7 @@ class Bench(Measures):
 
     def encode(self, examples: list["Example"], side: Side) -> list["Prompt"]:
         """Prompts as this bench's protocol measures them."""
-        return encode(self.model, examples, side, self.protocol)
+        return encode(self.model, self.encoder, examples, side, self.protocol)
 
     def config(self, condition: str, battery_name: str, sample: Sample = EVERYTHING) -> RunConfig:
         """The address of a measurement of this model under one condition."""

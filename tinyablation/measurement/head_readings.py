@@ -79,7 +79,7 @@ class Lengths:
         from tinyablation.corpora.tokenisation import encode
 
         corpus, _ = bench.corpus(condition)
-        tokenizer = bench.model.tokenizer
+        tokenizer = bench.encoder
         return Computed({"lengths": [len(encode(tokenizer, row.clean)) for row in corpus.examples]})
 
 
@@ -155,7 +155,7 @@ class HeadContributions:
 
         rows = bench.rows(condition, self.sample)
         examples = bench.chosen(condition, self.sample, rows)
-        spans = encode_spans(bench.model.tokenizer, examples, bench.model.bos_id)
+        spans = encode_spans(bench.encoder, examples, bench.model.bos_id)
         prompts = [Prompt(span.ids, span.target[0], span.foil[0]) for span in spans]
         found = contributions(bench.engine, prompts)
         document = {"model": bench.entry.id, "condition": condition, "rows": list(rows)}

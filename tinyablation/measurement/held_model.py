@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tinyablation.measurement.precision import TRUSTED_DEVICE, TRUSTED_DTYPE
+from tinyablation.memo import Memo
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import ModelEntry
 from tinyablation.models.residency import ALONE, Sharing
 from tinyablation.runs.derived import Circumstances, environment_fingerprint
 
 if TYPE_CHECKING:
+    from tinyablation.corpora.tokenisation import Encoder
     from tinyablation.engine.engine import Engine
     from tinyablation.engine.hook_backends import BridgeHooks, PlainHooks
     from tinyablation.models.loading import LoadedModel
@@ -49,6 +51,7 @@ class HeldModel:
         self.sharing = sharing
         # Evidence bundles without weights provide their description instead (rederivation.py).
         self.described_by: Callable[[ModelEntry], ModelFacts] = describe
+        self.encoders = Memo()  # by tokenizer_hash, for benches of other models to share
         self._residency: Residency | None = None
         self._loading_seconds: float | None = None
 
@@ -88,6 +91,13 @@ class HeldModel:
             reset_peak(device)
         return residency.loaded
 
+    @property
+    def encoder(self) -> "Encoder":
+        """The model's tokenizer, which remembers what it split."""
+        from tinyablation.corpora.tokenisation import Encoder
+
+        return self.encoders(self.facts.tokenizer_hash, lambda: Encoder(self.model.tokenizer))
+
     @cached_property
     def engine(self) -> "Engine":
         from tinyablation.engine.engine import Engine
@@ -123,7 +133,7 @@ class HeldModel:
             threads=self.threads,
             sharing=self.sharing,
         )
-        made.described_by = self.described_by
+        made.described_by, made.encoders = self.described_by, self.encoders
         made.__dict__["facts"] = self.facts
         return made
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tinyablation.corpora.examples import Example
-    from tinyablation.corpora.tokenisation import Prompt
+    from tinyablation.corpora.tokenisation import AnyTokenizer, Prompt
     from tinyablation.interventions.batteries import Side
     from tinyablation.models.loading import LoadedModel
 
@@ -36,12 +36,19 @@ class ProtocolError(TinyAblationError):
 
 
 def encode(
-    model: "LoadedModel", examples: Sequence["Example"], side: "Side", protocol: str
+    model: "LoadedModel",
+    tokenizer: "AnyTokenizer",
+    examples: Sequence["Example"],
+    side: "Side",
+    protocol: str,
 ) -> list["Prompt"]:
-    """The prompts of one side of these examples, encoded for a protocol."""
+    """The prompts of one side of these examples, encoded for a protocol.
+
+    tokenizer: the model's own.
+    """
     from tinyablation.corpora.tokenisation import encode_examples
 
-    prompts = list(encode_examples(model.tokenizer, examples, model.bos_id, side=side))
+    prompts = list(encode_examples(tokenizer, examples, model.bos_id, side=side))
     return pad_right(prompts, model) if protocol == PUBLISHED else prompts
 
 

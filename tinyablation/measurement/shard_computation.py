@@ -65,7 +65,7 @@ class Measurement:
         """Whether some answer has more than one token; then all are measured as spans."""
         from tinyablation.corpora.answers import is_multi_token
 
-        return is_multi_token(self.held.model.tokenizer, self.pool, self.battery.side)
+        return is_multi_token(self.held.encoder, self.pool, self.battery.side)
 
     @cached_property
     def reference(self) -> "Sequence[Prompt | Span]":
@@ -169,17 +169,17 @@ class Measurement:
         return [every[place[id(example)]] for example in self.examples]
 
     def _encode(self, side: Side) -> "Sequence[Prompt | Span]":
+        held = self.held
         if not self.has_spans:
-            return encode(self.held.model, self.pool, side, self.protocol)
+            return encode(held.model, held.encoder, self.pool, side, self.protocol)
         from tinyablation.corpora.answers import encode_spans
 
         if self.protocol == PUBLISHED:
             raise ProtocolError(
-                f"{self.held.entry.id}: some answers are more than one token, which the "
+                f"{held.entry.id}: some answers are more than one token, which the "
                 "published protocol cannot pad for; use --protocol corrected"
             )
-        model = self.held.model
-        return encode_spans(model.tokenizer, self.pool, model.bos_id, side)
+        return encode_spans(held.encoder, self.pool, held.model.bos_id, side)
 
     def comparable_rows(self) -> list[int]:
         """The examples whose answers differ in their first token, which determines LD."""
