@@ -213,7 +213,7 @@ def test_prediction_that_matches_nothing_is_a_usage_error(suite, workers):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     text = "\n".join(result.outlines + result.errlines)
     assert re.search(
-        r'predictions\.toml: these predictions decide no cell: "V\.1": "tiny-opt"', text
+        r'predictions\.toml: these predictions decide no test case: "V\.1": "tiny-opt"', text
     )
     if not workers:
         # V.1 is not collected here, so its pattern cannot be judged.
@@ -324,7 +324,7 @@ def test_a_prediction_for_models_that_are_listed_elsewhere_is_no_mistake(suite):
     suite.write("claims/predictions.toml", f"{predicted}{group}")
     result = suite.run("claims")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert 'decide no cell: "H1.1": "fresh-*"' in result.stderr.str()
+    assert 'decide no test case: "H1.1": "fresh-*"' in result.stderr.str()
     # Of a claim that there is none of, it is one.
     suite.write(
         "claims/predictions.toml",
@@ -332,7 +332,7 @@ def test_a_prediction_for_models_that_are_listed_elsewhere_is_no_mistake(suite):
     )
     result = suite.run("claims")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert 'decide no cell: "H9.1": "fresh-*"' in result.stderr.str()
+    assert 'decide no test case: "H9.1": "fresh-*"' in result.stderr.str()
 
 
 def test_a_prediction_for_a_hub_model_is_no_mistake_in_a_session_without_it(suite):
@@ -343,4 +343,4 @@ def test_a_prediction_for_a_hub_model_is_no_mistake_in_a_session_without_it(suit
     suite.write("claims/predictions.toml", '"H1.1" = { "mistral-8b-facts" = "supported" }\n')
     result = suite.run("claims")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert 'decide no cell: "H1.1": "mistral-8b-facts"' in result.stderr.str()
+    assert 'decide no test case: "H1.1": "mistral-8b-facts"' in result.stderr.str()

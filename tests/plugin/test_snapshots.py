@@ -81,7 +81,7 @@ def test_missing_is_a_notice_and_drift_names_the_values(cells):
     drifted = cells.accept()  # new ones only: an existing one is not touched
     drifted.assert_outcomes(failed=8)
     drifted.stdout.fnmatch_lines(["*effect: was 1.0, now 1.2*"])
-    assert "run this cell alone: pytest 'claims/test_heads.py::test_it_holds[" in (
+    assert "run this test case alone: pytest 'claims/test_heads.py::test_it_holds[" in (
         drifted.stdout.str()
     )
     assert cells.baselines() == before

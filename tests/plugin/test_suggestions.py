@@ -35,9 +35,9 @@ def test_what_matches_nothing_is_told_by_the_nearest_name_or_by_all():
     tests = ["test_trio_raises_ld"]
     assert slip_of("gpt2plane", IDS, LIKE) == "tiny-gpt2-plain"
     for word, end in (
-        ("H1.1", "matches no cell. A claim is chosen by its id: --claim H1.1"),
-        ("gpt2plane", "matches no cell. Did you mean tiny-gpt2-plain?"),
-        ("trios", "matches no cell. Did you mean trio?"),
+        ("H1.1", "matches no test case. A claim is chosen by its id: --claim H1.1"),
+        ("gpt2plane", "matches no test case. Did you mean tiny-gpt2-plain?"),
+        ("trios", "matches no test case. Did you mean trio?"),
     ):
         assert nothing_matches(word, [word], tests, IDS) == f"-k {word}: {end}"
     said = nothing_matches("a and xyzzy", ["xyzzy"], tests, IDS)
@@ -95,7 +95,7 @@ def test_what_is_close_to_nothing_is_told_once_everything_is_collected(models, w
     result = models.run("claims", "-k", "xyzzy", *workers)
     assert result.ret == USAGE
     text = result.stdout.str() + result.stderr.str()
-    assert text.count("ERROR: -k xyzzy: matches no cell, and nothing is called xyzzy") == 1
+    assert text.count("ERROR: -k xyzzy: matches no test case, and nothing is called xyzzy") == 1
     assert "reports lost" not in text
 
 

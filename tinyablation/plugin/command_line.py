@@ -134,8 +134,8 @@ def _table(add: Callable[..., None]) -> None:
         "--require-valid",
         action="store_true",
         default=False,
-        help="exit 1 if some model could not be judged at all: all its selected cells, except "
-        "those of V (validity itself), are blocked (default: blocked cells are skipped)",
+        help="exit 1 if some model could not be judged at all: all its selected test cases, except "
+        "those of V (validity itself), are blocked (default: blocked ones are skipped)",
     )
     add(
         "--device",
@@ -156,7 +156,7 @@ def _table(add: Callable[..., None]) -> None:
         metavar="NAME=FILE",
         help="a condition of your own, in addition to the project's: JSON lines with clean, "
         "corrupt, target and foil, and optionally null, cluster, template, fact, cell, family and "
-        "split; -k NAME selects its cells; repeat it for several (default: none)",
+        "split; -k NAME selects its test cases; repeat it for several (default: none)",
     )
     add(
         "--accept-defects",
@@ -232,7 +232,7 @@ def _table(add: Callable[..., None]) -> None:
         "--robustness",
         action="store_true",
         default=False,
-        help="also judge each cell by other analyses (its multiverse), and search the prompt "
+        help="also judge each test case by other analyses (its multiverse), and search the prompt "
         "grammar for prompts on which a supported claim fails (its boundary); takes minutes more; "
         "kept under <reports>/robustness/ and shown by later sessions (default: off)",
     )

@@ -413,5 +413,5 @@ def _name(record: Mapping[str, Any]) -> str:
 
 def _fail(item: pytest.Item, error: AssertionError) -> NoReturn:
     __tracebackhide__ = True
-    error.add_note(f"run this cell alone: {rerun_command(item)}")
+    error.add_note(f"run this test case alone: {rerun_command(item)}")
     raise error

@@ -100,8 +100,8 @@ def unmatched(config: pytest.Config, claims: Sequence[pytest.Item]) -> str | Non
         ]
         if complaints:
             return (
-                f"{file.path}: these predictions decide no cell: {', '.join(complaints)}. Correct "
-                "the claim or the pattern, or remove the line; an earlier pattern may already "
-                "cover it"
+                f"{file.path}: these predictions decide no test case: {', '.join(complaints)}. "
+                "Correct the claim or the pattern, or remove the line; an earlier pattern may "
+                "already cover it"
             )
     return None

@@ -116,7 +116,7 @@ def nothing_matches(
     unknown: its words that are part of no name; names: of models and conditions.
     """
     known = known_words(tests, names)
-    said = f"-k {expression}: matches no cell"
+    said = f"-k {expression}: matches no test case"
     for word in unknown:
         if _CLAIM_ID.fullmatch(word):
             return f"{said}. A claim is chosen by its id: --claim {word.upper()}"

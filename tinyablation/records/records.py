@@ -127,7 +127,7 @@ class Record(Plain):
         default=None, description="date on which the prediction was registered"
     )
     accepted: Prediction | None = Field(
-        default=None, description="verdict last accepted for this cell, in its model's baseline"
+        default=None, description="verdict last accepted here, in its model's baseline"
     )
     outcome: Outcome = Field(description="what pytest made of it")
     effect: Number | None = Field(default=None, description="point estimate, in `unit`")
@@ -191,7 +191,7 @@ class Record(Plain):
         default="", description="what the verdict generalises over, and what it is conditional on"
     )
     options: list[str] = Field(
-        default=[], description="options of the session that running this cell again takes"
+        default=[], description="options of the session that running this test case again takes"
     )
     duration_s: Number = Field(default=0.0, ge=0, description="duration of the test, seconds")
 

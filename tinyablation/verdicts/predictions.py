@@ -155,7 +155,7 @@ def load_predictions(path: str | Path) -> Predictions:
 def _prediction(entry: object, pattern: str, where: str) -> Prediction:
     if not _PATTERN.fullmatch(pattern):
         raise ExpectationError(
-            f"{where}: {pattern!r} is not a pattern of model or cell ids; write one such as "
+            f"{where}: {pattern!r} is not a pattern of model or test case ids; write one such as "
             '"tiny-*"'
         )
     where = f"{where}, {pattern!r}"
