@@ -54,7 +54,11 @@ def test_each_has_its_own_predictions_figures_and_conditions(packs, workers):
     ("path", "text", "said"),
     [
         ("claims/two/predictions.toml", '"H1.1" = { "*" = "refuted" }\n', "'H1.1' is predicted in"),
-        ("claims/two/predictions.toml", '"IOI.1" = { "*-io" = "refuted" }\n', "decide no test case"),
+        (
+            "claims/two/predictions.toml",
+            '"IOI.1" = { "*-io" = "refuted" }\n',
+            "decide no test case",
+        ),
         ("claims/one/conditions/ioi.jsonl", "", "is a condition 'ioi' too; rename one"),
         ("claims/two/published.toml", PUBLISHED.replace("all", "io"), "did you mean 'ioi'"),
     ],

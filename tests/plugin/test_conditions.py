@@ -104,7 +104,9 @@ def test_nothing_is_expected_published_or_kept_of_it(own, workers):
 def test_a_prediction_for_it_decides_no_cell(own):
     own.write("claims/predictions.toml", '"H1.1" = { "*-ioi" = "refuted" }\n')
     result = own.run(*GIVEN)
-    assert result.ret == USAGE and "decide no test case" in result.stderr.str() + result.stdout.str()
+    assert (
+        result.ret == USAGE and "decide no test case" in result.stderr.str() + result.stdout.str()
+    )
 
 
 def test_the_rerun_command_carries_it(own):

@@ -283,7 +283,9 @@ def test_rerun_commands_name_what_only_options_named(models):
     models.claims("test_heads", models.claim("H1.1", "test_leads", "judge(verdict('refuted'))"))
     models.write("claims/predictions.toml", '"H1.1" = { "*" = "supported" }\n')
     result = models.run("claims", "-k", "7b and facts", "--dtype", "bfloat16")
-    command = "run this test case alone: pytest 'claims/test_heads.py::test_leads[mistral-7b-facts]'"
+    command = (
+        "run this test case alone: pytest 'claims/test_heads.py::test_leads[mistral-7b-facts]'"
+    )
     assert f"{command} --dtype bfloat16\n" in result.stdout.str()
     models.write(
         "claims/test_heads.py",
