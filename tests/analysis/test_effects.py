@@ -163,6 +163,9 @@ def test_a_change_as_a_share_of_the_clean_figures():
     inner = made.of_clean(values, "confirmation", "x", confidence=0.9)
     assert found.low < inner.low < inner.high < found.high
     assert inner.estimate == found.estimate == pytest.approx(values.mean() / clean.mean())
+    n, k = len(clean), len(set(made.clusters("confirmation")))
+    exact = made.of_clean(0.25 * clean, "confirmation", "x")
+    assert exact == pytest.approx((0.25, 0.25, 0.25, n, k)), "the same in every cluster"
     loud = Effects("made-up", "facts", made.table, Noise(9.0))
     with pytest.raises(RatioUndefined, match="numerical noise"):
         loud.of_clean(values, "confirmation", "x")

@@ -28,12 +28,10 @@ from tinyablation.interventions.interventions import (
 )
 from tinyablation.statistics.finite_population import most_in_population
 from tinyablation.statistics.intervals import (
-    DegenerateInterval,
     Estimate,
     exceedance,
     generator,
 )
-from tinyablation.statistics.ratios import ratio_interval
 from tinyablation.verdicts.floors import EFFECT_SHARE, Floor
 from tinyablation.verdicts.verdicts import Verdict
 
@@ -147,7 +145,7 @@ class Coalitions(Effects):
         alone: Floats = np.sum([self.deltas([head], split) for head in heads], axis=0)
         purpose = f"{self.model} {self.condition} {split} against sum {set_name(heads)}"
         rng = generator(self.seed, purpose)
-        return self._ratio(self.deltas(heads, split), alone, split, rng)
+        return self.ratio(self.deltas(heads, split), alone, split, rng, noise=self.noise())
 
     def restored(self, trio: Heads, head: Head, split: str = CONFIRMATION) -> Floats:
         """[n_examples] the part of the set's Delta removed by restoring one head, in logits."""
@@ -168,22 +166,12 @@ class Coalitions(Effects):
             self.seed,
             f"{self.model} {self.condition} {split} recovery {set_name(trio)} {head_name(head)}",
         )
-        return self._ratio(restored, self.deltas(trio, split), split, rng)
+        whole = self.deltas(trio, split)
+        return self.ratio(restored, whole, split, rng, noise=self.noise())
 
     def share(self, bound: float, heads: Heads, *, split: str = CONFIRMATION) -> Floor:
         """A share of the set's Delta with its noise, as the bound for a recovery."""
         return self.share_of(bound, self.mean(heads, split))
-
-    def _ratio(
-        self, above: Floats, below: Floats, split: str, rng: np.random.Generator
-    ) -> Estimate:
-        clusters = self.clusters(split)
-        try:
-            return ratio_interval(
-                above, below, clusters, rng, strata=self.strata(split), noise=self.noise()
-            )
-        except DegenerateInterval as same:  # the ratio is the same in every cluster
-            return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 
     def mean(
         self, heads: Iterable[Head], split: str = CONFIRMATION, column: str = "logit_diff"

@@ -28,8 +28,7 @@ from tinyablation.analysis.effects import EffectsError, Floats
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY
 from tinyablation.heads import Head, head_name
-from tinyablation.statistics.intervals import DegenerateInterval, Estimate, generator
-from tinyablation.statistics.ratios import ratio_interval
+from tinyablation.statistics.intervals import Estimate, generator
 from tinyablation.verdicts.floors import Floor
 
 
@@ -158,22 +157,11 @@ class DirectEffects:
         # A ratio needs a denominator above 0: that of a head that raises LD is turned.
         sign = 1.0 if self.means(DISCOVERY)[head] < 0 else -1.0
         direct = self.direct(head, split)
-        sweep, clusters = self.sweep, self.sweep.clusters(split)
+        sweep = self.sweep
         rng = generator(
             sweep.seed, f"{sweep.model} {sweep.condition} {split} {purpose} {head_name(head)}"
         )
-        try:
-            return ratio_interval(
-                sign * (direct - felt),
-                sign * direct,
-                clusters,
-                rng,
-                strata=sweep.strata(split),
-                noise=sweep.noise(),
-            )
-        except DegenerateInterval as same:  # the share is the same in every cluster
-            k = len(set(clusters))
-            return Estimate(same.value, same.value, same.value, len(direct), k)
+        return sweep.ratio(sign * (direct - felt), sign * direct, split, rng, noise=sweep.noise())
 
     def _of(self, values: Floats, head: Head, split: str) -> Floats:
         if head not in self.heads:

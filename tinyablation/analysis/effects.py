@@ -157,15 +157,30 @@ class Effects:
         and the numerical noise.
         """
         rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose} of clean")
-        return ratio_interval(
-            values,
-            self.whole(split, column),
-            self.clusters(split),
-            rng,
-            strata=self.strata(split),
-            confidence=confidence,
-            noise=self.noise(column),
-        )
+        whole, noise = self.whole(split, column), self.noise(column)
+        return self.ratio(values, whole, split, rng, noise=noise, confidence=confidence)
+
+    def ratio(
+        self,
+        above: Floats,
+        below: Floats,
+        split: str,
+        rng: np.random.Generator,
+        *,
+        noise: float,
+        confidence: float = CONFIDENCE,
+    ) -> Estimate:
+        """The ratio of two means of [n_examples] with its interval over clusters; of no width where
+        it is the same in every cluster.
+
+        noise: in the denominator. Raises ratios.RatioUndefined as ratio_interval does.
+        """
+        clusters = self.clusters(split)
+        given: dict[str, Any] = {"strata": self.strata(split), "confidence": confidence}
+        try:
+            return ratio_interval(above, below, clusters, rng, noise=noise, **given)
+        except DegenerateInterval as same:
+            return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 
     def noise(self, column: str = "logit_diff") -> Noise:
         """The numerical noise in a change of a column, in its unit."""
