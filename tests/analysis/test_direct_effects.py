@@ -12,7 +12,7 @@ import pytest
 from tests.benches import bench_of
 from tests.small_corpora import put_corpora
 from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
-from tinyablation.analysis.direct_effects import DirectEffects
+from tinyablation.analysis.direct_effects import DirectEffects, leaders
 from tinyablation.analysis.effects import EffectsError
 from tinyablation.analysis.findings import Findings
 from tinyablation.corpora.examples import BOTH, DISCOVERY
@@ -73,6 +73,12 @@ def test_heads_are_chosen_on_discovery(effects):
     assert moved.mean(SILENT) == effects.mean(SILENT)
 
 
+def test_the_leaders_are_the_chosen_of_either_sign(effects):
+    splits = effects.sweep.baseline(BOTH)["split"].tolist()
+    assert leaders(effects.contributions, splits) == (MOVER, NEGATIVE)
+    assert leaders(np.zeros((2, 1, 1)), [DISCOVERY, "confirmation"]) == (Head(0, 0),)
+
+
 def test_the_least_lead_is_over_the_nearest_rival(effects):
     lead, least = effects.least_lead([MOVER])
     assert (lead.head, lead.over) == (MOVER, RIVAL) and lead.estimate.low > 0
@@ -118,10 +124,17 @@ def test_a_models_figures_are_paired_with_its_sweep(tmp_path):
     assert findings.direct_effects("facts") is found
     (name,) = found.readings
     assert name.startswith("tiny-neox-direct-effects-v1-facts_")
-    last = bench.facts.n_layers - 1
+    last, sweep = bench.facts.n_layers - 1, findings.sweep("facts")
     for head in (Head(last, 0), Head(last, 1)):
-        assert found.renormed(head, BOTH) == pytest.approx(found.total(head, BOTH), abs=1e-4)
-        assert np.abs(found.total(head, BOTH)).max() > 1e-3
+        total = sweep.changes(head, BOTH)
+        assert found.renormed(head, BOTH) == pytest.approx(total, abs=1e-4)
+        assert np.abs(total).max() > 1e-3
+    zeroed = found.chosen(1) + found.chosen(1, sign=-1)
+    assert found.sweep.heads == tuple(sorted(zeroed)) and len(zeroed) == 2
+    for head in zeroed:
+        assert found.total(head, BOTH) == pytest.approx(sweep.changes(head, BOTH), abs=1e-4)
+    with pytest.raises(EffectsError, match="were zeroed, not L"):
+        found.total(next(head for head in found.heads if head not in zeroed))
     first = Head(0, 2)
     path = PatchPath((first,), bench.facts.n_layers)
     sample = found.sweep.baseline()

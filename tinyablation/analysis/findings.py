@@ -184,16 +184,22 @@ class Findings:
         return self._memo(("paths", condition, head), make)
 
     def direct_effects(self, condition: str) -> "DirectEffects":
-        """What every head writes into LD directly, beside the sweep of its total effects."""
-        from tinyablation.analysis.direct_effects import DirectEffects
+        """What every head writes into LD directly, beside the total effects of the two leaders."""
+        from tinyablation.analysis.direct_effects import DirectEffects, leaders
+        from tinyablation.analysis.sweeps import Sweep
+        from tinyablation.interventions.interventions import AblateHeads
+        from tinyablation.interventions.listed import Listed
         from tinyablation.measurement.head_readings import HeadContributions
 
         def make() -> DirectEffects:
-            reading = self.bench.reading(condition, HeadContributions())
+            wanted = HeadContributions()
+            reading = self.bench.reading(condition, wanted)
             tensors = reading.tensors()
-            return DirectEffects(
-                self.sweep(condition), tensors["heads"], tensors["recomputed"], (reading.name,)
-            )
+            splits = list(self.bench.rows(condition, wanted.sample).values())
+            zeroed = [AblateHeads((head,)) for head in leaders(tensors["heads"], splits)]
+            run = self.bench.run(condition, Listed("leaders", tuple(zeroed), sample=wanted.sample))
+            total = Sweep(*self.measured(condition, run))
+            return DirectEffects(total, tensors["heads"], tensors["recomputed"], (reading.name,))
 
         return self._memo(("direct effects", condition), make)
 

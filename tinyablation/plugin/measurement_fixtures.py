@@ -268,7 +268,7 @@ def knockout(corrected: None, findings: "Findings", judge: Judge) -> "Callable[.
 
 @pytest.fixture
 def direct_effects(corrected: None, findings: "Findings", valid: str) -> "DirectEffects":
-    """What every head writes into LD directly, beside the sweep of total effects."""
+    """What every head writes into LD directly, beside the total effects of the two leaders."""
     return findings.direct_effects(valid)
 
 
