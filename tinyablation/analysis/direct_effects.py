@@ -105,8 +105,8 @@ class DirectEffects:
         if head not in self.sweep.heads:
             there = ", ".join(one.name for one in self.sweep.heads)
             raise EffectsError(
-                f"{self.sweep.model}, {self.sweep.condition}: of direct effects {there} were zeroed, "
-                f"not {Head(*head).name}; the fixture `sweep` has all heads"
+                f"{self.sweep.model}, {self.sweep.condition}: beside direct effects {there} were "
+                f"zeroed, not {Head(*head).name}; the fixture `sweep` has all heads"
             )
         return self.sweep.changes(head, split, "zero")
 
