@@ -88,6 +88,7 @@ def test_as_many_discoveries_as_the_definition_allows(values, alpha):
     [
         ([0.0, 0.039, 0.049, 0.029, 0.016, 0.009], 0.037),
         ([0.003, 0.002, 0.946, 0.133, 0.009, 0.005], 0.016),
+        ([0.041, 0.02, 0.027, 0.001, 0.038], 0.06),
     ],
 )
 def test_tests_that_are_no_discoveries_forbid_some(values, alpha):
