@@ -10,12 +10,12 @@ code, and a match of weight 1 scores some 8. What is not set is next to nothing.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers as hf
 from torch import Tensor
 
+from tests.blank_gpt2 import blank_gpt2
 from tinyablation.heads import Head
 
 POSITIONS = 32
@@ -45,24 +45,19 @@ class HandSet:
             self.parts[name] = slice(n, n + size)
             n += size
         assert n <= self.width, f"the stream has {self.width} dimensions, {n} are asked"
-        config = hf.GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=POSITIONS,
-            n_embd=self.width,
-            n_inner=2 * self.width,
-            n_layer=layers,
-            n_head=heads,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            tie_word_embeddings=False,
+        self.model = blank_gpt2(
+            tokenizer,
+            width=self.width,
+            layers=layers,
+            heads=heads,
+            positions=POSITIONS,
+            inner=2 * self.width,
+            tied=False,
         )
-        self.model: Any = hf.GPT2LMHeadModel(config).eval()
         self.generator = torch.Generator().manual_seed(0)
         # Dimensions in use: of a head for its scores and for its values, and of a layer's MLP.
         self.taken: Counter[tuple[Head | int, str]] = Counter()
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
             for block in self.model.transformer.h:
                 for matrix in (block.attn.c_attn.weight, block.attn.c_proj.weight):
                     matrix += LITTLE * self._normal(*matrix.shape)

@@ -44,7 +44,7 @@ def leaders(contributions: Floats, splits: Sequence[str]) -> tuple[Head, ...]:
     """The heads that raise and that lower LD most by what they write on discovery, in order.
 
     contributions: [n_examples, n_layers, n_heads]; splits: that of each example. Of these two
-    claims ask what zeroing does: a sweep of all heads of SmolLM2-135M takes ten minutes of a core.
+    claims ask what zeroing does: a sweep of all heads of SmolLM2-135M takes a quarter of an hour.
     """
     means = contributions[np.array(splits) == DISCOVERY].mean(axis=0)
     ends = (np.unravel_index(end, means.shape) for end in (means.argmax(), means.argmin()))

@@ -170,15 +170,16 @@ class Effects:
         noise: float,
         confidence: float = CONFIDENCE,
     ) -> Estimate:
-        """The ratio of two means of [n_examples] with its interval over clusters; of no width where
-        it is the same in every cluster.
+        """The ratio of two means of [n_examples] with its interval over clusters.
 
-        noise: in the denominator. Raises ratios.RatioUndefined as ratio_interval does.
+        The interval has no width where the ratio is the same in every cluster. noise: in the
+        denominator. Raises ratios.RatioUndefined as ratio_interval does.
         """
-        clusters = self.clusters(split)
-        given: dict[str, Any] = {"strata": self.strata(split), "confidence": confidence}
+        clusters, strata = self.clusters(split), self.strata(split)
         try:
-            return ratio_interval(above, below, clusters, rng, noise=noise, **given)
+            return ratio_interval(
+                above, below, clusters, rng, strata=strata, confidence=confidence, noise=noise
+            )
         except DegenerateInterval as same:
             return Estimate(same.value, same.value, same.value, len(above), len(set(clusters)))
 
