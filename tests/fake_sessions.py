@@ -217,7 +217,6 @@ def one_record(**changes) -> Record:
     return fake_session().records[0].model_copy(update=changes)
 
 
-BODY = '<div class="body"></div>'
 ROWS = '<div class="rows"></div>'
 
 
@@ -231,8 +230,8 @@ def opened(html):
         if name.startswith("claim-"):
             for cell, markup in json.loads(unpack(letters))["cells"].items():
                 start = html.index(f'<details id="{cell}"')
-                place = html.index(BODY, start)
-                html = html[:place] + markup + html[place + len(BODY) :]
+                end = html.index("</details>", start)
+                html = f'{html[:end]}<div class="body">{markup}</div>{html[end:]}'
     return re.sub(r'<script type="text/plain".*?</script>', "", html)
 
 
