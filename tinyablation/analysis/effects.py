@@ -64,14 +64,23 @@ class Effects:
         found: pandas.DataFrame = self._cache[key]
         return found
 
-    def clusters(self, split: str) -> list[str]:
+    def clusters(self, split: str) -> tuple[str, ...]:
         """The cluster of every example of the split, in order."""
-        return [str(name) for name in self.baseline(split)["cluster_id"]]
+        key = ("clusters", split)
+        if key not in self._cache:
+            self._cache[key] = tuple(str(name) for name in self.baseline(split)["cluster_id"])
+        found: tuple[str, ...] = self._cache[key]
+        return found
 
-    def strata(self, split: str) -> list[str]:
+    def strata(self, split: str) -> tuple[str, ...]:
         """The wording and cell of every example of the split, in order: fixed by the corpus."""
-        clean = self.baseline(split)
-        return [f"{a} {b}" for a, b in zip(clean["template_id"], clean["cell"], strict=True)]
+        key = ("strata", split)
+        if key not in self._cache:
+            clean = self.baseline(split)
+            pairs = zip(clean["template_id"], clean["cell"], strict=True)
+            self._cache[key] = tuple(f"{wording} {cell}" for wording, cell in pairs)
+        found: tuple[str, ...] = self._cache[key]
+        return found
 
     def values(self, label: str, split: str, column: str = "logit_diff") -> Floats:
         """[n_examples] one column under one intervention, given by its label, in example order."""

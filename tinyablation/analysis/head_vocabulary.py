@@ -18,6 +18,7 @@ from tinyablation.analysis.head_similarity import ENDS, compare
 from tinyablation.analysis.readings import ReadingFigures
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head
+from tinyablation.memo import Memo
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
@@ -301,50 +302,70 @@ def shared_tokens(
     shared = table["shared_top"].to_numpy(dtype=float)
     value = float(shared[across & named[0] & named[1]][0])
     rest = shared[across & (named[0] ^ named[1])]
-    ends = [_shared_again(one, head, other, other_head, unknown) for unknown in (False, True)]
-    n, n_clusters = int(one.document["n_examples"]), ends[0].n_clusters
-    estimate = Estimate(value, min(value, ends[0].low), max(value, ends[1].high), n, n_clusters)
+    apart, agreeing = _shared_again(one, head, other, other_head)
+    n, n_clusters = int(one.document["n_examples"]), apart.n_clusters
+    estimate = Estimate(value, min(value, apart.low), max(value, agreeing.high), n, n_clusters)
     return Shared(estimate, exceedance(value, rest), len(rest))
 
 
 def _shared_again(
-    one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head, unknown: bool
-) -> Estimate:
-    """The Jaccard index of lists made of drawn clusters; unknown: whether texts not known agree."""
+    one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head: Head
+) -> tuple[Estimate, Estimate]:
+    """The Jaccard index of lists of drawn clusters: texts not known apart, and all agreeing."""
     sides = ((one, head), (other, other_head))
     length = min(len(row["tokens"]["top"]) for each, _ in sides for row in each.document["heads"])
     texts: dict[str, int] = {}
     codes = [_codes(each, texts, each.logits(own).shape[1]) for each, own in sides]
     logits = [each.logits(own) for each, own in sides]
 
-    def index(drawn: Sequence[Indices]) -> Floats:
-        found = np.empty(len(drawn[0]))
+    def tally(drawn: Sequence[Indices]) -> Indices:
+        """[n, 2] by draw: texts that both lists have, and places whose text is not known."""
+        found = np.empty((len(drawn[0]), 2), dtype=np.intp)
         weights = [each.weights(rows) for (each, _), rows in zip(sides, drawn, strict=True)]
         for draw in range(len(found)):  # all at once would need draws x vocabulary, 800 MB
             lists = [
-                own[np.argsort(-(weight[draw] @ values), kind="stable")[:length]]
+                own[_top(weight[draw] @ values, length)]
                 for own, weight, values in zip(codes, weights, logits, strict=True)
             ]
             known = [codes_of[codes_of >= 0] for codes_of in lists]
-            common = len(np.intersect1d(known[0], known[1]))
-            if unknown:
-                common = min(length, common + sum(length - len(each) for each in known))
-            found[draw] = common / (2 * length - common)
+            found[draw] = (
+                len(np.intersect1d(known[0], known[1])),
+                sum(length - len(each) for each in known),
+            )
         return found
 
+    tallies = Memo()  # both intervals are of the same draws
+
+    def index(drawn: Sequence[Indices], agreeing: bool) -> Floats:
+        key = tuple(rows.tobytes() for rows in drawn)
+        common, unknown = tallies(key, lambda: tally(drawn)).T
+        shared = np.minimum(length, common + unknown) if agreeing else common
+        return np.asarray(shared / (2 * length - shared))
+
     heads = f"{one.model} {tuple(head)} {other.model} {tuple(other_head)}"
-    try:
-        return cluster_statistic_interval(
-            index,
-            [one.clusters, other.clusters],
-            generator(int(one.document["seed"]), f"{heads} {one.condition} shared tokens"),
-            paired=one.clusters == other.clusters,
-            vectorized=True,
-            bounds=(0.0, 1.0),
-        )
-    except DegenerateInterval as same:  # the lists are the same, or apart, in every draw
-        clusters = min(len(one.clusters), len(other.clusters))
-        return Estimate(same.value, same.value, same.value, clusters, clusters)
+
+    def interval(agreeing: bool) -> Estimate:
+        try:
+            return cluster_statistic_interval(
+                lambda drawn: index(drawn, agreeing),
+                [one.clusters, other.clusters],
+                generator(int(one.document["seed"]), f"{heads} {one.condition} shared tokens"),
+                paired=one.clusters == other.clusters,
+                vectorized=True,
+                bounds=(0.0, 1.0),
+            )
+        except DegenerateInterval as same:  # the lists are the same, or apart, in every draw
+            clusters = min(len(one.clusters), len(other.clusters))
+            return Estimate(same.value, same.value, same.value, clusters, clusters)
+
+    return interval(False), interval(True)
+
+
+def _top(values: Floats, length: int) -> Indices:
+    """The places of the largest values, in no order; of equal ones the first."""
+    least = np.partition(values, -length)[-length]
+    above = np.flatnonzero(values > least)
+    return np.concatenate([above, np.flatnonzero(values == least)[: length - len(above)]])
 
 
 def _codes(of: HeadVocabulary, texts: dict[str, int], size: int) -> Indices:

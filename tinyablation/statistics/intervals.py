@@ -4,6 +4,7 @@ Examples that share a fact are not independent, so everything here is resampled 
 All randomness comes from an explicit Generator; make one per purpose with `generator`.
 """
 
+import functools
 import hashlib
 import itertools
 import math
@@ -412,6 +413,8 @@ def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
     Clusters are numbered in the order of their sorted labels. Raises StatisticsError for a missing
     label or fewer than two clusters.
     """
+    if len(clusters) == n and set(map(type, clusters)) == {str} and "" not in clusters:
+        return _numbered(tuple(clusters))  # type: ignore[arg-type]
     labels: list[str] = []
     for row, label in enumerate(clusters):
         if not isinstance(label, (str, numbers.Integral)) or label == "":
@@ -421,17 +424,31 @@ def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
         labels.append(str(label))
     if len(labels) != n:
         raise StatisticsError(f"{len(labels)} cluster ids for {n} examples")
+    return _numbered(tuple(labels))
+
+
+@functools.lru_cache(maxsize=64)  # a session asks for the same examples hundreds of times
+def _numbered(labels: tuple[str, ...]) -> tuple[Indices, int]:
     number = {label: position for position, label in enumerate(sorted(set(labels)))}
     if len(number) < 2:
         raise StatisticsError(f"{len(number)} cluster(s) of examples; at least 2 are needed")
-    return np.array([number[label] for label in labels], dtype=np.intp), len(number)
+    found = np.array([number[label] for label in labels], dtype=np.intp)
+    found.flags.writeable = False
+    return found, len(number)
 
 
 def strata_of(strata: Sequence[object], clusters: Indices, n: int) -> tuple[Indices, int]:
     """strata.stratum_index; StatisticsError if there is not one label for each of n examples."""
     if len(strata) != n:
         raise StatisticsError(f"{len(strata)} strata for {n} examples")
-    return stratum_index(strata, clusters)
+    return _strata_numbered(tuple(str(name) for name in strata), clusters.tobytes())
+
+
+@functools.lru_cache(maxsize=64)  # as _numbered
+def _strata_numbered(labels: tuple[str, ...], clusters: bytes) -> tuple[Indices, int]:
+    found, n = stratum_index(labels, np.frombuffer(clusters, dtype=np.intp))
+    found.flags.writeable = False
+    return found, n
 
 
 def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
