@@ -114,7 +114,7 @@ def test_g_p_can_be_small_and_one_rival_is_enough_to_leave_it_open(claim):
     verdict, given = hear(claim, measured, TRIO, NAMED)
     assert verdict.status == "supported" and verdict.p_value < 0.001
     assert given["details"]["triples compared"] == 35
-    estimate, low, high = given["details"]["lead over it"]
+    estimate, low, high = given["details"]["difference from it"]
     assert 0 < low < estimate < high
     rival = ((0, 1), (0, 3), (0, 4))
     own, other = AblateHeads(TRIO).label, AblateHeads(rival).label
@@ -555,7 +555,7 @@ def test_heads_of_two_layers_or_none_and_a_pair_are_no_trio(tmp_path):
     for heads in (apart, ()):
         with pytest.raises(Blocked, match="no two or three heads of one layer are"):
             given(measurement_fixtures.named, made, SimpleNamespace(trio=heads, pair=()), judge)
-    with pytest.raises(Blocked, match="no trio is named for .*, only 2 heads"):
+    with pytest.raises(Blocked, match="no three heads are named for .*, only 2"):
         given(derived_fixtures.trio, made, named[:2], judge)
 
 

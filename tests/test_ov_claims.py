@@ -278,6 +278,8 @@ def test_each_figure_has_its_unit_and_each_record_its_head():
     lead = make_head_vocabulary({NAMED: 2.0, BESIDE: 1.5})
     shown = judged(ov.test_named_head_writes_hedges, lead)
     assert shown.verdict.effect == lead.excess(NAMED, "hedges")
-    assert shown.given["details"]["lead over its layer"][0] < shown.verdict.effect.estimate / 2
+    assert (
+        shown.given["details"]["difference from its layer"][0] < shown.verdict.effect.estimate / 2
+    )
     none = judged(ov.test_named_head_writes_no_hedges, hedging).given["details"]
     assert none["named by"] == "planted" and len(none["top tokens"]) == 10

@@ -132,7 +132,7 @@ def test_h5_6_no_other_trio(effects, status):
     (rival,) = (
         each
         for each in made.rivals(TRIO, LEADER)
-        if set_name(each) == found.given["details"]["best other trio on discovery"]
+        if set_name(each) == found.given["details"]["best other three heads on discovery"]
     )
     leads = made.deltas(TRIO) - made.deltas(rival)
     assert found.given["largest"] == made.largest(leads, "confirmation", 5)
@@ -434,7 +434,7 @@ def test_a_named_head_has_margin_effect_and_floor_of_the_same_examples(claim):
             others = sweep.layer(0) if "rival in its layer" in given["details"] else sweep.heads
             others = [head for head in others if head != LEADER]
             _, lead, _ = sweep.least_lead(LEADER, others, split=split)
-            assert given["details"]["lead over it"] == list(lead[:3])
+            assert given["details"]["difference from it"] == list(lead[:3])
         assert found.effect == sweep.effect(LEADER, split=split)
         assert found.margin == sweep.margin_of(LEADER, split=split)
         assert found.floor == sweep.floor(split)

@@ -189,7 +189,7 @@ def test_effects_of_the_pretrained_model_are_those_recorded():
     assert set(in_prose) == effects["H1.3", "all"]
     (binder,) = effects["B.1", "all"]
     assert f"changes LD by {binder}" in study
-    assert f"zeroing L16H0: {binder} (98 %) |" in README
+    assert f"zero-ablating L16H0: {binder} (98 %) |" in README
     leads = {name: effects["H1.1", name] for name in ("facts", "negation", "counterfactual")}
     said = re.search(r"leading head: \+([^\]]+\]) on facts; (\S+) and (\S+) on negation", FLAT)
     assert said is not None and said[1] in leads["facts"]

@@ -51,7 +51,7 @@ def test_three_heads_write_the_answer(direct_effects, judge):
 
 @pytest.mark.claim("IOI.2", conditions="ioi")
 def test_other_heads_make_up_for_the_three(direct_effects, condition, knockout, judge):
-    """Zeroing the three heads that write the answer hardly changes LD: others make up for them.
+    """Zero-ablating the three heads that write the answer hardly changes LD: others take over.
 
     Estimator: share of LD that is lost without the heads of IOI.1, on confirmation.
     Threshold: the 90 % interval over clusters lies within +- .1 (two one-sided tests).
@@ -71,8 +71,8 @@ def test_other_heads_make_up_for_the_three(direct_effects, condition, knockout, 
 def test_some_head_writes_against_the_answer(direct_effects, judge):
     """Some head writes against the answer, and without it the answer gains.
 
-    Estimator: Delta LD of zeroing the head that lowers LD most by what it writes on discovery, on
-      confirmation.
+    Estimator: Delta LD of zero-ablating the head that lowers LD most by what it writes on
+      discovery, on confirmation.
     Threshold: the 95 % interval over clusters lies above 5 % of the clean LD, .01 logits and the
       noise.
     Refuted if: the interval lies below that and not above 0.
@@ -84,7 +84,7 @@ def test_some_head_writes_against_the_answer(direct_effects, judge):
         sweep.effect(head),
         floor=sweep.floor(),
         margin=sweep.margin_of(head),
-        what=f"zeroing {head_name(head)}",
+        what=f"zero-ablating {head_name(head)}",
     )
     wrote = direct_effects.mean(head)
     judge(

@@ -33,7 +33,7 @@ def test_some_head_inducts(repeated_tokens, judge):
 
 @pytest.mark.claim("IND.2", conditions="repeats")
 def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, knockout, judge):
-    """Zeroing the induction heads destroys in-context copying; zeroing others does not.
+    """Zero-ablating the induction heads destroys in-context copying; zero-ablating others does not.
 
     Estimator: share of LD that is lost without the (at most five) heads that lead by their
       prefix-matching score, among those above .5; and without as many heads of the same layers that
@@ -67,7 +67,7 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
 
 @pytest.mark.claim("IND.3", conditions="natural_repeats")
 def test_induction_heads_copy_names_in_prose(repeated_tokens, condition, knockout, judge):
-    """Zeroing the induction heads destroys the copying of a surname in prose.
+    """Zero-ablating the induction heads destroys the copying of a surname in prose.
 
     Estimator: share of LD that is lost without the heads of IND.2, chosen on random tokens.
     Threshold: the 95 % interval over clusters lies above .5.
@@ -85,7 +85,7 @@ def test_induction_heads_copy_names_in_prose(repeated_tokens, condition, knockou
 
 @pytest.mark.claim("IND.4")
 def test_induction_heads_copy_and_know_no_facts(repeated_tokens, knockout, judge):
-    """Zeroing the induction heads destroys in-context copying and spares facts.
+    """Zero-ablating the induction heads destroys in-context copying and spares facts.
 
     Estimator: share of LD that is lost without the heads of IND.2, on repeats and on facts.
     Threshold: the 95 % interval lies above .5 on repeats; on facts the 90 % interval lies within
@@ -112,7 +112,7 @@ def test_some_head_attends_to_the_previous_token(random_tokens, judge):
 
 @pytest.mark.claim("PT.2")
 def test_previous_token_heads_serve_induction_and_no_facts(random_tokens, knockout, judge):
-    """Zeroing the previous-token heads destroys in-context copying and spares facts.
+    """Zero-ablating the previous-token heads destroys in-context copying and spares facts.
 
     Estimator: share of LD that is lost without the (at most five) heads that lead by their
       attention to the previous token, among those above .5, on repeats and on facts.

@@ -1,8 +1,8 @@
 """REP: self-repair (Rushing and Nanda 2024, arXiv:2402.15390), posed of any model.
 
 direct: what LD loses if a head's output is taken out of the final stream, the norm's scale frozen;
-recomputed: the same with the norm of what is left; total: what it loses if the head is zeroed and
-all that follows is run again. Repair is 1 - total / direct.
+recomputed: the same with the norm of what is left; total: what it loses if the head is zero-ablated
+and all that follows is run again. Repair is 1 - total / direct.
 """
 
 import pytest
@@ -15,7 +15,7 @@ LITTLE = 0.3  # "up to 30 %"
 
 @pytest.mark.claim("REP.1", conditions=["facts", "ioi"])
 def test_later_layers_repair_what_a_head_leaves_out(direct_effects, judge):
-    """What the leading head writes is partly made up for if it is zeroed.
+    """What the leading head writes is partly made up for if it is zero-ablated.
 
     Estimator: 1 - total / direct of the head that writes most of LD on discovery, a ratio of means
       on confirmation.

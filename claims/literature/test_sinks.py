@@ -68,7 +68,7 @@ def test_the_first_two_layers_have_no_sinks(random_tokens, judge):
 
 @pytest.mark.claim("SINK.4", conditions="repeats")
 def test_zeroing_sinks_spares_copying(random_tokens, condition, knockout, judge):
-    """Zeroing the heads that attend most to the first token spares in-context copying.
+    """Zero-ablating the heads that attend most to the first token spares in-context copying.
 
     Estimator: share of LD that is lost without the five heads whose attention to the first token is
       largest on the first half of the random sequences. Confirmation split.

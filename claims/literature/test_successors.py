@@ -51,7 +51,7 @@ def test_some_head_writes_the_successor(successor_scores, judge):
 
 @pytest.mark.claim("SUCC.2", conditions=["facts", "greater_than", "ioi", "repeats"])
 def test_the_head_serves_successors_above_all(successor_scores, condition, knockout, judge):
-    """Zeroing the successor head costs the successor more than the other condition's answer.
+    """Zero-ablating the successor head costs the successor more than the other condition's answer.
 
     Estimator: share of LD that is lost without the head of SUCC.1 on prompts that ask for a
       successor, minus the share lost under the other condition. Confirmation splits.

@@ -1,6 +1,6 @@
 """B: single heads with a trade: binders in the middle layers, sharpeners in the last.
 
-Heads are zeroed; each half of the examples judges a head that the other half chose.
+Heads are zero-ablated; each half of the examples judges a head that the other half chose.
 Change = ablated - clean.
 """
 
@@ -21,8 +21,8 @@ def test_a_middle_head_binds(binding, judge):
     """Some head of the middle layers binds a thing to its property, within the prompt.
 
     Estimator: on prompts that introduce two things and ask for one, mean Delta LD of the head of
-      the middle half of the layers whose zeroing lowers LD most on one half of the examples, judged
-      by the other half, and the reverse.
+      the middle half of the layers whose ablation lowers LD most on one half of the examples,
+      judged by the other half, and the reverse.
     Threshold: the 98 % interval (see H1.1) over clusters lies below -5 % of the clean LD, -.01
       logits and the numerical noise. Blocked where the model does not bind.
     Refuted if: the interval of every head of these layers lies above that and not below 0.
@@ -39,7 +39,7 @@ def test_a_middle_head_binds(binding, judge):
             binding.effect(who, split=split),
             ceiling=ceiling,
             margin=binding.margin_of(who, split=split, share=-EFFECT_SHARE),
-            what=f"zeroing {name}",
+            what=f"zero-ablating {name}",
         )
 
     each = {head: lowers(head, head_name(head)) for head in among}
@@ -75,8 +75,8 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
     """Some head of the last layers sharpens the output: without it the entropy is higher.
 
     Estimator: mean change of the entropy of the next token, in nats, of the head of the last
-      quarter of the layers (at least one) whose zeroing raises it most on one half of the examples,
-      judged by the other half, and the reverse.
+      quarter of the layers (at least one) whose ablation raises it most on one half of the
+      examples, judged by the other half, and the reverse.
     Threshold: the 98 % interval (see H1.1) over fact clusters lies above .05 nats and the numerical
       noise.
     Refuted if: the interval of every head of these layers lies below that floor and not above 0.
@@ -92,7 +92,7 @@ def test_a_late_head_sharpens(corrected_sweep, judge):
         return judge_above_floor(
             sweep.effect(who, split=split, column="entropy"),
             floor=floor,
-            what=f"change of entropy with {name} zeroed",
+            what=f"change of entropy with {name} zero-ablated",
             unit="nats",
         )
 

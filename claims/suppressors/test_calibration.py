@@ -16,7 +16,7 @@ from tinyablation.verdicts.verdicts import blocked
 
 @pytest.mark.claim("K.1")
 def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, judge):
-    """Zeroing the three named heads improves calibration, by more than a change of scale would.
+    """Zero-ablating the three named heads improves calibration, more than a change of scale would.
 
     Estimator: clean - ablated of the Brier score and of the negative log-likelihood of the
       recalibrated forecasts, and of the latter of the raw ones; paired by example, temperatures
@@ -26,7 +26,7 @@ def test_zeroing_the_trio_improves_calibration(zeroed_trio, trio, judge):
       that no improvement could count, and where no temperature can be fitted.
     Refuted if: one of the intervals lies below its threshold.
     """
-    verdict = _calibration(zeroed_trio, trio, f"zeroing {set_name(trio)}")
+    verdict = _calibration(zeroed_trio, trio, f"zero-ablating {set_name(trio)}")
     sides = {side: verdict.details[side] for side in ("clean", "ablated") if verdict.details}
     judge(
         verdict,

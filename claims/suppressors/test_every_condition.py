@@ -1,7 +1,7 @@
 """H1, H5: what the named heads do in every condition, as one verdict over all that are valid.
 
-Delta is LD ablated - LD clean, heads are zeroed. A condition that is not valid for the model is
-left out, and the record says so; with fewer than two valid ones the claims are blocked.
+Delta is LD ablated - LD clean, heads are zero-ablated. A condition that is not valid for the model
+is left out, and the record says so; with fewer than two valid ones the claims are blocked.
 """
 
 import pytest
@@ -29,7 +29,7 @@ def test_named_head_suppresses_in_every_condition(sweeps, subject, judge):
             sweep.effect(head, split=split),
             floor=sweep.floor(split),
             margin=sweep.margin_of(head, split=split),
-            what=f"{sweep.condition}, zeroing {head_name(head)}",
+            what=f"{sweep.condition}, zero-ablating {head_name(head)}",
         )
         for sweep in sweeps
     ]
@@ -48,10 +48,10 @@ def test_named_head_suppresses_in_every_condition(sweeps, subject, judge):
 @pytest.mark.claim("H5.9")
 @pytest.mark.usefixtures("trio")
 def test_trio_suppresses_in_every_condition(every_subsets, subject, judge):
-    """Zeroing the three named heads together raises the logit difference in every condition.
+    """Zero-ablating the three named heads together raises the logit difference in every condition.
 
-    Estimator: mean Delta of the trio under each valid condition, on the confirmation split, paired
-      by example.
+    Estimator: mean Delta of the three heads under each valid condition, on the confirmation split,
+      paired by example.
     Threshold: under every one of them the 95 % interval over fact clusters lies above 5 % of its
       clean LD, .01 logits and the numerical noise (intersection-union: no correction).
     Refuted if: under one of them the interval lies below that floor and not above 0, with p <= .025
@@ -63,7 +63,7 @@ def test_trio_suppresses_in_every_condition(every_subsets, subject, judge):
             subsets.effect(trio),
             floor=subsets.floor(),
             margin=subsets.margin_of(trio),
-            what=f"{subsets.condition}, zeroing {set_name(trio)}",
+            what=f"{subsets.condition}, zero-ablating {set_name(trio)}",
         )
         for subsets in every_subsets
     ]

@@ -1,8 +1,8 @@
-"""G: what zeroing a trio does to the output distribution and to the residual stream.
+"""G: what zero-ablating three heads does to the output distribution and to the residual stream.
 
-Change = ablated - clean, on the confirmation split, paired by example. Rivals of a trio are all
-measured triples of the layer that leave the leading head out: with it, a triple has that head's own
-effect.
+Change = ablated - clean, on the confirmation split, paired by example. Rivals of three heads are
+all measured triples of the layer that leave the leading head out: with it, a triple has that head's
+own effect.
 """
 
 import pytest
@@ -33,10 +33,10 @@ SPREAD_CAVEAT = "not judged by: with few examples a dimension its sign is that o
 
 @pytest.mark.claim("G.1")
 def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
-    """Zeroing the three named heads lowers the entropy of the output, more than other triples do.
+    """Zero-ablating the three named heads lowers the output's entropy, more than other triples do.
 
     Estimator: mean change of the entropy of the next token, in nats, and how much further it falls
-      than with every other measured triple of the layer without the leading head zeroed.
+      than with every other measured triple of the layer without the leading head zero-ablated.
     Threshold: the 95 % interval over fact clusters lies below -5 % of the clean entropy, -.01 nats
       and the numerical noise, and that of every lead above 0 (intersection-union: no correction).
       Where only a sample of the triples was measured, it is inconclusive while one of the others
@@ -48,7 +48,7 @@ def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
     if not rivals:
         judge(blocked(NO_RIVALS))
         return
-    what = f"change of entropy with {set_name(trio)} zeroed"
+    what = f"change of entropy with {set_name(trio)} zero-ablated"
     column, unit = "entropy", "nats"
     verdict, nearest, lead = _lowers(
         coalitions, trio, subject, column=column, share=ENTROPY_SHARE, what=what, unit=unit
@@ -60,7 +60,7 @@ def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
             **_entropies(coalitions, trio),
             "triples compared": len(rivals),
             "nearest other triple": set_name(nearest),
-            "lead over it": list(lead[:3]),
+            "difference from it": list(lead[:3]),
         },
         runs=coalitions.runs,
     )
@@ -68,12 +68,12 @@ def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
 
 @pytest.mark.claim("G.2")
 def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge):
-    """Zeroing the three named heads shortens the first steps of the residual stream, most of all.
+    """Zero-ablating the three named heads shortens the residual stream's first steps, most of all.
 
     Estimator: mean change of the mean distance between the residual streams of neighbouring tokens
       over the first 5 steps, at the output of the heads' layer, real tokens only and not the step
       from BOS; and how much shorter they are than with every other measured triple of the layer
-      without the leading head zeroed.
+      without the leading head zero-ablated.
     Threshold: the 95 % interval over fact clusters lies below -5 % of the clean figure, and that of
       every lead above 0 (intersection-union: no correction). Where only a sample of the triples was
       measured, it is inconclusive while one of the others may do as well.
@@ -85,7 +85,7 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge
     if not rivals:
         judge(blocked(NO_RIVALS))
         return
-    what = f"change of the early step norm with {set_name(trio)} zeroed"
+    what = f"change of the early step norm with {set_name(trio)} zero-ablated"
     column, unit = EARLY_STEPS, "residual norm"
     verdict, nearest, lead = _lowers(
         stepnorms, trio, subject, column=column, share=STEP_SHARE, what=what, unit=unit
@@ -99,7 +99,7 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge
             "change over all steps": list(stepnorms.effect(trio, column=ALL_STEPS)[:3]),
             "triples compared": len(rivals),
             "nearest other triple": set_name(nearest),
-            "lead over it": list(lead[:3]),
+            "difference from it": list(lead[:3]),
             "spread of last-token states, nats": {**stepnorms.spread, "note": SPREAD_CAVEAT},
         },
         runs=stepnorms.runs,
@@ -108,7 +108,7 @@ def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge
 
 @pytest.mark.claim("G.3")
 def test_zeroing_the_trio_raises_entropy_slightly(subsets, trio, judge):
-    """Zeroing the three named heads together raises the entropy of the output, but slightly.
+    """Zero-ablating the three named heads together raises the entropy of the output, but slightly.
 
     Estimator: mean change of the entropy of the next token, in nats.
     Threshold: the 95 % interval over fact clusters lies above .001 % of the clean entropy and the
@@ -117,7 +117,7 @@ def test_zeroing_the_trio_raises_entropy_slightly(subsets, trio, judge):
     """
     change = subsets.effect(trio, column="entropy")
     clean = float(subsets.baseline("confirmation")["entropy"].mean())
-    what = f"change of entropy with {set_name(trio)} zeroed"
+    what = f"change of entropy with {set_name(trio)} zero-ablated"
     rises = judge_above_floor(
         change,
         floor=Floor(RISES * clean, subsets.noise("entropy")),  # any rise counts
@@ -148,9 +148,9 @@ def _entropies(subsets, trio):
 
 
 def _lowers(measured, trio, subject, *, column, share, what, unit):
-    """Whether zeroing the trio lowers a column, and more than its rivals do; the nearest of them.
+    """Whether zero-ablating the three lowers a column, and more than its rivals do; the nearest.
 
-    Lead: how much further the trio's column falls.
+    Lead: how much further the three heads' column falls.
     """
     lowers = judge_below_ceiling(
         measured.effect(trio, column=column),

@@ -2,8 +2,8 @@
 
 Heads are judged by examples that had no part in choosing them: a head that the study names by all
 of them, one that is chosen here by the half that did not choose it. Delta is LD ablated - LD clean,
-heads are zeroed. An effect counts above 5 % of each example's clean LD, and .01 logits. A condition
-that is invalid for the model blocks its claims (the fixtures see to that).
+heads are zero-ablated. An effect counts above 5 % of each example's clean LD, and .01 logits. A
+condition that is invalid for the model blocks its claims (the fixtures see to that).
 """
 
 import pytest
@@ -24,13 +24,13 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     """Some head of layer 0 suppresses the right answer, and no head of another layer does so more.
 
     Estimator: mean Delta of the layer-0 head that leads on one half of the examples, judged by the
-      other half, and the reverse; and its lead over every head of the other layers; paired by
+      other half, and the reverse; and its difference from every head of the other layers; paired by
       example.
     Threshold: the 98 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0. (98 %: of heads tied at the
       floor, both halves may choose the same one by chance.)
     Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
-      lead over the head that leads elsewhere, chosen in the same way, lies below 0.
+      difference from the head that leads elsewhere, chosen in the same way, lies below 0.
     Audit: selection correction
     """
     elsewhere = [head for head in sweep.heads if head[0] != 0]
@@ -47,7 +47,7 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
             "judged by": split,
             "rival elsewhere": rival.name,
             "nearest elsewhere": head_name(nearest),
-            "lead over it": list(least[:3]),
+            "difference from it": list(least[:3]),
             "percentile in its layer": sweep.percentile(head, among=sweep.layer(0), split=split),
             "heads above the floor": [head_name(other) for other in sweep.above_floor()],
             "by ablation method": methods.methods(head),
@@ -65,32 +65,32 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
 def test_named_head_tops_its_layer(sweep, subject, judge):
     """The head that the study names (or that was planted) is the top suppressor of its layer.
 
-    Estimator: mean Delta of the named head, and its lead over every other head of its layer; paired
-      by example, on all examples, or on those that had no part in choosing the head.
+    Estimator: mean Delta of the named head, and its difference from every other head of its layer;
+      paired by example, on all examples, or on those that had no part in choosing the head.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0.
     Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
-      lead over the head that leads on the other half lies below 0.
+      difference from the head that leads on the other half lies below 0.
     """
     _judge_layer(sweep, subject, judge)
 
 
 @pytest.mark.claim("H1.2")
 def test_partners_come_next(sweep, subject, judge):
-    """The two other heads of the named trio come next after the named head, in its layer.
+    """The two heads named beside the first come next after it, in its layer.
 
-    Estimator: mean Delta of each of the two, and its lead over every head of the layer that is not
-      of the trio; on the confirmation split, paired by example.
+    Estimator: mean Delta of each of the two, and its difference from every head of the layer that
+      is not of the three heads; on the confirmation split, paired by example.
     Threshold: for both, the 95 % interval of Delta over fact clusters lies above 2 % of the clean
       LD (the study's are 4.0 and 4.2 %), .01 logits and the numerical noise, and that of every lead
       above 0.
-    Refuted if: an interval of Delta lies below that floor and not above 0, or that of a lead over
-      the head that leads on the discovery split below 0; corrected for the four.
+    Refuted if: an interval of Delta lies below that floor and not above 0, or that of a difference
+      from the head that leads on the discovery split below 0; corrected for the four.
     """
     partners = [head for head in subject.trio if head != subject.suppressor]
     others = [head for head in sweep.layer(subject.suppressor[0]) if head not in subject.trio]
     if not others:
-        judge(blocked("too few heads: the layer has none besides the trio"))
+        judge(blocked("too few heads: the layer has none besides the three named"))
         return
     rival = sweep.choose(others, split="confirmation")
     parts = []
@@ -171,10 +171,10 @@ def test_sibling_has_the_same_suppressor(sweep, subject, judge):
 @pytest.mark.needs("named heads")
 @pytest.mark.usefixtures("trio")
 def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
-    """Zeroing the trio that is named for the small model raises the logit difference.
+    """Zero-ablating the three heads named for the small model raises the logit difference.
 
-    Estimator: mean Delta of the three heads zeroed together, on the confirmation split, paired by
-      example.
+    Estimator: mean Delta of the three heads zero-ablated together, on the confirmation split,
+      paired by example.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
       the numerical noise.
     Refuted if: the interval lies below that floor and not above 0.
@@ -185,7 +185,7 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
             subsets.effect(trio),
             floor=subsets.floor(),
             margin=subsets.margin_of(trio),
-            what=f"zeroing {set_name(trio)}",
+            what=f"zero-ablating {set_name(trio)}",
         ),
         subject=set_name(trio),
         details={
@@ -202,13 +202,13 @@ def test_trio_of_the_small_model_raises_ld(subsets, subject, judge):
 def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
     """The head that the handover names for Mistral is the primary suppressor of layer 0.
 
-    Estimator: mean Delta of the named head, and its lead over every other head of its layer; on all
-      examples, paired by example.
+    Estimator: mean Delta of the named head, and its difference from every other head of its layer;
+      on all examples, paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0.
     Refuted if: the interval of Delta lies below that floor and not above 0, as it does for an
-      anti-suppressor, or the interval of the lead over the head that leads on the other half lies
-      below 0.
+      anti-suppressor, or the interval of the difference from the head that leads on the other half
+      lies below 0.
     """
     _judge_layer(sweep, subject, judge)
 
@@ -219,7 +219,7 @@ def test_named_head_is_the_primary_suppressor(sweep, subject, judge):
 def test_named_pair_suppresses(subsets, coalitions, subject, judge):
     """The pair of layer-0 heads that the study names for Mistral suppresses the right answer.
 
-    Estimator: mean Delta of both heads zeroed together, on the confirmation split, paired by
+    Estimator: mean Delta of both heads zero-ablated together, on the confirmation split, paired by
       example.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
       the numerical noise.
@@ -232,7 +232,7 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
             subsets.effect(pair),
             floor=subsets.floor(),
             margin=subsets.margin_of(pair),
-            what=f"zeroing {set_name(pair)}",
+            what=f"zero-ablating {set_name(pair)}",
         ),
         subject=set_name(pair),
         details={
@@ -249,12 +249,12 @@ def test_named_pair_suppresses(subsets, coalitions, subject, judge):
 def test_no_other_head_does_as_well(sweep, subject, judge):
     """The named head suppresses, and no other head of the whole model does so as much.
 
-    Estimator: mean Delta of the named head, and its lead over every other head of the model; paired
-      by example, on all examples, or on those that had no part in choosing the head.
+    Estimator: mean Delta of the named head, and its difference from every other head of the model;
+      paired by example, on all examples, or on those that had no part in choosing the head.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0.
     Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
-      lead over the head that leads on the other half lies below 0.
+      difference from the head that leads on the other half lies below 0.
     """
     head = subject.suppressor
     others = [other for other in sweep.heads if other != head]
@@ -266,7 +266,7 @@ def test_no_other_head_does_as_well(sweep, subject, judge):
         details={
             "best other head": rival.name,
             "nearest other head": head_name(nearest),
-            "lead over it": list(least[:3]),
+            "difference from it": list(least[:3]),
             "judged by": rival.split,
             "heads compared": len(others),
             "(k + 1) / (n + 1)": sweep.exceedance(head, split=rival.split),
@@ -298,7 +298,7 @@ def _judge_layer(sweep, subject, judge):
             "rank in the model": sweep.rank(head, split=split),
             "rival in its layer": rival.name,
             "nearest in its layer": head_name(nearest),
-            "lead over it": list(least[:3]),
+            "difference from it": list(least[:3]),
         },
         heatmap=sweep.heatmap(),
         largest=sweep.extremes(head, split),
@@ -308,18 +308,18 @@ def _judge_layer(sweep, subject, judge):
 
 def _leads(sweep, who, rival, split):
     lead = sweep.lead(who, rival, split=split)
-    return judge_above_floor(lead, floor=sweep.zero(), what=f"lead over {rival.name}")
+    return judge_above_floor(lead, floor=sweep.zero(), what=f"difference from {rival.name}")
 
 
 def _leads_all(sweep, who, others, split):
     nearest, lead, least = sweep.least_lead(who, others, split=split)
-    what = f"lead over {head_name(nearest)}, the least sure of {len(others)}"
+    what = f"difference from {head_name(nearest)}, the least sure of {len(others)}"
     part = of_many(judge_above_floor(lead, floor=sweep.zero(), what=what), least)
     return part, nearest, lead
 
 
 def _suppresses_and_leads(sweep, who, rival, others, split):
-    """The verdict, the head whose lead is least sure, and the lead over it."""
+    """The verdict, the head whose lead is least sure, and the difference from it."""
     suppresses = sweep.suppresses(who, split=split)
     leads_all, nearest, lead = _leads_all(sweep, who, others, split)
     parts = [suppresses, _leads(sweep, who, rival, split), leads_all]

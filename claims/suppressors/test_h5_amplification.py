@@ -1,7 +1,7 @@
 """H5: what a partner adds to the leading head, on its own and beyond the sum of both.
 
-Heads are zeroed, alone and in pairs. Delta is LD ablated - LD clean, on the confirmation split,
-paired by example.
+Heads are zero-ablated, alone and in pairs. Delta is LD ablated - LD clean, on the confirmation
+split, paired by example.
 """
 
 import pytest
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("trio")
 
 @pytest.mark.claim("H5.7")
 def test_partners_amplify_the_leader(subsets, subject, judge):
-    """Zeroing either other head of the trio besides the leader raises the logit difference more.
+    """Zero-ablating either other named head besides the leader raises the logit difference more.
 
     Estimator: for each of the two, mean Delta of the leading head and it together minus Delta of
       the leading head alone, paired by example.
@@ -46,13 +46,13 @@ def test_partners_amplify_the_leader(subsets, subject, judge):
 
 @pytest.mark.claim("H5.8")
 def test_pairs_cooperate(subsets, subject, judge):
-    """The leading head and either other head of the trio do more together than the sum of each.
+    """The leading head and either other named head do more together than the sum of each.
 
     Estimator: for each of the two pairs, mean of Delta of the pair minus the sum of both heads'
       own, paired by example.
     Threshold: both 95 % intervals over fact clusters lie above 5 % of the clean LD, .01 logits and
-      the numerical noise, as for the trio (H5.3). The published means come to .015 logits, 1 % of
-      the clean LD: reproduced, they would be present.
+      the numerical noise, as for the three heads (H5.3). The published means come to .015 logits, 1
+      % of the clean LD: reproduced, they would be present.
     Refuted if: one of the intervals lies below that floor and not above 0, with p <= .0125.
     """
     pairs = _pairs_of_leader(subsets, subject)

@@ -1,8 +1,8 @@
 """H5: heads of layer 0 suppress together, and one of them carries the effect.
 
-Heads are zeroed, alone, in pairs and in triples. Delta is LD ablated - LD clean, on the
-confirmation split, paired by example. Restoring one head of a zeroed trio is zeroing the other two:
-both are one measurement, counted once.
+Heads are zero-ablated, alone, in pairs and in triples. Delta is LD ablated - LD clean, on the
+confirmation split, paired by example. Restoring one of three zero-ablated heads is zero-ablating
+the other two: both are one measurement, counted once.
 """
 
 import pytest
@@ -35,9 +35,9 @@ LITTLE = 0.25
 @pytest.mark.claim("H5.1")
 @pytest.mark.counterexample("suppression")
 def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
-    """Zeroing the three named heads together raises the logit difference.
+    """Zero-ablating the three named heads together raises the logit difference.
 
-    Estimator: mean Delta of the trio.
+    Estimator: mean Delta of the three heads.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
       the numerical noise.
     Refuted if: the interval lies below that floor and not above 0.
@@ -49,7 +49,7 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
             effect,
             floor=subsets.floor(),
             margin=subsets.margin_of(trio),
-            what=f"zeroing {set_name(trio)}",
+            what=f"zero-ablating {set_name(trio)}",
         ),
         subject=set_name(trio),
         details={
@@ -67,7 +67,7 @@ def test_zeroing_the_trio_raises_ld(subsets, coalitions, subject, judge):
 
 @pytest.mark.claim("H5.2")
 def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
-    """Either pair of the trio that holds the leading head beats the pair that does not.
+    """Either pair of the three heads with the leading head beats the pair without it.
 
     Estimator: mean Delta of each such pair minus that of the pair without, paired by example.
     Threshold: both 95 % intervals over fact clusters lie above 0.
@@ -100,9 +100,10 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
 
 @pytest.mark.claim("H5.3")
 def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
-    """The trio suppresses more together than the sum of what its heads do alone.
+    """The three named heads suppress more together than the sum of what its heads do alone.
 
-    Estimator: mean of Delta of the trio minus the sum of the three heads' own, paired by example.
+    Estimator: mean of Delta of the three heads minus the sum of the three heads' own, paired by
+      example.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
       the numerical noise.
     Refuted if: the interval lies below that floor and not above 0.
@@ -134,13 +135,14 @@ def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
 
 @pytest.mark.claim("H5.4")
 def test_leader_alone_recovers_most(subsets, subject, judge):
-    """With the trio zeroed, restoring the leading head alone takes back at least 60 % of it.
+    """With all three zero-ablated, restoring the leading head alone takes back at least 60 % of it.
 
-    Estimator: (Delta of the trio - Delta of the other two) / Delta of the trio; numerator and
-      denominator bootstrapped together over fact clusters. Above 1 where zeroing the other two
-      lowers LD: then restoring the leader takes back more than the trio's whole effect.
-    Threshold: the 95 % interval lies above .6. Where the trio's own effect is not above 0 there is
-      no share to speak of, and the claim is blocked.
+    Estimator: (Delta of the three heads - Delta of the other two) / Delta of the three heads;
+      numerator and denominator bootstrapped together over fact clusters. Above 1 where
+      zero-ablating the other two lowers LD: then restoring the leader takes back more than the
+      three heads' whole effect.
+    Threshold: the 95 % interval lies above .6. Where the three heads' own effect is not above 0
+      there is no share to speak of, and the claim is blocked.
     Refuted if: the interval lies below .6.
     Audit: rescue
     """
@@ -164,12 +166,12 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
 
 @pytest.mark.claim("H5.5")
 def test_partners_recover_little(subsets, subject, judge):
-    """Restoring either other head of the trio takes back little of the trio's effect.
+    """Restoring either of the other two takes back little of the three heads' effect.
 
-    Estimator: as for the leading head, for each of the other two; above 1, too, where zeroing the
-      two that are not restored lowers LD.
-    Threshold: both 95 % intervals lie below .25; blocked where the trio's own effect is not above
-      0.
+    Estimator: as for the leading head, for each of the other two; above 1, too, where zero-ablating
+      the two that are not restored lowers LD.
+    Threshold: both 95 % intervals lie below .25; blocked where the three heads' own effect is not
+      above 0.
     Refuted if: one of them lies above .25.
     Audit: rescue
     """
@@ -196,11 +198,11 @@ def test_partners_recover_little(subsets, subject, judge):
 
 @pytest.mark.claim("H5.6")
 def test_no_other_trio_does_as_well(subsets, coalitions, sweep, subject, judge):
-    """No other trio of the layer without its leader raises the logit difference as much.
+    """No other three heads of the layer without its leader raise the logit difference as much.
 
-    Estimator: mean Delta of the trio over every example, and its lead over that of every other
-      measured triple that leaves the leading head out (with it, a triple has that head's own
-      effect), over the examples on which all triples are measured; paired by example.
+    Estimator: mean Delta of the three heads over every example, and its difference from that of
+      every other measured triple that leaves the leading head out (with it, a triple has that
+      head's own effect), over the examples on which all triples are measured; paired by example.
     Threshold: the 95 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0. Where only a sample of the
       triples was measured, it is inconclusive while one of the others may do as well.
@@ -218,7 +220,7 @@ def test_no_other_trio_does_as_well(subsets, coalitions, sweep, subject, judge):
         subsets.effect(trio),
         floor=subsets.floor(),
         margin=subsets.margin_of(trio),
-        what=f"zeroing {set_name(trio)}",
+        what=f"zero-ablating {set_name(trio)}",
     )
     leads = _leads(coalitions, trio, rival, coalitions.lead(trio, rival))
     leads_all = of_many(_leads(coalitions, trio, nearest, lead), least)
@@ -228,9 +230,9 @@ def test_no_other_trio_does_as_well(subsets, coalitions, sweep, subject, judge):
         ),
         subject=set_name(trio),
         details={
-            "effect of the trio": list(subsets.effect(trio)[:3]),
-            "best other trio on discovery": set_name(rival),
-            "nearest other trio": set_name(nearest),
+            "effect of the three heads": list(subsets.effect(trio)[:3]),
+            "best other three heads on discovery": set_name(rival),
+            "nearest other three heads": set_name(nearest),
             "triples compared": len(rivals),
             "(k + 1) / (n + 1)": coalitions.exceedance(trio, rivals),
         },
@@ -265,7 +267,7 @@ def _beyond_the_whole(verdict, head):
     """What a share above 1 means, for a reader of the record."""
     if verdict.effect is None or verdict.effect.estimate <= 1:
         return {}
-    text = "more than the whole effect: zeroing the two that are not restored lowers LD"
+    text = "more than the whole effect: zero-ablating the two that are not restored lowers LD"
     return {f"share of {head_name(head)} above 1": text}
 
 

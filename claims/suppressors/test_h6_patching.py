@@ -113,7 +113,8 @@ def test_path_mediates_most(paths, subject, judge):
     """Most of the leading head's effect takes the direct path into the middle layer's stream.
 
     Estimator: Delta with only the head's direct contribution cut from the stream that enters the
-      layer, as a share of Delta with the head zeroed; bootstrapped together over fact clusters.
+      layer, as a share of Delta with the head zero-ablated; bootstrapped together over fact
+      clusters.
     Threshold: the 95 % interval lies above .5; blocked where the head has no effect above 0.
     Refuted if: the interval lies below .5.
     """

@@ -40,7 +40,7 @@ def test_named_head_writes_hedges(ov, subject, judge):
 
     Estimator: mean logit of the hedges in what the head writes at the last token, in standard
       deviations over the candidate tokens, minus the mean of that over all other heads of the
-      model; and its lead over the largest of the other heads of its layer.
+      model; and its difference from the largest of the other heads of its layer.
     Threshold: both 95 % intervals over fact clusters lie above 0, and p <= .05 both against random
       token sets of the same size and against random directions of the stream.
     Refuted if: one of the intervals lies below 0. Blocked where fewer than 3 hedges are one token.
@@ -60,14 +60,14 @@ def test_named_head_writes_hedges(ov, subject, judge):
         unit=DEVIATIONS,
     )
     leads = judge_above_floor(
-        ov.lead(head, HEDGES), floor=0.0, what="lead over its layer", unit=DEVIATIONS
+        ov.lead(head, HEDGES), floor=0.0, what="difference from its layer", unit=DEVIATIONS
     )
     judge(
         judge_all_of([writes, leads], show=writes),
         subject=head_name(head),
         details={
             "named by": subject.source,
-            "lead over its layer": list(leads.effect[:3]),
+            "difference from its layer": list(leads.effect[:3]),
             "rank in its layer": ov.layer_rank(head, HEDGES),
             "rank in the model": figures["rank"],
             **_written(ov, head),

@@ -35,7 +35,7 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
     """Steering along what the named head writes moves facts by the dose, and no other condition.
 
     Estimator: slope of LD over the dose, least squares by example, with its sign on the discovery
-      split; for facts also its lead over the strongest of three random directions of the same
+      split; for facts also its difference from the strongest of three random directions of the same
       length (chosen on the discovery split), paired by example.
     Threshold: on facts the 95 % interval over fact clusters lies above .14 % of the clean LD per
       unit, half of the published slope, and the numerical noise, and that of the lead above 0, with
@@ -79,7 +79,7 @@ def test_steering_moves_facts_and_spares_the_rest(steered, subject, judge):
             "named by": subject.source,
             "direction's norm": steered.norm,
             "sign on the discovery split": facts.sign(OV),
-            "lead over the strongest random direction": list(beyond.effect[:3]),
+            "difference from the strongest random direction": list(beyond.effect[:3]),
             "slope, and 5 % of the clean LD": {
                 name: [*each.slope(signed=False)[:3], each.floor(EFFECT_SHARE)]
                 for name, each in steered.responses.items()

@@ -1,7 +1,7 @@
 """D: when a head comes to suppress the right answer, over the checkpoints of a training run.
 
-Delta is LD ablated - LD clean, heads are zeroed; every step is measured on the same examples of the
-confirmation split.
+Delta is LD ablated - LD clean, heads are zero-ablated; every step is measured on the same examples
+of the confirmation split.
 """
 
 import pytest

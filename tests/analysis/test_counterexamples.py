@@ -250,10 +250,10 @@ def test_an_ablation_is_measured_as_the_engine_does(engines: Any, family: str) -
 
 def test_rules_say_what_fails() -> None:
     assert Ablation(((0, 2), (0, 7))).rule == (
-        "the model knows the answer (clean LD above the noise), but zeroing 0:2 and 0:7 lowers LD "
+        "the model knows the answer (clean LD above the noise), but ablating 0:2 and 0:7 lowers LD "
         "(delta below 0 by more than the noise)"
     )
-    assert "zeroing 0:2 raises LD less than zeroing 1:3" in Ablation(((0, 2),), ((1, 3),)).rule
+    assert "ablating 0:2 raises LD less than ablating 1:3" in Ablation(((0, 2),), ((1, 3),)).rule
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def test_a_models_figures_are_paired_with_its_sweep(tmp_path):
     assert found.sweep.heads == tuple(sorted(zeroed)) and len(zeroed) == 2
     for head in zeroed:
         assert found.total(head, BOTH) == pytest.approx(sweep.changes(head, BOTH), abs=1e-4)
-    with pytest.raises(EffectsError, match="were zeroed, not L"):
+    with pytest.raises(EffectsError, match="were zero-ablated, not L"):
         found.total(next(head for head in found.heads if head not in zeroed))
     first = Head(0, 2)
     path = PatchPath((first,), bench.facts.n_layers)

@@ -483,9 +483,9 @@ def test_nothing_is_measured_for_a_bundle(reports, tmp_path):
     ("options", "said"),
     [
         ([], "say which test cases"),
-        (["--claim", "H9.9"], "--claim H9.9: no such cell is recorded; there are: V.3, H1.1"),
-        (["--claim", "V.3", "--model", "tiny-gpt3"], "--model tiny-gpt3: no such cell"),
-        (["--claim", "V.3", "--condition", "logic"], "--condition logic: no such cell"),
+        (["--claim", "H9.9"], "--claim H9.9: no such test case is recorded; there are: V.3, H1.1"),
+        (["--claim", "V.3", "--model", "tiny-gpt3"], "--model tiny-gpt3: no such test case"),
+        (["--claim", "V.3", "--condition", "logic"], "--condition logic: no such test case"),
         (["--claim", "V.3", "--project", "claims"], "it is not a checkout of the project"),
     ],
 )

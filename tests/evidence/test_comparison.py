@@ -112,7 +112,7 @@ def test_adjusted_p_values_of_a_whole_session_are_computed_again():
     part = file.holding([first])
     assert session_differences(part, part.session) == []
     assert any(
-        "rest on cells that are not in the bundle" in x
+        "rest on test cases that are not in the bundle" in x
         for x in session_unverified(part, part.session)
     )
 
@@ -136,7 +136,7 @@ def test_models_are_described_as_they_are():
         update={"models": [model, model.model_copy(update={"id": "x"})]}
     )
     (line,) = session_differences(file.holding(file.records, extra), file.session)
-    assert line == "session: models: x is described, and no cell is of it"
+    assert line == "session: models: x is described, and no test case is of it"
 
 
 def test_another_table_of_error_rates_is_listed_and_changes_no_verdict():

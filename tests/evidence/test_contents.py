@@ -98,7 +98,7 @@ FORGERIES = {
     "accepted": (recorded(accepted="supported"), ("differs   accepted: was 'supported', now",)),
     "options": (recorded(options=["-p", "evil"]), ("differs   options: was ['-p', 'evil']",)),
     "scope": (recorded(scope="everything"), ('scope: was "everything"',)),
-    "twice": (twice, ("records.json does not hold the cells that manifest.json names",)),
+    "twice": (twice, ("records.json holds other test cases than manifest.json names",)),
     "device": (session(device="cuda:7"), ('differs: session: device: was "cuda:7"',)),
     "predictions": (session(predictions_hash="0" * 64), ("session: predictions_hash: was",)),
     "noise": (session(noise=[]), ("session: noise: was [], now absent",)),

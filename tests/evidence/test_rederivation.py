@@ -205,5 +205,5 @@ def test_cells_are_chosen_by_all_that_is_asked():
     assert {record.claim for record in choose(file, claims=["H1.1"])} == {"H1.1"}
     own = found[0].test
     assert [record.test for record in choose(file, tests=[own])] == [own]
-    with pytest.raises(EvidenceError, match="--claim H7: no such cell is recorded; there are: V.1"):
+    with pytest.raises(EvidenceError, match="H7: no such test case is recorded; there are: V.1"):
         choose(file, claims=["H1", "H7"])

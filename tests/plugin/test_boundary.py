@@ -101,7 +101,7 @@ def test_the_heads_of_the_record_are_ablated(judged):
     found = judged(bench, subject="0:3 0:2", subsets=Sweep())
     assert found.failed == found.searched == N_GRAMMAR
     assert found.found[0].delta == -0.5
-    assert "zeroing 0:2 and 0:3 lowers LD" in found.rule
+    assert "ablating 0:2 and 0:3 lowers LD" in found.rule
     assert {label for _, labels in bench.engine.asked for label in labels} == {
         "zero_folded:0.2+0.3"
     }
@@ -114,7 +114,7 @@ def test_a_lead_is_over_the_best_other_head(judged):
     found = judged(bench, "lead")
     assert found.failed == found.searched == N_GRAMMAR
     assert found.found[0].delta == -2.0
-    assert "zeroing 0:2 raises LD less than zeroing 1:3" in found.rule
+    assert "ablating 0:2 raises LD less than ablating 1:3" in found.rule
 
 
 def test_a_model_that_knows_the_answers_fails_where_it_prefers_the_wrong_one(judged):

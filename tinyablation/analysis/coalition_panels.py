@@ -12,7 +12,7 @@ def heads_together(subsets: Coalitions, trio: Heads) -> ForestPanel:
     """Mean Delta of each head, each pair, and the trio, against the floor."""
     sets: list[Heads] = [*((head,) for head in trio), *subsets.pairs_of(trio), trio]
     return ForestPanel.of(
-        "Heads zeroed alone, in pairs, and together",
+        "Heads zero-ablated alone, in pairs, and together",
         LOGITS,
         {set_name(heads): subsets.effect(heads)[:3] for heads in sets},
         subsets.floor(),
@@ -53,5 +53,5 @@ def recoveries(subsets: Coalitions, trio: Heads, bound: float) -> list[ForestPan
         shares = {head_name(head): subsets.recovery(trio, head)[:3] for head in trio}
     except RatioUndefined:
         return []  # without an effect there are no shares; the verdict says so
-    title = "Recovery: what restoring one head of the zeroed trio takes back"
+    title = "Recovery: what restoring one of the zero-ablated heads takes back"
     return [ForestPanel.of(title, "share of the trio's effect", shares, bound)]

@@ -93,11 +93,12 @@ class Ablation:
     @property
     def rule(self) -> str:
         """When the claim counts as failing on one prompt, as text."""
-        known = "the model knows the answer (clean LD above the noise), but zeroing"
+        known = "the model knows the answer (clean LD above the noise), but ablating"
         heads = _listed(self.heads)
         if self.over:
             over = _listed(self.over)
-            return f"{known} {heads} raises LD less than zeroing {over} (delta: the lead over it)"
+            less = f"raises LD less than ablating {over} (delta: the difference from it)"
+            return f"{known} {heads} {less}"
         return f"{known} {heads} lowers LD (delta below 0 by more than the noise)"
 
     def measure(self, engine: "Engine", sentences: Sequence[Sentence]) -> list[Reading]:

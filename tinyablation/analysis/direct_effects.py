@@ -106,7 +106,7 @@ class DirectEffects:
             there = ", ".join(one.name for one in self.sweep.heads)
             raise EffectsError(
                 f"{self.sweep.model}, {self.sweep.condition}: beside direct effects {there} were "
-                f"zeroed, not {Head(*head).name}; the fixture `sweep` has all heads"
+                f"zero-ablated, not {Head(*head).name}; the fixture `sweep` has all heads"
             )
         return self.sweep.changes(head, split, "zero")
 

@@ -187,10 +187,10 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
     verdict = judge_all_of(
         [
             judge_below_ceiling(
-                by_step[0], ceiling=floors[0], what=f"zeroing {name} at step {first_step}"
+                by_step[0], ceiling=floors[0], what=f"zero-ablating {name} at step {first_step}"
             ),
             judge_above_floor(
-                by_step[-1], floor=floors[-1], what=f"zeroing {name} at step {last_step}"
+                by_step[-1], floor=floors[-1], what=f"zero-ablating {name} at step {last_step}"
             ),
             rise,
         ],
@@ -199,7 +199,7 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
     if not trajectory.knows()[-1]:
         verdict = blocked(
             f"{trajectory.model} does not know the answers at step {last_step}: below "
-            f"{COMPETENCE_FLOOR:g} two-way accuracy in some cell"
+            f"{COMPETENCE_FLOOR:g} two-way accuracy on some kind of prompt"
         )
     trend = _trend(trajectory, deltas.mean(1), split)
     return Emergence(

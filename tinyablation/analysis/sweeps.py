@@ -224,7 +224,7 @@ class Sweep(Effects):
             self.effect(who, split=split),
             floor=self.floor(split, share=share),
             margin=self.margin_of(who, split=split, share=share),
-            what=f"zeroing {_name(who)}",
+            what=f"zero-ablating {_name(who)}",
         )
         subject = head_name(who.head if isinstance(who, Choice) else who)
         return replace(found, subject=subject, runs=tuple(self.runs))

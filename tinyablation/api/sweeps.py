@@ -113,7 +113,7 @@ class Sweep:
             subject = who.name
         judged = None
         if self.study.reason_blocked is None:
-            what = f"zeroing {subject}" if head is not None else f"zeroing {_told(who)}"
+            what = f"zero-ablating {subject}" if head is not None else f"zero-ablating {_told(who)}"
             judged = judge_effect(found, who, what, split=judging, alternative=alternative)
         return self.study.verdict(judged, subject, judging)
 
@@ -203,7 +203,7 @@ class HeadSets:
         subject = names(wanted)
         judged = None
         if self.study.reason_blocked is None:
-            what = f"zeroing {subject}"
+            what = f"zero-ablating {subject}"
             judged = judge_effect(
                 self.effects, wanted, what, split=judging, alternative=alternative
             )

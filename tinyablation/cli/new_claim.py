@@ -18,7 +18,7 @@ import pytest
 def test_{name}(sweep, judge):
     """Head {head} suppresses the right answer.
 
-    Estimator: mean change of the logit difference when the head is zeroed, over all examples.
+    Estimator: mean change of the logit difference when the head is zero-ablated, over all examples.
     Threshold: its 95 % interval over clusters lies above 5 % of the clean logit difference.
     Refuted if: the interval lies below that, and not above 0.
     """

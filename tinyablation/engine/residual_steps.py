@@ -245,7 +245,8 @@ def _streams(
                 if not torch.isfinite(hidden).all():
                     raise EngineError(
                         f"model {engine.name!r}: the residual stream after layer {layer} is not "
-                        f"finite with {heads_label(heads) or 'nothing'} zeroed; measure in float32"
+                        f"finite with {heads_label(heads) or 'nothing'} zero-ablated; "
+                        "measure in float32"
                     )
                 yield place, part, hidden.cpu().double().numpy()
 

@@ -124,7 +124,7 @@ def choose(
             if not any(_matches(what, one, of(record)) for record in found):
                 known = sorted({of(record) for record in found}, key=claim_order)
                 near = f"; there are: {', '.join(known)}" if what != "test" else ""
-                raise EvidenceError(f"--{what} {one}: no such cell is recorded{near}")
+                raise EvidenceError(f"--{what} {one}: no such test case is recorded{near}")
         if wanted:
             found = [
                 record for record in found if any(_matches(what, one, of(record)) for one in wanted)
@@ -162,7 +162,7 @@ def write_bundle(
         if record.condition not in (*NAMES, ALL_CONDITIONS):
             raise EvidenceError(
                 f"{record.test}: the condition {record.condition} is from a file (--condition), "
-                "which a bundle does not hold; bundle cells of other conditions, and send the file"
+                "which a bundle does not hold; bundle test cases of others, and send the file"
             )
         if record.verdict == "error":
             raise EvidenceError(f"{record.test}: has no verdict ({record.reason})")
@@ -314,7 +314,7 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
             _test(record.test)
         tests = sorted(record.test for record in file.records)
         if tests != sorted({_test(test) for test in facts.tests}):
-            raise BundleError(f"{path}: {RECORDS} does not hold the cells that {MANIFEST} names")
+            raise BundleError(f"{path}: {RECORDS} holds other test cases than {MANIFEST} names")
         known = load_registry(project / "fixtures" / "models.toml")
         notes = list(_notes(facts, folder / "bundle", project))
         for name in (RUNS, CORPORA, MODELS):

@@ -174,7 +174,7 @@ def _model_differences(file: RecordFile, derived: Session) -> list[str]:
     found = []
     for model in file.session.models:
         if model.id not in own:
-            found.append(f"models: {model.id} is described, and no cell is of it")
+            found.append(f"models: {model.id} is described, and no test case is of it")
             continue
         carded = bool(own[model.id].competence or own[model.id].below_floor)
         apart = set() if carded else {"competence", "below_floor", "note"}
@@ -201,8 +201,8 @@ def session_unverified(file: RecordFile, derived: Session) -> list[str]:
         found.append(f"that the predictions were committed in {was.predictions_commit}")
     if not _whole_ledger(file):
         found.append(
-            "p_adjusted and the session's discoveries, which rest on cells that are not in the "
-            "bundle"
+            "p_adjusted and the session's discoveries, which rest on test cases that are not in "
+            "the bundle"
         )
     # They are measured again with every calibration, and no verdict rests on them.
     if was.error_rates not in (None, derived.error_rates):

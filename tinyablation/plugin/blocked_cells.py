@@ -58,8 +58,8 @@ KINDS = (
         "nothing to do: these claims are about models that can bind",
     ),
     Kind(
-        r"no trio is named|no two or three heads of one layer are named",
-        "no trio is named",
+        r"no (trio is|three heads are) named|no two or three heads of one layer are named",
+        "no three heads are named",
         "name three heads of one layer: --heads L0H7,L0H2,L0H5, or `trio` in subjects.toml",
     ),
     Kind(

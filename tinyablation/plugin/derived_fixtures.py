@@ -42,7 +42,7 @@ def trio(model: "Bench", named: "tuple[Head, ...]", judge: Judge) -> "tuple[Head
     from tinyablation.verdicts.verdicts import blocked
 
     if len(named) != TRIO:
-        judge(blocked(f"no trio is named for {model.entry.id}, only {len(named)} heads"))
+        judge(blocked(f"no three heads are named for {model.entry.id}, only {len(named)}"))
     return named
 
 

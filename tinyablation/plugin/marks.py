@@ -10,12 +10,12 @@ KINDS = {
 }
 CLAIM = "claim"
 COUNTEREXAMPLE = "counterexample"
-HUB = "hub"  # of every cell of a model of the hub
+HUB = "hub"  # of every test case of a model of the hub
 _KINDS = "; ".join(f'"{kind}": {fails}' for kind, fails in KINDS.items())
 MARKERS = (
     f"{CLAIM}(id, models=..., conditions=...): the test judges this claim; of these models and "
     "under these conditions only, where they are given",
     f"needs(what): what a claim needs of a model besides weights: {', '.join(NEEDS)}",
     f"{COUNTEREXAMPLE}(kind): when the claim fails on a prompt, {_KINDS}",
-    f"{HUB}: a cell of a model of the hub; it is collected when the model is named",
+    f"{HUB}: a test case of a model of the hub; it is collected when the model is named",
 )

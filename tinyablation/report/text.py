@@ -13,6 +13,10 @@ from tinyablation.records.records import PublishedFigure
 _KEPT = "\n\t"  # what HTML takes for a space
 _IN_NAMES = [
     (re.compile(r"\bzeroing the trio\b"), "zero-ablating three heads"),
+    (re.compile(r"\bzeroing\b"), "zero-ablating"),
+    (re.compile(r"\bno other trio does\b"), "no other three heads do"),
+    (re.compile(r"\btrio suppresses\b"), "three heads suppress"),
+    (re.compile(r"\btrio of the small model raises\b"), "three heads of the small model raise"),
     (re.compile(r"\bld\b"), "LD"),
 ]
 _IN_RECORDS = [

@@ -12,8 +12,9 @@ from tinyablation.records.records import ProtocolName, Record, RecordFile
 
 MEANING: dict[ProtocolName, str] = {
     "corrected": (
-        "each prompt is read at its own last token, heads are zeroed, the baseline is the model "
-        "without any intervention, and a condition counts for a model only behind a validity gate"
+        "each prompt is read at its own last token, heads are zero-ablated, the baseline is the "
+        "model without any intervention, and a condition counts for a model only behind a validity "
+        "gate"
     ),
     "published": (
         "as the study measured: right padding with the last index read (so a pad, for all but the "
