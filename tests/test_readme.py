@@ -3,6 +3,7 @@
 Run: pytest tests/test_readme.py; `make docs` checks the links and anchors between pages
 """
 
+import ast
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ from tests.test_structure import ORDER
 from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import POWER_FAMILIES, goals, read_error_rates
 from tinyablation.records.records import read_records
+from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import came_true
 from tinyablation.verdicts.subjects import load_subjects
 
@@ -52,6 +54,26 @@ RECIPE = ("claims/suppressors/test_example.py",)  # what a reader makes
 
 def test_the_readme_is_what_a_newcomer_needs():
     assert len(README.splitlines()) <= MOST_LINES
+
+
+def claim_functions() -> list[ast.FunctionDef]:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "claims").glob("*/test_*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    tests = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    return [node for node in tests if node.name.startswith("test_")]
+
+
+# What readers of an earlier page asked about, beside the field's word for it.
+ODD = re.compile(r"\b(zeroing|accomplices?|lead over|as registered|let pass|by nature)\b", re.I)
+    r"\b(zeroing|accomplices?|lead over|as registered|let pass|by nature|sham)\b", re.I
+)
+
+
+def test_claims_and_readme_use_the_fields_words():
+    texts = [README, *(ast.get_docstring(each) or "" for each in claim_functions())]
+    texts += [sentence_of(each.name) for each in claim_functions()]
+    assert len(texts) > 100
+    assert [match[0] for text in texts for match in ODD.finditer(text)] == []
 
 
 def paths() -> list[str]:
