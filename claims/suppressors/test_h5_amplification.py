@@ -51,8 +51,8 @@ def test_pairs_cooperate(subsets, subject, judge):
     Estimator: for each of the two pairs, mean of Delta of the pair minus the sum of both heads'
       own, paired by example.
     Threshold: both 95 % intervals over fact clusters lie above 5 % of the clean LD, .01 logits and
-      the numerical noise, as for the three heads (H5.3). The published means come to .015 logits, 1
-      % of the clean LD: reproduced, they would be present.
+      the numerical noise, as for the three heads (H5.3). The published means come to .015 logits,
+      1 % of the clean LD: reproduced, they would be present.
     Refuted if: one of the intervals lies below that floor and not above 0, with p <= .0125.
     """
     pairs = _pairs_of_leader(subsets, subject)

@@ -100,7 +100,7 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
 
 @pytest.mark.claim("H5.3")
 def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
-    """The three named heads suppress more together than the sum of what its heads do alone.
+    """The three named heads suppress more together than the sum of what each does alone.
 
     Estimator: mean of Delta of the three heads minus the sum of the three heads' own, paired by
       example.

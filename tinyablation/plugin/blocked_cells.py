@@ -24,6 +24,8 @@ from tinyablation.plugin.judge import PROPERTY
 from tinyablation.plugin.options import is_claims_run, lists_results
 from tinyablation.plugin.session_models import named_by_id, session_models
 from tinyablation.report.questions import VALIDITY
+from tinyablation.report.text import readable
+from tinyablation.spelling import counted
 
 _SHOWN = 6  # reasons of one kind that are listed individually
 
@@ -175,10 +177,12 @@ def lines_of(group: Group, asked: Mapping[str, str]) -> Iterator[str]:
     models = list(dict.fromkeys(record["model"] for record in group.records))
     reasons = Counter(record["reason"] for record in group.records)
     common = next(iter(reasons)) if len(reasons) == 1 else _headline(group)
-    yield f"{len(group.records)} test cases of {_few(models)} are blocked: {common}"
+    n = len(group.records)
+    are = "is" if n == 1 else "are"
+    yield f"{counted(n, 'test case')} of {_few(models)} {are} blocked: {readable(common)}"
     if len(reasons) > 1 and (group.kind is None or group.kind.remedy != _FINDING):
         for reason, count in reasons.most_common(_SHOWN):
-            yield f"    {count}: {reason}"
+            yield f"    {count}: {readable(reason)}"
         if len(reasons) > _SHOWN:
             yield f"    and {len(reasons) - _SHOWN} more reasons of this kind, on the page"
     if group.kind is not None:

@@ -413,10 +413,11 @@ def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
     Clusters are numbered in the order of their sorted labels. Raises StatisticsError for a missing
     label or fewer than two clusters.
     """
-    if len(clusters) == n and set(map(type, clusters)) == {str} and "" not in clusters:
-        return _numbered(tuple(clusters))  # type: ignore[arg-type]
+    given = tuple(clusters)
+    if len(given) == n and set(map(type, given)) == {str} and "" not in given:
+        return _numbered(given)
     labels: list[str] = []
-    for row, label in enumerate(clusters):
+    for row, label in enumerate(given):
         if not isinstance(label, (str, numbers.Integral)) or label == "":
             raise StatisticsError(
                 f"example {row} has no cluster id ({label!r}); text or int needed"
