@@ -19,8 +19,8 @@ from tests.test_structure import ORDER
 from tinyablation.models.registry import load_registry
 from tinyablation.records.error_rates import POWER_FAMILIES, goals, read_error_rates
 from tinyablation.records.records import read_records
-from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import came_true
+from tinyablation.spelling import sentence_of
 from tinyablation.verdicts.subjects import load_subjects
 
 ROOT = Path(__file__).parent.parent

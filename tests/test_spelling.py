@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyablation.spelling import LIKE, SLIP, did_you_mean, nearest
+from tinyablation.spelling import LIKE, SLIP, did_you_mean, nearest, sentence_of
 
 KNOWN = ("facts", "Negation", "logic")
 
@@ -28,3 +28,8 @@ def test_where_none_is_near_all_are_named():
     assert did_you_mean("fact", KNOWN) == "did you mean 'facts'?"
     assert did_you_mean("zzz", KNOWN) == "known: facts, Negation, logic"
     assert did_you_mean("zzz", iter(KNOWN)) == "known: facts, Negation, logic"
+
+
+def test_names_of_tests_are_read_in_the_fields_words():
+    assert sentence_of("test_zeroing_the_trio_raises_ld") == "zero-ablating three heads raises LD"
+    assert sentence_of("test_an_old_field") == "an old field"

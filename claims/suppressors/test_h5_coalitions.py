@@ -90,7 +90,7 @@ def test_pairs_with_the_leader_beat_the_pair_without(subsets, subject, judge):
         subject=head_name(leader),
         details={
             "pairs": {set_name(pair): list(subsets.effect(pair)[:3]) for pair in pairs},
-            "trio": list(subsets.effect(subject.trio)[:3]),
+            "all three": list(subsets.effect(subject.trio)[:3]),
         },
         panels=[heads_together(subsets, subject.trio)],
         largest=subsets.extremes(subject.trio),
@@ -153,7 +153,7 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
         subject=head_name(leader),
         details={
             **_beyond_the_whole(verdict, leader),
-            "trio": list(subsets.effect(subject.trio)[:3]),
+            "all three": list(subsets.effect(subject.trio)[:3]),
             "without the leader": list(
                 subsets.effect([head for head in subject.trio if head != leader])[:3]
             ),

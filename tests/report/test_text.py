@@ -16,7 +16,6 @@ from tinyablation.report.text import (
     harmless,
     json_text,
     readable,
-    sentence_of,
     slug,
     visible,
 )
@@ -116,8 +115,3 @@ def test_json_holds_no_tag_and_reads_back():
 def test_records_are_read_in_the_words_of_the_page(recorded, shown):
     assert readable(recorded) == shown
     assert readable(shown) == shown
-
-
-def test_names_of_tests_are_read_in_the_fields_words():
-    assert sentence_of("test_zeroing_the_trio_raises_ld") == "zero-ablating three heads raises LD"
-    assert sentence_of("test_an_old_field") == "an old field"

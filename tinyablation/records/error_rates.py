@@ -17,6 +17,7 @@ from tinyablation.records.conditions import ALL_CONDITIONS as ALL_CONDITIONS
 from tinyablation.records.conditions import CONDITIONS
 from tinyablation.records.panels import CurvePanel, Series
 from tinyablation.records.plain import Count, Number, Plain
+from tinyablation.spelling import sentence_of
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -286,7 +287,7 @@ def power_panel(table: ErrorRates) -> CurvePanel | None:
             continue
         lines.append(
             Series.of(
-                f"{curve[0].claim} {_words(test)}",
+                f"{curve[0].claim} {sentence_of(test)}",
                 [100 * point.dose for point in curve],
                 [(point.share, point.low, point.high) for point in curve],
             )
@@ -296,10 +297,6 @@ def power_panel(table: ErrorRates) -> CurvePanel | None:
     return CurvePanel(
         title="Power", x="true effect, % of the clean LD", y="share found", series=lines
     )
-
-
-def _words(test: str) -> str:
-    return test.removeprefix("test_").replace("_", " ")
 
 
 def read_error_rates(path: Path) -> ErrorRates:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyablation.characters import named
 from tinyablation.records.records import Record, RecordFile, Session, SessionModel
-from tinyablation.report.text import sentence_of
+from tinyablation.spelling import sentence_of
 from tinyablation.verdicts.verdicts import RANGES
 
 SCHEMA = "0.3.0"

@@ -17,8 +17,8 @@ from tinyablation.characters import named
 from tinyablation.records.panels import CurvePanel, ForestPanel, GridPanel, TokensPanel
 from tinyablation.records.records import JUDGED, NESTED, VERDICTS, Record, RecordFile
 from tinyablation.report.markdown import escaped, one_line
-from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import foresight, sentence
+from tinyablation.spelling import sentence_of
 
 CELL_COLUMNS = tuple(name for name in Record.model_fields if name not in NESTED)
 HEADER = ("Claim", "Test", "Model", "Condition", "Verdict", "Effect", "Unit", "p", "n", "Head")

@@ -16,8 +16,8 @@ from tinyablation.records.records import Record, RecordFile
 from tinyablation.report.export_tables import file_name
 from tinyablation.report.forest_plots import Line, lines_of, lines_of_panel
 from tinyablation.report.markdown import one_line
-from tinyablation.report.text import sentence_of
 from tinyablation.runs import pictures
+from tinyablation.spelling import sentence_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

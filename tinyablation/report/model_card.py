@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tinyablation.records.records import Record, RecordFile, SessionModel
 from tinyablation.report.export_tables import said_of
 from tinyablation.report.markdown import escaped, one_line
-from tinyablation.report.text import sentence_of
+from tinyablation.spelling import sentence_of
 
 
 def model_card(file: RecordFile, model: SessionModel) -> str:

@@ -60,7 +60,6 @@ from tinyablation.report.text import (
     number,
     p_value,
     readable,
-    sentence_of,
     settled,
     time,
     visible,
@@ -76,6 +75,7 @@ from tinyablation.sessions.protocol_comparison import (
     compare_protocols,
 )
 from tinyablation.sessions.reading import RECORDS
+from tinyablation.spelling import sentence_of
 
 TITLE = "Claims about language models, tested"
 

@@ -18,7 +18,7 @@ from tinyablation.report import forest_plots as forests
 from tinyablation.report.criteria import CriterionRow, criteria_panels, criterion_row
 from tinyablation.report.heat_tables import HeatTable, heat_table
 from tinyablation.report.panel_views import PanelView, panels_of, view
-from tinyablation.report.text import detail, number, sentence_of, slug
+from tinyablation.report.text import detail, number, slug
 from tinyablation.sessions.drift import Drift
 from tinyablation.sessions.foresight import came_true
 from tinyablation.sessions.protocol_comparison import CellKey, Comparison, cell_key
@@ -29,6 +29,7 @@ from tinyablation.sessions.replication import (
     measured,
     sign_agreement,
 )
+from tinyablation.spelling import sentence_of
 
 # Elements of cells have ids such as "cell=H1.1.test_x.tiny-gpt2.facts": the link to one is a query
 # of the page's own script too, which adds what is filtered to it (#cell=...&m=tiny-gpt2).

@@ -8,8 +8,8 @@ from tinyablation.report.findings_table import ANSWERS, findings, first_and_othe
 from tinyablation.report.model_columns import KINDS, columns_of
 from tinyablation.report.questions import VALIDITY
 from tinyablation.report.sections import sections, standing
-from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import foresight, sentence
+from tinyablation.spelling import sentence_of
 
 FINDINGS = 5  # lines of findings, at most: the last one counts what does not stand above
 OF_ONE_QUESTION = 1  # of those lines: four claims of one family would hide the others

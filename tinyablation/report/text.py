@@ -11,14 +11,6 @@ from tinyablation.files.hashes import text_sha256
 from tinyablation.records.records import PublishedFigure
 
 _KEPT = "\n\t"  # what HTML takes for a space
-_IN_NAMES = [
-    (re.compile(r"\bzeroing the trio\b"), "zero-ablating three heads"),
-    (re.compile(r"\bzeroing\b"), "zero-ablating"),
-    (re.compile(r"\bno other trio does\b"), "no other three heads do"),
-    (re.compile(r"\btrio suppresses\b"), "three heads suppress"),
-    (re.compile(r"\btrio of the small model raises\b"), "three heads of the small model raise"),
-    (re.compile(r"\bld\b"), "LD"),
-]
 _IN_RECORDS = [
     (re.compile(r"\blead over (?=L?\d+[:H]\d)"), "difference from runner-up "),
     (re.compile(r"(?<![\w:.,+])(\d{1,3}):(\d{1,3})(?!\w|:\d)"), r"L\1H\2"),
@@ -80,14 +72,6 @@ def finalize(value: Any) -> Any:
 def settled(html: str) -> str:
     """Finished markup without hidden characters, also where no template printed the text."""
     return named(html, kept=_KEPT)
-
-
-def sentence_of(name: str) -> str:
-    """`test_top_suppressor_leads` as words."""
-    words = name.removeprefix("test_").replace("_", " ")
-    for pattern, better in _IN_NAMES:
-        words = pattern.sub(better, words)
-    return words
 
 
 def readable(text: str) -> str:

@@ -12,8 +12,8 @@ from tinyablation.records.error_rates import ErrorRates
 from tinyablation.records.records import JUDGED, Record, RecordFile
 from tinyablation.report.questions import VALIDITY
 from tinyablation.report.sections import Section
-from tinyablation.report.text import sentence_of
 from tinyablation.sessions.foresight import foresight
+from tinyablation.spelling import sentence_of
 
 PLANTED = "H1"  # the family of claims that a negative control has nothing planted for
 
