@@ -33,7 +33,8 @@ from tinyablation.analysis.calibration import (
 )
 from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
 from tinyablation.records.records import plain
-from tinyablation.statistics.intervals import StatisticsError, generator
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import generator
 
 PROPERTIES = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 N = 160  # examples, in 80 clusters of two: about as many as a tiny corpus holds of one template

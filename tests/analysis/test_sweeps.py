@@ -15,7 +15,8 @@ from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.corpora.examples import SPLITS
 from tinyablation.heads import Head, head_name
 from tinyablation.interventions.interventions import AblateHeads
-from tinyablation.statistics.intervals import Estimate, StatisticsError
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import Estimate
 from tinyablation.verdicts.verdicts import Verdict
 
 

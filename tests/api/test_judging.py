@@ -7,7 +7,7 @@ from tinyablation.api.errors import ApiError
 from tinyablation.api.judging import judge_table
 from tinyablation.errors import TinyAblationError
 from tinyablation.records.splits import BOTH
-from tinyablation.statistics.intervals import StatisticsError
+from tinyablation.statistics.clusters import StatisticsError
 
 N, K = 120, 40  # prompts, clusters
 CLUSTERS = [f"fact {n % K}" for n in range(N)]

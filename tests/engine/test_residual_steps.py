@@ -26,7 +26,8 @@ from tinyablation.engine.residual_steps import (
 from tinyablation.heads import heads_label
 from tinyablation.interventions.sites import InterventionError
 from tinyablation.models.loading import load_model
-from tinyablation.statistics.intervals import DegenerateInterval, StatisticsError, generator
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import DegenerateInterval, generator
 
 PROPERTIES = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 # fp32 sums in another order, as in test_engine.

@@ -10,7 +10,8 @@ from tests.synthetic_sweeps import HEADS, LAYERS, make_sweep
 from tinyablation.analysis.calibration import Unbalanced, balanced, brier, oriented
 from tinyablation.measurement.validity import Tables, condition_validity, exceeds_prior
 from tinyablation.runs.across_seeds import draw_clusters, seed_summary
-from tinyablation.statistics.intervals import DegenerateInterval, StatisticsError, exceedance
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import DegenerateInterval, exceedance
 
 PLANTED = {(0, 2): 1.0}
 

@@ -24,7 +24,8 @@ from tinyablation.corpora.knowledge import load_knowledge
 from tinyablation.corpora.tokenisation import TokenisationError, answer_id, load_tokenizer
 from tinyablation.records.plain import RecordError, plain
 from tinyablation.runs.store import RunStore
-from tinyablation.statistics.intervals import StatisticsError, cluster_interval, generator
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import cluster_interval, generator
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "fixtures" / "organisms" / "tiny-gpt2"

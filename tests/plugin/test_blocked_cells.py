@@ -64,11 +64,11 @@ def test_models_conditions_heads_and_figures_are_folded_where_nothing_else_diffe
     ]
     assert shown(*records) == [
         "2 test cases of a, b-2 are blocked: odd: the model on the condition, head …, is … short",
-        f"    1: {reasons['a']}",
-        f"    1: {reasons['b-2']}",
+        "    1: odd: a on facts, head L0H7, is -1.5e-05 short",
+        "    1: odd: b-2 on logic, head L1H12, is 3 short",
     ]
     # What has no kind says itself what to do.
-    assert shown(record("m: put it there")) == ["1 test cases of mine are blocked: m: put it there"]
+    assert shown(record("m: put it there")) == ["1 test case of mine is blocked: m: put it there"]
 
 
 def test_findings_are_not_listed_one_by_one():
@@ -86,7 +86,7 @@ def test_the_largest_group_comes_first_and_many_models_are_counted():
     assert lines[0] == (
         "5 test cases of 5 models (m0, m1, m2, ...) are blocked: no checkpoints are registered"
     )
-    assert lines[-1] == "1 test cases of mine are blocked: odd"
+    assert lines[-1] == "1 test case of mine is blocked: odd"
 
 
 def test_a_model_is_unjudged_where_all_but_its_validity_is_blocked():

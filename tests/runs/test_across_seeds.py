@@ -25,7 +25,8 @@ from tinyablation.runs.across_seeds import (
     write_seeds,
 )
 from tinyablation.runs.store import HEAD_IMPACT, SUMMARY, RunStore
-from tinyablation.statistics.intervals import DegenerateInterval, StatisticsError
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import DegenerateInterval
 
 PROPERTIES = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 SEEDS = (2, 0, 1)  # not in order, as a caller may give them

@@ -6,8 +6,8 @@ from math import comb
 import pytest
 from scipy import stats
 
+from tinyablation.statistics.clusters import StatisticsError
 from tinyablation.statistics.finite_population import most_in_population
-from tinyablation.statistics.intervals import StatisticsError
 
 
 @pytest.mark.parametrize(("population", "sample"), [(7, 3), (8, 1), (8, 7), (6, 6)])

@@ -6,8 +6,9 @@ Run: pytest tests/statistics/test_independent.py
 import numpy as np
 import pytest
 
+from tinyablation.statistics.clusters import StatisticsError
 from tinyablation.statistics.independent import independent_difference
-from tinyablation.statistics.intervals import Estimate, StatisticsError, cluster_interval
+from tinyablation.statistics.intervals import Estimate, cluster_interval
 
 
 def test_the_ends_that_face_each_other_are_added_as_variances() -> None:

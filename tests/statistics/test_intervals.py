@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tinyablation.statistics import bootstrap
+from tinyablation.statistics.clusters import StatisticsError
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
-    StatisticsError,
     cluster_interval,
     cluster_statistic_interval,
     exceedance,

@@ -6,12 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tinyablation.statistics.intervals import (
-    DegenerateInterval,
-    StatisticsError,
-    cluster_interval,
-    generator,
-)
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import DegenerateInterval, cluster_interval, generator
 from tinyablation.statistics.ratios import RatioUndefined, above_zero, ratio_interval
 
 PROPERTIES = settings(max_examples=30, deadline=None, derandomize=True, database=None)

@@ -5,11 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyablation.statistics.intervals import (
-    DegenerateInterval,
-    StatisticsError,
-    cluster_interval,
-)
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import DegenerateInterval, cluster_interval
 from tinyablation.statistics.ratios import RatioUndefined, ratio_interval
 from tinyablation.statistics.strata import LEAST_CLUSTERS, residuals, stratum_index
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyablation.corpora.examples import CONFIRMATION, DISCOVERY
+from tinyablation.statistics.clusters import StatisticsError
 from tinyablation.statistics.intervals import (
     DegenerateInterval,
     Estimate,
     Floats,
-    StatisticsError,
     checked_figures,
     cluster_interval,
     cluster_statistic_interval,

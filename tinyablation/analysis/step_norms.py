@@ -146,7 +146,7 @@ def _wide(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
 
 def _spread(found: "Geometry", trio: Heads, clusters: list[str]) -> dict[str, Any]:
     from tinyablation.engine.residual_steps import activation_spread, spread_difference
-    from tinyablation.statistics.intervals import StatisticsError
+    from tinyablation.statistics.clusters import StatisticsError
 
     clean, ablated = found.vectors[""], found.vectors[heads_label(trio)]
     figures: dict[str, Any] = {"examples": len(clean), "dimensions": clean.shape[1]}

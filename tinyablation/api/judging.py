@@ -11,7 +11,8 @@ from tinyablation.analysis.effects import Effects
 from tinyablation.api.errors import ApiError
 from tinyablation.api.verdict import Alternative, Verdict, check_alternative, judge_effect
 from tinyablation.records.splits import BOTH
-from tinyablation.statistics.intervals import checked_figures, cluster_index
+from tinyablation.statistics.clusters import cluster_index
+from tinyablation.statistics.intervals import checked_figures
 from tinyablation.verdicts.floors import EFFECT_SHARE
 
 if TYPE_CHECKING:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinyablation.statistics.clusters import StatisticsError, cluster_index
 from tinyablation.statistics.intervals import (
     ROUNDING,
     DegenerateInterval,
     Estimate,
     Floats,
-    StatisticsError,
     check_draws,
     checked_figures,
-    cluster_index,
 )
 from tinyablation.statistics.student_t import student_quantile
 

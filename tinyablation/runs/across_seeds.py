@@ -95,7 +95,8 @@ def draw_clusters(clusters: Sequence[object], share: float, seed: int) -> NDArra
     """
     import numpy as np
 
-    from tinyablation.statistics.intervals import StatisticsError, cluster_index, generator
+    from tinyablation.statistics.clusters import StatisticsError, cluster_index
+    from tinyablation.statistics.intervals import generator
 
     index, k = cluster_index(clusters, len(clusters))
     count = round(share * k) if 0 < share < 1 else 0

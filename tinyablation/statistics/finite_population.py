@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyablation.statistics.intervals import StatisticsError
+from tinyablation.statistics.clusters import StatisticsError
 
 
 def most_in_population(

@@ -2,7 +2,8 @@
 
 import math
 
-from tinyablation.statistics.intervals import Estimate, StatisticsError
+from tinyablation.statistics.clusters import StatisticsError
+from tinyablation.statistics.intervals import Estimate
 
 
 def independent_difference(one: Estimate, other: Estimate) -> Estimate:

@@ -4,18 +4,15 @@ Examples that share a fact are not independent, so everything here is resampled 
 All randomness comes from an explicit Generator; make one per purpose with `generator`.
 """
 
-import functools
 import hashlib
 import itertools
 import math
-import numbers
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinyablation.errors import TinyAblationError
 from tinyablation.statistics.bootstrap import (
     ClusterRows,
     Statistic,
@@ -25,8 +22,14 @@ from tinyablation.statistics.bootstrap import (
     percentile_ends,
     student_ends,
 )
+from tinyablation.statistics.clusters import (
+    StatisticsError,
+    cluster_index,
+    cluster_totals,
+    strata_of,
+)
 from tinyablation.statistics.few_clusters import bootstrap_tail
-from tinyablation.statistics.strata import residuals, stratum_index
+from tinyablation.statistics.strata import residuals
 from tinyablation.statistics.student_t import student_quantile
 
 Floats = NDArray[np.float64]
@@ -37,10 +40,6 @@ Alternative = Literal["greater", "less", "two-sided"]
 # carry a rounding error near 1e-13. Used to detect ties and zero-width intervals.
 ROUNDING = 1e-12
 _ORDERS = 2000  # permutations of heads drawn at once; another number would change the draws
-
-
-class StatisticsError(TinyAblationError):
-    """The input is unfit for the statistic: empty, not finite, unclustered or of a wrong shape."""
 
 
 class StatisticUndefined(StatisticsError):
@@ -405,56 +404,6 @@ def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:
             f"{name}: {data[place]} at {place} ({len(broken)} such); every figure must be finite"
         )
     return data
-
-
-def cluster_index(clusters: Sequence[object], n: int) -> tuple[Indices, int]:
-    """The cluster number of each example, [n], and the number of clusters.
-
-    Clusters are numbered in the order of their sorted labels. Raises StatisticsError for a missing
-    label or fewer than two clusters.
-    """
-    given = tuple(clusters)
-    if len(given) == n and set(map(type, given)) == {str} and "" not in given:
-        return _numbered(given)
-    labels: list[str] = []
-    for row, label in enumerate(given):
-        if not isinstance(label, (str, numbers.Integral)) or label == "":
-            raise StatisticsError(
-                f"example {row} has no cluster id ({label!r}); text or int needed"
-            )
-        labels.append(str(label))
-    if len(labels) != n:
-        raise StatisticsError(f"{len(labels)} cluster ids for {n} examples")
-    return _numbered(tuple(labels))
-
-
-@functools.lru_cache(maxsize=64)  # a session asks for the same examples hundreds of times
-def _numbered(labels: tuple[str, ...]) -> tuple[Indices, int]:
-    number = {label: position for position, label in enumerate(sorted(set(labels)))}
-    if len(number) < 2:
-        raise StatisticsError(f"{len(number)} cluster(s) of examples; at least 2 are needed")
-    found = np.array([number[label] for label in labels], dtype=np.intp)
-    found.flags.writeable = False
-    return found, len(number)
-
-
-def strata_of(strata: Sequence[object], clusters: Indices, n: int) -> tuple[Indices, int]:
-    """strata.stratum_index; StatisticsError if there is not one label for each of n examples."""
-    if len(strata) != n:
-        raise StatisticsError(f"{len(strata)} strata for {n} examples")
-    return _strata_numbered(tuple(str(name) for name in strata), clusters.tobytes())
-
-
-@functools.lru_cache(maxsize=64)  # as _numbered
-def _strata_numbered(labels: tuple[str, ...], clusters: bytes) -> tuple[Indices, int]:
-    found, n = stratum_index(labels, np.frombuffer(clusters, dtype=np.intp))
-    found.flags.writeable = False
-    return found, n
-
-
-def cluster_totals(index: Indices, weights: Floats, k: int) -> Floats:
-    """Sum of the weights [n_examples] in each cluster, [k]."""
-    return np.bincount(index, weights=weights, minlength=k).astype(np.float64)
 
 
 def check_draws(confidence: float, resamples: int = 2000) -> None:

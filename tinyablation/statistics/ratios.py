@@ -10,19 +10,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyablation.statistics.bootstrap import blocks_of
+from tinyablation.statistics.clusters import (
+    StatisticsError,
+    cluster_index,
+    cluster_totals,
+    strata_of,
+)
 from tinyablation.statistics.few_clusters import bootstrap_tail
 from tinyablation.statistics.intervals import (
     ROUNDING,
     DegenerateInterval,
     Estimate,
     Floats,
-    StatisticsError,
     check_draws,
     checked_figures,
-    cluster_index,
     cluster_interval,
-    cluster_totals,
-    strata_of,
 )
 from tinyablation.statistics.strata import residuals
 from tinyablation.statistics.student_t import student_quantile
