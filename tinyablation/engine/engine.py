@@ -96,7 +96,7 @@ class Engine:
         self.passes = CleanPasses(model, self.architecture, self.room)
         self.n_layers = model.facts.n_layers
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def measure(
         self,
         prompts: Sequence["Prompt"],
