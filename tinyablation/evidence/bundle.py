@@ -162,7 +162,7 @@ def write_bundle(
         if record.condition not in (*NAMES, ALL_CONDITIONS):
             raise EvidenceError(
                 f"{record.test}: the condition {record.condition} is from a file (--condition), "
-                "which a bundle does not hold; bundle test cases of others, and send the file"
+                "which a bundle does not hold; bundle other conditions, and send the file"
             )
         if record.verdict == "error":
             raise EvidenceError(f"{record.test}: has no verdict ({record.reason})")
