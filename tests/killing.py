@@ -276,18 +276,21 @@ def kill_at(moments: int, folder: Path, seed: int = 0) -> Counter[str]:
     draws = random.Random(seed)
     at = iter(lambda: draws.uniform(0, sweep.seconds), None)
     found: Counter[str] = Counter(shards_of_a_run=len(sweep.keys))
-    number = 0
+    number = turn = 0
     while found["kills"] < moments:
-        way = WAYS[number % len(WAYS)]
-        kills = 2 if number % 2 and way != "one of two" else 1
+        way = WAYS[turn % len(WAYS)]
+        kills = 2 if turn % 2 and way != "one of two" else 1
         store = folder / f"killed-{number}"
         try:
-            found += sweep.trial(store, way, at, min(kills, moments - found["kills"]))
+            of_trial = sweep.trial(store, way, at, min(kills, moments - found["kills"]))
         except Exception as error:
             error.add_note(f"kill {found['kills'] + 1} of {moments}, seed {seed}, {way}")
             raise
         shutil.rmtree(store)
         number += 1
+        # A moment after the end kills nothing: the way keeps its turn, so that each comes about.
+        turn += of_trial["kills"] > 0
+        found += of_trial
     sweep.check_undisturbed()
     return found
 

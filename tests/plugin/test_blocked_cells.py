@@ -179,9 +179,10 @@ def test_a_session_ends_with_what_is_blocked_and_what_to_do(models, workers):
     assert "2 test cases of tiny-gpt2 are blocked: the condition is not valid for the model" in text
     assert "    1: facts is not valid for tiny-gpt2: it guesses" in text
     assert "`python -m tinyablation check tiny-gpt2` shows what it knows" in text
-    assert "are blocked" in models.run("claims", "-q", "-k", "facts", *workers).stdout.str()
-    assert "are blocked" not in models.run("claims", "-qq", "-k", "facts").stdout.str()
-    assert "are blocked" not in models.run("claims", "--model", "tiny-mistral").stdout.str()
+    one = "1 test case of tiny-gpt2 is blocked"
+    assert one in models.run("claims", "-q", "-k", "facts", *workers).stdout.str()
+    assert "blocked:" not in models.run("claims", "-qq", "-k", "facts").stdout.str()
+    assert "blocked:" not in models.run("claims", "--model", "tiny-mistral").stdout.str()
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]])
@@ -190,7 +191,7 @@ def test_nothing_judged_fails_on_demand(models, workers):
     assert models.run(*one).ret == 0
     result = models.run(*one, "--require-valid", "-qq")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    blocked = "its 1 test cases are blocked (--require-valid)"
+    blocked = "its 1 test case is blocked (--require-valid)"
     said = f"ERROR: nothing could be judged of tiny-gpt2: {blocked}"
     assert result.stdout.str().count(said) == 1
     # Of each model by itself; what was judged, and validity alone, is no fault.

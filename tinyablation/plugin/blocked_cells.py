@@ -254,8 +254,8 @@ class Unjudged:
         self.failures += self._named_and_missing(records)
         if command(self.config).require_valid:
             self.failures += [
-                f"nothing could be judged of {model}: its {count} test cases are blocked "
-                "(--require-valid)"
+                f"nothing could be judged of {model}: its {counted(count, 'test case')} "
+                f"{'is' if count == 1 else 'are'} blocked (--require-valid)"
                 for model, count in unjudged(records.values()).items()
             ]
         if self.failures and session.exitstatus in (
