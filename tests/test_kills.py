@@ -46,7 +46,9 @@ def test_no_finished_shard_is_lost_and_tables_are_the_same_to_the_byte(tmp_path:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["kills"] == 5 and found["runs completed to the byte"] >= 3
-    assert {way: found.get(way, 0) >= 1 for way in killing.WAYS} == dict.fromkeys(killing.WAYS, True)
+    assert {way: found.get(way, 0) >= 1 for way in killing.WAYS} == dict.fromkeys(
+        killing.WAYS, True
+    )
 
 
 class Left(Sweep):
