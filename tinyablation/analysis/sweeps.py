@@ -35,7 +35,7 @@ from tinyablation.statistics.intervals import (
     exceedance,
     generator,
     max_t_sign_flip,
-    spearman,
+    spearman_matrix,
 )
 from tinyablation.verdicts.floors import EFFECT_SHARE
 from tinyablation.verdicts.many import of_some
@@ -401,7 +401,8 @@ def rank_agreement_interval(
 
     def agreements(rows: Sequence[NDArray[np.intp]]) -> list[float]:
         means = [table[index].mean(0) for table, index in zip(deltas, rows, strict=True)]
-        return [spearman(means[a], means[b]) for a, b in pairs]
+        found = spearman_matrix(means)
+        return [float(found[a, b]) for a, b in pairs]
 
     everything = [np.arange(len(table)) for table in deltas]
     own = {

@@ -1,9 +1,9 @@
 """Answers of several tokens, as a tokenizer splits them after their prompts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyablation.corpora.tokenisation import AnyTokenizer, TokenisationError, encode, ids_after
+from tinyablation.corpora.tokenisation import AnyTokenizer, Encoder, TokenisationError, ids_after
 
 if TYPE_CHECKING:
     from tinyablation.corpora.examples import Example
@@ -31,11 +31,13 @@ def encode_spans(
     contains a word unknown to the tokenizer. Also if one answer begins with the tokens of the
     other: the shorter is then never less probable, whatever the model knows.
     """
-    found = []
-    for row in examples:
+    rows, found = list(examples), []
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
+    encoder.read(texts_of(rows, side))
+    for row in rows:
         text = getattr(row, side)
-        ids = encode(tokenizer, text)
-        target, foil = (_answer(tokenizer, ids, text, answer) for answer in (row.target, row.foil))
+        ids = encoder.ids(text)
+        target, foil = (_answer(encoder, ids, text, answer) for answer in (row.target, row.foil))
         short = min(len(target), len(foil))
         if target[:short] == foil[:short]:
             raise TokenisationError(
@@ -44,6 +46,13 @@ def encode_spans(
             )
         found.append(Span(ids if bos is None else (bos, *ids), target, foil))
     return found
+
+
+def texts_of(examples: Iterable["Example"], side: str) -> Iterator[str]:
+    """The texts that encode_spans has split."""
+    for row in examples:
+        text = getattr(row, side)
+        yield from (text, text + row.target, text + row.foil)
 
 
 def _answer(tokenizer: AnyTokenizer, before: Ids, prompt: str, answer: str) -> Ids:

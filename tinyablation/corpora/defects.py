@@ -13,6 +13,8 @@ from tinyablation.corpora.examples import Example, answer_places, word_after
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tinyablation.corpora.tokenisation import AnyTokenizer, Encoder
+
 # Clusters are the units of every interval: a t interval of 10 in one half of the split is 1.15
 # times as wide as with known deviation, one of 4 is 1.6 times as wide.
 LEAST_CLUSTERS = 20
@@ -70,6 +72,10 @@ def text_defects(rows: Sequence[Example]) -> list[Defect]:
 def _sides(row: Example) -> tuple[str, ...]:
     """The prompts of a row; one given from memory may have no corrupt one."""
     return ("clean", "corrupt") if row.corrupt else ("clean",)
+
+
+def _all_sides(row: Example) -> tuple[str, ...]:
+    return (*_sides(row), "null") if row.null else _sides(row)
 
 
 def _in_prompts(rows: Sequence[Example]) -> Iterator[Defect]:
@@ -135,8 +141,18 @@ def _labels(rows: Sequence[Example]) -> Iterator[Defect]:
             yield Defect("answers not target as often as foil", line, what)
 
 
+def reader_of(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Example]) -> "Encoder":
+    """What token_defects takes for each of the rows: their texts are split at once."""
+    from tinyablation.corpora.answers import texts_of
+    from tinyablation.corpora.tokenisation import Encoder
+
+    encoder = Encoder(tokenizer)
+    encoder.read(text for row in rows for side in _all_sides(row) for text in texts_of([row], side))
+    return encoder
+
+
 def token_defects(
-    tokenizer: "PreTrainedTokenizerBase", row: Example
+    tokenizer: "AnyTokenizer", row: Example
 ) -> tuple[bool | None, list[tuple[str, str]]]:
     """Whether clean and corrupt have equal numbers of tokens, and the defects for this tokenizer.
 
@@ -146,9 +162,8 @@ def token_defects(
     from tinyablation.corpora.tokenisation import TokenisationError
 
     found = []
-    sides = [*_sides(row), *(["null"] if row.null else [])]
     try:
-        spans = [encode_spans(tokenizer, [row], None, side)[0] for side in sides]
+        spans = [encode_spans(tokenizer, [row], None, side)[0] for side in _all_sides(row)]
     except TokenisationError as error:
         return None, [("examples that the tokenizer cannot tell apart: left out", str(error))]
     longest = max(len(answer) for span in spans for answer in (span.target, span.foil))

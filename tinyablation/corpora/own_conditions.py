@@ -15,7 +15,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora.defects import SEVERAL, Defect, text_defects, token_defects
+from tinyablation.corpora.defects import SEVERAL, Defect, reader_of, text_defects, token_defects
 from tinyablation.corpora.examples import (
     CONFIRMATION,
     DISCOVERY,
@@ -100,8 +100,9 @@ class OwnCondition:
         found: list[Defect] = []
         # Over all examples, so that a prompt is in the same half for every tokenizer.
         halves = self.halves if all(self.halves) else _drawn(self.path, self.examples, seed)
+        encoder = reader_of(tokenizer, self.examples)
         for line, (row, half) in enumerate(zip(self.examples, halves, strict=True), start=1):
-            aligned, faults = token_defects(tokenizer, row)
+            aligned, faults = token_defects(encoder, row)
             found += (Defect(kind, line, what) for kind, what in faults)
             # A word that is cut into pieces is no word to the model; a number may be its digits.
             cut = SEVERAL in dict(faults) and not row.target.strip().isdigit()

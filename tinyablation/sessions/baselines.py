@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,27 +95,34 @@ def read_baseline(path: Path) -> dict[Case, Figures]:
     except UnicodeDecodeError as error:
         raise _broken(path, "is not UTF-8") from error
     try:
+        return dict(_parsed(text))  # a copy, for whoever writes changes it
+    except BaselineError as error:
+        raise _broken(path, str(error)) from error
+
+
+@lru_cache(maxsize=64)  # every test case asks for its model's file, twice
+def _parsed(text: str) -> dict[Case, Figures]:
+    """The entries of a file's text; BaselineError says what is wrong with it, and not where."""
+    try:
         entries = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_whole
         )
         if _HALF.search(text):
             json.dumps(entries, ensure_ascii=False).encode("utf-8")
-    except BaselineError as error:
-        raise _broken(path, str(error)) from None
     except RecursionError as error:
-        raise _broken(path, "is nested too deeply") from error
+        raise BaselineError("is nested too deeply") from error
     except UnicodeEncodeError as error:
-        raise _broken(path, "has half a character (a lone surrogate)") from error
+        raise BaselineError("has half a character (a lone surrogate)") from error
     except ValueError as error:
-        raise _broken(path, f"is not JSON ({error})") from error
+        raise BaselineError(f"is not JSON ({error})") from error
     if not isinstance(entries, dict):
-        raise _broken(path, f"holds no object of test cases, but a {type(entries).__name__}")
+        raise BaselineError(f"holds no object of test cases, but a {type(entries).__name__}")
     found: dict[Case, Figures] = {}
     for key, entry in entries.items():
         try:
             found[_case(key)] = checked(entry)
         except BaselineError as error:
-            raise _broken(path, f"{key!r}: {error}") from None
+            raise BaselineError(f"{key!r}: {error}") from None
     return found
 
 

@@ -79,7 +79,9 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     """A Generator made from (seed, purpose), so that adding a draw changes no other draw."""
     if seed < 0:
         raise StatisticsError(f"seed {seed} is negative; give 0 or more")
-    return np.random.default_rng([seed, *hashlib.sha256(purpose.encode()).digest()])
+    words = [seed, *hashlib.sha256(purpose.encode()).digest()]
+    # One word each makes the same state from an array as from a list, in a fifth of the time.
+    return np.random.default_rng(words if seed >= 1 << 32 else np.array(words, dtype=np.uint32))
 
 
 def cluster_interval(
@@ -142,14 +144,12 @@ def cluster_interval(
                     f"all {k} clusters are alike in every stratum, so the interval has zero width",
                     value=mean,
                 )
-    error = float(_ratio(sums[None], counts[None])[1][0])
+    error = float(_ratio(sums[None].copy(), counts[None].copy())[1][0])
+    even = float(counts[0]) if counts.max() == counts.min() else None
     ratios = []
     for count in blocks_of(resamples, k):
         drawn = rng.integers(k, size=(count, k))
-        # Clusters of equal size need not be gathered.
-        even = counts.max() == counts.min()
-        sizes = np.broadcast_to(counts, drawn.shape) if even else counts[drawn]
-        found, spread = _ratio(sums[drawn], sizes)
+        found, spread = _ratio(sums.take(drawn), counts.take(drawn) if even is None else even)
         # A resample of one repeated cluster has no spread, hence no t; Student's t allows for it.
         usable = spread > ROUNDING * error
         ratios.append((found[usable] - centre) / spread[usable])
@@ -160,16 +160,21 @@ def cluster_interval(
     return Estimate(mean, max(bounds[0], float(low)), min(bounds[1], float(high)), len(data), k)
 
 
-def _ratio(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Ratio of totals and its linearised standard error, per row of [resamples, n_clusters]."""
+def _ratio(sums: Floats, counts: Floats | float) -> tuple[Floats, Floats]:
+    """Ratio of totals and its linearised standard error, per row of [resamples, n_clusters].
+
+    counts: as sums, or the one size that all clusters have. Both arrays are overwritten: allocating
+    each step takes three times as long.
+    """
     k = sums.shape[-1]
-    total = counts.sum(-1)
+    total = k * counts if isinstance(counts, float) else counts.sum(-1)
     ratio = sums.sum(-1) / total
-    # In place: allocating each step takes three times as long, .9 ms for 2,000 resamples of 48.
-    squares = ratio[:, None] * counts
-    np.subtract(sums, squares, out=squares)
-    np.square(squares, out=squares)
-    return ratio, np.sqrt(k / (k - 1) * squares.sum(-1)) / total
+    if isinstance(counts, float):
+        np.subtract(sums, (counts * ratio)[:, None], out=sums)
+    else:
+        np.subtract(sums, np.multiply(counts, ratio[:, None], out=counts), out=sums)
+    np.square(sums, out=sums)
+    return ratio, np.sqrt(k / (k - 1) * sums.sum(-1)) / total
 
 
 def cluster_statistic_interval(
@@ -379,15 +384,23 @@ def _orders(n: int, most: int, rng: np.random.Generator) -> Iterator[Indices]:
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
     """Spearman's rho of two rankings of the same things, [n] each; NaN if one is constant."""
-    first, second = (_ranks(np.asarray(each, dtype=np.float64)) for each in (a, b))
+    return float(spearman_matrix([a, b])[0, 1])
+
+
+def spearman_matrix(rankings: Sequence[ArrayLike]) -> Floats:
+    """Spearman's rho of every two of m rankings of the same things: [m, n] gives [m, m]."""
+    ranks = [_ranks(ranking) for ranking in rankings]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(first, second)[0, 1])
+        return np.asarray(np.corrcoef(ranks))
 
 
-def _ranks(values: Floats) -> Floats:
+def _ranks(given: ArrayLike) -> Floats:
     """Ranks from 1, the smallest; tied values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+    # np.unique finds the same in three times the time, and a bootstrap ranks thousands of times.
+    values = np.asarray(given, dtype=np.float64)
+    ordered = np.sort(values)
+    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return np.asarray((below + up_to + 1) / 2)
 
 
 def checked_figures(values: ArrayLike, name: str, *, ndim: int) -> Floats:

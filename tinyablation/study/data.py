@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyablation.corpora.defects import FEW, Defect, text_defects, token_defects
+from tinyablation.corpora.defects import FEW, Defect, reader_of, text_defects, token_defects
 from tinyablation.corpora.examples import SPLITS, Corpus, CorpusError, Example, Split, parse_json
 from tinyablation.corpora.own_conditions import UNNAMED, OwnCondition, clustered
 from tinyablation.files import contents
@@ -23,6 +23,8 @@ from tinyablation.study.objects import StudyError, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tinyablation.corpora.tokenisation import Encoder
 
 CORPORA = Path("lab", "data", "corpora")
 SPLIT_FILES = Path("lab", "data", "splits")
@@ -48,9 +50,10 @@ class StudyCondition(OwnCondition):
         """Corpus and split of the rows that can be measured, and what is wrong with any."""
         kept: list[Example] = []
         found: list[Defect] = []
+        encoder = reader_of(tokenizer, self.examples)
         for line, row in zip(self.lines, self.examples, strict=True):
-            aligned, faults = token_defects(tokenizer, row)
-            out = aligned is None or self._is_left_out(tokenizer, row, line, found)
+            aligned, faults = token_defects(encoder, row)
+            out = aligned is None or self._is_left_out(encoder, row, line, found)
             found += (Defect(kind, line, what) for kind, what in faults)
             if not out:
                 kept.append(replace(row, aligned=bool(aligned)))
@@ -65,7 +68,7 @@ class StudyCondition(OwnCondition):
         return corpus, Split(seed, corpus.content_hash, rows), defects
 
     def _is_left_out(
-        self, tokenizer: "PreTrainedTokenizerBase", row: Example, line: int, found: list[Defect]
+        self, tokenizer: "Encoder", row: Example, line: int, found: list[Defect]
     ) -> bool:
         """Whether a row is not measured for its length, which is then added to the defects."""
         from tinyablation.corpora.answers import encode_spans
