@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 from tinyablation.records.packs import packs, unpack
@@ -232,6 +233,8 @@ def opened(html):
                 start = html.index(f'<details id="{cell}"')
                 end = html.index("</details>", start)
                 html = f'{html[:end]}<div class="body">{markup}</div>{html[end:]}'
+    runs = json.loads(unescape(re.search(r'<body data-runs="([^"]*)"', html)[1]))
+    html = re.sub(r'data-run="(\d+)', lambda match: f'href="{runs[int(match[1])]}', html)
     return re.sub(r'<script type="text/plain".*?</script>', "", html)
 
 

@@ -173,6 +173,10 @@ def test_a_cell_opens_its_evidence(page):
         assert words in said, words
     assert page.count(f"{body} figure.all svg g.here") == 1
     assert page.count(f"{body} figure.all svg g") >= 8 * len(CONDITIONS)
+    runs = page.run(
+        f"return [...document.querySelectorAll('{body} a[data-run]')].map((a) => a.href)"
+    )
+    assert len(runs) == 1 and runs[0].startswith("file:") and runs[0].count("/runs/tiny-") == 1
     assert page.hash == f"#cell={CELL}"
     assert page.focused().startswith("summary")
 

@@ -515,7 +515,7 @@ def test_other_weights_are_said_and_not_compared(session):
 
 def test_run_directories_are_found_from_the_page(session):
     record = one_record(runs=["a-h1-facts_0a"])
-    page = Page(shown(session.model_copy(update={"records": [record]}), runs="../runs"))
+    page = Page(shown(session.model_copy(update={"records": [record]}), runs=["../runs"]))
     assert "../runs/a-h1-facts_0a/" in {value for _, value in page.links}
 
 

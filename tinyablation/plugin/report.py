@@ -330,10 +330,12 @@ class Reporter:
         self.page = f"report: {page}" + ("" if complete else " (incomplete)")
         self._say_drift(file)
         if complete and runs_every_claim(self.config):
+            from tinyablation.report.page import copy_report  # as in _write
+
             (folder / "full").mkdir(exist_ok=True)
             for name in _FULL_FILES:
                 shutil.copyfile(folder / name, folder / "full" / name)
-            self._write(file, folder / "full" / page.name, other)
+            copy_report(page, folder / "full" / page.name, [runs_folder(self.config)])
         elif (folder / "full").is_dir():
             self.lines.append(f"last full report: {folder / 'full' / page.name}")
         if other is not None:  # its page compares the protocols too, and should do so with these

@@ -12,7 +12,6 @@ with its verdicts and what each claim says stand without the script.
 import base64
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +24,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.files.contents import parse_json, read_bytes
-from tinyablation.files.manifests import MANIFEST, write_atomic
+from tinyablation.files.manifests import write_atomic
 from tinyablation.records.conditions import LETTERS
 from tinyablation.records.error_rates import goals, power_panel
 from tinyablation.records.packs import element
@@ -52,6 +50,7 @@ from tinyablation.report.findings_table import (
 from tinyablation.report.heat_tables import HEAT_STEPS
 from tinyablation.report.matrix_table import matrix_of
 from tinyablation.report.model_columns import KINDS, columns_of, competence
+from tinyablation.report.run_links import RunPlace, body_tag, moved, run_places, seen_from
 from tinyablation.report.sections import CHANGES, FLAGS, Cell, Section, is_another, sections
 from tinyablation.report.text import (
     duration,
@@ -113,8 +112,6 @@ STANDINGS = {
     "unregistered": "judged without a prediction",
     "error": "in error",
 }
-# Files of a run directory that a reader may want to see: tables, and how they came to be.
-LINKED = (".parquet", "config.json", "provenance.json", "verify.json", "reading.json")
 
 
 class ReportError(TinyAblationError):
@@ -204,32 +201,6 @@ def _environment() -> Environment:
     return environment
 
 
-class RunPlace(NamedTuple):
-    """Where a run directory is, seen from the page, and those of its files that are linked."""
-
-    path: str
-    files: list[str]
-
-
-def run_places(names: Iterable[str], folders: Sequence[Path], page: Path) -> dict[str, RunPlace]:
-    """The complete run directories that lie in one of `folders`, by name.
-
-    One that lies in none is left out: records may be read elsewhere than where they were measured.
-    """
-    found = {}
-    for name in sorted(set(names)):
-        for folder in folders:
-            try:
-                content = parse_json(read_bytes(folder / name / MANIFEST))
-                listed = sorted(str(path) for path in content["files"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            path = Path(os.path.relpath(folder / name, page.parent)).as_posix()
-            found[name] = RunPlace(path, [file for file in listed if file.endswith(LINKED)])
-            break
-    return found
-
-
 class DriftView(NamedTuple):
     """What changed since a baseline, as the page prints it."""
 
@@ -277,15 +248,15 @@ def render(
     other: RecordFile | None = None,
     *,
     baseline: RecordFile | None = None,
-    runs: str = "runs",
+    runs: Sequence[str] = ("runs",),
     places: Mapping[str, RunPlace] = MappingProxyType({}),
 ) -> str:
     """The report page: one self-contained HTML document. The same records give the same bytes.
 
     other: the session of the other protocol, to be shown beside; baseline: an earlier session of
-    the same protocol, since which changes are shown; runs: where run directories should be, seen
-    from the page; places: where they are. Raises ValueError if `other` is of the same protocol,
-    DriftError if `baseline` is of another.
+    the same protocol, since which changes are shown; runs: the folders of run directories, seen
+    from the page; places: in which of them each is (default: the first). Raises ValueError if
+    `other` is of the same protocol, DriftError if `baseline` is of another.
     """
     comparison = _comparison(file, other)
     drift = None if baseline is None else compare_sessions(baseline, file)
@@ -293,8 +264,9 @@ def render(
     cells = [cell for section in made for cell in section.cells]
     context = _page(file, made, cells, comparison)
     context |= {
-        "runs": runs,
+        "body": body_tag(runs),
         "places": places,
+        "nowhere": RunPlace(),
         "drift": drift and DriftView(drift.before, summary(drift), notes(drift), tables(drift)),
     }
     environment = _environment()
@@ -417,9 +389,21 @@ def write_report(
         file,
         other,
         baseline=baseline,
-        runs=Path(os.path.relpath(folders[0], path.parent)).as_posix(),
-        places=run_places((name for record in file.records for name in record.runs), folders, path),
+        runs=seen_from(path, folders),
+        places=run_places((name for record in file.records for name in record.runs), folders),
     ).encode("utf-8")
+    return _write(path, page)
+
+
+def copy_report(path: Path, copy: Path, runs: Sequence[Path]) -> Path:
+    """The page in another folder too, from where its links to run directories hold as well.
+
+    runs: as write_report took them. Raises ReportError if the copy cannot be written.
+    """
+    return _write(copy, moved(path.read_bytes(), seen_from(copy, runs)))
+
+
+def _write(path: Path, page: bytes) -> Path:
     try:
         write_atomic(path, lambda stream: stream.write(page))
     except OSError as error:

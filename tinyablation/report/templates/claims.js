@@ -63,6 +63,7 @@
 
   // --- an open cell ------------------------------------------------------------------------------
 
+  const runs = JSON.parse(document.body.dataset.runs);
   const filled = new Set();
   const fill = (cell) => { // its evidence is there
     if (filled.has(cell) || !evidence.has(cell.id)) return;
@@ -70,6 +71,9 @@
     const body = cell.appendChild(document.createElement("div"));
     body.className = "body";
     body.innerHTML = evidence.get(cell.id);
+    for (const link of body.querySelectorAll("a[data-run]")) { // its folder is a number: see page.py
+      link.href = link.dataset.run.replace(/^\d+/, (number) => runs[number]);
+    }
     const slot = body.querySelector("figure.all");
     if (slot && !printing) {
       const section = sectionOf(cell);
