@@ -66,9 +66,16 @@ class Effects:
 
     def clusters(self, split: str) -> tuple[str, ...]:
         """The cluster of every example of the split, in order."""
-        key = ("clusters", split)
+        return self._labels("cluster_id", split)
+
+    def halves(self, split: str) -> tuple[str, ...]:
+        """The half of every example of the split, in order: one name, but for BOTH."""
+        return self._labels("split", split)
+
+    def _labels(self, column: str, split: str) -> tuple[str, ...]:
+        key = ("labels", column, split)
         if key not in self._cache:
-            self._cache[key] = tuple(str(name) for name in self.baseline(split)["cluster_id"])
+            self._cache[key] = tuple(map(str, self.baseline(split)[column].tolist()))
         found: tuple[str, ...] = self._cache[key]
         return found
 
@@ -101,8 +108,10 @@ class Effects:
 
     def change(self, label: str, split: str, column: str = "logit_diff") -> Floats:
         """[n_examples] changed - unhooked of one column under one intervention."""
-        clean = self.baseline(split)[column].to_numpy(dtype=float)
-        difference: Floats = self.values(label, split, column) - clean
+        key = ("clean", split, column)
+        if key not in self._cache:
+            self._cache[key] = self.baseline(split)[column].to_numpy(dtype=float)
+        difference: Floats = self.values(label, split, column) - self._cache[key]
         return difference
 
     def floor(

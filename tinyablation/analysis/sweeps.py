@@ -162,9 +162,9 @@ class Sweep(Effects):
     ) -> Floats:
         """[n_examples] ablated - clean of one column: of one head, or of a choice by its halves."""
         deltas = self.deltas(split, method, column)
-        heads = self._by_half(who)
-        halves = self.baseline(split)["split"].map(lambda name: self.heads.index(heads[name]))
-        values: Floats = deltas[np.arange(len(deltas)), halves.to_numpy(dtype=int)]
+        places = {half: self.heads.index(head) for half, head in self._by_half(who).items()}
+        columns = [places[half] for half in self.halves(split)]
+        values: Floats = deltas[np.arange(len(deltas)), columns]
         return values
 
     def _by_half(self, who: Head | Choice) -> Mapping[str, Head]:

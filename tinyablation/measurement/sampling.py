@@ -111,6 +111,10 @@ class Sampling:
 
         aligned: only pairs whose two prompts have equal numbers of tokens.
         """
+        key = ("rows", condition, sample, aligned)  # each of a sample's batteries asks again
+        return self._memo(key, lambda: self._rows(condition, sample, aligned=aligned))
+
+    def _rows(self, condition: str, sample: Sample, *, aligned: bool) -> dict[int, str]:
         corpus, _ = self.bench.corpus(condition)
         found = self.counting(condition, sample, aligned=aligned)
         if self.wordings(condition, sample) == "one":
@@ -144,6 +148,10 @@ class Sampling:
 
     def counting(self, condition: str, sample: Sample, *, aligned: bool = False) -> dict[int, str]:
         """Corpus row -> split of all rows that a sample is drawn from, in row order."""
+        key = ("counting", condition, sample, aligned)
+        return self._memo(key, lambda: self._counting(condition, sample, aligned=aligned))
+
+    def _counting(self, condition: str, sample: Sample, *, aligned: bool) -> dict[int, str]:
         corpus, halves = self.bench.corpus(condition)
         selection = self._selection_for(condition, sample)
         families = self.gate.families(condition) if sample.among == "counting" else ()

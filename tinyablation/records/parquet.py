@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # room in a file, however long it is. Every head of a 70B model on 256 prompts has 40 million cells.
 MOST_CELLS = 200_000_000
 MOST_UNPACKED = 2**31  # bytes: of those cells in the file (130 MB), and of their text in memory
+_MANY_ROWS = 100_000  # with fewer, threads take longer to start than to read
 
 
 def from_json(data: bytes) -> Any:
@@ -46,8 +47,9 @@ def read_parquet(
             schema = found.schema.to_arrow_schema()
             check(schema)
             words = [field.name for field in schema if _is_text(field)]
-            stream.seek(0)
-            table = pyarrow.parquet.read_table(stream, read_dictionary=words)
+            # One file and no folder of them, which pyarrow's read_table expects: half the time.
+            file = pyarrow.parquet.ParquetFile(stream, read_dictionary=words, metadata=found)
+            table = file.read(use_threads=found.num_rows > _MANY_ROWS)
             return _with_text(table, words, most_bytes)
         except (pyarrow.ArrowException, OSError) as error:
             said = " ".join(str(error).split())
