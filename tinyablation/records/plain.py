@@ -30,38 +30,60 @@ def plain(value: Any, where: str = "value") -> Any:
     Raises RecordError, which names the path of keys (`details.per_head[3]`), for NaN, infinity and
     any other type.
     """
-    if value is None or type(value) in (bool, int):
+    return _plain(value, where)
+
+
+# Where a value is: the name of the whole, or where what holds it is, and how it is called there.
+# Put into words for an error alone, because a session asks for some million values.
+_Place = str | tuple[Any, str | int]
+
+
+def _plain(value: Any, place: _Place) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
         return value
     if isinstance(value, str):
         text = str.__str__(value)  # exact str: xdist refuses subclasses such as numpy.str_
+        if text.isascii():
+            return text
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float):
         if not math.isfinite(value):
+            where = _words(place)
             raise RecordError(f"{where} is {float(value)}: only finite numbers can be recorded")
         return float(value)
     if isinstance(value, int):
         return int(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, (place, index)) for index, item in enumerate(value)]
     if isinstance(value, BaseModel):
-        later: frozenset[str] = getattr(type(value), "LATER", frozenset())
+        later: frozenset[str] = getattr(kind, "LATER", frozenset())
         return {
-            name: plain(getattr(value, name), f"{where}.{name}")
-            for name, field in type(value).model_fields.items()
+            name: _plain(getattr(value, name), (place, name))
+            for name, field in kind.model_fields.items()
             if name not in later or getattr(value, name) != field.default
         }
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise RecordError(f"{where} has the key {key!r}: keys must be text")
-        return {plain(key): plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+                raise RecordError(f"{_words(place)} has the key {key!r}: keys must be text")
+        return {_plain(key, place): _plain(item, (place, key)) for key, item in value.items()}
     to_list = getattr(value, "tolist", None)  # numpy, without importing it
     if callable(to_list):
         converted = to_list()
-        if type(converted) is not type(value):
-            return plain(converted, where)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise RecordError(f"{where} is a {kind}: record numbers, text, lists and mappings only")
+        if type(converted) is not kind:
+            return _plain(converted, place)
+    raise RecordError(
+        f"{_words(place)} is a {kind.__module__}.{kind.__qualname__}: record numbers, text, lists "
+        "and mappings only"
+    )
+
+
+def _words(place: _Place) -> str:
+    if isinstance(place, str):
+        return place
+    outer, name = place
+    return f"{_words(outer)}[{name}]" if isinstance(name, int) else f"{_words(outer)}.{name}"
 
 
 class Plain(BaseModel):
