@@ -1,12 +1,15 @@
 """Run: pytest tests/files/test_manifests.py"""
 
+import errno
 import json
+import os
 
 import pytest
 
 from tinyablation.errors import RunError
 from tinyablation.files.manifests import (
     Damaged,
+    NotWritten,
     check_manifest,
     read_json,
     remove_leftovers,
@@ -106,3 +109,55 @@ def test_a_manifest_of_another_kind_is_refused(folder, changes):
 def test_a_file_may_have_to_be_listed(folder):
     with pytest.raises(RunError, match=r"does not list c\.txt"):
         check_manifest(folder, listed=["c.txt"])
+
+
+# --- the disk ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The files and folders that were synced, by inode, in order."""
+    found, real = [], os.fsync
+
+    def noted(descriptor):
+        found.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr("tinyablation.files.manifests.os.fsync", noted)
+    return found
+
+
+def inode(path):
+    return path.stat().st_ino
+
+
+def test_a_file_is_on_disk_before_its_name_is_and_both_when_it_is_durable(tmp_path, synced):
+    write_json(tmp_path / "a.json", {})
+    assert synced == [inode(tmp_path / "a.json"), inode(tmp_path)]
+    synced.clear()
+    write_json(tmp_path / "b.json", {}, durable=False)
+    assert synced == [] and read_json(tmp_path / "b.json") == {}
+
+
+def test_all_that_a_manifest_lists_is_on_disk_before_it(tmp_path, synced):
+    names = ["a.json", "metrics/b.json", "metrics/c.json"]
+    for name in names:
+        write_json(tmp_path / name, {}, durable=False)
+    write_manifest(tmp_path, names, {})
+    listed = [
+        *(inode(tmp_path / name) for name in names),
+        inode(tmp_path),
+        inode(tmp_path / "metrics"),
+    ]
+    assert synced == [*listed, inode(tmp_path / "manifest.json"), inode(tmp_path)]
+
+
+def test_a_full_disk_under_a_listed_file_leaves_no_manifest(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(tmp_path / "a.json", {})
+    monkeypatch.setattr("tinyablation.files.manifests.os.fsync", full)
+    with pytest.raises(NotWritten, match="a.json: cannot be written"):
+        write_manifest(tmp_path, ["a.json"], {})
+    assert not (tmp_path / "manifest.json").exists()

@@ -19,7 +19,7 @@ from tests.synthetic_runs import (
 )
 from tinyablation.errors import RunError
 from tinyablation.interventions.batteries import Shard
-from tinyablation.runs.shards import BASELINE_TOLERANCE, Plan
+from tinyablation.runs.shards import BASELINE_TOLERANCE, Plan, ShardFolder
 from tinyablation.runs.store import RunStore
 
 
@@ -67,6 +67,16 @@ def test_an_empty_shard_or_a_key_used_twice_is_refused():
         plan_of(SHARDS[0], Shard("empty", ()))
     with pytest.raises(RunError, match="must differ"):
         plan_of(SHARDS[0], SHARDS[1], SHARDS[1])
+
+
+@pytest.mark.parametrize(("seconds", "syncs"), [(0.999, 0), (1.0, 4)])
+def test_a_shard_worth_a_second_is_on_disk_before_the_next(tmp_path, monkeypatch, seconds, syncs):
+    synced = []
+    monkeypatch.setattr("tinyablation.files.manifests.os.fsync", synced.append)
+    work = ShardFolder(tmp_path, plan_of(*SHARDS), "float32")
+    work.add(SHARDS[0], compute(SHARDS[0]), seconds)
+    assert len(synced) == syncs, "two files and, for each, the folder"
+    assert work.recover() == ["baseline"]
 
 
 def test_baseline_rows_beside_interventions_are_dropped(tmp_path):

@@ -124,6 +124,7 @@ class UnknownWords:
         """Number of tokens -> the words of so many, and the first tokens of longer words."""
         if words not in self._fragments:
             found: dict[int, list[str]] = {}
+            self._encoder.read(f"{_BEFORE} {word}" for word in words)
             for word in words:
                 found.setdefault(self._length(word), []).append(word)
             for word in words:

@@ -156,10 +156,12 @@ def write_table(
     frame: pd.DataFrame,
     names: Sequence[str],
     columns: Mapping[str, Column] = COLUMNS,
+    *,
+    durable: bool = True,
 ) -> None:
     """Write exactly the named columns, in this order, as a documented Parquet file, atomically.
 
-    columns: what each of them is.
+    columns: what each of them is; durable: as in write_atomic.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -178,7 +180,9 @@ def write_table(
         raise RunError(f"{path}: the table does not fit its columns: {error}") from error
     note = json.dumps({"columns": documentation(names, columns)}, ensure_ascii=False).encode()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: note})
-    write_atomic(path, lambda handle: pq.write_table(table, handle, compression="zstd"))
+    write_atomic(
+        path, lambda handle: pq.write_table(table, handle, compression="zstd"), durable=durable
+    )
 
 
 def read_table(path: Path, names: Sequence[str]) -> pd.DataFrame:

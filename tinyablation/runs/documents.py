@@ -96,15 +96,15 @@ def obtain_reading(
         if computed.tensors:
             names.append(TENSORS)
             data = _serialised(folder, computed.tensors)
-            write_atomic(folder / TENSORS, lambda handle: handle.write(data))
-        write_json(folder / READING, plain(computed.document, "document"))
+            write_atomic(folder / TENSORS, lambda handle: handle.write(data), durable=False)
+        write_json(folder / READING, plain(computed.document, "document"), durable=False)
         found = circumstances() if circumstances else artefacts.NOTHING_MORE
-        write_json(folder / PROVENANCE, artefacts.provenance(config, found))
+        write_json(folder / PROVENANCE, artefacts.provenance(config, found), durable=False)
         profile = {
             "seconds_total": round(seconds, 6),
             "peak_rss_bytes": artefacts.peak_resident_bytes(),
         }
-        write_json(folder / PROFILE, profile | dict(found.profile))
+        write_json(folder / PROFILE, profile | dict(found.profile), durable=False)
         facts = {"run": config.name, "hash": config.hash, "finished": artefacts.utc_now()}
         write_manifest(folder, names, facts)
     return _reuse(store, config)

@@ -56,6 +56,8 @@ BASELINE_TOLERANCE = {
     "bfloat16": 0.3,
 }
 BASELINE_LOGIT = 20.0  # the tolerance holds up to this size of logits and scales beyond
+# Seconds of computation that are not to be lost in a power cut; a killed process loses none.
+WORTH_SYNCING = 1.0
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ class ShardFolder:
         seconds: float,
         devices: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Check the rows of a shard and make them durable, with the devices that computed them.
+        """Check the rows of a shard and keep them, with the devices that computed them.
 
         Baseline rows in a shard of interventions (the engine always measures its own) must agree
         with the baseline shard within BASELINE_TOLERANCE and are dropped, because a table has one
@@ -235,7 +237,8 @@ class ShardFolder:
         check_rows(rows, self.plan.labels(shard), self.plan.n_examples, where)
         self._sidecar(shard.key).unlink(missing_ok=True)  # that of a discarded file
         path = self.path(shard.key)
-        write_table(path, rows, ENGINE_COLUMNS)
+        durable = seconds >= WORTH_SYNCING
+        write_table(path, rows, ENGINE_COLUMNS, durable=durable)
         sidecar = {
             "key": shard.key,
             "address": self.plan.address(self.folder.name, shard),
@@ -247,7 +250,7 @@ class ShardFolder:
             "finished": utc_now(),
             **later,
         }
-        write_json(self._sidecar(shard.key), sidecar)
+        write_json(self._sidecar(shard.key), sidecar, durable=durable)
         self.sidecars[shard.key] = sidecar
 
     def _compare_baseline(self, again: _OwnBaseline, where: str) -> None:
@@ -302,7 +305,7 @@ class ShardFolder:
             **facts,
             "note": "No figure of this run is final. Ask for the run again to continue it.",
         }
-        write_json(path, {**summary, "plan": self.plan.record()})
+        write_json(path, {**summary, "plan": self.plan.record()}, durable=False)
 
     def devices(self) -> list[dict[str, Any]]:
         """The devices that the shards were computed on, in any attempt, in plan order."""

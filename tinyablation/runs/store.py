@@ -425,18 +425,20 @@ def _write(
         plots.draw_png(panels, config.name),
         plots.draw_html(panels, config.name),
     )
-    write_table(folder / PER_EXAMPLE, table, PER_EXAMPLE_COLUMNS)
-    write_table(folder / HEAD_IMPACT, impact, HEAD_IMPACT_COLUMNS)
     layers = artefacts.layer_impact(table, config.name, config.seed)
-    write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS)
-    write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png))
-    write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()))
-    provenance = artefacts.provenance(config, circumstances, work.devices())
-    write_json(folder / PROVENANCE, provenance)
-    profile = artefacts.profile(seconds, continued, len(table), circumstances)
-    write_json(folder / PROFILE, profile)
-    write_json(folder / VERIFY, verified)
-    write_json(folder / SUMMARY, artefacts.summarise(table, config.seed))
+    # What follows is synced with the manifest.
+    write_table(folder / PER_EXAMPLE, table, PER_EXAMPLE_COLUMNS, durable=False)
+    write_table(folder / HEAD_IMPACT, impact, HEAD_IMPACT_COLUMNS, durable=False)
+    write_table(folder / LAYER_IMPACT, layers, LAYER_IMPACT_COLUMNS, durable=False)
+    write_atomic(folder / HEATMAP_PNG, lambda handle: handle.write(png), durable=False)
+    write_atomic(folder / HEATMAP_HTML, lambda handle: handle.write(html.encode()), durable=False)
+    for name, content in (
+        (PROVENANCE, artefacts.provenance(config, circumstances, work.devices())),
+        (PROFILE, artefacts.profile(seconds, continued, len(table), circumstances)),
+        (VERIFY, verified),
+        (SUMMARY, artefacts.summarise(table, config.seed)),
+    ):
+        write_json(folder / name, content, durable=False)
     facts = {
         "run": config.name,
         "hash": config.hash,
