@@ -14,6 +14,6 @@ from tests.killing_sessions import WAYS, kill_at
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups and SIGKILL")
 def test_a_killed_session_is_continued_to_the_same_tables(tmp_path: Path) -> None:
-    found = kill_at(2, tmp_path)
+    found = kill_at(2, tmp_path, share=0.5)
     assert found["kills"] == 2 and found["tables"] >= 4
     assert {way: found[way] >= 1 for way in WAYS} == dict.fromkeys(WAYS, True)

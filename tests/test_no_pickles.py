@@ -131,7 +131,14 @@ def executor(scheme: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes of their own")
-@pytest.mark.parametrize("scheme", EXECUTORS)
+@pytest.mark.parametrize(
+    "scheme",
+    # "processes" and "slurm" start the same job as one another, by other commands.
+    [
+        pytest.param(each, marks=[] if each in ("local", "dask") else [pytest.mark.nightly])
+        for each in EXECUTORS
+    ],
+)
 def test_a_cold_session_loads_none_wherever_its_jobs_run(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
