@@ -12,6 +12,7 @@ from tests.killing_sessions import WAYS, kill_at
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # five cold sessions; test_kills.py kills what they measure with
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups and SIGKILL")
 def test_a_killed_session_is_continued_to_the_same_tables(tmp_path: Path) -> None:
     found = kill_at(2, tmp_path, share=0.5)
