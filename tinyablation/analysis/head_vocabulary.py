@@ -327,7 +327,7 @@ def _shared_again(
                 own[_top(weight[draw] @ values, length)]
                 for own, weight, values in zip(codes, weights, logits, strict=True)
             ]
-            # Sets of some ten numbers: np.intersect1d takes ten times as long.
+            # Sets of some ten numbers, which np.intersect1d would sort.
             known = [set(own[own >= 0].tolist()) for own in lists]
             found[draw] = (
                 len(known[0] & known[1]),

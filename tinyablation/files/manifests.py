@@ -161,8 +161,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_manifest(folder: Path, names: Sequence[str], facts: dict[str, Any]) -> None:
     """Write manifest.json: `facts`, and the size and sha256 of every named file (POSIX paths).
 
-    The files are on disk before it is: written one by one and synced together, they take a third of
-    the time.
+    The files are on disk before it is, so whoever writes them need not wait for each.
     """
     places = [folder / name for name in names]
     for place in (*places, *dict.fromkeys(place.parent for place in places)):

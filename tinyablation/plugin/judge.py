@@ -381,7 +381,8 @@ def _conclude(item: pytest.Item, record: Mapping[str, Any]) -> None:
         _fail(item, PredictionMissed(said))
     if ground == "short" and not item.config.option.runxfail:
         before = ", as before" if accepted else _expected(item, record)
-        # Without a traceback, which would show the claim's last line and takes 5 ms to make.
+        # Without a traceback, which would show no more than the claim's last line, and takes
+        # some milliseconds to make.
         raise pytest.xfail.Exception(f"{SAID[verdict]}{before}: {reason}", pytrace=False)
     if verdict in SAID:
         # unpredicted, or short: of an expected failure --runxfail makes what it would be otherwise.
