@@ -363,12 +363,12 @@ def test_behaviour_is_of_one_split_and_against_the_clean_prompts():
     own = (table["layer"] == 0) & (table["head"] == 2) & (table["split"] == "confirmation")
     clean = (table["method"] == "none") & (table["split"] == "confirmation")
     table.loc[own, ["target_rank", "target_probability", "kl", "entropy"]] = [1, 0.2, 0.3, 1.7]
-    table.loc[own & (table["example"] % 8 < 6), "target_rank"] = 0
+    table.loc[own & (table["example"] % 8 < 7), "target_rank"] = 0
     table.loc[clean & (table["example"] % 8 < 7), "target_rank"] = 2
     found = sweep.__class__("made-up", "facts", table, 1e-6).behaviour((0, 2))
     assert found == {
         "clean_top1": 0.25,
-        "ablated_top1": 0.5,
+        "ablated_top1": 0.75,
         "clean_p_target": 0.5,
         "ablated_p_target": pytest.approx(0.2),
         "acc_flip_rate": 0.0,

@@ -156,6 +156,8 @@ def test_every_test_counts_and_only_supported_ones_are_discoveries():
     assert (found.n, found.supported, found.discoveries, found.lost) == (3, 2, 1, 1)
     assert found.largest_p == 1e-6 and set(adjusted) == {"a", "b", "c"}
     assert multiplicity([cell("d", None)]) == (None, {})
+    at_alpha, adjusted = multiplicity([cell("a", 0.05)], alpha=0.05)
+    assert adjusted == {"a": 0.05} and at_alpha.discoveries == 1
 
 
 def test_no_p_outside_its_range():
