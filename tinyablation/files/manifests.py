@@ -117,10 +117,11 @@ def write_together(
 
 def _sync(place: Path) -> None:
     """Wait until a file is on disk, or, of a folder, what was renamed in it."""
-    is_folder = place.is_dir()
-    if is_folder and os.name != "posix":  # Windows has no such call
+    posix = os.name == "posix"
+    if not posix and place.is_dir():  # Windows has no such call
         return
-    descriptor = os.open(place, os.O_RDONLY if is_folder else os.O_RDWR)
+    # Windows syncs only what could be written; elsewhere a file may be read-only by now.
+    descriptor = os.open(place, os.O_RDONLY if posix else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
