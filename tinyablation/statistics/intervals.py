@@ -355,8 +355,8 @@ def rank_agreement(
     for name, ranking in (("a", first), ("b", second)):
         if np.ptp(ranking) == 0:
             raise StatisticsError(f"{name} is {ranking[0]:.3g} for every head: there is no ranking")
-    # Doubled ranks are whole numbers, and so are sums of their products: ties are detected exactly.
-    one, other = (2 * _ranks(each) for each in (first, second))
+    # Ranks are multiples of a half, sums of their products of a quarter: ties are detected exactly.
+    one, other = _ranks(first), _ranks(second)
     exact = math.factorial(len(first)) <= permutations
     sums = np.concatenate([other[order] @ one for order in _orders(len(first), permutations, rng)])
     observed = one @ other
