@@ -5,6 +5,7 @@ Run: pytest tests/statistics/test_intervals.py
 Bounds on simulated rates are the nominal rate and three standard errors of the simulation.
 """
 
+import hashlib
 from itertools import product
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_a_generator_depends_on_seed_and_purpose_and_on_nothing_else():
     assert len({first(seed, purpose) for seed in (0, 1) for purpose in ("a", "b", "")}) == 6
     with pytest.raises(StatisticsError, match="negative"):
         generator(-1, "a")
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**32, 2**80])
+def test_a_generator_is_that_of_seed_and_purpose_however_large_the_seed(seed):
+    words = [seed, *hashlib.sha256(b"heads of facts").digest()]
+    state = generator(seed, "heads of facts").bit_generator.state
+    assert state == np.random.default_rng(words).bit_generator.state
 
 
 # --- intervals of a mean -------------------------------------------------------------------------
