@@ -137,12 +137,8 @@ def check_crashed(session: Session, status: int) -> None:
             raise Damage("a cell whose test did not end is shown with a verdict")
 
 
-def kill_at(kills: int, folder: Path, seed: int = 0, *, share: float = 1.0) -> Counter[str]:
-    """So many kills of sessions under `folder`; Damage at the first loss.
-
-    share: of the time from the first shard to the end, the first part, from which moments are
-    drawn. With less than all of it few are after the end, which is a session for nothing.
-    """
+def kill_at(kills: int, folder: Path, seed: int = 0) -> Counter[str]:
+    """So many kills of sessions under `folder`; Damage at the first loss."""
     draws = random.Random(seed)
     undisturbed = Session(folder / "undisturbed")
     undisturbed.wait_for_a_shard()
@@ -159,7 +155,7 @@ def kill_at(kills: int, folder: Path, seed: int = 0, *, share: float = 1.0) -> C
             break
         session = Session(folder / f"killed-{number}")
         session.wait_for_a_shard()
-        time.sleep(draws.uniform(0, share * seconds))
+        time.sleep(draws.uniform(0, seconds))
         killed = session.kill(way, draws)
         survivors = finished(session.reports)
         status = session.ended()

@@ -133,9 +133,9 @@ def executor(scheme: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.mark.skipif(os.name != "posix", reason="processes of their own")
 @pytest.mark.parametrize(
     "scheme",
-    # "processes" and "slurm" start the same job as one another, by other commands.
+    # "slurm" starts the same job as "processes", by another command.
     [
-        pytest.param(each, marks=[] if each in ("local", "dask") else [pytest.mark.nightly])
+        pytest.param(each, marks=[pytest.mark.nightly] if each == "slurm" else [])
         for each in EXECUTORS
     ],
 )

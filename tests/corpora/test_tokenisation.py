@@ -135,6 +135,22 @@ def test_an_encoder_splits_a_text_once_and_as_its_tokenizer_does(words: Any) -> 
     assert asked == [PROMPT, f"{PROMPT} Paris", f"{PROMPT} Rome", f"{PROMPT} Oslo"]
 
 
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "merging", "padding", "cutting"])
+def test_many_texts_split_at_once_are_each_as_alone(words: Any, pieces: Any, kind: str) -> None:
+    """Also by tokenizers whose files ask for padding, or for texts to be cut."""
+    made: Any = {"pieces": pieces, "merging": merging_over_spaces()}.get(kind)
+    made = made or byte_level([PROMPT, " Paris"])
+    if kind == "padding":
+        made.backend_tokenizer.enable_padding(pad_id=3, length=64)
+    if kind == "cutting":
+        made.backend_tokenizer.enable_truncation(2)
+    texts = ["ab c", "a", "", "ab c", "b c b"] if kind == "merging" else [PROMPT, "", "Paris", " x"]
+    encoder = Encoder(made)
+    encoder.read(iter(texts))
+    encoder.tokenizer = None  # type: ignore[assignment]  # nothing is left to split
+    assert [encoder.ids(text) for text in texts] == [encode(made, text) for text in texts]
+
+
 def test_a_saved_tokenizer_is_loaded_from_its_folder(words: Any, tmp_path: Path) -> None:
     words.save_pretrained(tmp_path)
     loaded = load_tokenizer(str(tmp_path))

@@ -90,7 +90,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, durable: bo
 def write_together(
     writers: Mapping[Path, Callable[[BinaryIO], object]], *, durable: bool = True
 ) -> None:
-    """write_atomic for files that belong together: none is renamed before all are on disk."""
+    """write_atomic for files that belong together: none is renamed before all are written."""
     temporary: dict[Path, Path] = {}
     try:
         for path, write in writers.items():
