@@ -189,9 +189,9 @@ def _time(bench: "Bench", condition: str) -> Iterator[str]:
 
     facts = bench.facts
     rows = bench.rows(condition, EVERYTHING)
-    every = bench.prompts(condition)
+    every = bench.examples(condition)
     step = max(1, len(every) // PROMPTS)
-    prompts = every[::step][:PROMPTS]
+    prompts = bench.encode(every[::step][:PROMPTS], "clean")
     layers = sorted({(facts.n_layers - 1) * part // (LAYERS - 1) for part in range(LAYERS)})
     seconds = []
     bench.engine.measure(prompts, [AblateHeads((Head(0, 0),))])  # untimed warm-up

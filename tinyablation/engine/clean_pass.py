@@ -46,6 +46,9 @@ FORWARD_TOLERANCE_COARSE = 1e-1  # bfloat16: 8 bits of mantissa
 # time; this bound itself was not timed.
 LEAST_SHARING = 1.25
 NO_CALLS = Calls((), (), ())
+# The runs of a session have their first and last prompts in common. What is kept of a verified
+# length are its mask and position embeddings: .3 MB in float32 at 256 tokens.
+KEPT_CALLS, KEPT_TOKENS = 64, 256
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,6 +67,8 @@ class CleanPasses:
         # By length of the prompt: another one may round the last bit to the other side, and a table
         # must not depend on what was measured before.
         self._folded: dict[int, Tensor] = {}
+        # By the prompts that a replay was compared for.
+        self._verified: dict[tuple[Ids, ...], Calls] = {}
         self._takes_packs: bool | None = None  # None: not tried yet
         self._reads_alike = False  # whether the unembedding was found to equal the model's own
 
@@ -319,11 +324,28 @@ class CleanPasses:
         """The calls of layers at this length; EngineError if the model's logits differ from ours.
 
         replayed: whether to replay layer by layer; else only what follows the layers is compared.
+        Prompts that have been replayed and agreed are not replayed again.
         """
-        ends = list(dict.fromkeys([bucket[0], bucket[-1]]))
-        what = f"a forward pass over a prompt of {len(bucket[0])} tokens"
+        ends = tuple(dict.fromkeys([bucket[0], bucket[-1]]))
+        if not replayed:
+            return self._compared(ends, len(self.architecture.layers))
+        if ends not in self._verified:
+            calls = self._compared(ends, 0)
+            if len(bucket[0]) > KEPT_TOKENS:
+                return calls
+            if len(self._verified) == KEPT_CALLS:
+                del self._verified[next(iter(self._verified))]
+            self._verified[ends] = calls
+        return self._verified[ends]
+
+    def _compared(self, ends: tuple[Ids, ...], begin: int) -> Calls:
+        """The calls of layers in passes over these prompts, whose layers from `begin` are replayed.
+
+        Raises EngineError if logits differ from the model's own.
+        """
+        length = len(ends[0])
+        what = f"a forward pass over a prompt of {length} tokens"
         # Both ends of the bucket at once, or one after the other if memory is short.
-        begin = 0 if replayed else len(self.architecture.layers)
         parts = self.room.parts(ends, [1] * len(ends), 2, what, partial(self._replayed, begin))
         replays = [replay for _, replay in parts]
         theirs = exact(torch.cat([replay.theirs for replay in replays]))
@@ -338,7 +360,7 @@ class CleanPasses:
             if not difference <= allowed * max(1.0, theirs.abs().max().item()):
                 raise EngineError(
                     f"model {self.name!r}: replayed layer by layer, its logits differ from its own "
-                    f"forward by {difference:.2g} on prompts of {len(bucket[0])} tokens; this "
+                    f"forward by {difference:.2g} on prompts of {length} tokens; this "
                     "architecture does something between or after the layers that the engine does "
                     "not"
                 )
