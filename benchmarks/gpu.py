@@ -21,14 +21,21 @@ layers on facts, of the 7B shape those of one layer; some two minutes on an H200
 what was tried by hand there: 2.4 s with 21:128 and 1.4 s with 25:1024 at GPT-2 small's size; at the
 7B shape's 11.2 s with 21:128, 4.3 to 4.8 s with 26:512 and 1.5 GB more, 3.8 s with 27:1024 and 6 GB
 more.
+
+`26:512:sdpa` takes torch's fused attention, which never writes the scores; eager attention writes
+or reads them some eight times, and with 512 nodes and a d_head of 128 they are as wide as four
+residual streams. Figures are the same but for rounding (tests/engine/test_engine_packs.py).
+Predicted at the 7B shape, from the bytes that are not moved at 4.8 TB/s: .15 s less with 21:128,
+.6 s with 26:512, 1.2 s with 27:1024.
 """
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.loops import hooked_loop
 from benchmarks.record import BenchmarkError, Recording, parser
@@ -84,9 +91,10 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     options.add_argument(
         "--bounds",
-        type=bounds_named,
-        metavar="B:N,...",
-        help="time the engine with these bounds instead: batches of 2^B numbers, packs of N nodes",
+        type=settings_named,
+        metavar="B:N[:A],...",
+        help="time the engine with these bounds instead: batches of 2^B numbers, packs of N nodes; "
+        "A is its attention, sdpa or eager (default)",
     )
     arguments = options.parse_args(given)
     device = cuda_device()
@@ -254,18 +262,31 @@ def first_prompts(count: int) -> "list[Prompt]":
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-def bounds_named(text: str) -> tuple[Bounds, ...]:
-    """The bounds of an option, "21:128,25:1024"."""
-    try:
-        pairs = [[int(number) for number in pair.split(":")] for pair in text.split(",")]
-        found = tuple(Bounds(2**power, nodes) for power, nodes in pairs)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give powers of two and nodes of packs, as 21:128,25:1024"
-        ) from None
-    if any(not 0 < power < 40 or nodes < 1 for power, nodes in pairs):
-        raise argparse.ArgumentTypeError(f"{text!r}: powers are 1 to 39, and nodes at least 1")
-    return found
+class Setting(NamedTuple):
+    """Bounds, and an attention of transformers, that a sweep is timed with."""
+
+    bounds: Bounds
+    attention: str = "eager"
+
+    def __str__(self) -> str:
+        batch, nodes = self.bounds.batch.bit_length() - 1, self.bounds.pack_nodes
+        return f"2^{batch} numbers, packs of {nodes}, {self.attention} attention"
+
+
+def settings_named(text: str) -> tuple[Setting, ...]:
+    """The settings of an option, "21:128,25:1024:sdpa"."""
+    found = []
+    for each in text.split(","):
+        match = re.fullmatch(r"(\d+):(\d+)(?::(eager|sdpa))?", each)
+        if match is None:
+            raise argparse.ArgumentTypeError(
+                f"{each!r}: give powers of two and nodes of packs, as 21:128,25:1024:sdpa"
+            )
+        power, nodes = int(match[1]), int(match[2])
+        if not 0 < power < 40 or nodes < 1:
+            raise argparse.ArgumentTypeError(f"{each!r}: powers are 1 to 39, and nodes at least 1")
+        found.append(Setting(Bounds(2**power, nodes), match[3] or "eager"))
+    return tuple(found)
 
 
 def sweep(
@@ -273,9 +294,9 @@ def sweep(
     loaded: "LoadedModel",
     prompts: "Sequence[Prompt]",
     heads: Sequence[Head],
-    every: Sequence[Bounds],
+    every: Sequence[Setting],
 ) -> list[dict[str, Any]]:
-    """The engine's seconds with each of these bounds, against the first of them.
+    """The engine's seconds with each of these settings, against the first of them.
 
     BenchmarkError where figures differ by more than sums in other orders: AGREEMENT in float32, the
     tolerance of their dtype in others, as a share of the largest LD and of 1 at least.
@@ -292,9 +313,10 @@ def sweep(
     interventions = [AblateHeads((head,)) for head in heads]
     found: list[dict[str, Any]] = []
     first: Any = None
-    for bounds in every:
+    for setting in every:
+        loaded.model.set_attn_implementation(setting.attention)
         engine = Engine(loaded)
-        engine.bounds = bounds
+        engine.bounds = setting.bounds
         engine.measure(prompts, interventions[:1])  # for nothing
         empty_cache(device)
         reset_peak(device)
@@ -303,20 +325,20 @@ def sweep(
         first = values if first is None else first
         off = float(np.abs(values - first).max())
         if not off <= agreement * max(1.0, float(np.abs(first).max())):
-            raise BenchmarkError(f"with {bounds} figures differ by {off:.2g} logits")
+            raise BenchmarkError(f"with {setting} figures differ by {off:.2g} logits")
         found.append(
-            bounds._asdict()
+            setting.bounds._asdict()
             | {
+                "attention": setting.attention,
                 "engine_s": round(seconds, 3),
                 "peak_bytes": peak_bytes(device),
                 "batch_halvings": engine.room.halvings,
                 "largest_difference": off,
             }
         )
-        said = f"2^{bounds.batch.bit_length() - 1} numbers, packs of {bounds.pack_nodes}"
         name = f"{loaded.entry.id}, {dtype}, zero {len(heads)} heads, {len(prompts)} prompts"
-        peer = () if bounds == every[0] else ("the first bounds", found[0]["engine_s"])
-        recording.add(f"{name}, {said}", seconds, "s", *peer, faster=True)
+        peer = () if len(found) == 1 else ("the first bounds", found[0]["engine_s"])
+        recording.add(f"{name}, {setting}", seconds, "s", *peer, faster=True)
     return found
 
 

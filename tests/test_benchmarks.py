@@ -466,15 +466,18 @@ def test_bounds_are_swept_on_one_model(tmp_path, monkeypatch):
 
     toy = shapes.Shape(2, 2, 2, 16, 32, 1500, False)
     loaded = shapes.random_model(toy, "cpu", torch.float32)
-    every = gpu.bounds_named("10:16,27:1024")
-    assert every == (Bounds(2**10, 16), Bounds(2**27, 1024))
+    every = gpu.settings_named("10:16,27:1024,27:1024:sdpa")
+    assert [each.bounds for each in every] == [Bounds(2**10, 16), *[Bounds(2**27, 1024)] * 2]
     recording = Recording("gpu", tmp_path)
     prompts, heads = gpu.first_prompts(8), [(0, 0), (1, 1)]
     found = gpu.sweep(recording, loaded, prompts, heads, every)
-    assert [each["pack_nodes"] for each in found] == [16, 1024]
-    assert found[0]["largest_difference"] == 0 and found[1]["largest_difference"] < 1e-6
-    first, second = recording.figures
-    assert "2^10 numbers, packs of 16" in first.what and not first.peer
+    assert [each["pack_nodes"] for each in found] == [16, 1024, 1024]
+    assert [each["attention"] for each in found] == ["eager", "eager", "sdpa"]
+    assert found[0]["largest_difference"] == 0
+    assert all(each["largest_difference"] < 1e-6 for each in found[1:])
+    first, second, third = recording.figures
+    assert "2^10 numbers, packs of 16, eager attention" in first.what and not first.peer
+    assert "2^27 numbers, packs of 1024, sdpa attention" in third.what
     assert second.ratio > 0 and second.peer_value == pytest.approx(first.value, abs=1e-3)
     right = Engine.measure
 
@@ -483,7 +486,7 @@ def test_bounds_are_swept_on_one_model(tmp_path, monkeypatch):
         return frame.assign(logit_diff=frame.logit_diff + self.bounds.pack_nodes)
 
     monkeypatch.setattr(Engine, "measure", wrong)
-    with pytest.raises(BenchmarkError, match="pack_nodes=1024.* figures differ by"):
+    with pytest.raises(BenchmarkError, match="packs of 1024, eager.* figures differ by"):
         gpu.sweep(recording, loaded, prompts, heads, every)
 
 
@@ -495,7 +498,7 @@ def test_the_option_sweeps_both_shapes(tmp_path, monkeypatch, engine):
     monkeypatch.setattr(gpu, "MISTRAL_7B", toy._replace(gated=True))
     monkeypatch.setattr(gpu, "SMALL_LAYERS", (0, 1))
     monkeypatch.setattr(gpu, "SWEPT_LAYER", 1)
-    gpu.main(["--bounds", "21:128,26:512", "--prompts", "8", "--results", str(tmp_path)])
+    gpu.main(["--bounds", "21:128,26:512:sdpa", "--prompts", "8", "--results", str(tmp_path)])
     (found,) = history(tmp_path / "gpu.json")
     assert [len(found.details[name]) for name in ("small", "large")] == [2, 2]
     assert [figure.ratio is not None for figure in found.figures] == [False, True] * 2
@@ -505,9 +508,9 @@ def test_the_option_sweeps_both_shapes(tmp_path, monkeypatch, engine):
 
 
 def test_bounds_that_are_none_are_refused():
-    for text in ("21", "21:128:3", "21:many", "99:128", "21:0", ""):
+    for text in ("21", "21:128:3", "21:many", "99:128", "21:0", "", "21:128,21:128:flash"):
         with pytest.raises(argparse.ArgumentTypeError, match="give powers|powers are"):
-            gpu.bounds_named(text)
+            gpu.settings_named(text)
 
 
 def test_loops_that_differ_from_the_engine_end_the_benchmark(monkeypatch):

@@ -173,6 +173,26 @@ def test_figures_with_a_gpus_bounds_are_those_of_a_cpu(
     assert_same(engines["mistral"].measure(PROMPTS, every, **PAIRED), expected)
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        "gpt2",
+        "llama",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("mistral", "neox")),
+    ],
+)
+def test_fused_attention_gives_the_same_figures(
+    family: str, engines: Any, tiny_entry: Any, visits: list[str]
+) -> None:
+    """Eager attention alone always receives a mask; a row without one is causal to the fused."""
+    every = [*BORROWING[:1], *ALIKE, *BORROWING[1:]]
+    expected = engines[family].measure(PROMPTS, every, **PAIRED)
+    loaded = load_model(tiny_entry(family))
+    loaded.model.set_attn_implementation("sdpa")
+    assert_same(Engine(loaded).measure(PROMPTS, every, **PAIRED), expected)
+    assert visits == ["visit_packs", "visit"] * 2
+
+
 def test_few_logits_at_once_make_small_packs(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engines["llama"].measure(PROMPTS, ALIKE, **GIVEN)
     bounds = engines["llama"].bounds._replace(logits=3 * VOCABULARY)
