@@ -74,7 +74,7 @@ fuzz: $(READY)
 mutations: $(READY)
 	$(BIN)/pytest tests/pitfalls -m mutation -n $(WORKERS)
 
-# How often the suite is wrong: error rates, power, its statistics. Some hours of one core, resumable.
+# How often the suite is wrong: error rates, power, its statistics. A day or more of one core, resumable.
 calibrate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fixtures.calibration --workers $(WORKERS)
 

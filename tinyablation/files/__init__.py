@@ -1,1 +1,1 @@
-"""Files and hashes: written atomically, listed in manifests, named by what they hold."""
+"""Files: read within limits, written atomically, listed in manifests, hashed by content."""

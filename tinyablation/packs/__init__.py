@@ -1,1 +1,1 @@
-"""Packs of claims that come with the library. In a wheel: those of claims/."""
+"""Packs of claims that come with the library: a wheel has those of claims/ here."""

@@ -2,19 +2,28 @@
 
 PYTEST_DONT_REWRITE
 
-`options` (the command line), `session_models` (models of the session), `environment` (network,
-threads), `conditions` (of the session), `selection` (which cells run), `defects` (of the user's
-conditions), `subjects` (the heads claims are about), `suggestions` (misspelt names), `scheduling`
-(assigns models to workers), `report_guard` (every selected test reports once), `snapshots` (figures
-unchanged), `snapshot_summary` (which changed), `predictions` (registered and published figures),
-`judge` (verdict to outcome), `availability` (missing models), `blocked_cells` (what could not be
-judged, and what to do), `report` (records and pages); `benches`, `measurement_fixtures`,
-`derived_fixtures`, `head_fixtures` and `attention_fixtures` provide everything that uses weights
-and text.
-`entry` is what pytest loads everywhere (entry point pytest11), with `command_line`, `marks` and
-`claim_files`; `settings` is what a project says of its claims.
-Nothing heavy is imported at module level: `pytest claims --collect-only` must finish within two
-seconds. `evidence` is loaded by the commands that judge without weights.
+`entry` is what pytest loads in every session (entry point pytest11), with `command_line` (the
+options), `marks` and `claim_files` (test files with claims). The others are loaded where there are
+claims:
+
+what is asked   `options` (the command line, read), `settings` (what a project says of its claims),
+                `packs` (of claims), `session_models`, `conditions`, `defects` (of the user's
+                conditions), `subjects` (the heads that claims are about), `selection` (of test
+                cases), `suggestions` (misspelt names), `screening_option` (`--screen`)
+how it runs     `environment` (network, threads), `scheduling` (of models to workers),
+                `report_guard` (every selected test reports once)
+fixtures        `benches`, `measurement_fixtures`, `derived_fixtures`, `head_fixtures`,
+                `attention_fixtures`: everything that uses weights and text
+verdicts        `judge` (from a verdict to an outcome), `snapshots` (unchanged figures),
+                `snapshot_summary` (which changed), `predictions` (and published figures),
+                `first_registration` (predictions changed since), `scope` (what a verdict
+                generalises over), `backend_checks` (plain hooks), `robustness` with `multiverse`
+                (other analyses) and `boundary` (prompts on which a claim fails), `next_tokens`
+reports         `availability` (missing models), `blocked_cells` (what could not be judged, and what
+                to do), `model_cards`, `report` (records and page), `html_view` (pytest.html)
+
+`evidence` is loaded by the commands that judge without weights. Nothing heavy is imported at module
+level: `pytest claims --collect-only` must finish within two seconds.
 """
 
 # A module comes after those it imports, because pytest rewrites assertions of modules it loads.

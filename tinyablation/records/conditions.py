@@ -36,7 +36,7 @@ TABLE = (
     Condition(
         BINDING,
         "B",
-        asked=False,  # judged only by claims that name it: B.1 and B.2
+        asked=False,  # only B.1, which names it, is judged on it
         in_prompt="which of two things introduced has a property is read from the prompt itself",
     ),
 )
