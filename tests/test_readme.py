@@ -179,6 +179,14 @@ def test_results_of_the_pretrained_model_are_those_recorded(page, files):
     assert re.search(rf"\b{missed} (predictions )?were missed", flat)
 
 
+@pytest.mark.parametrize("path", [STUDY, LITERATURE], ids=["study", "literature"])
+def test_a_committed_report_tells_a_command_that_others_can_run(path):
+    """No path of the machine that it was made on."""
+    command = read_records(path).session.command
+    assert command.startswith("pytest claims/")
+    assert not re.search(r"[\s=](/|~|[A-Za-z]:)", command)
+
+
 def recorded_effects() -> dict[tuple[str, str], set[str]]:
     """ "-.04 [-.31, .17]" by claim and condition; a claim may have several tests."""
     found: dict[tuple[str, str], set[str]] = {}
