@@ -92,6 +92,9 @@ def test_h1_1_named_head(effects, status):
         ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.4, (0, 3): 0.6}, "refuted"),
         ({(0, 2): 1.0, (0, 0): 0.0, (0, 1): 0.8, (0, 3): -1.0}, "refuted"),
         ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.0, (0, 3): -1.0}, "refuted"),
+        # They come before the first head, not after it.
+        ({(0, 2): 0.3, (0, 0): 1.0, (0, 1): 0.2}, "inconclusive"),
+        ({(0, 2): 0.3, (0, 0): 0.2, (0, 1): 1.0}, "inconclusive"),
     ],
 )
 def test_h1_2_partners(effects, status):

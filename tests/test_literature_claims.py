@@ -393,6 +393,110 @@ def test_a_claim_about_heads_that_are_not_there_is_blocked():
     assert dual.concept_heads(WORDS, (ONE,), None) == (OTHER,)
 
 
+EVERY_HEAD_WRITES = every(0.5) | {ONE: 0.1}
+LOW, NO_SUPPRESSOR = diagonals(0.05), suppressing(0.8)
+NO_SUPPRESSOR.diagonals = lambda wanted: diagonals(0.05, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("claim", "given"),
+    [
+        # Zeroing the head raises LD, but no head writes against the answer.
+        (
+            ioi.test_some_head_writes_against_the_answer,
+            {"direct_effects": written(EVERY_HEAD_WRITES, {ONE: 1.0})},
+        ),
+        # Nothing is lost without three heads that write nothing.
+        (
+            ioi.test_other_heads_make_up_for_the_three,
+            {
+                "direct_effects": written({}, {}),
+                "condition": "ioi",
+                "knockout": knockout(ioi=0.0),
+            },
+        ),
+        # The leading head lowers the own logit of 5 % of the tokens.
+        (
+            suppression.test_the_suppressor_attends_to_what_is_predicted,
+            {"some_diagonals": LOW, "findings": NO_SUPPRESSOR},
+        ),
+        (
+            suppression.test_copy_suppression_is_most_of_what_the_head_does,
+            {"some_diagonals": LOW, "findings": NO_SUPPRESSOR, "valid": "facts"},
+        ),
+    ],
+    ids=["IOI.3", "IOI.2", "CS.2", "CS.3"],
+)
+def test_a_claim_about_what_is_not_there_is_not_supported(claim, given):
+    found = hear(claim, **given).verdict
+    assert found.status == "inconclusive", found.reason
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [claim for claim in CASES if "knockout" in CASES[claim][0]],
+    ids=lambda claim: claim.__name__,
+)
+@pytest.mark.parametrize("clean", [-1.0, 0.0])
+def test_of_a_wrong_or_no_preference_nothing_can_be_lost(claim, clean):
+    """A model that prefers the wrong answer, and more so without the heads, has lost nothing."""
+    given = CASES[claim][0]
+
+    def measured(condition, *sets):
+        found = given["knockout"](condition, *sets)
+        return replace(
+            found, table=found.table.assign(logit_diff=found.table.logit_diff - LD + clean)
+        )
+
+    found = hear(claim, **{**given, "knockout": measured})
+    assert found.verdict.status == "blocked", found.verdict.reason
+    assert "not wholly above 0" in found.verdict.reason
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        repair.test_later_layers_repair_what_a_head_leaves_out,
+        repair.test_the_final_norm_repairs_little,
+    ],
+)
+def test_nothing_can_be_repaired_where_no_head_writes(claim):
+    found = hear(claim, direct_effects=written({ONE: 1e-4}, {ONE: 0.0})).verdict
+    assert found.status == "blocked" and "no effect to take a share of" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("inducting", "said"),
+    [
+        # Five are zeroed; the other two induct as well, and are no controls.
+        ([Head(2, n) for n in range(4)] + [Head(1, n) for n in range(3)], "1 left to match 5"),
+        ([Head(2, n) for n in range(3)], "1 left to match 3"),
+        ([Head(2, n) for n in range(4)], "none is left to match 4"),
+    ],
+)
+def test_induction_heads_are_compared_with_as_many_that_do_not_induct(inducting, said):
+    found = hear(
+        induction.test_zeroing_induction_heads_destroys_copying,
+        repeated_tokens=attention(induction=dict.fromkeys(inducting, 0.9)),
+        **IN["repeats"],
+        knockout=knockout(repeats=0.9, others=0.9),
+    )
+    assert found.verdict.status == "blocked" and said in found.verdict.reason
+
+
+def test_a_sixth_token_head_is_no_concept_head():
+    six = [Head(2, 0), Head(2, 1), Head(2, 2), Head(1, 1), Head(1, 2), OTHER]
+    scores = {head: 0.95 - 0.02 * place for place, head in enumerate(six)}
+    words = attention(concept={OTHER: 0.4, QUIET: 0.3}, induction={})
+    found = hear(
+        dual.test_token_heads_copy_and_concept_heads_recall,
+        repeated_tokens=attention(induction=scores),
+        findings=SimpleNamespace(attention=lambda wanted: words),
+        knockout=knockout(repeats=(0.9, 0.1), facts=(0.1, 0.5)),
+    )
+    assert found.given["details"]["concept heads"] == set_name([QUIET])
+
+
 def test_successors_are_asked_of_tokenizers_that_have_the_words():
     head = successors.successor_head(succeeding(0.8), None)
     assert head == ONE

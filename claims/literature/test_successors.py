@@ -75,7 +75,7 @@ def test_the_head_serves_successors_above_all(successor_scores, condition, knock
         subject=head_name(head),
         details={
             "successor score": score,
-            "lost": {each.condition: list(each.lost((head,))[:3]) for each in (here, there)},
+            "lost": {each.condition: each.lost_shown((head,)) for each in (here, there)},
         },
         runs=[*successor_scores.runs, *here.runs, *there.runs],
     )

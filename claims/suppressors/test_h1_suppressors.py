@@ -12,6 +12,7 @@ from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
 from tinyablation.statistics.student_t import critical_rho
+from tinyablation.verdicts.presuppositions import presupposed
 from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of, of_many
 
 # H1.2: the study's partners raise LD by 4.0 and 4.2 % of it; half of that is an effect still.
@@ -79,11 +80,12 @@ def test_named_head_tops_its_layer(sweep, subject, judge):
 def test_partners_come_next(sweep, subject, judge):
     """The two heads named beside the first come next after it, in its layer.
 
-    Estimator: mean Delta of each of the two, and its difference from every head of the layer that
-      is not of the three heads; on the confirmation split, paired by example.
+    Estimator: mean Delta of each of the two, its difference from every head of the layer that is
+      not of the three heads, and that of the first from it; on the confirmation split, paired by
+      example.
     Threshold: for both, the 95 % interval of Delta over fact clusters lies above 2 % of the clean
       LD (the study's are 4.0 and 4.2 %), .01 logits and the numerical noise, and that of every lead
-      above 0.
+      above 0, the first head's over them among them.
     Refuted if: an interval of Delta lies below that floor and not above 0, or that of a difference
       from the head that leads on the discovery split below 0; corrected for the four.
     """
@@ -98,8 +100,17 @@ def test_partners_come_next(sweep, subject, judge):
         parts.append(sweep.suppresses(head, split="confirmation", share=PARTNER_SHARE))
         parts.append(_leads(sweep, head, rival, "confirmation"))
         parts.append(_leads_all(sweep, head, others, "confirmation")[0])
+    first = head_name(subject.suppressor)
+    after = [
+        judge_above_floor(
+            sweep.lead(subject.suppressor, head),
+            floor=sweep.zero(),
+            what=f"difference of {first} from {head_name(head)}",
+        )
+        for head in partners
+    ]
     judge(
-        judge_all_of(parts),
+        judge_all_of([*parts, *map(presupposed, after)], show=judge_all_of(parts)),
         subject=" ".join(head_name(head) for head in partners),
         details={
             "rank in the layer": {
