@@ -432,6 +432,14 @@ def test_a_claim_about_what_is_not_there_is_not_supported(claim, given):
     assert found.status == "inconclusive", found.reason
 
 
+def test_one_head_that_gains_nothing_does_not_say_that_none_does():
+    """OTHER writes as much against the answer, and what zeroing it does is not known."""
+    effects = written({ONE: -1.0, OTHER: -0.9}, {ONE: -0.5})
+    found = hear(ioi.test_some_head_writes_against_the_answer, direct_effects=effects).verdict
+    assert found.status == "inconclusive", found.reason
+    assert "of 11 heads 1 are not excluded: 1:3" in found.reason
+
+
 @pytest.mark.parametrize(
     "claim",
     [claim for claim in CASES if "knockout" in CASES[claim][0]],

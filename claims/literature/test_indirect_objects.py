@@ -10,6 +10,7 @@ from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.knockouts import SPARED
 from tinyablation.heads import head_name
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.many import of_some
 from tinyablation.verdicts.presuppositions import presupposed
 from tinyablation.verdicts.verdicts import (
     blocked,
@@ -93,7 +94,9 @@ def test_some_head_writes_against_the_answer(direct_effects, judge):
       discovery, on confirmation.
     Threshold: the 95 % interval over clusters lies above 5 % of the clean LD, .01 logits and the
       noise, and that of what the head writes below 0.
-    Refuted if: the interval of Delta lies below that floor and not above 0.
+    Refuted if: the interval of Delta lies below that floor and not above 0, and no other head
+      may write against the answer by more than that: the interval of what each writes lies above
+      -5 % of the clean LD. (Of others it is not known what zero-ablating them does.)
     Audit: planted control, selection correction
     """
     (head,) = direct_effects.chosen(1, sign=-1)
@@ -104,6 +107,8 @@ def test_some_head_writes_against_the_answer(direct_effects, judge):
         margin=sweep.margin_of(head),
         what=f"zero-ablating {head_name(head)}",
     )
+    if gains.status == "refuted":
+        gains = of_some(gains, _against(direct_effects, but=head), below=True)
     wrote = direct_effects.mean(head)
     against = judge_below_ceiling(
         wrote, ceiling=sweep.zero(), what=f"contribution of {head_name(head)}"
@@ -114,3 +119,16 @@ def test_some_head_writes_against_the_answer(direct_effects, judge):
         details={"contribution": list(wrote[:3])},
         runs=direct_effects.runs,
     )
+
+
+def _against(direct_effects, *, but):
+    """Whether each other head writes against the answer, by more than counts."""
+    return {
+        head_name(head): judge_below_ceiling(
+            direct_effects.mean(head),
+            ceiling=-direct_effects.floor(),
+            what=f"contribution of {head_name(head)}",
+        )
+        for head in direct_effects.heads
+        if head != but
+    }
