@@ -432,6 +432,35 @@ def test_a_claim_about_what_is_not_there_is_not_supported(claim, given):
     assert found.status == "inconclusive", found.reason
 
 
+def test_few_sinks_are_named_and_not_said_to_be_none():
+    """One head of sixteen is a sink in every sequence, which is less than a tenth."""
+    scores = np.full((N, 2, 8), 0.05)
+    scores[:, 0, 3] = 0.8 + 0.1 * np.random.default_rng(0).random(N)
+    document = {"model": "made-up", "inputs": "tokens", "seed": 0, "ids": []}
+    reading = Attention(Computed(document, {"sink": scores}), ("made-up-attention",))
+    claim = sinks.test_the_first_two_layers_have_no_sinks
+    found = hear(claim, random_tokens=reading)
+    assert found.verdict.status == "supported" and found.given["details"]["sinks"] == "0:3"
+    assert read_docstring(claim.__doc__).statement.startswith("Hardly any head")
+
+
+def test_a_successor_head_need_not_know_every_sequence():
+    """Three sequences have most of the words, so that the claim may not speak of each."""
+    words = [*dict.fromkeys(word for each in SEQUENCES for word in each.words)]
+    known = {"letters", "numerals", "ordinals"}
+    reading = succeeding(0.0)
+    for word, (after, sequence) in successor_of().items():
+        reading.tensors["written"][1, words.index(word), words.index(after)] += 2 * (
+            sequence in known
+        )
+    claim = successors.test_some_head_writes_the_successor
+    found = hear(claim, successor_scores=reading)
+    assert found.verdict.status == "supported"
+    by_sequence = found.given["details"]["by sequence"]
+    assert {name for name, share in by_sequence.items() if share == 1} == known
+    assert "all sequences together" in read_docstring(claim.__doc__).statement
+
+
 def test_one_head_that_gains_nothing_does_not_say_that_none_does():
     """OTHER writes as much against the answer, and what zeroing it does is not known."""
     effects = written({ONE: -1.0, OTHER: -0.9}, {ONE: -0.5})
