@@ -112,6 +112,12 @@ def test_h1_3_same_heads():
     two = [replace(each, table=each.table[each.table["head"] < 2], _cache={}) for each in alike]
     found = judged(h1.test_same_heads_lead_in_every_condition, two)
     assert found.status == "blocked" and "too few heads" in found.reason
+    table = alike[1].table.copy()
+    clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+    table["logit_diff"] = clean.loc[table["example"]].to_numpy()  # no head does anything
+    dead = replace(alike[1], table=table, _cache={})
+    found = judged(h1.test_same_heads_lead_in_every_condition, [alike[0], dead])
+    assert found.status == "blocked" and "not ranked under every condition" in found.reason
     three = [replace(each, table=each.table[each.table["head"] < 3], _cache={}) for each in alike]
     assert judged(h1.test_same_heads_lead_in_every_condition, three).status != "blocked"
 

@@ -27,6 +27,7 @@ from tests.synthetic_effects import (
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.patching import DIRECTIONS, is_flat
+from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads, PatchResidual
 from tinyablation.verdicts.listener import hear
 
@@ -438,3 +439,11 @@ def test_a_named_head_has_margin_effect_and_floor_of_the_same_examples(claim):
         assert found.effect == sweep.effect(LEADER, split=split)
         assert found.margin == sweep.margin_of(LEADER, split=split)
         assert found.floor == sweep.floor(split)
+
+
+@pytest.mark.parametrize("claim", [h6.test_path_mediates_most, h6.test_path_mediates_little])
+def test_a_head_behind_the_receiver_has_no_path_into_it(claim):
+    """As one that --heads names may be: the middle layer comes before it."""
+    paths = replace(make_paths(1.0, {4: 0.7}), head=Head(LAYERS - 1, 0))
+    found = hear(claim, paths, NAMED).verdict
+    assert found.status == "blocked" and "3:0 has no path into layer 2" in found.reason

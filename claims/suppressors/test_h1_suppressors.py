@@ -11,6 +11,7 @@ import pytest
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.sweeps import rank_agreement_interval
 from tinyablation.heads import head_name
+from tinyablation.statistics.intervals import StatisticUndefined
 from tinyablation.statistics.student_t import critical_rho
 from tinyablation.verdicts.presuppositions import presupposed
 from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of, of_many
@@ -139,7 +140,11 @@ def test_same_heads_lead_in_every_condition(sweeps, judge):
     if len(heads) < 3:
         judge(blocked(f"too few heads: a rank correlation of {len(heads)} has no critical value"))
         return
-    agreement, pairs = rank_agreement_interval(sweeps, heads)
+    try:
+        agreement, pairs = rank_agreement_interval(sweeps, heads)
+    except StatisticUndefined as refusal:  # heads that all do nothing have no order
+        judge(blocked(f"the heads of layer 0 are not ranked under every condition: {refusal}"))
+        return
     judge(
         judge_above_floor(
             agreement, floor=critical_rho(len(heads)), what="mean rank correlation", unit="rho"
