@@ -461,6 +461,41 @@ def test_a_successor_head_need_not_know_every_sequence():
     assert "all sequences together" in read_docstring(claim.__doc__).statement
 
 
+@pytest.mark.parametrize(
+    ("claim", "given", "status", "said"),
+    [
+        # 43 % of the tokens are exceptions.
+        (
+            suppression.test_some_head_suppresses_the_tokens_it_attends_to,
+            {
+                "some_diagonals": diagonals(0.57),
+                "findings": SimpleNamespace(diagonals=lambda wanted: diagonals(0.57)),
+            },
+            "supported",
+            "of most tokens",
+        ),
+        # LD falls from 4 to .8, so that every later year is preferred as before.
+        (
+            years.test_a_few_heads_carry_the_comparison,
+            CASES[years.test_a_few_heads_carry_the_comparison][0],
+            "supported",
+            "most of the preference is lost",
+        ),
+        # Layer 14 is better left out.
+        (
+            layers.test_two_layers_are_better_left_out,
+            CASES[layers.test_two_layers_are_better_left_out][1],
+            "refuted",
+            "and so does removing layer 17",
+        ),
+    ],
+    ids=["CS.1", "GT.1", "LAYER.2"],
+)
+def test_a_sentence_says_what_is_judged(claim, given, status, said):
+    assert hear(claim, **given).verdict.status == status
+    assert said in read_docstring(claim.__doc__).statement
+
+
 def test_one_head_that_gains_nothing_does_not_say_that_none_does():
     """OTHER writes as much against the answer, and what zeroing it does is not known."""
     effects = written({ONE: -1.0, OTHER: -0.9}, {ONE: -0.5})

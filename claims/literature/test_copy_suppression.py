@@ -20,7 +20,7 @@ MOST = 0.5  # of the vocabulary, or of the head's effect
 
 @pytest.mark.claim("CS.1")
 def test_some_head_suppresses_the_tokens_it_attends_to(some_diagonals, findings, judge):
-    """Some head lowers the logit of the token that it attends to, whatever the token.
+    """Some head lowers the logit of most tokens that it attends to.
 
     Estimator: share of the vocabulary whose own logit is among the ten lowest in its row of the
       head's full OV circuit (the stream after the first MLP, W_V W_O, the unembedding).
