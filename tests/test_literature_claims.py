@@ -488,8 +488,15 @@ def test_a_successor_head_need_not_know_every_sequence():
             "refuted",
             "and so does removing layer 17",
         ),
+        # Without the head LD rises: half as much again is made up for.
+        (
+            repair.test_later_layers_repair_what_a_head_leaves_out,
+            {"direct_effects": written({ONE: 2.0}, {ONE: 1.0})},
+            "supported",
+            "at least partly made up for",
+        ),
     ],
-    ids=["CS.1", "GT.1", "LAYER.2"],
+    ids=["CS.1", "GT.1", "LAYER.2", "REP.1"],
 )
 def test_a_sentence_says_what_is_judged(claim, given, status, said):
     assert hear(claim, **given).verdict.status == status

@@ -29,6 +29,7 @@ from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.patching import DIRECTIONS, is_flat
 from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads, PatchResidual
+from tinyablation.plugin.selection import read_docstring
 from tinyablation.verdicts.listener import hear
 
 PLANTED = {LEADER: 1.0}
@@ -100,6 +101,17 @@ def test_h5_4_says_what_a_share_above_1_means(effects, above):
     found = hear(h5.test_leader_alone_recovers_most, made, NAMED)
     assert (found.verdict.effect.estimate > 1) == above
     assert ("share of 0:2 above 1" in found.given["details"]) == above
+
+
+def test_h5_5_says_where_nothing_is_taken_back():
+    """Without the leader and either partner LD rises by 1.9, without all three by 1."""
+    made = make_coalitions(PLANTED, extra={2: 0.9}, spread=0.03)
+    found = hear(h5.test_partners_recover_little, made, NAMED)
+    assert found.verdict.status == "supported"
+    for head in ("0:0", "0:5"):
+        assert found.given["details"][head][2] < 0
+        assert "restoring it adds" in found.given["details"][f"share of {head} below 0"]
+    assert "little, if any," in read_docstring(h5.test_partners_recover_little.__doc__).statement
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ LITTLE = 0.3  # "up to 30 %"
 
 @pytest.mark.claim("REP.1", conditions=["facts", "ioi"])
 def test_later_layers_repair_what_a_head_leaves_out(direct_effects, judge):
-    """What the leading head writes is partly made up for if it is zero-ablated.
+    """What the leading head writes is at least partly made up for if it is zero-ablated.
 
     Estimator: 1 - total / direct of the head that writes most of LD on discovery, a ratio of means
       on confirmation.
