@@ -92,6 +92,9 @@ def test_h1_1_named_head(effects, status):
         ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.4, (0, 3): 0.6}, "refuted"),
         ({(0, 2): 1.0, (0, 0): 0.0, (0, 1): 0.8, (0, 3): -1.0}, "refuted"),
         ({(0, 2): 1.0, (0, 0): 0.8, (0, 1): 0.0, (0, 3): -1.0}, "refuted"),
+        # They come before the first head, not after it.
+        ({(0, 2): 0.3, (0, 0): 1.0, (0, 1): 0.2}, "inconclusive"),
+        ({(0, 2): 0.3, (0, 0): 0.2, (0, 1): 1.0}, "inconclusive"),
     ],
 )
 def test_h1_2_partners(effects, status):
@@ -109,6 +112,12 @@ def test_h1_3_same_heads():
     two = [replace(each, table=each.table[each.table["head"] < 2], _cache={}) for each in alike]
     found = judged(h1.test_same_heads_lead_in_every_condition, two)
     assert found.status == "blocked" and "too few heads" in found.reason
+    table = alike[1].table.copy()
+    clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+    table["logit_diff"] = clean.loc[table["example"]].to_numpy()  # no head does anything
+    dead = replace(alike[1], table=table, _cache={})
+    found = judged(h1.test_same_heads_lead_in_every_condition, [alike[0], dead])
+    assert found.status == "blocked" and "not ranked under every condition" in found.reason
     three = [replace(each, table=each.table[each.table["head"] < 3], _cache={}) for each in alike]
     assert judged(h1.test_same_heads_lead_in_every_condition, three).status != "blocked"
 

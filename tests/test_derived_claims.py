@@ -33,6 +33,7 @@ from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.models.loading import WeightsMissing
 from tinyablation.plugin import derived_fixtures, head_fixtures, measurement_fixtures
+from tinyablation.plugin.selection import read_docstring
 from tinyablation.records.plain import plain
 from tinyablation.verdicts.listener import hear
 
@@ -663,3 +664,24 @@ def test_the_zeroed_trio_is_measured_on_both_splits_and_read_again(tmp_path, mon
         derived_fixtures.zeroed_trio, None, Findings(bench(tmp_path, share=0.2)), "facts", TRIO
     )
     assert again.rows(TRIO).equals(ablated)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        geometry.test_zeroing_the_trio_lowers_entropy,
+        geometry.test_zeroing_the_trio_lowers_early_step_norm,
+    ],
+)
+def test_g_a_triple_with_the_leader_may_do_more_as_the_sentences_allow(claim):
+    """It has the leader's own effect, so that it is no rival; the claims say so themselves."""
+    made = make_coalitions({}, entropy=-0.8)
+    (beside, *_) = [heads for heads in made.of_size(3) if LEADER in heads and heads != TRIO]
+    table = made.table.copy()
+    table.loc[table["intervention"] == AblateHeads(beside).label, "entropy"] -= 1.5
+    more = replace(made, table=table, _cache={})
+    assert more.mean(beside, column="entropy") < more.mean(TRIO, column="entropy")
+    measured = more if claim is geometry.test_zeroing_the_trio_lowers_entropy else steps_of(more)
+    assert judged(claim, measured, TRIO, NAMED).status == "supported"
+    said = read_docstring(claim.__doc__).statement
+    assert said.endswith("more than triples without their leader.")

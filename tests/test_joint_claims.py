@@ -62,6 +62,9 @@ LONE = {(LEADER,): 1.0}
         (LONE | {FIRST: 0.8, SECOND: 1.3}, 0.02, "refuted"),
         (LONE, 0.02, "inconclusive"),
         (LONE | {FIRST: 1.3, SECOND: 1.1}, 0.5, "inconclusive"),
+        # Beside a leader that lowers LD either partner raises it, and yet no pair suppresses.
+        ({(LEADER,): -2.0, FIRST: -1.5, SECOND: -1.5}, 0.02, "inconclusive"),
+        ({(LEADER,): -2.0, FIRST: 1.5, SECOND: -1.5}, 0.02, "inconclusive"),
     ],
 )
 def test_h5_7_partners_amplify(deltas, spread, status):
@@ -84,6 +87,8 @@ def test_h5_7_partners_amplify(deltas, spread, status):
         (LONE | {SECOND: 1.5}, 0.02, "refuted"),
         (LONE | {(ONE,): 0.5, FIRST: 1.5, SECOND: 1.5}, 0.02, "refuted"),  # the sum, no more
         (LONE | {FIRST: 1.5, SECOND: 1.2}, 0.5, "inconclusive"),
+        # Less than the sum of what lowers LD, but no suppression.
+        ({(LEADER,): -1.0, FIRST: -0.5, SECOND: -0.5}, 0.02, "inconclusive"),
     ],
 )
 def test_h5_8_pairs_cooperate(deltas, spread, status):

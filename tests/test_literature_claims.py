@@ -393,6 +393,189 @@ def test_a_claim_about_heads_that_are_not_there_is_blocked():
     assert dual.concept_heads(WORDS, (ONE,), None) == (OTHER,)
 
 
+EVERY_HEAD_WRITES = every(0.5) | {ONE: 0.1}
+LOW, NO_SUPPRESSOR = diagonals(0.05), suppressing(0.8)
+NO_SUPPRESSOR.diagonals = lambda wanted: diagonals(0.05, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("claim", "given"),
+    [
+        # Zeroing the head raises LD, but no head writes against the answer.
+        (
+            ioi.test_some_head_writes_against_the_answer,
+            {"direct_effects": written(EVERY_HEAD_WRITES, {ONE: 1.0})},
+        ),
+        # Nothing is lost without three heads that write nothing.
+        (
+            ioi.test_other_heads_make_up_for_the_three,
+            {
+                "direct_effects": written({}, {}),
+                "condition": "ioi",
+                "knockout": knockout(ioi=0.0),
+            },
+        ),
+        # The leading head lowers the own logit of 5 % of the tokens.
+        (
+            suppression.test_the_suppressor_attends_to_what_is_predicted,
+            {"some_diagonals": LOW, "findings": NO_SUPPRESSOR},
+        ),
+        (
+            suppression.test_copy_suppression_is_most_of_what_the_head_does,
+            {"some_diagonals": LOW, "findings": NO_SUPPRESSOR, "valid": "facts"},
+        ),
+    ],
+    ids=["IOI.3", "IOI.2", "CS.2", "CS.3"],
+)
+def test_a_claim_about_what_is_not_there_is_not_supported(claim, given):
+    found = hear(claim, **given).verdict
+    assert found.status == "inconclusive", found.reason
+
+
+def test_few_sinks_are_named_and_not_said_to_be_none():
+    """One head of sixteen is a sink in every sequence, which is less than a tenth."""
+    scores = np.full((N, 2, 8), 0.05)
+    scores[:, 0, 3] = 0.8 + 0.1 * np.random.default_rng(0).random(N)
+    document = {"model": "made-up", "inputs": "tokens", "seed": 0, "ids": []}
+    reading = Attention(Computed(document, {"sink": scores}), ("made-up-attention",))
+    claim = sinks.test_the_first_two_layers_have_no_sinks
+    found = hear(claim, random_tokens=reading)
+    assert found.verdict.status == "supported" and found.given["details"]["sinks"] == "0:3"
+    assert read_docstring(claim.__doc__).statement.startswith("Hardly any head")
+
+
+def test_a_successor_head_need_not_know_every_sequence():
+    """Three sequences have most of the words, so that the claim may not speak of each."""
+    words = [*dict.fromkeys(word for each in SEQUENCES for word in each.words)]
+    known = {"letters", "numerals", "ordinals"}
+    reading = succeeding(0.0)
+    for word, (after, sequence) in successor_of().items():
+        reading.tensors["written"][1, words.index(word), words.index(after)] += 2 * (
+            sequence in known
+        )
+    claim = successors.test_some_head_writes_the_successor
+    found = hear(claim, successor_scores=reading)
+    assert found.verdict.status == "supported"
+    by_sequence = found.given["details"]["by sequence"]
+    assert {name for name, share in by_sequence.items() if share == 1} == known
+    assert "all sequences together" in read_docstring(claim.__doc__).statement
+
+
+@pytest.mark.parametrize(
+    ("claim", "given", "status", "said"),
+    [
+        # 43 % of the tokens are exceptions.
+        (
+            suppression.test_some_head_suppresses_the_tokens_it_attends_to,
+            {
+                "some_diagonals": diagonals(0.57),
+                "findings": SimpleNamespace(diagonals=lambda wanted: diagonals(0.57)),
+            },
+            "supported",
+            "of most tokens",
+        ),
+        # LD falls from 4 to .8, so that every later year is preferred as before.
+        (
+            years.test_a_few_heads_carry_the_comparison,
+            CASES[years.test_a_few_heads_carry_the_comparison][0],
+            "supported",
+            "most of the preference is lost",
+        ),
+        # Layer 14 is better left out.
+        (
+            layers.test_two_layers_are_better_left_out,
+            CASES[layers.test_two_layers_are_better_left_out][1],
+            "refuted",
+            "and so does removing layer 17",
+        ),
+        # Without the head LD rises: half as much again is made up for.
+        (
+            repair.test_later_layers_repair_what_a_head_leaves_out,
+            {"direct_effects": written({ONE: 2.0}, {ONE: 1.0})},
+            "supported",
+            "at least partly made up for",
+        ),
+    ],
+    ids=["CS.1", "GT.1", "LAYER.2", "REP.1"],
+)
+def test_a_sentence_says_what_is_judged(claim, given, status, said):
+    assert hear(claim, **given).verdict.status == status
+    assert said in read_docstring(claim.__doc__).statement
+
+
+def test_one_head_that_gains_nothing_does_not_say_that_none_does():
+    """OTHER writes as much against the answer, and what zeroing it does is not known."""
+    effects = written({ONE: -1.0, OTHER: -0.9}, {ONE: -0.5})
+    found = hear(ioi.test_some_head_writes_against_the_answer, direct_effects=effects).verdict
+    assert found.status == "inconclusive", found.reason
+    assert "of 11 heads 1 are not excluded: 1:3" in found.reason
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [claim for claim in CASES if "knockout" in CASES[claim][0]],
+    ids=lambda claim: claim.__name__,
+)
+@pytest.mark.parametrize("clean", [-1.0, 0.0])
+def test_of_a_wrong_or_no_preference_nothing_can_be_lost(claim, clean):
+    """A model that prefers the wrong answer, and more so without the heads, has lost nothing."""
+    given = CASES[claim][0]
+
+    def measured(condition, *sets):
+        found = given["knockout"](condition, *sets)
+        return replace(
+            found, table=found.table.assign(logit_diff=found.table.logit_diff - LD + clean)
+        )
+
+    found = hear(claim, **{**given, "knockout": measured})
+    assert found.verdict.status == "blocked", found.verdict.reason
+    assert "not wholly above 0" in found.verdict.reason
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        repair.test_later_layers_repair_what_a_head_leaves_out,
+        repair.test_the_final_norm_repairs_little,
+    ],
+)
+def test_nothing_can_be_repaired_where_no_head_writes(claim):
+    found = hear(claim, direct_effects=written({ONE: 1e-4}, {ONE: 0.0})).verdict
+    assert found.status == "blocked" and "no effect to take a share of" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("inducting", "said"),
+    [
+        # Five are zeroed; the other two induct as well, and are no controls.
+        ([Head(2, n) for n in range(4)] + [Head(1, n) for n in range(3)], "1 left to match 5"),
+        ([Head(2, n) for n in range(3)], "1 left to match 3"),
+        ([Head(2, n) for n in range(4)], "none is left to match 4"),
+    ],
+)
+def test_induction_heads_are_compared_with_as_many_that_do_not_induct(inducting, said):
+    found = hear(
+        induction.test_zeroing_induction_heads_destroys_copying,
+        repeated_tokens=attention(induction=dict.fromkeys(inducting, 0.9)),
+        **IN["repeats"],
+        knockout=knockout(repeats=0.9, others=0.9),
+    )
+    assert found.verdict.status == "blocked" and said in found.verdict.reason
+
+
+def test_a_sixth_token_head_is_no_concept_head():
+    six = [Head(2, 0), Head(2, 1), Head(2, 2), Head(1, 1), Head(1, 2), OTHER]
+    scores = {head: 0.95 - 0.02 * place for place, head in enumerate(six)}
+    words = attention(concept={OTHER: 0.4, QUIET: 0.3}, induction={})
+    found = hear(
+        dual.test_token_heads_copy_and_concept_heads_recall,
+        repeated_tokens=attention(induction=scores),
+        findings=SimpleNamespace(attention=lambda wanted: words),
+        knockout=knockout(repeats=(0.9, 0.1), facts=(0.1, 0.5)),
+    )
+    assert found.given["details"]["concept heads"] == set_name([QUIET])
+
+
 def test_successors_are_asked_of_tokenizers_that_have_the_words():
     head = successors.successor_head(succeeding(0.8), None)
     assert head == ONE

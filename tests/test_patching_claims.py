@@ -27,7 +27,9 @@ from tests.synthetic_effects import (
 from tests.synthetic_sweeps import make_sweep
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.patching import DIRECTIONS, is_flat
+from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads, PatchResidual
+from tinyablation.plugin.selection import read_docstring
 from tinyablation.verdicts.listener import hear
 
 PLANTED = {LEADER: 1.0}
@@ -101,12 +103,32 @@ def test_h5_4_says_what_a_share_above_1_means(effects, above):
     assert ("share of 0:2 above 1" in found.given["details"]) == above
 
 
+def test_h5_5_says_where_nothing_is_taken_back():
+    """Without the leader and either partner LD rises by 1.9, without all three by 1."""
+    made = make_coalitions(PLANTED, extra={2: 0.9}, spread=0.03)
+    found = hear(h5.test_partners_recover_little, made, NAMED)
+    assert found.verdict.status == "supported"
+    for head in ("0:0", "0:5"):
+        assert found.given["details"][head][2] < 0
+        assert "restoring it adds" in found.given["details"][f"share of {head} below 0"]
+    assert "little, if any," in read_docstring(h5.test_partners_recover_little.__doc__).statement
+
+
 @pytest.mark.parametrize(
     ("extra", "status"), [(1.0, "supported"), (0.0, "refuted"), (-1.0, "refuted")]
 )
 def test_h5_3_cooperation(extra, status):
     made = make_coalitions(PLANTED, extra={3: extra + noise(0.05, 5)})
     assert judged(h5.test_cooperation_is_super_additive, made, made, NAMED) == status
+
+
+def test_h5_3_heads_that_lower_ld_suppress_nothing_together():
+    """Less than the sum of what each lowers, and yet no suppression."""
+    made = make_coalitions(dict.fromkeys(TRIO, -1.0), extra={3: 1.5 + noise(0.05, 5)})
+    assert made.mean(TRIO) == pytest.approx(-1.5, abs=0.1)
+    found = hear(h5.test_cooperation_is_super_additive, made, made, NAMED).verdict
+    assert found.status == "inconclusive" and found.effect.estimate == pytest.approx(1.5, abs=0.1)
+    assert "zero-ablating 0:0 0:2 0:5: -1.5" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -438,3 +460,11 @@ def test_a_named_head_has_margin_effect_and_floor_of_the_same_examples(claim):
         assert found.effect == sweep.effect(LEADER, split=split)
         assert found.margin == sweep.margin_of(LEADER, split=split)
         assert found.floor == sweep.floor(split)
+
+
+@pytest.mark.parametrize("claim", [h6.test_path_mediates_most, h6.test_path_mediates_little])
+def test_a_head_behind_the_receiver_has_no_path_into_it(claim):
+    """As one that --heads names may be: the middle layer comes before it."""
+    paths = replace(make_paths(1.0, {4: 0.7}), head=Head(LAYERS - 1, 0))
+    found = hear(claim, paths, NAMED).verdict
+    assert found.status == "blocked" and "3:0 has no path into layer 2" in found.reason

@@ -26,11 +26,11 @@ def test_token_heads_copy_and_concept_heads_recall(repeated_tokens, findings, kn
     """Token heads serve verbatim copying more than facts, and concept heads do the reverse.
 
     Estimator: share of LD that is lost without a set of heads on repeats minus the share lost on
-      facts, and for concept heads the reverse. Token heads: at most five that lead by their
-      prefix-matching score, among those above .5. Concept heads: at most five others that lead by
-      their attention to the end of the next word, among those above .1 that attend to it more than
-      to the word's first token. Both are chosen on the first half of the sequences; confirmation
-      splits.
+      facts, and for concept heads the reverse. Token heads: at most five that lead by their prefix-
+      matching score, among those above .5. Concept heads: at most five others, whose score is not
+      above .5, that lead by their attention to the end of the next word, among those above .1 that
+      attend to it more than to the word's first token. Both are chosen on the first half of the
+      sequences; confirmation splits.
     Threshold: the 95 % intervals over clusters (of differences of independent figures) of both lie
       above .05 (intersection-union: no correction).
     Refuted if: one of them lies below that, with p <= .0125.
@@ -41,7 +41,7 @@ def test_token_heads_copy_and_concept_heads_recall(repeated_tokens, findings, kn
         model = repeated_tokens.model
         judge(blocked(f"no head of {model} has a prefix-matching score above {MOST:g}"))
     words = findings.attention(RepeatedWords())
-    concepts = concept_heads(words, tokens, judge)
+    concepts = concept_heads(words, repeated_tokens.above("induction", MOST), judge)
     repeats, facts = (knockout(name, tokens, concepts) for name in ("repeats", "facts"))
     verdict = judge_all_of(
         [costs_more(repeats, facts, tokens), costs_more(facts, repeats, concepts)]
@@ -52,7 +52,7 @@ def test_token_heads_copy_and_concept_heads_recall(repeated_tokens, findings, kn
         details={
             "concept heads": set_name(concepts),
             "lost without": {
-                name: {each.condition: list(each.lost(heads)[:3]) for each in (repeats, facts)}
+                name: {each.condition: each.lost_shown(heads) for each in (repeats, facts)}
                 for name, heads in (("token heads", tokens), ("concept heads", concepts))
             },
         },

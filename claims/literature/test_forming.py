@@ -41,8 +41,9 @@ def test_induction_forms_before_sinks(attention_course, judge):
 
     Estimator: at the first checkpoint that has half of the last one's induction score: its score
       minus that half, and half of the last one's share of sinks minus its share.
-    Threshold: the 95 % intervals over sequences of both lie above 0 (intersection-union: no
-      correction). Blocked where the last checkpoint's score is below .3 or its share below .1.
+    Threshold: the 95 % intervals over sequences of both lie above 0, and that of the share at every
+      checkpoint before, too (intersection-union: no correction). Blocked where the last
+      checkpoint's score is below .3 or its share below .1.
     Refuted if: the interval of the share lies below 0 there and at the checkpoint before, where
       that of induction does too. If both came between the same two checkpoints, or before the
       first, it is left open.

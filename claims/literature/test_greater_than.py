@@ -9,7 +9,7 @@ HEADS = 5
 
 @pytest.mark.claim("GT.1", conditions="greater_than")
 def test_a_few_heads_carry_the_comparison(direct_effects, condition, knockout, judge):
-    """A few heads carry the comparison of years: without them the preference is lost.
+    """A few heads carry the comparison of years: without them most of the preference is lost.
 
     Estimator: share of LD (a later year against an earlier one) that is lost without the five heads
       that write most of it on discovery, on confirmation.

@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tinyablation.analysis.coalitions import set_name
-from tinyablation.analysis.knockouts import DESTROYED
-from tinyablation.verdicts.verdicts import blocked, judge_all_of, judge_below_ceiling
+from tinyablation.verdicts.verdicts import blocked, judge_all_of
 
 MOST = 0.5  # more than half of a head's attention
 LARGEST = 5  # heads zeroed together: the smallest circuits of the literature have as many
@@ -37,25 +36,25 @@ def test_zeroing_induction_heads_destroys_copying(repeated_tokens, condition, kn
 
     Estimator: share of LD that is lost without the (at most five) heads that lead by their
       prefix-matching score, among those above .5; and without as many heads of the same layers that
-      have the lowest scores. Confirmation split.
+      have the lowest scores, none of them above .5. Confirmation split. Blocked where the layers
+      have fewer.
     Threshold: the 95 % interval over clusters lies above .5 for the one set, and below for the
       other.
     Refuted if: either interval lies on the other side, with p <= .0125.
     Audit: planted control, selection correction, specificity
     """
     heads = induction_heads(repeated_tokens, judge)
-    others = repeated_tokens.matched("induction", heads)
-    if not others:
+    others = repeated_tokens.matched("induction", heads, most=MOST)
+    if len(others) < len(heads):
         judge(
-            blocked(f"all heads of the layers of {set_name(heads)} induct: none is left to match")
+            blocked(
+                f"too few heads of the layers of {set_name(heads)} do not induct: "
+                f"{len(others) or 'none is'} left to match {len(heads)}"
+            )
         )
+        return
     without = knockout(condition, heads, others)
-    spared = judge_below_ceiling(
-        without.lost(others),
-        ceiling=DESTROYED,
-        what=f"{condition}: share of LD lost without {set_name(others)}, of the same layers",
-        unit="",
-    )
+    spared = without.destroys_not(others, than=", of the same layers")
     destroys = without.destroys(heads)
     judge(
         judge_all_of([destroys, spared], show=destroys),

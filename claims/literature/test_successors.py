@@ -19,7 +19,7 @@ LEADING = 5  # heads that a record lists
 
 @pytest.mark.claim("SUCC.1")
 def test_some_head_writes_the_successor(successor_scores, judge):
-    """Some head writes the successor of the word that it attends to, whatever the sequence.
+    """Some head writes the successor of most words that it attends to, all sequences together.
 
     Estimator: successor score: the share of words whose successor's logit is the highest, among all
       words of all sequences, in the word's row of the head's full OV circuit (the MLP of block 0 of
@@ -75,7 +75,7 @@ def test_the_head_serves_successors_above_all(successor_scores, condition, knock
         subject=head_name(head),
         details={
             "successor score": score,
-            "lost": {each.condition: list(each.lost((head,))[:3]) for each in (here, there)},
+            "lost": {each.condition: each.lost_shown((head,)) for each in (here, there)},
         },
         runs=[*successor_scores.runs, *here.runs, *there.runs],
     )

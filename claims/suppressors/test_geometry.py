@@ -33,7 +33,7 @@ SPREAD_CAVEAT = "not judged by: with few examples a dimension its sign is that o
 
 @pytest.mark.claim("G.1")
 def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
-    """Zero-ablating the three named heads lowers the output's entropy, more than other triples do.
+    """Zero-ablating the three named heads lowers entropy, more than triples without their leader.
 
     Estimator: mean change of the entropy of the next token, in nats, and how much further it falls
       than with every other measured triple of the layer without the leading head zero-ablated.
@@ -68,7 +68,8 @@ def test_zeroing_the_trio_lowers_entropy(coalitions, trio, subject, judge):
 
 @pytest.mark.claim("G.2")
 def test_zeroing_the_trio_lowers_early_step_norm(stepnorms, trio, subject, judge):
-    """Zero-ablating the three named heads shortens the residual stream's first steps, most of all.
+    """Zero-ablating the three named heads shortens the stream's first steps, more than triples
+    without their leader.
 
     Estimator: mean change of the mean distance between the residual streams of neighbouring tokens
       over the first 5 steps, at the output of the heads' layer, real tokens only and not the step

@@ -16,6 +16,7 @@ from tinyablation.analysis.coalition_panels import (
 from tinyablation.analysis.coalitions import NO_RIVALS, set_name
 from tinyablation.heads import head_name
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.presuppositions import presupposed
 from tinyablation.verdicts.verdicts import (
     blocked,
     judge_above_floor,
@@ -105,21 +106,26 @@ def test_cooperation_is_super_additive(subsets, coalitions, subject, judge):
     Estimator: mean of Delta of the three heads minus the sum of the three heads' own, paired by
       example.
     Threshold: the 95 % interval over fact clusters lies above 5 % of the clean LD, .01 logits and
-      the numerical noise.
-    Refuted if: the interval lies below that floor and not above 0.
+      the numerical noise, and that of the three heads' Delta above 0: what lowers LD less than the
+      sum does no more.
+    Refuted if: the interval of the difference lies below that floor and not above 0.
     """
     trio = subject.trio
     alone = sum(subsets.mean([head]) for head in trio)
     joint = subsets.mean(trio)
-    judge(
-        judge_above_floor(
-            subsets.cooperation(trio),
-            floor=subsets.floor(),
-            margin=subsets.margin(
-                subsets.cooperations(trio), "confirmation", f"cooperation {set_name(trio)}"
-            ),
-            what=f"{set_name(trio)} together minus the sum of each alone",
+    more = judge_above_floor(
+        subsets.cooperation(trio),
+        floor=subsets.floor(),
+        margin=subsets.margin(
+            subsets.cooperations(trio), "confirmation", f"cooperation {set_name(trio)}"
         ),
+        what=f"{set_name(trio)} together minus the sum of each alone",
+    )
+    suppress = judge_above_floor(
+        subsets.effect(trio), floor=subsets.zero(), what=f"zero-ablating {set_name(trio)}"
+    )
+    judge(
+        judge_all_of([more, presupposed(suppress)], show=more),
         subject=set_name(trio),
         details={
             "together": joint,
@@ -152,7 +158,7 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
         verdict,
         subject=head_name(leader),
         details={
-            **_beyond_the_whole(verdict, leader),
+            **_beyond_a_share(verdict, leader),
             "all three": list(subsets.effect(subject.trio)[:3]),
             "without the leader": list(
                 subsets.effect([head for head in subject.trio if head != leader])[:3]
@@ -166,10 +172,10 @@ def test_leader_alone_recovers_most(subsets, subject, judge):
 
 @pytest.mark.claim("H5.5")
 def test_partners_recover_little(subsets, subject, judge):
-    """Restoring either of the other two takes back little of the three heads' effect.
+    """Restoring either of the other two takes back little, if any, of the three heads' effect.
 
     Estimator: as for the leading head, for each of the other two; above 1, too, where zero-ablating
-      the two that are not restored lowers LD.
+      the two that are not restored lowers LD, and below 0 where it raises LD more than all three.
     Threshold: both 95 % intervals lie below .25; blocked where the three heads' own effect is not
       above 0.
     Refuted if: one of them lies above .25.
@@ -188,7 +194,7 @@ def test_partners_recover_little(subsets, subject, judge):
         | {
             name: text
             for head, verdict in zip(partners, verdicts, strict=True)
-            for name, text in _beyond_the_whole(verdict, head).items()
+            for name, text in _beyond_a_share(verdict, head).items()
         },
         panels=recoveries(subsets, subject.trio, LITTLE),
         largest=_restored(subsets, subject.trio, partners),
@@ -263,12 +269,17 @@ def _restored(subsets, trio, heads):
     return subsets.largest(most, "confirmation", 5)
 
 
-def _beyond_the_whole(verdict, head):
-    """What a share above 1 means, for a reader of the record."""
-    if verdict.effect is None or verdict.effect.estimate <= 1:
+def _beyond_a_share(verdict, head):
+    """What a share above 1 or below 0 means, for a reader of the record."""
+    if verdict.effect is None:
         return {}
-    text = "more than the whole effect: zero-ablating the two that are not restored lowers LD"
-    return {f"share of {head_name(head)} above 1": text}
+    if verdict.effect.estimate > 1:
+        text = "more than the whole effect: zero-ablating the two that are not restored lowers LD"
+        return {f"share of {head_name(head)} above 1": text}
+    if verdict.effect.high < 0:
+        text = "nothing is taken back: restoring it adds to the effect"
+        return {f"share of {head_name(head)} below 0": text}
+    return {}
 
 
 def _recovery(subsets, trio, head, *, floor=None, ceiling=None):

@@ -205,6 +205,9 @@ def _shares(profiles):
 
 
 def _judge_path(paths, layer, judge, *, floor=None, ceiling=None):
+    if layer not in paths.receivers:
+        judge(blocked(f"{head_name(paths.head)} has no path into layer {layer}, which comes first"))
+        return
     what = f"share of {head_name(paths.head)} on its path into layer {layer}"
     profile = {}
     try:

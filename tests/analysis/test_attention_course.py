@@ -36,6 +36,8 @@ ALIKE = [0.1, 0.6, 0.8]
         ),
         ([0.1, 0.2, 0.25], [0.0, 0.1, 0.5], "blocked", "no head of made-up inducts at the last"),
         (ALIKE, [0.0, 0.0, 0.0], "blocked", "hardly a head of made-up is a sink"),
+        # Sinks came first, went, and came again.
+        ([0.1, 0.1, 0.6, 0.8], [0.0, 0.6, 0.0, 0.5], "inconclusive", "beyond that at step 1"),
     ],
 )
 def test_the_first_of_the_two_is_told_where_a_checkpoint_lies_between(

@@ -140,6 +140,9 @@ def test_a_sample_of_the_triples_leaves_open_whether_no_other_does_as_well():
     open_ = some.for_every_rival(held, TRIO, LEADER)
     assert open_.status == "inconclusive" and open_.p_value is None
     assert "of 35 triples without 0:2 only 23 were measured" in open_.reason
+    small = Verdict("present", "it leads, by little")
+    assert some.for_every_rival(small, TRIO, LEADER).status == "inconclusive"
+    assert found.for_every_rival(small, TRIO, LEADER) == small
     refuted = Verdict("refuted", "it does not")
     assert some.for_every_rival(refuted, TRIO, LEADER) == refuted
 

@@ -67,9 +67,16 @@ def test_a_set_destroys_an_ability_or_spares_it_or_neither(share, destroys, spar
     assert found.spares(SET).status == spares
 
 
-def test_of_nothing_no_share_is_lost():
+@pytest.mark.parametrize("clean", [0.0, -1.0])
+def test_of_nothing_no_share_is_lost(clean):
+    """Nor of a preference for the wrong answer, which zeroing makes stronger."""
+    found = without(0.9, clean=clean)
     with pytest.raises(RatioUndefined):
-        without(0.1, clean=0.0).lost(SET)
+        found.lost(SET)
+    assert found.lost_shown(SET).startswith("undefined: the denominator is")
+    for verdict in (found.destroys(SET), found.destroys_not(SET), found.spares(SET)):
+        assert verdict.status == "blocked" and "share of LD lost" in verdict.reason
+    assert costs_more(found, without(0.9), SET).status == "blocked"
 
 
 @pytest.mark.slow

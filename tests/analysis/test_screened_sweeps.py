@@ -120,6 +120,17 @@ def test_no_other_head_is_never_said_of_heads_that_were_not_measured():
     assert named.status == "inconclusive" and "may do as well as 0:2" in named.reason
 
 
+def test_nor_is_it_of_an_effect_too_small_to_count():
+    sweep, full = screened({(0, 2): 0.08, (2, 3): 1.5}, spread=0.03)
+    for claim, with_ in (
+        (h1.test_top_suppressor_is_in_layer_zero, full),
+        (h1.test_no_other_head_does_as_well, NAMED),
+    ):
+        assert hear(claim, full, with_)[0].status == "refuted"
+        found, _ = hear(claim, sweep, with_)
+        assert found.status == "inconclusive" and "can say present" in found.reason
+
+
 def test_a_rival_that_was_measured_refutes():
     sweep, full = screened({(0, 2): 0.5, (2, 0): 1.5})
     for claim, with_ in (

@@ -350,3 +350,20 @@ def test_the_corrupt_side_is_that_of_the_mirrors():
     corrupt = mirrored(tables.clean, mirrors)
     columns = ["target", "foil", "logit_diff"]
     pandas.testing.assert_frame_equal(corrupt[columns], tables.corrupt[columns])
+
+
+@pytest.mark.parametrize("judged", [is_competent, told_apart, follows_answers, exceeds_prior])
+def test_one_cluster_supports_nothing_and_can_refute(judged):
+    """Four prompts about one fact, all answered alike, say nothing about other facts."""
+
+    def made(ld):
+        clean = rows(ld, n=4).assign(cluster_id="fact0", logit_diff=ld)
+        sides = [clean.assign(logit_diff=share * ld) for share in (-1.0, 0.0)]
+        return Tables(clean, *sides)
+
+    known = judged(made(3.0))
+    assert known.status == "inconclusive" and "but of one cluster" in known.reason
+    assert judged(made(-3.0)).status == "refuted"
+    gate = condition_validity(made(3.0))
+    assert gate.status == "inconclusive" and not blocks(gate)
+    assert blocks(condition_validity(made(-3.0)))

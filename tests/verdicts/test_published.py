@@ -1,5 +1,6 @@
 """Published figures: read, refused. Run: pytest tests/verdicts/test_published.py"""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,19 @@ def test_an_interval_has_two_ends_and_may_end_at_the_value(write):
         text = figure(low=ends[0], high=ends[1])
         (found,) = load_published(write(text)).figures
         assert (found.low, found.high) == tuple(map(float, ends))
+
+
+# Levels of LD under the study's own patches, and its layers, which no claim measures.
+NOT_MEASURED = {"clean LD", "corrupt LD", "forward LD", "reverse LD", "reverse Δ", "target layer"}
+
+MADE_BY_CODE = {"booster log-odds", "ECE", "Brier", "NLL", "LD by alpha"}  # no key in a claim
+
+
+def test_a_published_quantity_is_one_that_its_claim_records():
+    """Else a measured figure stands beside it, and the page says that none was recorded."""
+    claims = "".join(path.read_text("utf-8") for path in PUBLISHED.parent.glob("test_*.py"))
+    quantities = {entry.quantity.split("/")[0] for entry in load_published(PUBLISHED).figures}
+    heads = {name for name in quantities if re.fullmatch(r"\d+:\d+", name)}  # as records name them
+    named = (quantities | {"together / sum"}) - {"together "}  # a name with a slash of its own
+    named -= NOT_MEASURED | MADE_BY_CODE | heads | {"effect"}
+    assert {name for name in named if f'"{name}":' not in claims} == set()

@@ -7,6 +7,7 @@ confirmation split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -79,13 +80,18 @@ class Attention(ReadingFigures):
         means = self.values(score, DISCOVERY).mean(axis=0)
         return self.leaders(score, int((means > threshold).sum()))
 
-    def matched(self, score: str, heads: Sequence[Head]) -> tuple[Head, ...]:
+    def matched(
+        self, score: str, heads: Sequence[Head], *, most: float = math.inf
+    ) -> tuple[Head, ...]:
         """As many other heads of the same layers, those with the lowest mean scores on discovery.
 
         Controls for ablating `heads`. A layer of which most are named gives as many as it has left.
+        most: heads with a mean score above it are no controls, named or not.
         """
         means = self.values(score, DISCOVERY).mean(axis=0)
-        order = [self.heads[place] for place in np.argsort(means, kind="stable")]
+        order = [
+            self.heads[place] for place in np.argsort(means, kind="stable") if means[place] <= most
+        ]
         found: list[Head] = []
         for layer in sorted({head.layer for head in heads}):
             others = [head for head in order if head.layer == layer and head not in heads]

@@ -22,6 +22,7 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
+from tinyablation.verdicts.presuppositions import presupposed
 from tinyablation.verdicts.verdicts import (
     Verdict,
     blocked,
@@ -124,11 +125,12 @@ def induction_before_sinks(course: AttentionCourse) -> Verdict:
     """The verdict on "at a checkpoint with half of the final induction, half of the sinks are not".
 
     The checkpoint is the first that has it on discovery. supported: the intervals of its induction
-    beyond half of the last one's, and of half of the last share of sinks beyond its own, lie above
-    0; refuted: it has more than half of the sinks, and so has the checkpoint before it, where the
-    interval of induction lies below half; else inconclusive: both came between the same two
-    checkpoints, or before the first. Blocked where the last checkpoint has no induction (INDUCTS)
-    or no sinks (SINKS).
+    beyond half of the last one's, and of half of the last share of sinks beyond its own and beyond
+    that of every checkpoint before it, lie above 0 (sinks may come, go and come again); refuted: it
+    has more than half of the sinks, and so has the checkpoint before it, where the interval of
+    induction lies below half; else inconclusive: both came between the same two checkpoints, or
+    before the first. Blocked where the last checkpoint has no induction (INDUCTS) or no sinks
+    (SINKS).
     """
     if course.induction(-1, DISCOVERY).mean() <= INDUCTS:
         return blocked(f"no head of {course.model} inducts at the last checkpoint")
@@ -147,10 +149,10 @@ def induction_before_sinks(course: AttentionCourse) -> Verdict:
     unknown = _not_sinks_first(course, at) if before.status == "refuted" else ""
     if unknown:
         before = replace(before, status="inconclusive", reason=f"{before.reason}; {unknown}")
-    # What discovery has found need not be there on the other half, which refutes no order.
-    if formed.status == "refuted":
-        formed = replace(formed, status="inconclusive")
-    return judge_all_of([replace(formed, refutes=False), before], show=before)
+    # What discovery has found need not be there on the other half, which refutes no order; and
+    # sinks that were there for a while are not those of the last checkpoint for certain.
+    earlier = [presupposed(_fewer_sinks(course, place)) for place in range(at)]
+    return judge_all_of([presupposed(formed), before, *earlier], show=before)
 
 
 def _not_sinks_first(course: AttentionCourse, at: int) -> str:

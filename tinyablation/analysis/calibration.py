@@ -321,7 +321,7 @@ def compare(
 
 
 def judge_calibration(comparison: Comparison, *, what: str, floor: float = BRIER_FLOOR) -> Verdict:
-    """The verdict on "the ablation improves calibration, by more than a change of scale".
+    """The verdict on "the ablation improves forecasts, by more than a change of scale".
 
     Requires all of three improvements (clean - ablated; judge_all_of): the recalibrated Brier score
     by more than the floor, the recalibrated NLL and the raw NLL by more than 0. The figures are

@@ -222,13 +222,13 @@ class Coalitions(Effects):
     ) -> Verdict:
         """The verdict on a claim that no other set of that size without the leader does as well.
 
-        Large layers have a sample of their triples measured, drawn at random. Supported becomes
-        inconclusive while one that was not drawn may have as large an effect.
+        Large layers have a sample of their triples measured, drawn at random. Supported and present
+        become inconclusive while one that was not drawn may have as large an effect.
         """
         rivals = self.rivals(heads, leader)
         measured = {head for each in self.sets for head in each}
         every = comb(len(measured) - 1, len(heads))
-        if verdict.status != "supported" or len(rivals) == every:
+        if verdict.status not in ("supported", "present") or len(rivals) == every:
             return verdict
         own = sign * self.mean(heads, column=column)
         found = sum(sign * self.mean(each, column=column) >= own for each in rivals)

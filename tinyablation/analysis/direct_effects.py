@@ -27,7 +27,7 @@ import numpy as np
 from tinyablation.analysis.effects import EffectsError, Floats
 from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.examples import BOTH, CONFIRMATION, DISCOVERY
-from tinyablation.heads import Head, head_name
+from tinyablation.heads import Head, head_name, heads_label
 from tinyablation.statistics.intervals import Estimate, generator
 from tinyablation.verdicts.floors import Floor
 
@@ -128,6 +128,15 @@ class DirectEffects:
         """The head's mean contribution with its interval over clusters, in logits."""
         values = self.contribution(head, split)
         return self.sweep.interval(values, split, f"contribution {head_name(head)}")
+
+    def share_written(self, heads: Sequence[Head], *, split: str = CONFIRMATION) -> Estimate:
+        """The share of the mean clean LD that the heads write together, with its interval.
+
+        Raises ratios.RatioUndefined if the clean LD is not above 0 and the numerical noise.
+        """
+        values: Floats = np.sum([self.contribution(head, split) for head in heads], axis=0)
+        purpose = f"written by {heads_label(heads)}"
+        return self.sweep.of_clean(values, split, purpose)
 
     def floor(self, split: str = CONFIRMATION) -> Floor:
         """The smallest contribution that counts: as for a total effect (Effects.floor)."""

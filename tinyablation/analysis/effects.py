@@ -172,10 +172,11 @@ class Effects:
 
         For margins that are shares of it (judge_equivalent), of which the interval allows for the
         clean figures' being a sample too. Raises ratios.RatioUndefined if their mean is not above 0
-        and the numerical noise.
+        and the numerical noise: where the model prefers the wrong answer, there is none to lose.
         """
         rng = generator(self.seed, f"{self.model} {self.condition} {split} {purpose} of clean")
-        whole, noise = self.whole(split, column), self.noise(column)
+        whole = self.baseline(split)[column].to_numpy(dtype=float)
+        noise = self.noise(column)
         return self.ratio(values, whole, split, rng, noise=noise, confidence=confidence)
 
     def ratio(

@@ -5,7 +5,7 @@ more than SPARED is lost or gained. (The literature says "destroys" and "spares"
 Wang et al. 2022, arXiv:2211.00593, call a loss of 5 % small.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinyablation.analysis.coalitions import set_name
@@ -15,12 +15,15 @@ from tinyablation.heads import Head
 from tinyablation.interventions.interventions import AblateHeads
 from tinyablation.statistics.independent import independent_difference
 from tinyablation.statistics.intervals import Estimate
+from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise
 from tinyablation.verdicts.verdicts import (
     CONFIDENCE,
     INNER_CONFIDENCE,
     Verdict,
+    blocked,
     judge_above_floor,
+    judge_below_ceiling,
     judge_equivalent,
 )
 
@@ -55,37 +58,80 @@ class Knockouts(Effects):
         return self.share_of(share, float(self.whole(CONFIRMATION).mean()))
 
     def destroys(self, heads: Sequence[Head]) -> Verdict:
-        """The verdict on "without these heads more than half of LD is lost"."""
-        return judge_above_floor(
-            self.lost(heads),
-            floor=self.bound(DESTROYED),
-            what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
-            unit="",
+        """The verdict on "without these heads more than half of LD is lost"; blocked as `lost`."""
+        what = self._what(heads)
+        return _of_share(
+            lambda: judge_above_floor(
+                self.lost(heads), floor=self.bound(DESTROYED), what=what, unit=""
+            ),
+            what,
+        )
+
+    def destroys_not(self, heads: Sequence[Head], *, than: str = "") -> Verdict:
+        """The verdict on "without these heads less than half of LD is lost"; blocked as `lost`.
+
+        than: what is said of the heads (", of the same layers").
+        """
+        what = self._what(heads) + than
+        return _of_share(
+            lambda: judge_below_ceiling(self.lost(heads), ceiling=DESTROYED, what=what, unit=""),
+            what,
         )
 
     def spares(self, heads: Sequence[Head]) -> Verdict:
-        """The verdict on "without these heads LD changes by less than a tenth of itself"."""
-        return judge_equivalent(
-            self.lost(heads),
-            margin=SPARED,
-            inner=self.lost(heads, confidence=INNER_CONFIDENCE),
-            what=f"{self.condition}: share of LD lost without {set_name(sorted(heads))}",
-            unit="",
+        """The verdict on "without these heads LD changes by less than a tenth of itself".
+
+        Blocked as `lost`.
+        """
+        what = self._what(heads)
+        return _of_share(
+            lambda: judge_equivalent(
+                self.lost(heads),
+                margin=SPARED,
+                inner=self.lost(heads, confidence=INNER_CONFIDENCE),
+                what=what,
+                unit="",
+            ),
+            what,
         )
+
+    def lost_shown(self, heads: Sequence[Head]) -> list[float] | str:
+        """`lost` for a record: estimate, low, high; or why there is no such share."""
+        try:
+            return list(self.lost(heads)[:3])
+        except RatioUndefined as refusal:
+            return f"undefined: {refusal}"
+
+    def _what(self, heads: Sequence[Head]) -> str:
+        return f"{self.condition}: share of LD lost without {set_name(sorted(heads))}"
 
 
 def costs_more(here: Knockouts, there: Knockouts, heads: Sequence[Head]) -> Verdict:
     """The verdict on "without these heads a larger share of LD is lost here than there".
 
     Larger by 5 % of LD, as any effect that counts. The two conditions have different prompts, so
-    that the two shares are independent (independent_difference).
+    that the two shares are independent (independent_difference). Blocked as Knockouts.lost.
     """
     noise = sum(each.bound(EFFECT_SHARE).noise for each in (here, there))
     where = here.noise().where
-    return judge_above_floor(
-        independent_difference(here.lost(heads), there.lost(heads)),
-        floor=Floor(EFFECT_SHARE, Noise(noise, where)),
-        what=f"share of LD lost without {set_name(sorted(heads))} on {here.condition} beyond that "
-        f"on {there.condition}",
-        unit="",
+    what = (
+        f"share of LD lost without {set_name(sorted(heads))} on {here.condition} beyond that on "
+        f"{there.condition}"
     )
+    return _of_share(
+        lambda: judge_above_floor(
+            independent_difference(here.lost(heads), there.lost(heads)),
+            floor=Floor(EFFECT_SHARE, Noise(noise, where)),
+            what=what,
+            unit="",
+        ),
+        what,
+    )
+
+
+def _of_share(judged: Callable[[], Verdict], what: str) -> Verdict:
+    """The verdict on a share of LD; blocked where the clean LD is not above 0."""
+    try:
+        return judged()
+    except RatioUndefined as refusal:
+        return blocked(f"{what}: {refusal}")

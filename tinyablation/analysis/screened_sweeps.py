@@ -6,8 +6,8 @@ depend on the claim:
 
     "some head does"     supported is valid: the head was measured. Refuted is valid only if no
                          unmeasured head can have the effect.
-    "no other head does" refuted is valid: the other head was measured. Supported is valid only if
-                         no unmeasured head can do as well.
+    "no other head does" refuted is valid: the other head was measured. Supported, or present, is
+                         valid only if no unmeasured head can do as well.
 
 "Can" refers to the exact bound from the random sample. If the bound allows one such head, the
 verdict is inconclusive and says so. With M heads drawn and none found the bound is some 3 / M of
@@ -122,7 +122,7 @@ class ScreenedSweep(Sweep):
         split: str = CONFIRMATION,
         layers: Collection[int] | None = None,
     ) -> Verdict:
-        if verdict.status != "supported":
+        if verdict.status not in ("supported", "present"):
             return verdict
         bound = float(self.changes(who, split).mean())
         hidden = self.unmeasured(bound, layers=layers, split=split)

@@ -9,8 +9,9 @@ or position adds the same to both sides and cancels.
 """
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -122,7 +123,7 @@ def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
     """
     difference = tables.clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()
     share = _share(difference > tables.noise, _clusters(tables.clean), seed, f"told apart {what}")
-    return judge_above_floor(
+    return _above(
         share, floor=APART, what=f"{_led(what)}LD clean > LD corrupt in a share of", unit=""
     )
 
@@ -152,9 +153,7 @@ def follows_answers(
             return blocked(f"{_led(what)}no example in which {name}")
         estimate = _interval(d[mask], list(clusters[mask]), seed, f"D {what} {name}")
         verdicts.append(
-            judge_above_floor(
-                estimate, floor=Floor(0.0, tables.noise), what=f"{_led(what)}D where {name}"
-            )
+            _above(estimate, floor=Floor(0.0, tables.noise), what=f"{_led(what)}D where {name}")
         )
     return judge_all_of(verdicts, corrected=corrected)
 
@@ -265,7 +264,7 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
         found[name] = _share(right, _clusters(own), seed, f"competence {name}")
     worst = min(found, key=lambda name: found[name].estimate)
     verdicts = {
-        name: judge_above_floor(share, floor=floor, what=f"{_led(name)}two-way accuracy", unit="")
+        name: _above(share, floor=floor, what=f"{_led(name)}two-way accuracy", unit="")
         for name, share in found.items()
     }
     whole = judge_all_of(list(verdicts.values()), show=verdicts[worst])
@@ -299,7 +298,7 @@ def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
     details = {"mean |LD| on null prompts": float(np.abs(prior).mean())}
     return judge_all_of(
         [
-            judge_above_floor(
+            _above(
                 _interval(values, clusters, seed, name),
                 floor=Floor(0.0, tables.noise),
                 what=name,
@@ -307,6 +306,23 @@ def exceeds_prior(tables: Tables, *, seed: int = 0) -> Verdict:
             )
             for name, values in sides.items()
         ]
+    )
+
+
+def _above(
+    effect: Estimate,
+    *,
+    floor: float,
+    what: str,
+    unit: str = "logits",
+    details: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """judge_above_floor, but that one cluster supports nothing: it says nothing about others."""
+    found = judge_above_floor(effect, floor=floor, what=what, unit=unit, details=details)
+    if found.status != "supported" or effect.n_clusters > 1:
+        return found
+    return replace(
+        found, status="inconclusive", reason=f"{found.reason}, but of one cluster of examples"
     )
 
 
