@@ -4,6 +4,7 @@ Run: pytest tests/models/test_registry.py
 """
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -386,3 +387,10 @@ def test_collection_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_folder_of_other_bytes_than_utf8_has_a_name(mixed: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    entry = mixed.named(str(folder))
+    assert entry.title == r"caf\udce9" and entry.source == folder

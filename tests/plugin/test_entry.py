@@ -174,9 +174,16 @@ def test_tests_of_the_project_are_left_alone(suite):
         "settings.register_profile('own', max_examples=3)\nsettings.load_profile('own')\n",
     )
     suite.write("tests/test_mine.py", CLAIM)
+    suite.write(
+        "tests/test_properties.py",
+        "def test_words(record_property):\n"
+        "    for name in ('claim', 'device', 'verdict'):\n"
+        "        record_property(name, 'C-123')\n",
+    )
     suite.pytester.makeini("[pytest]\nmarkers =\n    counterexample: of their own\n")
-    result = suite.run("-v", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=3)
+    result = suite.run("-v", "-p", "no:cacheprovider", "-p", "no:html")
+    result.assert_outcomes(passed=4)
+    assert [record["claim"] for record in suite.records()] == ["LAB.1"]
     order = [line.split("::")[1].split(" ")[0] for line in result.outlines if "PASSED" in line]
     assert order.index("test_theirs[b]") < order.index("test_theirs[a]")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,8 @@ def condition_or_prompts(given: Any) -> str | Prompts:
         return Prompts.of(given)
     if given in NAMES:
         return given
-    if not Path(given).expanduser().exists() and not re.search(r"[/\\.]", given):
+    there = os.path.exists(os.path.expanduser(given))  # False for a name that is too long
+    if not there and not re.search(r"[/\\.]", given):
         raise CorpusError(
             f"{given!r} is neither a condition nor a file; {did_you_mean(given, NAMES)}"
         )

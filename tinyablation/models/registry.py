@@ -314,7 +314,9 @@ class Registry(Mapping[str, ModelEntry]):
                 return known
             found = name_of(path)
             given |= {"source": path, "family": _FAMILIES.get(found.kind, "other")}
-            return ModelEntry(**given, id=_slug(found.title), title=found.title)
+            # A folder's name may be of other bytes than UTF-8, which no text can hold.
+            title = found.title.encode("utf-8", "backslashreplace").decode("utf-8")
+            return ModelEntry(**given, id=_slug(title), title=title)
         if name.startswith((".", "/", "~")):
             raise RegistryError(
                 f"{name}: no such folder; name a folder, a hub id or one of these: "

@@ -1,8 +1,9 @@
 """The reports of a run of claims: records.json, records.parquet, claims.html, pytest.html.
 
-Only runs of claims write reports, and not with --collect-only. The controller gathers the "claim"
-property of every test report, so it does not matter which worker judged a cell, and writes at the
-end of the session, also after Ctrl-C (the session is then marked incomplete).
+Only runs of claims write reports, and not with --collect-only or --setup-plan. The controller
+gathers the record that every claim's report has as a property, so it does not matter which worker
+judged a cell, and writes at the end of the session, also after Ctrl-C (the session is then marked
+incomplete).
 
 A page shows one session only: mixing cells measured with different weights or code would show a
 state that never existed. So `pytest claims -k mistral` writes a page of the Mistral cells, with its
@@ -105,16 +106,18 @@ def other_folder(config: pytest.Config) -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or command(config).collectonly or not is_claims_run(config):
+    judges_nothing = config.option.collectonly or config.option.setuponly  # or --setup-plan
+    if hasattr(config, "workerinput") or judges_nothing or not is_claims_run(config):
         return
     _require_writable(reports_base(config))
-    if config.option.htmlpath is None and not is_guest(config):
+    has_view = config.pluginmanager.has_plugin("html")  # else switched off: -p no:html
+    if has_view and config.option.htmlpath is None and not is_guest(config):
         config.option.htmlpath = str(reports_folder(config) / "pytest.html")
         config.option.self_contained_html = True
     # Read before anything is measured: this session may overwrite it, and an incomparable baseline
     # should be reported now, not after an hour.
     config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
-    if config.option.htmlpath is not None:
+    if has_view and config.option.htmlpath is not None:
         config.pluginmanager.register(HtmlView(config, reports_folder(config) / PAGE))
 
 
@@ -198,7 +201,9 @@ class Reporter:
         self.page = ""  # where it is
         self.reserve = bytearray(RESERVE)
 
-    def pytest_keyboard_interrupt(self) -> None:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        if isinstance(excinfo.value, pytest.Session.Interrupted) and not self.cells:
+            return  # modules that cannot be collected end it before anything is measured
         self.lines.append(
             f"interrupted: measurements so far are kept in {runs_folder(self.config)}; the same "
             "command continues there"
@@ -224,7 +229,7 @@ class Reporter:
         found = {
             f"{cell.properties['device']} ({cell.properties['dtype']})"
             for cell in self.cells.values()
-            if "device" in cell.properties
+            if cell.payload is not None and {"device", "dtype"} <= cell.properties.keys()
         }
         asked: str = command(self.config).device
         return ", ".join(sorted(found)) or ("cpu" if asked == AUTO else asked)
