@@ -141,7 +141,7 @@ def test_a_module_that_cannot_be_collected_is_no_interruption(judged):
     assert "1 error" in text and "the same command continues" not in text
 
 
-def test_a_claim_is_told_apart_by_its_parameters_and_its_class(judged):
+def test_a_claim_is_told_apart_by_its_parameters_and_its_class(judged, monkeypatch):
     """In what changed, and in what is merged: nothing of it is taken for the same test case."""
     judged.models("tiny-gpt2")
     size = "\n@pytest.mark.parametrize('size', [1, 2])"
@@ -153,7 +153,9 @@ def test_a_claim_is_told_apart_by_its_parameters_and_its_class(judged):
     names = [record.name for record in read_records(judged.root / "reports").records]
     assert names == ["test_it[1]", "test_it[2]", "TestA.test_it", "TestB.test_it"]
     shutil.copytree(judged.root / "reports", judged.root / "earlier")
-    result = judged.run("claims", "-k", "facts or logic", "--baseline", "earlier")
+    monkeypatch.setenv("HOME", str(judged.root))
+    earlier = "--baseline=~/earlier"  # which no shell expands
+    result = judged.run("claims", "-k", "facts or logic", earlier, "--robustness")
     result.assert_outcomes(passed=8, deselected=8)
     assert "4 test cases are new" in result.stdout.str()
     both = [read_records(judged.root / folder) for folder in ("earlier", "reports")]

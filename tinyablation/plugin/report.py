@@ -39,6 +39,7 @@ from tinyablation.plugin.judge import MEASURED, PROPERTY
 from tinyablation.plugin.model_cards import model_cards
 from tinyablation.plugin.options import (
     AUTO,
+    given_path,
     is_claims_run,
     is_guest,
     keeps_snapshots,
@@ -128,7 +129,7 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
         return None
     from tinyablation.sessions.reading import read_session
 
-    path = (config.invocation_params.dir / chosen).resolve()
+    path = given_path(config, chosen).resolve()
     try:
         baseline = read_session(path)
     except TinyAblationError as error:
