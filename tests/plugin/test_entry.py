@@ -5,6 +5,7 @@ Run: pytest tests/plugin/test_entry.py
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,13 @@ def test_an_option_of_anothers_name_has_a_long_form(suite):
     unknown = suite.run("--tinyablation-model", "tiny-gtp2")
     assert unknown.ret == pytest.ExitCode.USAGE_ERROR
     assert "--model tiny-gtp2: no model has this id" in said(unknown)
+    # The command that runs a test case again has the same names.
+    shutil.copytree(ROOT / "fixtures" / "organisms" / "tiny-llama", suite.root / "mine")
+    suite.write("tests/test_mine.py", CLAIM.replace("(condition", "(model, condition"))
+    suite.run("--tinyablation-model", "mine", "--seed", "3").assert_outcomes(passed=1, deselected=1)
+    (record,) = suite.records()
+    assert record["options"][:2] == ["--tinyablation-model", "mine"]
+    assert record["options"][-2:] == ["--seed", "3"]
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])

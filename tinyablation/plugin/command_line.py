@@ -38,6 +38,15 @@ def command(config: pytest.Config) -> Command:
     return Command(config.option)
 
 
+def spelt(config: pytest.Config, given: list[str]) -> list[str]:
+    """Options and their values as this session takes them: --tinyablation-model for --model, where
+    --model is another plugin's.
+    """
+    own = {name for option in config._parser.getgroup(GROUP).options for name in option.names()}
+    longer = ((word, f"--{GROUP}-{word[2:]}") for word in given)
+    return [long if long in own and word.startswith("--") else word for word, long in longer]
+
+
 def is_used(config: pytest.Config) -> bool:
     """Whether the command gives one of our options another value than its default."""
     return any(

@@ -20,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions.batteries import PER_RELATION
 from tinyablation.plugin.backend_checks import confirmed
-from tinyablation.plugin.command_line import command
+from tinyablation.plugin.command_line import command, spelt
 from tinyablation.plugin.conditions import condition_options, own_conditions
 from tinyablation.plugin.defects import own_details
 from tinyablation.plugin.first_registration import prediction_changed
@@ -125,7 +125,7 @@ def _own_options(item: pytest.Item) -> list[str]:
         options += ["--seed", str(option.seed)]
     if option.per_relation != PER_RELATION:
         options += ["--per-relation", str(option.per_relation)]
-    return options
+    return spelt(item.config, options)
 
 
 def _first_record(item: pytest.Item) -> dict[str, Any]:
