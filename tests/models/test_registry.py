@@ -344,7 +344,9 @@ def test_a_revision_makes_another_model(mixed: Registry) -> None:
         mixed.named("pythia", "../x")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/no-such-folder-here"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/where", "~/no-such-folder-here", "~no-such-user/m"]
+)
 def test_a_folder_that_is_not_there_is_said_at_once(mixed: Registry, name: str) -> None:
     with pytest.raises(RegistryError, match="no such folder; name a folder, a hub id or one of"):
         mixed.named(name)

@@ -63,7 +63,7 @@ class Prompts:
             return rows
         path = Path(NAME if name is None else name)
         if isinstance(rows, str | Path):
-            path = Path(rows).expanduser()
+            path = Path(os.path.expanduser(rows))
             own_name = path.stem.lower()
             is_name = OWN_NAME.fullmatch(own_name) and own_name not in NAMES
             name = name or (own_name if is_name else None)

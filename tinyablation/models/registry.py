@@ -305,7 +305,7 @@ class Registry(Mapping[str, ModelEntry]):
                 f"{name[:60]}...: a name of {len(name):,} letters is no model's; name a folder, a "
                 "hub id or one of these: " + ", ".join(self.ids)
             )
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # as it is where there is no such user
         given: dict[str, Any] = {"family": "other", "variant": "natural"}
         if name and (path.is_dir() or (path.suffix.lower() == GGUF and path.is_file())):
             path = path.resolve()

@@ -26,7 +26,8 @@ class HtmlView:
         self.page = html.escape(quote(Path(os.path.relpath(page, folder)).as_posix()))
         # What stands before a path of the project, or of the user, is nobody else's concern.
         self.folders = [(html.escape(f"{config.rootpath}{os.sep}"), "")]
-        if (home := Path.home()) != Path(home.anchor):
+        home = Path(os.path.expanduser("~"))  # "~" for a user whom the system does not know
+        if home.is_absolute() and home != Path(home.anchor):
             self.folders.append((html.escape(f"{home}{os.sep}"), f"~{os.sep}"))
 
     def pytest_html_report_title(self, report: Any) -> None:
