@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tinyablation.plugin.judge import PROPERTY
+from tinyablation.spelling import counted
 
 _COLUMNS = {"claim": "Claim", "verdict": "Verdict", "effect": "Effect", "interval": "Interval"}
 _FIRST_COLUMN = 2  # after pytest-html's own Result and Test
@@ -38,7 +39,7 @@ class HtmlView:
         stats = reporter.stats
         counts = {name: len(stats[name]) for name in _COUNTED if stats.get(name)}
         prefix.append(
-            f"<p>{sum(counts.values())} test cases: "
+            f"<p>{counted(sum(counts.values()), 'test case')}: "
             f"{', '.join(f'{count} {name}' for name, count in counts.items())}. A row without an "
             "unexpected failure is folded; a click on its result unfolds it. Claims, verdicts and "
             f'figures: <a href="{self.page}">claims.html</a></p>'
