@@ -158,7 +158,7 @@ def test_record_and_junit_say_what_judge_was_told(suite):
     case = next(xml.etree.ElementTree.parse(suite.root / "junit.xml").iter("testcase"))
     properties = {p.get("name"): p.get("value") for p in case.iter("property")}
     assert properties["effect"] == "1.0" and properties["verdict"] == "supported"
-    assert {"claim", "low", "high", "p_corrected", "subject"} <= properties.keys()
+    assert {"tinyablation_claim", "low", "high", "p_corrected", "subject"} <= properties.keys()
 
 
 def test_a_claim_judges_once_and_a_crash_is_an_error_record(suite):
