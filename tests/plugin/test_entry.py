@@ -3,6 +3,7 @@
 Run: pytest tests/plugin/test_entry.py
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -75,6 +76,17 @@ def said(result: pytest.RunResult) -> str:
 def test_what_is_written_out_is_what_its_modules_say():
     assert command_line.PER_RELATION == batteries.PER_RELATION
     assert command_line.PROTOCOLS == records.PROTOCOLS
+
+
+@pytest.mark.parametrize(("option", "least"), [("--seed", 0), ("--per-relation", 1)])
+def test_a_number_below_the_least_is_refused_before_anything_is_measured(option, least):
+    given = {}
+    command_line._table(lambda name, **rest: given.update({name: rest}))
+    number = given[option]["type"]
+    assert number(str(least)) == least
+    for text in (str(least - 1), "x", "1.5"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"number of at least {least}"):
+            number(text)
 
 
 def test_what_every_session_imports_is_next_to_nothing():
