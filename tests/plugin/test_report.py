@@ -127,6 +127,11 @@ def test_a_session_that_goes_on_from_a_failure_is_a_selection(judged):
     judged.accept().assert_outcomes(passed=4)
     full = judged.root / "reports" / "full" / "records.json"
     before = full.read_bytes()
+    kept = judged.root / "kept.json"
+    os.link(full, kept)  # as a backup does: files are replaced, not written into
+    judged.run("claims").assert_outcomes(passed=4)
+    assert full.read_bytes() != before == kept.read_bytes()
+    before = full.read_bytes()
     body = "judge(verdict()); assert condition != 'logic'"
     judged.claims("test_heads", judged.claim(body=body))
     judged.run("claims", "--sw").assert_outcomes(passed=3, failed=1)

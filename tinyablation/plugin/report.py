@@ -18,18 +18,18 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.commits import committed
+from tinyablation.files.manifests import write_together
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
@@ -338,9 +338,8 @@ class Reporter:
         if complete and runs_every_claim(self.config):
             from tinyablation.report.page import copy_report  # as in _write
 
-            (folder / "full").mkdir(exist_ok=True)
-            for name in _FULL_FILES:
-                shutil.copyfile(folder / name, folder / "full" / name)
+            # In place of the old ones, which a kill or a full disk would leave half written.
+            write_together({folder / "full" / name: _copy(folder / name) for name in _FULL_FILES})
             copy_report(page, folder / "full" / page.name, [runs_folder(self.config)])
         elif (folder / "full").is_dir():
             self.lines.append(f"last full report: {folder / 'full' / page.name}")
@@ -419,6 +418,10 @@ class Reporter:
             for line in filter(None, (*self.lines, self.page)):
                 terminalreporter.write_line(printable(line))
         return result
+
+
+def _copy(path: Path) -> Callable[[BinaryIO], object]:
+    return lambda stream: stream.write(path.read_bytes())
 
 
 def _now() -> str:
