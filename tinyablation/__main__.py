@@ -1,6 +1,7 @@
 """The command line: `python -m tinyablation COMMAND`; each command has --help."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ def _adopt(options: argparse.Namespace) -> None:
 
 def _folder_name(source: str) -> str:
     # "." and "gpt2/.." have no usable last part and would name the output folder itself.
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     return path.resolve().name if path.is_dir() else path.name
 
 

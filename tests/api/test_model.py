@@ -201,6 +201,20 @@ def test_a_temporary_store_goes_with_the_model(tuples):
     assert not folder.exists()
 
 
+def test_what_was_measured_of_a_model_outlives_it(rows):
+    """`load(...).sweep(...)` leaves no one to hold the model: its copy is needed all the same."""
+    own, tokenizer = in_memory("tiny-gpt2")
+    made = load(own, tokenizer=tokenizer)
+    folder = Path(made.bench.store.root).parent
+    sweep = made.sweep(rows[:12], layers=[0])
+    del made
+    gc.collect()
+    assert sweep.verdict("L0H0").status == "refuted"  # measures the corrupt prompts
+    del sweep
+    gc.collect()
+    assert not folder.exists()
+
+
 def test_a_misspelt_condition_is_said(model):
     with pytest.raises(CorpusError, match="neither a condition nor a file; did you mean 'facts'"):
         model.sweep("fact")

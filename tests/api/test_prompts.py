@@ -104,6 +104,8 @@ def test_a_text_is_a_condition_or_a_file(tmp_path, monkeypatch):
         condition_or_prompts("facst")
     with pytest.raises(CorpusError, match=r"missing\.jsonl: no such file"):
         condition_or_prompts("missing.jsonl")
+    with pytest.raises(CorpusError, match="is neither a condition nor a file"):
+        condition_or_prompts("a prompt " * 40)  # longer than any file's name
 
 
 def test_misleading_prompts_are_measured_where_that_is_asked_for():

@@ -132,7 +132,7 @@ def test_prompts_that_the_model_does_not_answer_block_the_verdict(model, tuples)
         (lambda sweep, sets, model, rows: sweep.verdict("L9H9"), "there is no head L9H9 in 4 lay"),
         (lambda sweep, sets, model, rows: sweep.verdict("seven"), "'seven' is not a head; write"),
         (lambda sweep, sets, model, rows: sweep.verdict(split="test"), "split 'test': "),
-        (lambda sweep, sets, model, rows: sets.verdict("L3H3"), "L3H3 was not zeroed together"),
+        (lambda sweep, sets, model, rows: sets.verdict("L3H3"), "L3H3: ablate() did not measure"),
         (lambda sweep, sets, model, rows: model.ablate(rows), "name at least one set of heads"),
         (lambda sweep, sets, model, rows: model.ablate(rows, ""), "'' names no heads"),
         (lambda sweep, sets, model, rows: model.ablate(rows, 7), "7 names no heads"),

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 def check(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-v")  # a habit of the user's, and no part of the question
     status = main(["check", *arguments])
     captured = capsys.readouterr()
     return status, captured.out + captured.err

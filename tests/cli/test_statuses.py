@@ -4,6 +4,7 @@ Run: pytest tests/cli/test_statuses.py
 """
 
 import errno
+import io
 import os
 import re
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_an_error_ends_in_a_line_and_its_status(
     assert status_of(raising(error)) == status
     found = capsys.readouterr()
     assert found.out == "" and found.err.count("\n") == 1 and re.match(said, found.err)
+
+
+def test_what_the_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe of Windows is cp1252; a name may be of other bytes than UTF-8."""
+    for encoding, shown in (("cp1252", rb"\u0394 \udce9"), ("utf-8", b"\xce\x94 \\udce9")):
+        written = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding, newline="\n"))
+        assert status_of(lambda: print("Δ \udce9")) == statuses.DONE
+        assert written.getvalue() == shown + b"\n"
 
 
 def test_full_trace_lets_an_error_through(monkeypatch: pytest.MonkeyPatch) -> None:

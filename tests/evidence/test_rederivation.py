@@ -151,22 +151,26 @@ def session(command: str, **changes: object) -> RecordFile:
 
 def test_conduct_is_that_of_the_command(tmp_path):
     file = session(
-        "pytest claims -n 2 --seed 3 --screen=64:5% --dtype bfloat16 --model a/b --revision main",
+        "pytest claims -n 2 --seed 3 --screen=64:5% --dtype bfloat16 --model a/b --revision main "
+        "--per-relation 4",
         device="cuda (bfloat16)",
     )
     found = conduct_of(file, [one_record(runs=[])], tmp_path)
-    assert found == Conduct(seed=3, screen="64:5%", dtype="bfloat16", device="cuda")
+    assert found == Conduct(seed=3, screen="64:5%", dtype="bfloat16", device="cuda", per_relation=4)
     assert found.options() == [
         "--device=cpu",
         "--seed=3",
         "--dtype=bfloat16",
         "--protocol=corrected",
+        "--per-relation=4",
         "--screen=64:5%",
     ]
     assert named_models(file.session.command) == ["--model", "a/b", "--revision", "main"]
 
 
-@pytest.mark.parametrize("options", ["'unclosed", "--seed=x", "--seed", "--model"])
+@pytest.mark.parametrize(
+    "options", ["'unclosed", "--seed=x", "--seed", "--model", "--seed -3", "--dtype int9"]
+)
 def test_a_command_that_cannot_be_read_is_refused_in_a_line(options, tmp_path):
     with pytest.raises(EvidenceError, match="session's command cannot be read") as caught:
         conduct_of(session(f"pytest claims {options}"), [one_record(runs=[])], tmp_path)

@@ -4,6 +4,7 @@ Run: pytest tests/models/test_registry.py
 """
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -343,7 +344,9 @@ def test_a_revision_makes_another_model(mixed: Registry) -> None:
         mixed.named("pythia", "../x")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/no-such-folder-here"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/where", "~/no-such-folder-here", "~no-such-user/m"]
+)
 def test_a_folder_that_is_not_there_is_said_at_once(mixed: Registry, name: str) -> None:
     with pytest.raises(RegistryError, match="no such folder; name a folder, a hub id or one of"):
         mixed.named(name)
@@ -386,3 +389,10 @@ def test_collection_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_folder_of_other_bytes_than_utf8_has_a_name(mixed: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    entry = mixed.named(str(folder))
+    assert entry.title == r"caf\udce9" and entry.source == folder

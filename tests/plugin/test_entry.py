@@ -3,8 +3,10 @@
 Run: pytest tests/plugin/test_entry.py
 """
 
+import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,17 @@ def test_what_is_written_out_is_what_its_modules_say():
     assert command_line.PROTOCOLS == records.PROTOCOLS
 
 
+@pytest.mark.parametrize(("option", "least"), [("--seed", 0), ("--per-relation", 1)])
+def test_a_number_below_the_least_is_refused_before_anything_is_measured(option, least):
+    given = {}
+    command_line._table(lambda name, **rest: given.update({name: rest}))
+    number = given[option]["type"]
+    assert number(str(least)) == least
+    for text in (str(least - 1), "x", "1.5"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"number of at least {least}"):
+            number(text)
+
+
 def test_what_every_session_imports_is_next_to_nothing():
     """Nothing but pytest and the standard library; of that, no more than pytest has already."""
     code = (
@@ -132,6 +145,13 @@ def test_an_option_of_anothers_name_has_a_long_form(suite):
     unknown = suite.run("--tinyablation-model", "tiny-gtp2")
     assert unknown.ret == pytest.ExitCode.USAGE_ERROR
     assert "--model tiny-gtp2: no model has this id" in said(unknown)
+    # The command that runs a test case again has the same names.
+    shutil.copytree(ROOT / "fixtures" / "organisms" / "tiny-llama", suite.root / "mine")
+    suite.write("tests/test_mine.py", CLAIM.replace("(condition", "(model, condition"))
+    suite.run("--tinyablation-model", "mine", "--seed", "3").assert_outcomes(passed=1, deselected=9)
+    (record,) = suite.records()
+    assert record["options"][:2] == ["--tinyablation-model", "mine"]
+    assert record["options"][-2:] == ["--seed", "3"]
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
@@ -174,9 +194,16 @@ def test_tests_of_the_project_are_left_alone(suite):
         "settings.register_profile('own', max_examples=3)\nsettings.load_profile('own')\n",
     )
     suite.write("tests/test_mine.py", CLAIM)
+    suite.write(
+        "tests/test_properties.py",
+        "def test_words(record_property):\n"
+        "    for name in ('claim', 'device', 'verdict'):\n"
+        "        record_property(name, 'C-123')\n",
+    )
     suite.pytester.makeini("[pytest]\nmarkers =\n    counterexample: of their own\n")
-    result = suite.run("-v", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=3)
+    result = suite.run("-v", "-p", "no:cacheprovider", "-p", "no:html")
+    result.assert_outcomes(passed=4)
+    assert [record["claim"] for record in suite.records()] == ["LAB.1"]
     order = [line.split("::")[1].split(" ")[0] for line in result.outlines if "PASSED" in line]
     assert order.index("test_theirs[b]") < order.index("test_theirs[a]")
 

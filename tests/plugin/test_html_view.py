@@ -3,12 +3,24 @@
 import html
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.fake_sessions import opened
+from tinyablation.plugin.html_view import HtmlView
 
 pytest_plugins = ["pytester"]
+
+
+def test_a_user_whom_the_system_does_not_know_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is a number."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    option = SimpleNamespace(htmlpath="/x/reports/pytest.html")
+    config = SimpleNamespace(option=option, rootpath=Path("/x"))
+    view = HtmlView(config, Path("/x/reports/claims.html"))
+    assert view.folders == [("/x/", "")] and view.page == "claims.html"
 
 
 @pytest.mark.slow  # two sessions

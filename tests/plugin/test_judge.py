@@ -158,7 +158,7 @@ def test_record_and_junit_say_what_judge_was_told(suite):
     case = next(xml.etree.ElementTree.parse(suite.root / "junit.xml").iter("testcase"))
     properties = {p.get("name"): p.get("value") for p in case.iter("property")}
     assert properties["effect"] == "1.0" and properties["verdict"] == "supported"
-    assert {"claim", "low", "high", "p_corrected", "subject"} <= properties.keys()
+    assert {"tinyablation_claim", "low", "high", "p_corrected", "subject"} <= properties.keys()
 
 
 def test_a_claim_judges_once_and_a_crash_is_an_error_record(suite):
@@ -175,10 +175,13 @@ def test_a_claim_judges_once_and_a_crash_is_an_error_record(suite):
         suite.claim("H1.6", "test_nan", "judge(verdict(estimate=float('nan')))"),
         suite.claim("H1.7", "test_setup", "judge(verdict())", "model, condition, judge, broken"),
         "@pytest.fixture\ndef broken():\n    raise OSError('disk')\n",
+        "class Mute(Exception):\n    def __str__(self): raise OSError('no text')\n",
+        suite.claim("H1.8", "test_mute", "raise Mute"),
+        suite.claim("H1.9", "test_half", "raise OSError('caf\\udce9')"),
     )
     suite.write("claims/predictions.toml", '"H1.3" = { "*" = "refuted" }\n')
     result = suite.accept("-k", "facts")
-    result.assert_outcomes(failed=5, skipped=1, errors=1, deselected=21)
+    result.assert_outcomes(failed=7, skipped=1, errors=1, deselected=27)
     records = {record["name"]: record for record in suite.records().values()}
     reasons = {name: (record["verdict"], record["reason"]) for name, record in records.items()}
     assert reasons["test_crash"] == ("error", "call: RuntimeError: no such layer")
@@ -188,6 +191,8 @@ def test_a_claim_judges_once_and_a_crash_is_an_error_record(suite):
     assert "called judge twice" in reasons["test_twice"][1]
     assert "afterwards" in reasons["test_late"][1]
     assert "finite" in reasons["test_nan"][1]
+    assert reasons["test_mute"] == ("error", "call: Mute: its text cannot be made")
+    assert reasons["test_half"] == ("error", "call: OSError: caf\\udce9")
     assert {record["verdict"] for record in records.values()} == {"error", "blocked"}
     assert records["test_setup"]["outcome"] == "error"
     assert not result.stdout.str().count("reports lost")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.fake_sessions import opened
 from tests.plugin.conftest import CLAIMS_CONFTEST
+from tinyablation.records.records import read_records
+from tinyablation.sessions.merging import merge
 
 pytest_plugins = ["pytester"]
 
@@ -119,10 +121,57 @@ def test_a_selection_leaves_the_last_full_report_alone(judged):
     assert (judged.root / "mine.html").exists()
 
 
+def test_a_session_that_goes_on_from_a_failure_is_a_selection(judged):
+    judged.models("tiny-gpt2")
+    judged.claims("test_heads", judged.claim(body="judge(verdict())"))
+    judged.accept().assert_outcomes(passed=4)
+    full = judged.root / "reports" / "full" / "records.json"
+    before = full.read_bytes()
+    kept = judged.root / "kept.json"
+    os.link(full, kept)  # as a backup does: files are replaced, not written into
+    judged.run("claims").assert_outcomes(passed=4)
+    assert full.read_bytes() != before == kept.read_bytes()
+    before = full.read_bytes()
+    body = "judge(verdict()); assert condition != 'logic'"
+    judged.claims("test_heads", judged.claim(body=body))
+    judged.run("claims", "--sw").assert_outcomes(passed=3, failed=1)
+    judged.claims("test_heads", judged.claim(body="judge(verdict())"))
+    judged.run("claims", "--sw").assert_outcomes(passed=1, deselected=3)
+    assert full.read_bytes() == before
+
+
+def test_a_module_that_cannot_be_collected_is_no_interruption(judged):
+    judged.write("claims/test_broken.py", "import nothing_that_is\n")
+    text = judged.run("claims").stdout.str()
+    assert "1 error" in text and "the same command continues" not in text
+
+
+def test_a_claim_is_told_apart_by_its_parameters_and_its_class(judged, monkeypatch):
+    """In what changed, and in what is merged: nothing of it is taken for the same test case."""
+    judged.models("tiny-gpt2")
+    size = "\n@pytest.mark.parametrize('size', [1, 2])"
+    sized = judged.claim("H1.1", "test_it", arguments="model, condition, judge, verdict, size")
+    inner = judged.claim("H1.2", "test_it", arguments="self, model, condition, judge, verdict")
+    classes = [f"\nclass {name}:" + inner.replace("\n", "\n    ") for name in ("TestA", "TestB")]
+    judged.claims("test_heads", size + sized, *classes)
+    judged.accept("-k", "facts").assert_outcomes(passed=4, deselected=12)
+    names = [record.name for record in read_records(judged.root / "reports").records]
+    assert names == ["test_it[1]", "test_it[2]", "TestA.test_it", "TestB.test_it"]
+    shutil.copytree(judged.root / "reports", judged.root / "earlier")
+    monkeypatch.setenv("HOME", str(judged.root))
+    earlier = "--baseline=~/earlier"  # which no shell expands
+    result = judged.run("claims", "-k", "facts or logic", earlier, "--robustness")
+    result.assert_outcomes(passed=8, deselected=8)
+    assert "4 test cases are new" in result.stdout.str()
+    both = [read_records(judged.root / folder) for folder in ("earlier", "reports")]
+    assert len(merge(both).records) == 8
+
+
 def test_other_runs_write_no_report(judged):
     judged.write("tests/test_it.py", "def test_it(): pass\n")
     assert "report:" not in judged.run("tests").stdout.str()
     judged.run("claims", "-k", "no_such_name")
+    assert judged.run("claims", "--setup-plan", "-k", "logic").ret == pytest.ExitCode.OK
     assert not (judged.root / "reports" / "records.json").exists()
 
 

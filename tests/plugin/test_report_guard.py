@@ -15,6 +15,7 @@ def test_plain_values_are_exact_builtin_types():
     assert list(not_plain({"a": [numpy.float64(1)]}, "p")) == ["p.a[0] is numpy.float64"]
     assert list(not_plain({1: 2}, "p")) == ["p has the key 1, not a string"]
     assert list(not_plain(b"x", "p")) == ["p is builtins.bytes"]
+    assert list(not_plain(["Δ", "\ud800"], "p")) == ["p[1] has half a character (a lone surrogate)"]
 
 
 class Report:
@@ -77,6 +78,26 @@ def test_a_numpy_scalar_fails_its_test_and_loses_nothing(suite, workers):
     assert "property effect is numpy.float64: xdist would lose this test's report" in text
     assert "extra 0.content is builtins.bytes" in text
     assert "property late is builtins.set" in text
+
+
+HALVES = """
+import pytest
+# A file name of other bytes than UTF-8, as Python has it.
+def test_fails():
+    raise OSError("caf\\udce9")
+def test_skips():
+    pytest.skip("caf\\udce9")
+def test_expected():
+    pytest.xfail("caf\\udce9")
+"""
+
+
+def test_text_that_is_not_utf8_loses_no_report(suite):
+    suite.write("tests/test_halves.py", HALVES)
+    result = suite.run("tests", "-n", "1", "-rsx")
+    result.assert_outcomes(failed=1, skipped=1, xfailed=1)
+    text = result.stdout.str()
+    assert text.count("caf\\udce9") >= 3 and "reports lost" not in text
 
 
 DROP = """

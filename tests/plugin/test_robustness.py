@@ -159,7 +159,7 @@ def cell(function, bench, **given):
         if hasattr(module, name)
     }
     return SimpleNamespace(
-        function=function,
+        obj=function,
         funcargs=funcargs,
         session=session,
         _fixtureinfo=SimpleNamespace(name2fixturedefs=fixtures),
@@ -180,6 +180,20 @@ def test_the_claims_own_function_judges_every_analysis():
     # All four methods are one in these tables; rank, KL and probability never move in them.
     assert found.by_choice["metric"]["LD"] == (3, 3)
     assert set(found.not_made) >= {f"method {method}" for method in METHODS[1:]}
+
+
+def test_a_claim_in_a_class_is_judged_by_every_analysis():
+    own = make_sweep({HEAD: 1.0}, n_clusters=32)
+
+    class Claims:
+        def about(self, sweep, judge):
+            about_a_sweep(sweep, judge)
+
+    method = Claims().about
+    found = cells.multiverse_of(
+        cell(method, Bench(own), sweep=own), verdict_of(about_a_sweep, sweep=own)
+    )
+    assert found.by_choice["metric"]["LD"] == (3, 3)
 
 
 def test_a_sweep_of_another_corpus_is_measured_again_on_that_corpus():

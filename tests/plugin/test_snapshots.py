@@ -247,11 +247,11 @@ def test_a_module_that_cannot_be_imported_leaves_nothing_over(cells):
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_two_test_cases_share_no_snapshot(cells, workers):
+def test_two_test_cases_share_no_name(cells, workers):
     cells.claims("test_other", cells.claim())
     result = cells.run("claims", "-n", workers)
     assert result.ret == USAGE
-    assert "figures would share a snapshot; rename one of them" in "\n".join(
+    assert "figures would be taken for one another's; rename one of them" in "\n".join(
         result.outlines + result.errlines
     )
     cells.claims("test_other", cells.claim("H1.2"))

@@ -95,3 +95,5 @@ def test_verdicts_are_counted_and_compared_with_those_accepted():
     assert counts(file, accepted=False) == said
     stand = "1 another verdict than accepted, 1 as accepted, 1 not accepted yet, 1 not judged"
     assert counts(file, accepted=True) == f"{said}; {stand}"
+    alone = counts(session(cell("good", "supported")), accepted=False)
+    assert alone == "1 test case: 1 supported"

@@ -4,6 +4,7 @@ import pytest
 
 from tests.fake_sessions import one_record
 from tinyablation.records.records import PROTOCOLS, RecordFile
+from tinyablation.sessions.merging import merge
 from tinyablation.sessions.protocol_comparison import FATES, MEANING, compare_protocols, fate
 
 VERDICTS = ("supported", "refuted", "inconclusive", "blocked", "error")
@@ -88,3 +89,14 @@ def test_cells_of_other_weights_are_not_compared():
 def test_the_same_protocol_twice_is_refused():
     with pytest.raises(ValueError, match="of the corrected protocol"):
         compare_protocols(session("corrected", []), session("corrected", []))
+
+
+def test_what_merged_sessions_disagree_on_is_left_out():
+    """None of them wins: the last one did."""
+    theirs = [
+        session("published", [cell("a", verdict), cell("b")])
+        for verdict in ("supported", "refuted")
+    ]
+    found = compare_protocols(session("corrected", [cell("a"), cell("b")]), merge(theirs))
+    assert (found.disputed, found.unmatched) == (1, 0)
+    assert found.fates == {"same": 1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from operator import index
 from typing import Any
 
 from tinyablation.api.errors import ApiError
@@ -17,7 +19,7 @@ def head_of(given: Any, n_layers: int, n_heads: int) -> Head:
             head = Head.parse(given)
         else:
             layer, number = given
-            head = Head(int(layer), int(number))
+            head = Head(index(layer), index(number))
     except (TypeError, ValueError):
         raise ApiError(f'{given!r} is not a head; write "L0H5", or (layer, head)') from None
     if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
@@ -47,4 +49,6 @@ def names(heads: Iterable[tuple[int, int]]) -> str:
 
 
 def _is_head(given: Any) -> bool:
-    return isinstance(given, tuple) and len(given) == 2 and all(isinstance(n, int) for n in given)
+    if not isinstance(given, tuple) or len(given) != 2:
+        return False
+    return all(isinstance(number, Integral) for number in given)

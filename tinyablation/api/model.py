@@ -58,9 +58,9 @@ def load(
     for the architecture). device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or
     "mps"; dtype: "float32" (the default of most), "bfloat16" or "float16". seed: of all that is
     drawn. store: the folder where measurements are kept, such as "reports/runs", which `pytest
-    claims` shares; None: a temporary one, removed with the model. registry, corpora: models.toml,
-    and the folder of the project's conditions (default: those here, else those that came with the
-    library). progress: show bars.
+    claims` shares; None: a temporary one, removed once neither the model nor anything measured of
+    it is held. registry, corpora: models.toml, and the folder of the project's conditions (default:
+    those here, else those that came with the library). progress: show bars.
 
     Raises RegistryError for a name that is no model's, WeightsMissing where there are no weights,
     LoadingError for a model that cannot be used, DeviceError for a device that there is not.
@@ -96,7 +96,8 @@ def load(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    weakref.finalize(made, shutil.rmtree, temporary, ignore_errors=True)
+    # Of the bench, which what was measured holds longer than the model: `load(...).sweep(...)`.
+    weakref.finalize(made.bench, shutil.rmtree, temporary, ignore_errors=True)
     return made
 
 

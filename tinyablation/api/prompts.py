@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Prompts:
             return rows
         path = Path(NAME if name is None else name)
         if isinstance(rows, str | Path):
-            path = Path(rows).expanduser()
+            path = Path(os.path.expanduser(rows))
             own_name = path.stem.lower()
             is_name = OWN_NAME.fullmatch(own_name) and own_name not in NAMES
             name = name or (own_name if is_name else None)
@@ -134,7 +135,8 @@ def condition_or_prompts(given: Any) -> str | Prompts:
         return Prompts.of(given)
     if given in NAMES:
         return given
-    if not Path(given).expanduser().exists() and not re.search(r"[/\\.]", given):
+    there = os.path.exists(os.path.expanduser(given))  # False for a name that is too long
+    if not there and not re.search(r"[/\\.]", given):
         raise CorpusError(
             f"{given!r} is neither a condition nor a file; {did_you_mean(given, NAMES)}"
         )

@@ -199,7 +199,7 @@ class HeadSets:
         facts = self.study.bench.facts
         wanted = self.sets[0] if heads is None else set_of(heads, facts.n_layers, facts.n_heads)
         if wanted not in self.effects.sets:
-            raise ApiError(f"{names(wanted)} was not zeroed together; name it in ablate()")
+            raise ApiError(f"{names(wanted)}: ablate() did not measure this set; name it there")
         subject = names(wanted)
         judged = None
         if self.study.reason_blocked is None:

@@ -7,6 +7,7 @@ later session reuses the measurements of the unhooked model from the store.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -165,7 +166,9 @@ def _cells(name: str, reasons: dict[str, str]) -> Iterator[str]:
 def _asked(name: str) -> list[str]:
     """The conditions of all cells that are neither about validity nor deselected for the model."""
     given = [sys.executable, "-m", "pytest", "claims", "--collect-only", "-q", "--model", name]
-    found = subprocess.run(given, capture_output=True, text=True, check=False)
+    # What PYTEST_ADDOPTS says, such as -v, changes the lines that are read here.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    found = subprocess.run(given, capture_output=True, text=True, check=False, env=env)
     cells = [cell for line in found.stdout.splitlines() if (cell := _CELL.match(line.strip()))]
     if not cells:
         said = (found.stderr or found.stdout).strip().splitlines() or ["it said nothing"]

@@ -1,6 +1,7 @@
 """Exit statuses of `python -m tinyablation`: each means one thing, and none is a traceback's."""
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -24,6 +25,7 @@ def status_of(command: Callable[[], object], *, full_trace: bool = False) -> int
 
     full_trace: let errors through, with their traceback.
     """
+    _never_refuse(sys.stdout)
     try:
         command()
         sys.stdout.flush()
@@ -47,6 +49,18 @@ def status_of(command: Callable[[], object], *, full_trace: bool = False) -> int
         _say(f"error: {_cause(error)}")
         return BROKEN_OFF
     return DONE
+
+
+def _never_refuse(stream: object) -> None:
+    """Let a stream escape what its encoding lacks, as stderr does.
+
+    A pipe of Windows is cp1252, which has no delta; UTF-8 has no bytes of a file's name that are
+    none. Files (--output) are UTF-8 anywhere.
+    """
+    if isinstance(stream, io.TextIOWrapper) and (
+        stream.errors == "strict" or "utf" not in stream.encoding.lower()
+    ):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _cause(error: Exception) -> str:

@@ -5,6 +5,7 @@ to a lone word, and a byte-level one may merge across the boundary. So a prompt 
 tokenised together: the prompt's ids must be a prefix, and exactly one id must follow.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -35,7 +36,7 @@ def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder or a hub id; TokenisationError if it cannot be loaded."""
     # A missing path is reported at once: transformers takes seconds to import, and would query the
     # hub for it first.
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
     if not source.strip() or (is_path and not folder.is_dir()):
         raise TokenisationError(f"{source!r}: no such folder; name a folder or a hub id")

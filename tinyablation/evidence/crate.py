@@ -104,7 +104,7 @@ def crate_text(
         *runs,
         *files,
     ]
-    _require(session, tools)
+    _require(tools)
     return json_text({"@context": CONTEXT, "@graph": _named(graph)}, indent=1).encode()
 
 
@@ -178,7 +178,7 @@ def _tool(name: str, version: str | None) -> dict[str, Any]:
     }
 
 
-def _require(session: Session, tools: Sequence[dict[str, Any]]) -> None:
+def _require(tools: Sequence[dict[str, Any]]) -> None:
     """Say of the library which other software it ran on."""
     library = next(tool for tool in tools if tool["name"] == _LIBRARY)
     others = [tool for tool in tools if tool is not library]

@@ -26,6 +26,7 @@ from tinyablation.corpora.library import Library
 from tinyablation.errors import TinyAblationError, Unavailable, WeightsMissing
 from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest, write_json
+from tinyablation.interventions.batteries import PER_RELATION
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import Checkpoint, ModelEntry
 from tinyablation.records.records import ProtocolName, Record, RecordFile, read_records
@@ -73,11 +74,14 @@ class Conduct(_Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     screen: Annotated[str, Field(pattern=r"^[0-9.]+%?:[0-9.]+%?$", max_length=40)] | None = None
     device: Name = "cpu"
+    per_relation: Annotated[int, Field(ge=1, strict=True)] = PER_RELATION
 
     def options(self) -> list[str]:
         """The options of pytest, without the device, because nothing is computed on it."""
         chosen = ["--device=cpu", f"--seed={self.seed}", f"--dtype={self.dtype}"]
         chosen.append(f"--protocol={self.protocol}")
+        if self.per_relation != PER_RELATION:
+            chosen.append(f"--per-relation={self.per_relation}")
         return chosen + ([f"--screen={self.screen}"] if self.screen else [])
 
 
@@ -284,13 +288,17 @@ def conduct_of(file: RecordFile, records: Sequence[Record], store: Path) -> Cond
     if len(devices) > 1:
         raise EvidenceError(f"measured on {' and '.join(sorted(devices))}; bundle them separately")
     screens = {each.asked for record in records for each in record.screened}
-    return Conduct(
-        protocol=file.session.protocol,
-        seed=configs[0].seed if configs else asked.seed,
-        dtype=asked.dtype,
-        screen=screens.pop() if len(screens) == 1 else asked.screen,
-        device=devices.pop() if devices else file.session.device.partition(" ")[0],
-    )
+    try:
+        return Conduct(
+            protocol=file.session.protocol,
+            seed=configs[0].seed if configs else asked.seed,
+            dtype=asked.dtype,
+            screen=screens.pop() if len(screens) == 1 else asked.screen,
+            device=devices.pop() if devices else file.session.device.partition(" ")[0],
+            per_relation=asked.per_relation,
+        )
+    except ValidationError as error:
+        raise _unreadable(file.session.command, error) from error
 
 
 def named_models(command: str) -> list[str]:
@@ -305,6 +313,7 @@ def _command(command: str) -> Any:
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--per-relation", type=int, default=PER_RELATION)
     parser.add_argument("--screen")
     parser.add_argument("--heads")
     parser.add_argument("--model", action="append", default=[])
@@ -313,10 +322,14 @@ def _command(command: str) -> Any:
     try:
         return parser.parse_known_args(shlex.split(command)[1:])[0]
     except (ValueError, ArgumentError) as error:
-        raise EvidenceError(
-            f"the recorded session's command cannot be read ({printable(str(error))}): "
-            f"{printable(command)[:200]}"
-        ) from error
+        raise _unreadable(command, error) from error
+
+
+def _unreadable(command: str, error: Exception) -> EvidenceError:
+    said = " ".join(printable(str(error)).split())[:200]
+    return EvidenceError(
+        f"the recorded session's command cannot be read ({said}): {printable(command)[:200]}"
+    )
 
 
 # --- sessions ------------------------------------------------------------------------------------

@@ -305,7 +305,7 @@ class Registry(Mapping[str, ModelEntry]):
                 f"{name[:60]}...: a name of {len(name):,} letters is no model's; name a folder, a "
                 "hub id or one of these: " + ", ".join(self.ids)
             )
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # as it is where there is no such user
         given: dict[str, Any] = {"family": "other", "variant": "natural"}
         if name and (path.is_dir() or (path.suffix.lower() == GGUF and path.is_file())):
             path = path.resolve()
@@ -314,7 +314,9 @@ class Registry(Mapping[str, ModelEntry]):
                 return known
             found = name_of(path)
             given |= {"source": path, "family": _FAMILIES.get(found.kind, "other")}
-            return ModelEntry(**given, id=_slug(found.title), title=found.title)
+            # A folder's name may be of other bytes than UTF-8, which no text can hold.
+            title = found.title.encode("utf-8", "backslashreplace").decode("utf-8")
+            return ModelEntry(**given, id=_slug(title), title=title)
         if name.startswith((".", "/", "~")):
             raise RegistryError(
                 f"{name}: no such folder; name a folder, a hub id or one of these: "

@@ -27,6 +27,7 @@ from tinyablation.plugin.judge import BLOCKED, ModelRequired
 from tinyablation.plugin.options import is_claim
 from tinyablation.plugin.selection import cell_of
 from tinyablation.plugin.session_models import session_models
+from tinyablation.records.plain import plain
 
 UNAVAILABLE = "unavailable"  # property of a test: why this machine cannot provide its model
 # As torch's allocator, the loader of libraries and the kernel say it.
@@ -92,7 +93,7 @@ def pytest_runtest_makereport(
 
 def _reason(item: pytest.Item, error: TinyAblationError) -> BaseException | None:
     """The exception to raise instead of an error; None to keep the error."""
-    line = str(error)
+    line: str = plain(str(error))
     if isinstance(error, Unavailable):
         item.user_properties.append((UNAVAILABLE, line))
         if command(item.config).require_models:

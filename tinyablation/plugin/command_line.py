@@ -38,6 +38,15 @@ def command(config: pytest.Config) -> Command:
     return Command(config.option)
 
 
+def spelt(config: pytest.Config, given: list[str]) -> list[str]:
+    """Options and their values as this session takes them: --tinyablation-model for --model, where
+    --model is another plugin's.
+    """
+    own = {name for option in config._parser.getgroup(GROUP).options for name in option.names()}
+    longer = ((word, f"--{GROUP}-{word[2:]}") for word in given)
+    return [long if long in own and word.startswith("--") else word for word, long in longer]
+
+
 def is_used(config: pytest.Config) -> bool:
     """Whether the command gives one of our options another value than its default."""
     return any(
@@ -69,10 +78,13 @@ def add_options(parser: pytest.Parser) -> None:
     _table(add)
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
 
 
 def _table(add: Callable[..., None]) -> None:
@@ -181,7 +193,7 @@ def _table(add: Callable[..., None]) -> None:
     )
     add(
         "--seed",
-        type=int,
+        type=_from(0),
         default=0,
         metavar="N",
         help="seed of every random draw: donors, bootstrap, sign flips (default: 0)",
@@ -197,7 +209,7 @@ def _table(add: Callable[..., None]) -> None:
     )
     add(
         "--per-relation",
-        type=_at_least_one,
+        type=_from(1),
         default=PER_RELATION,
         metavar="N",
         help="examples of each relation that a sweep measures, where a condition's clusters are "

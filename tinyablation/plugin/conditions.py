@@ -17,7 +17,7 @@ from tinyablation.corpora.defects import LEAST_CLUSTERS
 from tinyablation.corpora.own_conditions import OwnCondition, read_own
 from tinyablation.errors import TinyAblationError
 from tinyablation.plugin.command_line import command
-from tinyablation.plugin.options import claims_folder, is_claims_run
+from tinyablation.plugin.options import claims_folder, given_path, is_claims_run
 from tinyablation.plugin.session_models import registry
 from tinyablation.plugin.settings import TABLE, SettingsError, settings
 from tinyablation.records.conditions import CONDITIONS
@@ -42,7 +42,7 @@ def own_conditions(config: pytest.Config) -> dict[str, OwnCondition]:
                     f"--condition {given}: {name} is given twice, or by pyproject.toml too"
                 )
             try:
-                found[name] = read_own(name, config.invocation_params.dir / path)
+                found[name] = read_own(name, given_path(config, path))
             except TinyAblationError as error:
                 raise pytest.UsageError(f"--condition {given}: {error}") from error
         config.stash[_own_key] = found

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tinyablation.plugin.judge import PROPERTY
+from tinyablation.spelling import counted
 
 _COLUMNS = {"claim": "Claim", "verdict": "Verdict", "effect": "Effect", "interval": "Interval"}
 _FIRST_COLUMN = 2  # after pytest-html's own Result and Test
@@ -26,7 +27,8 @@ class HtmlView:
         self.page = html.escape(quote(Path(os.path.relpath(page, folder)).as_posix()))
         # What stands before a path of the project, or of the user, is nobody else's concern.
         self.folders = [(html.escape(f"{config.rootpath}{os.sep}"), "")]
-        if (home := Path.home()) != Path(home.anchor):
+        home = Path(os.path.expanduser("~"))  # "~" for a user whom the system does not know
+        if home.is_absolute() and home != Path(home.anchor):
             self.folders.append((html.escape(f"{home}{os.sep}"), f"~{os.sep}"))
 
     def pytest_html_report_title(self, report: Any) -> None:
@@ -37,7 +39,7 @@ class HtmlView:
         stats = reporter.stats
         counts = {name: len(stats[name]) for name in _COUNTED if stats.get(name)}
         prefix.append(
-            f"<p>{sum(counts.values())} test cases: "
+            f"<p>{counted(sum(counts.values()), 'test case')}: "
             f"{', '.join(f'{count} {name}' for name, count in counts.items())}. A row without an "
             "unexpected failure is folded; a click on its result unfolds it. Claims, verdicts and "
             f'figures: <a href="{self.page}">claims.html</a></p>'

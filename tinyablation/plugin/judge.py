@@ -5,7 +5,7 @@ verdicts/outcomes.py has the tables of what comes of a verdict; this ends a test
 A test is xfailed here and nowhere else, after its verdict and figures were compared, so a crash, a
 drifted figure or another verdict fails.
 
-Each claim carries one property "claim", a record as JSON, from set-up on: first "did not finish",
+Each claim carries one property, PROPERTY, a record as JSON, from set-up on: first "did not finish",
 then what `judge` was told, or the error that ended the test. So no selected cell is missing from a
 report, even when its worker dies.
 """
@@ -20,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 from tinyablation.errors import TinyAblationError
 from tinyablation.interventions.batteries import PER_RELATION
 from tinyablation.plugin.backend_checks import confirmed
-from tinyablation.plugin.command_line import command
+from tinyablation.plugin.command_line import command, spelt
 from tinyablation.plugin.conditions import condition_options, own_conditions
 from tinyablation.plugin.defects import own_details
 from tinyablation.plugin.first_registration import prediction_changed
@@ -32,7 +32,7 @@ from tinyablation.plugin.scope import named_in, scope_of
 from tinyablation.plugin.screening_option import screened
 from tinyablation.plugin.selection import cell_of, claim_id, read_docstring, refuse
 from tinyablation.plugin.session_models import model_options, session_models
-from tinyablation.plugin.snapshots import accepted, compare, uncompared
+from tinyablation.plugin.snapshots import accepted, case_of, compare, uncompared
 from tinyablation.plugin.subjects import how_found
 from tinyablation.records import records
 from tinyablation.records.plain import plain
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tinyablation.records.panels import Panel
     from tinyablation.verdicts.verdicts import Verdict
 
-PROPERTY = "claim"
+PROPERTY = "tinyablation_claim"  # tests of the project may have a property "claim"
 BLOCKED = "blocked: "  # how the reason of such a skip begins
 ACCEPT = "if that is right, accept it: --snapshot-update"
 # Verdicts that a claim does not hold, as reasons of an xfail word them.
@@ -125,7 +125,7 @@ def _own_options(item: pytest.Item) -> list[str]:
         options += ["--seed", str(option.seed)]
     if option.per_relation != PER_RELATION:
         options += ["--per-relation", str(option.per_relation)]
-    return options
+    return spelt(item.config, options)
 
 
 def _first_record(item: pytest.Item) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _first_record(item: pytest.Item) -> dict[str, Any]:
         "claim": claim,
         "family": claim.split(".", 1)[0],
         "test": item.nodeid,
-        "name": function.__name__,
+        "name": case_of(item).test,
         **read_docstring(function.__doc__)._asdict(),
         "model": model,
         "condition": condition,
@@ -167,7 +167,7 @@ def _publish(item: pytest.Item, report: pytest.TestReport | None = None) -> None
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if is_claim(item):
-        item.stash[_record_key] = _first_record(item)
+        item.stash[_record_key] = plain(_first_record(item), "record")
         item.stash[_judged_key] = False
         _publish(item)
 
@@ -203,9 +203,18 @@ def _note_error(item: pytest.Item, error: BaseException, when: str) -> None:
         return
     if isinstance(error, pytest.skip.Exception | ModelRequired):
         if not item.stash[_judged_key]:
-            record |= {"verdict": "blocked", "reason": str(error).removeprefix(BLOCKED)}
+            reason = plain(str(error).removeprefix(BLOCKED))
+            record |= {"verdict": "blocked", "reason": reason}
         return
-    record |= {"verdict": "error", "reason": f"{when}: {type(error).__name__}: {error}"[:2000]}
+    reason = f"{when}: {type(error).__name__}: {_text_of(error)}"[:2000]
+    record |= {"verdict": "error", "reason": plain(reason)}
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # of foreign code; pytest reports it, and the session goes on
+        return "its text cannot be made"
 
 
 # --- judge ---------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def multiverse_of(item: pytest.Item, verdict: "Verdict") -> Multiverse | None:
     both splits. The tables are shared by all claims of one model and condition, and dropped when
     the session comes to the next.
     """
-    function: Callable[..., None] = getattr(item, "function")  # noqa: B009 - not declared
+    # Bound to its instance, where it is a method of a class.
+    function: Callable[..., None] = getattr(item, "obj")  # noqa: B009 - not declared
     asked = [name for name in inspect.signature(function).parameters if name != "judge"]
     declared = {name: _declaration(item, name) for name in asked}
     remakers = {name: each.remake for name, each in declared.items() if each and each.remake}

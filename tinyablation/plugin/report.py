@@ -1,8 +1,9 @@
 """The reports of a run of claims: records.json, records.parquet, claims.html, pytest.html.
 
-Only runs of claims write reports, and not with --collect-only. The controller gathers the "claim"
-property of every test report, so it does not matter which worker judged a cell, and writes at the
-end of the session, also after Ctrl-C (the session is then marked incomplete).
+Only runs of claims write reports, and not with --collect-only or --setup-plan. The controller
+gathers the record that every claim's report has as a property, so it does not matter which worker
+judged a cell, and writes at the end of the session, also after Ctrl-C (the session is then marked
+incomplete).
 
 A page shows one session only: mixing cells measured with different weights or code would show a
 state that never existed. So `pytest claims -k mistral` writes a page of the Mistral cells, with its
@@ -17,18 +18,18 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from tinyablation.characters import printable
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.commits import committed
+from tinyablation.files.manifests import write_together
 from tinyablation.installed import versions
 from tinyablation.measurement.noise import noise_rows
 from tinyablation.plugin.backend_checks import verifications
@@ -38,6 +39,7 @@ from tinyablation.plugin.judge import MEASURED, PROPERTY
 from tinyablation.plugin.model_cards import model_cards
 from tinyablation.plugin.options import (
     AUTO,
+    given_path,
     is_claims_run,
     is_guest,
     keeps_snapshots,
@@ -105,16 +107,18 @@ def other_folder(config: pytest.Config) -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or command(config).collectonly or not is_claims_run(config):
+    judges_nothing = config.option.collectonly or config.option.setuponly  # or --setup-plan
+    if hasattr(config, "workerinput") or judges_nothing or not is_claims_run(config):
         return
     _require_writable(reports_base(config))
-    if config.option.htmlpath is None and not is_guest(config):
+    has_view = config.pluginmanager.has_plugin("html")  # else switched off: -p no:html
+    if has_view and config.option.htmlpath is None and not is_guest(config):
         config.option.htmlpath = str(reports_folder(config) / "pytest.html")
         config.option.self_contained_html = True
     # Read before anything is measured: this session may overwrite it, and an incomparable baseline
     # should be reported now, not after an hour.
     config.pluginmanager.register(Reporter(config, _baseline(config)), REPORTER)
-    if config.option.htmlpath is not None:
+    if has_view and config.option.htmlpath is not None:
         config.pluginmanager.register(HtmlView(config, reports_folder(config) / PAGE))
 
 
@@ -125,7 +129,7 @@ def _baseline(config: pytest.Config) -> RecordFile | None:
         return None
     from tinyablation.sessions.reading import read_session
 
-    path = (config.invocation_params.dir / chosen).resolve()
+    path = given_path(config, chosen).resolve()
     try:
         baseline = read_session(path)
     except TinyAblationError as error:
@@ -198,7 +202,9 @@ class Reporter:
         self.page = ""  # where it is
         self.reserve = bytearray(RESERVE)
 
-    def pytest_keyboard_interrupt(self) -> None:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        if isinstance(excinfo.value, pytest.Session.Interrupted) and not self.cells:
+            return  # modules that cannot be collected end it before anything is measured
         self.lines.append(
             f"interrupted: measurements so far are kept in {runs_folder(self.config)}; the same "
             "command continues there"
@@ -224,7 +230,7 @@ class Reporter:
         found = {
             f"{cell.properties['device']} ({cell.properties['dtype']})"
             for cell in self.cells.values()
-            if "device" in cell.properties
+            if cell.payload is not None and {"device", "dtype"} <= cell.properties.keys()
         }
         asked: str = command(self.config).device
         return ", ".join(sorted(found)) or ("cpu" if asked == AUTO else asked)
@@ -332,9 +338,8 @@ class Reporter:
         if complete and runs_every_claim(self.config):
             from tinyablation.report.page import copy_report  # as in _write
 
-            (folder / "full").mkdir(exist_ok=True)
-            for name in _FULL_FILES:
-                shutil.copyfile(folder / name, folder / "full" / name)
+            # In place of the old ones, which a kill or a full disk would leave half written.
+            write_together({folder / "full" / name: _copy(folder / name) for name in _FULL_FILES})
             copy_report(page, folder / "full" / page.name, [runs_folder(self.config)])
         elif (folder / "full").is_dir():
             self.lines.append(f"last full report: {folder / 'full' / page.name}")
@@ -413,6 +418,10 @@ class Reporter:
             for line in filter(None, (*self.lines, self.page)):
                 terminalreporter.write_line(printable(line))
         return result
+
+
+def _copy(path: Path) -> Callable[[BinaryIO], object]:
+    return lambda stream: stream.write(path.read_bytes())
 
 
 def _now() -> str:

@@ -208,7 +208,7 @@ def named_by_mark(config: pytest.Config, names: Sequence[str]) -> tuple[str, ...
     known = session_models(config)
     found = []
     for name in names:
-        path = config.rootpath / Path(name).expanduser()
+        path = config.rootpath / os.path.expanduser(name)
         if name in known.registry:
             entry = known.registry[name]
         elif "/" in name or path.exists():

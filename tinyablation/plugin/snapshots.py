@@ -279,15 +279,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before any test is deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    seen: dict[tuple[Path, Case], pytest.Item] = {}
-    for item in items if keeps_snapshots(config) else ():
+    # Records are told apart as snapshots are, so this also holds where none are kept.
+    seen: dict[tuple[str, Case], pytest.Item] = {}
+    for item in items:
         if is_claim(item):
-            other = seen.setdefault((baseline_of(item), case_of(item)), item)
+            other = seen.setdefault((cell_of(item)[0], case_of(item)), item)
             if other is not item:
                 refuse(
                     config,
                     items,
                     f"{item.nodeid} and {other.nodeid} have the same claim and name, so that their "
-                    "figures would share a snapshot; rename one of them",
+                    "figures would be taken for one another's; rename one of them",
                 )
                 return

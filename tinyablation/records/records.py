@@ -109,7 +109,7 @@ class Record(Plain):
     claim: str = Field(description="ledger id, such as H1.1")
     family: str = Field(description="hypothesis family, such as H1")
     test: str = Field(description="pytest node id")
-    name: str = Field(description="name of the test function")
+    name: str = Field(description="name of the test, with its class and other parameters")
     statement: str = Field(description="the claim, one sentence")
     estimator: str = Field(description="what is measured, and how")
     threshold: str = Field(description="when the claim counts as supported")

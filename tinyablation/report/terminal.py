@@ -9,7 +9,7 @@ from tinyablation.report.model_columns import KINDS, columns_of
 from tinyablation.report.questions import VALIDITY
 from tinyablation.report.sections import sections, standing
 from tinyablation.sessions.foresight import foresight, sentence
-from tinyablation.spelling import sentence_of
+from tinyablation.spelling import counted, sentence_of
 
 FINDINGS = 5  # lines of findings, at most: the last one counts what does not stand above
 OF_ONE_QUESTION = 1  # of those lines: four claims of one family would hide the others
@@ -41,7 +41,7 @@ def counts(file: RecordFile, *, accepted: bool) -> str:
     """How many test cases have each verdict; accepted: and how they stand to those accepted."""
     verdicts = Counter(str(record.verdict) for record in file.records)
     against = f"; {_counted(Counter(map(_accepted, file.records)))}" if accepted else ""
-    return f"{len(file.records)} test cases: {_counted(verdicts)}{against}"
+    return f"{counted(len(file.records), 'test case')}: {_counted(verdicts)}{against}"
 
 
 def _findings(file: RecordFile, kinds: Mapping[str, str]) -> list[str]:

@@ -80,6 +80,7 @@ class Comparison(NamedTuple):
     other_weights: list[str]  # models whose weights differ between the sessions
     unmatched: int  # cells of this session that the other one does not have
     started: str  # of the other session
+    disputed: int = 0  # cells left out: the sessions that one side was merged from disagree on them
 
     @property
     def fates(self) -> Counter[str]:
@@ -105,6 +106,7 @@ def disputed(file: RecordFile) -> set[CellKey]:
 def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
     """The cells of `file` compared with those of `other`, which must have the other protocol.
 
+    A cell on which the sources of a merged session disagree is left out, as none of them wins.
     Raises ValueError if both have the same protocol.
     """
     if file.session.protocol == other.session.protocol:
@@ -118,7 +120,10 @@ def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
     theirs = {cell_key(record): record for record in other.records}
     tests: dict[tuple[str, str], list[Pair]] = {}
     unmatched, refused = 0, set()
+    left_out = (disputed(file) | disputed(other)) & {cell_key(record) for record in file.records}
     for record in file.records:
+        if cell_key(record) in left_out:
+            continue
         match = theirs.get(cell_key(record))
         if match is None:
             unmatched += 1
@@ -133,4 +138,5 @@ def compare_protocols(file: RecordFile, other: RecordFile) -> Comparison:
         other_weights=sorted(refused),
         unmatched=unmatched,
         started=other.session.started,
+        disputed=len(left_out),
     )
