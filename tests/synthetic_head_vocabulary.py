@@ -40,6 +40,7 @@ def make_head_vocabulary(
     writes: Mapping[tuple[int, int], np.ndarray] | None = None,
     spread: float = 0.2,
     hedging_spread: float = 0.0,
+    chance: float = 0.0,
     axis: float = 3.0,
     tokenizer: str = "t" * 64,
     words: Mapping[str, Usable] = WORDS,
@@ -49,7 +50,8 @@ def make_head_vocabulary(
     """Sixteen heads that write noise, an axis in common (by chance towards or away), and hedges.
 
     hedging: by head, how far the hedges' logits are raised, in standard deviations of its own;
-    hedging_spread: how far that varies between clusters; writes: whole vectors by head.
+    hedging_spread: how far that varies between clusters; writes: whole vectors by head; chance: how
+    far random directions raise or lower the hedges together, as those of trained models do.
     """
     rng = np.random.default_rng(seed)
     heads = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
@@ -67,11 +69,15 @@ def make_head_vocabulary(
         each[:, words["hedges"].ids] += (raised * own.std())[:, None]
         logits[:, place] = each
     return HeadVocabulary(
-        _computed(logits, heads, model, tokenizer, words, texts, seed), (f"{model}-ov",)
+        _computed(logits, heads, model, tokenizer, words, texts, seed, chance), (f"{model}-ov",)
     )
 
 
-def _computed(logits, heads, model, tokenizer, words, texts, seed) -> Computed:
+def _computed(logits, heads, model, tokenizer, words, texts, seed, chance) -> Computed:
+    said = [f"{texts}{id}" for id in range(VOCAB)]
+    for usable in words.values():
+        for word, id in zip(usable.words, usable.ids, strict=True):
+            said[id] = f" {word}"
     rng = np.random.default_rng(seed + 1)
     mean = np.einsum("c,chv->hv", COUNTS / COUNTS.sum(), logits)
     order = [np.argsort(-row)[:TOP_K] for row in mean]
@@ -80,8 +86,8 @@ def _computed(logits, heads, model, tokenizer, words, texts, seed) -> Computed:
             "layer": layer,
             "head": head,
             "vector_norm": 1.0,
-            "tokens": _ends(row, texts),
-            "static": {"singular_value": 1.0, "copying": 0.5, "tokens": _ends(row, texts)},
+            "tokens": _ends(row, said),
+            "static": {"singular_value": 1.0, "copying": 0.5, "tokens": _ends(row, said)},
             "lexicons": dict.fromkeys(words),
         }
         for (layer, head), row in zip(heads, mean, strict=True)
@@ -91,7 +97,10 @@ def _computed(logits, heads, model, tokenizer, words, texts, seed) -> Computed:
     centred = logits - logits.mean(axis=2, keepdims=True)
     tensors["clusters.spread"] = np.einsum("chv,dhv->hcd", centred, centred) / VOCAB
     standardised = standardise(mean, CANDIDATES)
-    directions = standardise(rng.normal(size=(PERMUTATIONS, VOCAB)), CANDIDATES)
+    drawn = rng.normal(size=(PERMUTATIONS, VOCAB))
+    together = np.random.default_rng(seed + 2).normal(size=(PERMUTATIONS, 1))
+    drawn[:, words["hedges"].ids] += chance * together
+    directions = standardise(drawn, CANDIDATES)
     for name, usable in words.items():
         if usable.blocked is not None:
             continue
@@ -119,10 +128,10 @@ def _computed(logits, heads, model, tokenizer, words, texts, seed) -> Computed:
     return Computed(document, tensors)
 
 
-def _ends(row: np.ndarray, texts: str) -> dict[str, list[dict[str, object]]]:
+def _ends(row: np.ndarray, texts: list[str]) -> dict[str, list[dict[str, object]]]:
     return {
         end: [
-            {"token_id": int(id), "token": f"{texts}{id}", "logit": float(row[id])}
+            {"token_id": int(id), "token": texts[id], "logit": float(row[id])}
             for id in np.argsort(-sign * row)[:TOP_K]
         ]
         for end, sign in (("top", 1), ("bottom", -1))

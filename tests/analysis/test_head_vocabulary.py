@@ -65,6 +65,36 @@ def test_a_draw_of_clusters_is_what_its_mean_output_scores():
     assert words @ weights / np.sqrt(weights @ spread @ weights) == pytest.approx(score)
 
 
+def test_a_score_is_the_heads_own_whatever_others_write():
+    """Its estimate is the document's; hedges in all other heads lower the excess, not the score."""
+    others = {(n, m): 2.0 for n in (0, 1) for m in range(8)}
+    alone, among = PLANTED, make_head_vocabulary(others)
+    for vocabulary in (alone, among):
+        found = vocabulary.score(NAMED, "hedges")
+        assert found.estimate == pytest.approx(vocabulary.figures(NAMED, "hedges")["score"])
+        assert found.low < found.estimate < found.high
+        assert (found.n, found.n_clusters) == (COUNTS.sum(), CLUSTERS)
+    assert among.score(NAMED, "hedges").estimate == alone.score(NAMED, "hedges").estimate
+    assert among.excess(NAMED, "hedges").high < 1 < alone.excess(NAMED, "hedges").low
+
+
+def test_a_head_that_writes_the_same_in_each_prompt_has_a_score_without_width():
+    same = make_head_vocabulary({NAMED: 2.0})
+    place = same.place(NAMED)
+    tensors = {name: values.copy() for name, values in same.tensors.items()}
+    tensors["clusters.hedges"][place], tensors["clusters.spread"][place] = 1.5, 1.0
+    found = HeadVocabulary(Computed(same.document, tensors)).score(NAMED, "hedges")
+    assert found == (1.5, 1.5, 1.5, COUNTS.sum(), CLUSTERS)
+
+
+def test_listed_words_are_those_that_the_head_writes_most():
+    assert set(PLANTED.listed(NAMED, "hedges")) <= set(WORDS["hedges"].words)
+    own = own_vector(1001)
+    own[:2] += 50.0
+    assert sorted(make_head_vocabulary(writes={NAMED: own}).listed(NAMED, "hedges")) == ["h0", "h1"]
+    assert make_head_vocabulary({NAMED: -2.0}).listed(NAMED, "hedges") == ()
+
+
 def test_the_interval_is_as_wide_as_clusters_differ():
     narrow, wide = (
         make_head_vocabulary({NAMED: 2.0}, hedging_spread=size).excess(NAMED, "hedges")
@@ -104,6 +134,10 @@ SAME = own_vector(1001)
 ONE = make_head_vocabulary(model="one", writes={NAMED: SAME}, seed=1)
 ALIKE = make_head_vocabulary(model="alike", writes={NAMED: SAME}, seed=2)
 OTHER = make_head_vocabulary(model="other", seed=3)
+FOREIGN = {
+    name: each._replace(words=tuple(f"x{word}" for word in each.words))
+    for name, each in WORDS.items()
+}
 
 
 def test_heads_that_write_the_same_are_alike():
@@ -148,7 +182,7 @@ def test_shared_tokens_need_no_vocabulary_in_common():
                 ("one", SAME, {}),
                 ("alike", SAME, {}),
                 ("other", own_vector(1002), {}),
-                ("foreign", SAME, {"tokenizer": "u" * 64, "texts": " x"}),
+                ("foreign", SAME, {"tokenizer": "u" * 64, "texts": " x", "words": FOREIGN}),
             ]
         )
     )

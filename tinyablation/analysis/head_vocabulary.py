@@ -98,6 +98,24 @@ class HeadVocabulary(ReadingFigures):
         found: Mapping[str, Any] = self.row(head)["lexicons"][lexicon]
         return found
 
+    def score(self, head: Head, lexicon: str) -> Estimate:
+        """The head's own mean of the words, whatever other heads write, with an interval.
+
+        In standard deviations of its logits over the candidates; the estimate is the document's
+        (lexicons.Enrichment.score). The interval has zero width for a head that attends only to
+        what all prompts have in common, and so writes the same in each.
+        """
+        place = self.place(head)
+
+        def own(rows: Indices) -> Floats:
+            return self._scores(lexicon, rows, slice(place, place + 1))[:, 0]
+
+        try:
+            return self._interval(own, f"{lexicon} score", head)
+        except DegenerateInterval as same:
+            n, n_clusters = int(self.document["n_examples"]), len(self.clusters)
+            return Estimate(same.value, same.value, same.value, n, n_clusters)
+
     def excess(self, head: Head, lexicon: str) -> Estimate:
         """The head's enrichment in the words beyond the mean of all other heads.
 
@@ -138,6 +156,12 @@ class HeadVocabulary(ReadingFigures):
             for end in ENDS
         }
 
+    def listed(self, head: Head, lexicon: str) -> tuple[str, ...]:
+        """The words of the lexicon in the head's list of the tokens that it writes most."""
+        words = {f" {word}" for word in self.document["lexicons"][lexicon]["used"]}
+        written = (token["token"] for token in self.row(head)["tokens"]["top"])
+        return tuple(text.strip() for text in written if text in words)
+
     # --- clusters --------------------------------------------------------------------------------
 
     @cached_property
@@ -171,13 +195,18 @@ class HeadVocabulary(ReadingFigures):
         found = self.tensors[name].astype(np.float64)
         return np.asarray(found - found.mean(axis=1, keepdims=True))
 
+    def _scores(self, lexicon: str, rows: Indices, places: slice = slice(None)) -> Floats:
+        """[n, n_heads] score by draw of clusters [n, drawn] (lexicons.Enrichment)."""
+        weights = self.weights(rows)
+        words = weights @ self.tensors[f"clusters.{lexicon}"][places].T
+        # Head by head: all at once would need heads x draws x clusters, 300 MB for GPT-2 medium.
+        spreads = self.tensors["clusters.spread"][places]
+        variances = [_forms(weights, spread) for spread in spreads]
+        return np.asarray(words / np.sqrt(np.stack(variances, axis=1)))
+
     def _excess(self, lexicon: str, rows: Indices) -> Floats:
         """[n, n_heads] excess by draw of clusters [n, drawn] (lexicons.Enrichment)."""
-        weights = self.weights(rows)
-        words = weights @ self.tensors[f"clusters.{lexicon}"].T
-        # Head by head: all at once would need heads x draws x clusters, 300 MB for GPT-2 medium.
-        variances = [_forms(weights, spread) for spread in self.tensors["clusters.spread"]]
-        score = words / np.sqrt(np.stack(variances, axis=1))
+        score = self._scores(lexicon, rows)
         n_heads = score.shape[1]
         return np.asarray((score - score.mean(axis=1, keepdims=True)) * (n_heads / (n_heads - 1)))
 

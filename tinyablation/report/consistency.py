@@ -22,7 +22,8 @@ _PART = re.compile(
     r"(?P<rest>.*)"
 )
 # A part that another rule decides: several were corrected for each other, one of many rivals cannot
-# refute, the noise may explain an effect, or p is that of a rank among random words (OV.1, OV.3).
+# refute, the noise may explain an effect, or p is that of a rank among random words or directions
+# (OV.1, OV.3).
 _EXCUSED = ("but not if corrected for", "the least sure of", "noise", "against random")
 
 
