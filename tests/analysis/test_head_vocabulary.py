@@ -146,6 +146,15 @@ def test_heads_that_write_the_same_are_alike():
     assert found.n == 30 and found.p == pytest.approx(1 / 31)
 
 
+def test_a_head_is_like_itself_without_width():
+    """Of two models with the same weights every draw of clusters says 1."""
+    alike, shared = (
+        compare(ONE, NAMED, ONE, NAMED).estimate for compare in (likeness, shared_tokens)
+    )
+    assert alike[:3] == pytest.approx((1, 1, 1)) and shared[:3] == (1, 1, 1)
+    assert alike.n_clusters == shared.n_clusters == len(ONE.clusters)
+
+
 def test_heads_are_not_alike_for_the_axis_that_all_share():
     """Every head writes mostly along one axis: raw cosines are near 1 or -1, and say nothing."""
     found = likeness(ONE, NAMED, OTHER, NAMED)

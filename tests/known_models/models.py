@@ -128,8 +128,8 @@ MODELS = {
     # What the leader does to facts goes through a head of layer 1 alone, and it hedges; it did both
     # from the start.
     "gate": KnownModel(gated(0), (gated(1),), reference="shutter"),
-    # And of another model, what it does to anything that is known.
-    "shutter": KnownModel(gated(2, kinds=True)),
+    # And of a model of the same words, what it does to anything that is known.
+    "shutter": KnownModel(gated(0, kinds=True)),
     # Each of the three adds half a token's identity to it, so that neighbours are farther apart;
     # or takes a fifth of it away.
     "stretchers": KnownModel(knowing(trio(Copy(0.5)))),

@@ -110,11 +110,10 @@ class HeadVocabulary(ReadingFigures):
         def own(rows: Indices) -> Floats:
             return self._scores(lexicon, rows, slice(place, place + 1))[:, 0]
 
-        try:
-            return self._interval(own, f"{lexicon} score", head)
-        except DegenerateInterval as same:
-            n, n_clusters = int(self.document["n_examples"]), len(self.clusters)
-            return Estimate(same.value, same.value, same.value, n, n_clusters)
+        found = _or_a_point(
+            lambda: self._interval(own, f"{lexicon} score", head), [len(self.clusters)]
+        )
+        return found._replace(n=int(self.document["n_examples"]))
 
     def excess(self, head: Head, lexicon: str) -> Estimate:
         """The head's enrichment in the words beyond the mean of all other heads.
@@ -222,6 +221,17 @@ class HeadVocabulary(ReadingFigures):
         return found._replace(n=int(self.document["n_examples"]))
 
 
+def _or_a_point(interval: Callable[[], Estimate], n_clusters: Sequence[int]) -> Estimate:
+    """The interval; of zero width where every draw of clusters gives the same figure.
+
+    So it is of a head that writes the same in every prompt, and of two that write the same.
+    """
+    try:
+        return interval()
+    except DegenerateInterval as same:
+        return Estimate(same.value, same.value, same.value, min(n_clusters), min(n_clusters))
+
+
 def _forms(rows: Floats, form: Floats, others: Floats | None = None) -> Floats:
     """[n] row @ form @ other for each row [n, k] and its other, by default the row itself."""
     return np.asarray(((rows @ form) * (rows if others is None else others)).sum(axis=1))
@@ -271,13 +281,16 @@ def likeness(one: HeadVocabulary, head: Head, other: HeadVocabulary, other_head:
 
     heads = f"{one.model} {tuple(head)} {other.model} {tuple(other_head)}"
     purpose = f"{heads} {one.condition} likeness"
-    drawn = cluster_statistic_interval(
-        cosine,
-        [one.clusters, other.clusters],
-        generator(int(one.document["seed"]), purpose),
-        paired=one.clusters == other.clusters,
-        vectorized=True,
-        bounds=(-1.0, 1.0),
+    drawn = _or_a_point(
+        lambda: cluster_statistic_interval(
+            cosine,
+            [one.clusters, other.clusters],
+            generator(int(one.document["seed"]), purpose),
+            paired=one.clusters == other.clusters,
+            vectorized=True,
+            bounds=(-1.0, 1.0),
+        ),
+        [len(one.clusters), len(other.clusters)],
     )
     found = drawn._replace(n=int(one.document["n_examples"]))
     return Likeness(found, exceedance(found.estimate, null), len(null), raw)
@@ -375,18 +388,17 @@ def _shared_again(
     heads = f"{one.model} {tuple(head)} {other.model} {tuple(other_head)}"
 
     def interval(agreeing: bool) -> Estimate:
-        try:
-            return cluster_statistic_interval(
+        return _or_a_point(
+            lambda: cluster_statistic_interval(
                 lambda drawn: index(drawn, agreeing),
                 [one.clusters, other.clusters],
                 generator(int(one.document["seed"]), f"{heads} {one.condition} shared tokens"),
                 paired=one.clusters == other.clusters,
                 vectorized=True,
                 bounds=(0.0, 1.0),
-            )
-        except DegenerateInterval as same:  # the lists are the same, or apart, in every draw
-            clusters = min(len(one.clusters), len(other.clusters))
-            return Estimate(same.value, same.value, same.value, clusters, clusters)
+            ),
+            [len(one.clusters), len(other.clusters)],
+        )
 
     return interval(False), interval(True)
 
