@@ -1,6 +1,6 @@
 """Tables of effects whose answer is known: no model behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -144,12 +144,14 @@ def make_patches(
     sham: float = 0.0,
     clean_ld: float = 4.0,
     windows: Mapping[int, float] | None = None,
+    repeated: Collection[int] = (),
     seed: int = 0,
 ) -> Patches:
     """Residual patches whose recovery by (layer, positions) is given, 0 elsewhere.
 
     flat: every patch recovers just this much, at every layer; clean_ld: of the clean prompts, and
-    -clean_ld of the corrupt ones; windows: by what a window's recoveries are multiplied.
+    -clean_ld of the corrupt ones; windows: by what a window's recoveries are multiplied; repeated:
+    windows that do in every example what their first layer does alone.
     """
     clean, corrupt = make_table({}, clean_ld=clean_ld), make_table({}, clean_ld=-clean_ld, seed=1)
     gap = clean["logit_diff"].to_numpy() - corrupt["logit_diff"].to_numpy()
@@ -161,11 +163,15 @@ def make_patches(
                 for window in (0, 1, 2) if where != "all" else (0,):
                     for donor in ("pair", "self", "other") if not window else ("pair",):
                         each = PatchResidual(layer, window=window, positions=where, donor=donor)
-                        share = wanted.get((layer, where), 0.0) if donor == "pair" else 0.0
-                        share *= (windows or {}).get(window, 1.0)
-                        jitter = noise(spread, crc32(f"{name} {layer} {where} {seed}".encode()))
+                        first = max(0, layer - window) if window in repeated else layer
+                        share = wanted.get((first, where), 0.0) if donor == "pair" else 0.0
+                        factor = (windows or {}).get(window, 1.0)
+                        share *= factor
+                        drawn = f"{name} {first} {where} {seed}"
+                        drawn += f" {window}" if window and window not in repeated else ""
+                        jitter = noise(spread, crc32(drawn.encode()))
                         if flat is not None and donor == "pair":
-                            share, jitter = flat, np.zeros(N)
+                            share, jitter = flat * factor, np.zeros(N)
                         if where == "all" and donor == "pair":
                             share, jitter = 1.0, np.zeros(N)
                         if donor != "pair":

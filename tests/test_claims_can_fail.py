@@ -13,7 +13,9 @@ import pytest
 from claims.suppressors import test_h1_suppressors as h1
 from claims.suppressors import test_validity as validity
 from tests.synthetic_sweeps import HEADS, make_sweep
+from tinyablation.heads import Head
 from tinyablation.measurement.validity import Tables, condition_validity, counting, family_validity
+from tinyablation.verdicts.floors import figure
 from tinyablation.verdicts.listener import hear
 from tinyablation.verdicts.subjects import Subject
 
@@ -64,6 +66,70 @@ def judged_validity(claim, made):
 def test_h1_1_top_suppressor(effects, status):
     sweep = sweep_with(effects)
     assert judged(h1.test_top_suppressor_is_in_layer_zero, sweep, sweep).status == status
+
+
+def with_an_open_head(effects, mean, spread):
+    """0:1 has this mean Delta in either half, and varies by cluster more than other heads do."""
+    sweep = make_sweep(effects)
+    table = sweep.table.copy()
+    own = (table["head"] == 1) & (table["layer"] == 0)
+    clean = table[table["method"] == "none"].set_index("example")["logit_diff"]
+    drawn = np.random.default_rng(3).normal(0, spread, 24)
+    for half in (0, 1):  # clusters alternate between the splits
+        drawn[half::2] += mean - drawn[half::2].mean()
+    example = table.loc[own, "example"].to_numpy()
+    table.loc[own, "logit_diff"] = clean.loc[example].to_numpy() + drawn[example // 4]
+    return replace(sweep, table=table, _cache={})
+
+
+@pytest.mark.parametrize(
+    ("effects", "mean", "spread", "status"),
+    [
+        ({}, -0.04, 0.7, "inconclusive"),  # it may lie above the floor of .2
+        ({}, -0.2, 0.2, "refuted"),
+        ({(1, 1): 1.5}, -0.04, 0.7, "refuted"),  # it may, but does surely less than 1:1
+        ({(0, 2): 0.5, (1, 1): 1.0}, 0.4, 1.8, "inconclusive"),  # it may do more than 1:1
+        ({(0, 2): 0.5, (1, 1): 1.0}, 0.4, 0.2, "refuted"),
+        ({(0, 2): 1.0}, -0.04, 0.7, "supported"),
+    ],
+)
+def test_h1_1_is_refuted_only_where_no_head_of_layer_0_can_be_it(effects, mean, spread, status):
+    """As "some head" of B.1 and B.2; the chosen head alone falls short in all but the last."""
+    sweep = with_an_open_head(effects, mean, spread)
+    verdict = judged(h1.test_top_suppressor_is_in_layer_zero, sweep, sweep)
+    assert verdict.status == status, verdict.reason
+    assert sweep.choose(sweep.layer(0)).head != (0, 1)
+    if status == "inconclusive":
+        low, high = (figure(end) for end in sweep.effect((0, 1), split="both")[1:3])
+        left = f"of 4 heads 1 are not excluded: 0:1 has the interval [{low}, {high}]"
+        assert verdict.reason.endswith(left)
+        assert verdict.p_value is None
+
+
+def test_h1_1_a_head_is_excluded_by_either_of_two_parts_corrected_for_both():
+    """Its p of .0125 to .025 alone would exclude it."""
+    sweeps = [with_an_open_head({}, mean, 0.5) for mean in (-0.25, -0.1, 0.0)]
+    seen = set()
+    for sweep in sweeps:
+        elsewhere = [head for head in sweep.heads if head[0] != 0]
+        rival = sweep.choose(elsewhere)
+        found = h1._may_top(sweep, Head(0, 1), rival, elsewhere, "both")
+        p = sweep.suppresses(Head(0, 1)).p_refuted
+        assert found.p_refuted == 2 * p and found.falls_short == (p <= 0.0125)
+        seen.add((bool(p <= 0.0125), bool(p <= 0.025)))
+    assert seen == {(True, True), (False, True), (False, False)}
+
+
+def test_h1_1_is_as_far_from_its_bounds_as_the_best_head_of_layer_0():
+    claim = h1.test_top_suppressor_is_in_layer_zero
+    for effects in ({(0, 2): 1.0, (1, 1): 0.3}, {(0, 2): 0.3, (1, 1): 1.0}, {(0, 2): -1.0}):
+        sweep = make_sweep(effects)
+        means = sweep.mean_deltas("both")
+        most = max(mean for head, mean in means.items() if head[0] != 0)
+        best = max(
+            min(sweep.suppresses(head).distance, means[head] - most) for head in sweep.layer(0)
+        )
+        assert judged(claim, sweep, sweep).distance == pytest.approx(best, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Run: pytest tests/test_patching_claims.py
 """
 
+import re
 from dataclasses import replace
 from inspect import signature
 
@@ -255,7 +256,7 @@ def test_h6_1_the_twin_is_shown_and_not_subtracted(twin):
 
 def test_h6_1_an_effect_that_is_the_same_at_every_layer_is_an_artefact():
     """Pitfall P3: the study's figures were identical at every layer."""
-    flat = make_patches({}, {}, flat=0.5)
+    flat = make_patches({}, {}, flat=0.5, windows={1: 1.2, 2: 1.4})
     for claim in (h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows):
         verdict = hear(claim, flat, None).verdict
         assert verdict.status == "blocked"
@@ -285,6 +286,60 @@ def test_h6_2_windows():
         assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "present"
         patches = make_patches(WINDOWED, shifted, windows={window: -0.2})
         assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "refuted"
+    patches = make_patches(WINDOWED, shifted, windows={1: 0.15, 2: 0.15}, spread=0.1)
+    assert judged(h6.test_asymmetry_holds_in_windows, patches, None) == "inconclusive"
+
+
+def test_h6_2_is_judged_where_a_window_is_more_than_one_layer():
+    """At the last token a window does what its last layer does: H6.1's figure, twice."""
+    patches = make_patches(WINDOWED, {**WINDOWED, (3, "last"): 1.5})
+    found = hear(h6.test_patching_is_asymmetric, patches, None)
+    assert found.verdict.status == "supported" and found.given["subject"] == "layer 3, last"
+    found = hear(h6.test_asymmetry_holds_in_windows, patches, None)
+    assert found.verdict.status == "refuted" and found.given["subject"] == "layer 3, subject"
+
+
+def test_h6_2_takes_no_window_with_layer_0_in_it():
+    """It puts the other prompt in whole, by which both directions do everything."""
+    patches = make_patches(WINDOWED, {**WINDOWED, (2, "subject"): 1.5})
+    found = hear(h6.test_patching_is_asymmetric, patches, None)
+    assert found.given["subject"] == "layer 2, subject"
+    found = hear(h6.test_asymmetry_holds_in_windows, patches, None)
+    assert found.given["subject"] == "layer 3, subject"
+    few = hear(h6.test_asymmetry_holds_in_windows, replace(patches, n_layers=3), None).verdict
+    assert few.status == "blocked" and few.reason.startswith("too few layers: of 3, every window")
+
+
+def test_h6_2_a_window_that_repeats_a_layer_is_blocked():
+    """Equal interventions are one measurement (pitfall P9), and no evidence about windows."""
+    shifted = {key: value + 0.3 for key, value in WINDOWED.items()}
+    claim = h6.test_asymmetry_holds_in_windows
+    for repeated, layers in (((1,), [2]), ((2,), [1]), ((1, 2), [2, 1])):
+        verdict = hear(claim, make_patches(WINDOWED, shifted, repeated=repeated), None).verdict
+        assert verdict.status == "blocked" and verdict.effect is None
+        said = re.findall(r"in 100% of the examples .*? does what layer (\d) does", verdict.reason)
+        assert [int(layer) for layer in said] == layers
+    # The claim needs both windows: one of the two that is one, and does not hold, refutes it.
+    made = make_patches(WINDOWED, shifted, repeated=(1,), windows={2: -0.2})
+    assert judged(claim, made, None) == "refuted"
+
+
+@pytest.mark.parametrize(("repeating", "status"), [(11, "supported"), (12, "blocked")])
+def test_h6_2_windows_may_repeat_a_layer_in_less_than_half_of_the_examples(repeating, status):
+    """Words replaced stand side by side in some wordings, and apart in others."""
+    shifted = {key: value + 0.3 for key, value in WINDOWED.items()}
+    own, same = (make_patches(WINDOWED, shifted, repeated=each) for each in ((), (1, 2)))
+    examples = own.noising.baseline("confirmation")["example"][:repeating]
+
+    def mixed(direction):
+        one, other = getattr(own, direction), getattr(same, direction)
+        rows = one.table["example"].isin(examples).to_numpy()
+        ld = np.where(rows, other.table["logit_diff"], one.table["logit_diff"])
+        return replace(one, table=one.table.assign(logit_diff=ld), _cache={})
+
+    made = replace(own, **{each: mixed(each) for each in DIRECTIONS}, _cache={})
+    assert len(own.noising.baseline("confirmation")) == 24
+    assert judged(h6.test_asymmetry_holds_in_windows, made, None) == status
 
 
 @pytest.mark.parametrize(
@@ -416,11 +471,17 @@ def test_a_head_without_effect_has_no_profile_of_receivers():
 
 
 @pytest.mark.parametrize(
-    "claim", [h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows]
+    ("claim", "where"),
+    [
+        (h6.test_patching_is_asymmetric, "layer 2, last"),
+        (h6.test_asymmetry_holds_in_windows, "layer 3, subject"),
+    ],
 )
-def test_h6_says_where_and_of_which_runs(claim):
-    verdict, given = hear(claim, make_patches(LAST, MORE), None)
-    assert given["subject"] == "layer 2, last"
+def test_h6_says_where_and_of_which_runs(claim, where):
+    shifted = {(2, "last"): 0.9, **{key: value + 0.3 for key, value in WINDOWED.items()}}
+    shifted[2, "last"] += 0.3
+    verdict, given = hear(claim, make_patches(WINDOWED, shifted), None)
+    assert given["subject"] == where
     assert ("windows of" in verdict.reason) == (claim is h6.test_asymmetry_holds_in_windows)
     assert given["runs"] == ("made-up-denoising", "made-up-noising")
     assert len(given["largest"]) == 10

@@ -6,6 +6,8 @@ heads are zero-ablated. An effect counts above 5 % of each example's clean LD, a
 condition that is invalid for the model blocks its claims (the fixtures see to that).
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tinyablation.analysis.coalitions import set_name
@@ -31,8 +33,10 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     Threshold: the 98 % interval of Delta over fact clusters lies above 5 % of the clean LD, .01
       logits and the numerical noise, and that of every lead above 0. (98 %: of heads tied at the
       floor, both halves may choose the same one by chance.)
-    Refuted if: the interval of Delta lies below that floor and not above 0, or the interval of the
-      difference from the head that leads elsewhere, chosen in the same way, lies below 0.
+    Refuted if: the head that was chosen is excluded, and so is every head of layer 0: the interval
+      of its Delta lies below that floor (and that of the chosen one not above 0), or that of its
+      difference from the head that leads elsewhere, chosen in the same way, below 0; corrected for
+      the two.
     Audit: selection correction
     """
     elsewhere = [head for head in sweep.heads if head[0] != 0]
@@ -40,6 +44,8 @@ def test_top_suppressor_is_in_layer_zero(sweep, methods, judge):
     split = rival.split
     chosen = sweep.choose(sweep.layer(0), split=split)
     verdict, nearest, least = _suppresses_and_leads(sweep, chosen, rival, elsewhere, split)
+    each = {head: _may_top(sweep, head, rival, elsewhere, split) for head in sweep.layer(0)}
+    verdict = sweep.for_some_head(verdict, each, sweep.floor(split), split=split, layers=(0,))
     head = chosen.head
     judge(
         sweep.for_every_head(verdict, chosen, split=split, layers=range(1, sweep.n_layers)),
@@ -339,3 +345,16 @@ def _suppresses_and_leads(sweep, who, rival, others, split):
     leads_all, nearest, lead = _leads_all(sweep, who, others, split)
     parts = [suppresses, _leads(sweep, who, rival, split), leads_all]
     return judge_all_of(parts, show=suppresses), nearest, lead
+
+
+def _may_top(sweep, head, rival, elsewhere, split):
+    """The verdict on one candidate for the top suppressor, which either of two parts excludes."""
+    means = sweep.mean_deltas(split)
+    suppresses = sweep.suppresses(head, split=split)
+    found = judge_all_of([suppresses, _leads(sweep, head, rival, split)], show=suppresses)
+    most = max(means[other] for other in elsewhere)
+    return replace(
+        found,
+        distance=min(found.distance, means[head] - most),
+        p_refuted=None if found.p_refuted is None else min(1.0, 2 * found.p_refuted),
+    )

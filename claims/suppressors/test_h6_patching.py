@@ -8,6 +8,8 @@ pairs, denoising one pair would be noising the other. Layers and positions are c
 discovery split, judged on the confirmation split.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tinyablation.analysis.patching import (
@@ -20,6 +22,7 @@ from tinyablation.heads import head_name
 from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.records.panels import CurvePanel, GridPanel, Series
 from tinyablation.statistics.ratios import RatioUndefined
+from tinyablation.verdicts.floors import figure
 from tinyablation.verdicts.verdicts import (
     blocked,
     judge_above_floor,
@@ -30,6 +33,7 @@ from tinyablation.verdicts.verdicts import (
 MOST = 0.5  # H6.3: "about 67 %" means that most of the effect takes the path
 FEW = 0.2  # H6.4: the study's 5.9 % [1.8, 10.1] is little; a fifth still would be
 WINDOWS = (1, 2)
+REPEATED = 0.5  # H6.2: of the examples; a mean of which half repeat a layer is of that layer
 
 
 @pytest.mark.claim("H6.1")
@@ -73,26 +77,32 @@ def test_patching_is_asymmetric(patches, twin_patches, judge):
 
 @pytest.mark.claim("H6.2")
 def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
-    """Noising destroys more than denoising restores in windows of 1 and 2 layers round the layer.
+    """Noising the replaced words destroys more than denoising restores, in windows of layers too.
 
-    Estimator: as for a single layer (H6.1), for the residual stream of all layers of each window,
-      at the layer and position chosen on the discovery split without windows.
+    Estimator: as for a single layer (H6.1), for the residual stream of all layers of each window at
+      the words that were replaced: 1 and 2 layers on either side, up to the last, of the layer
+      from 3 on where it is largest alone on discovery. (At the last token a window does what its
+      last layer does alone; a window with layer 0 in it does all that the other prompt does.)
     Threshold: for both windows, the 95 % interval lies above .05 of LD clean - LD corrupt, with
-      p <= .05 under exchange of the directions. Blocked as H6.1.
+      p <= .05 under exchange of the directions. Blocked as H6.1, in models of three layers or
+      fewer, and where a window does what one of its layers does alone in half of the examples, as
+      where the words replaced stand side by side.
     Refuted if: one interval lies below .05, corrected for two windows.
     """
-    centre = patches.most_asymmetric(residual_patches(patches.n_layers))
-    wide = {
-        window: PatchResidual(centre.layer, window=window, positions=centre.positions)
-        for window in WINDOWS
-    }
+    alone = residual_patches(patches.n_layers, ("subject",))[max(WINDOWS) + 1 :]
+    if not alone:
+        has = f"too few layers: of {patches.n_layers}, every window of {max(WINDOWS)} has layer 0"
+        judge(blocked(f"{has} in it, and does all that the other prompt does"))
+        return
+    centre = patches.most_asymmetric(alone)
+    wide = {window: replace(centre, window=window) for window in WINDOWS}
     profiles = {
         f"windows of {window}, {name}": profile
         for window in WINDOWS
         for name, profile in _profiles(patches, (centre.positions,), window).items()
     }
     judge(
-        judge_all_of([_asymmetry(patches, patch) for patch in wide.values()]),
+        judge_all_of([_of_window(patches, patch) for patch in wide.values()]),
         subject=f"layer {centre.layer}, {centre.positions}",
         details={
             "corrupt prompts": patches.pairs,
@@ -133,6 +143,26 @@ def test_path_mediates_little(paths, subject, judge):
     """
     layer = subject.receiver or paths.n_layers // 2
     _judge_path(paths, layer, judge, ceiling=FEW)
+
+
+def _of_window(patches, patch):
+    """The verdict on one window; blocked if it does what one of its layers does alone.
+
+    Equal interventions are one measurement (P9). Words that stand side by side, after the same
+    text, read only that text and each other: once replaced they stay so in all layers above.
+    """
+    alone = {
+        layer: patches.share_alike(patch, replace(patch, layer=layer, window=0))
+        for layer in patch.layers(patches.n_layers)
+    }
+    layer = max(alone, key=alone.__getitem__)
+    if alone[layer] < REPEATED:
+        return _asymmetry(patches, patch)
+    return blocked(
+        f"in {alone[layer]:.0%} of the examples the window of {patch.window} round layer "
+        f"{patch.layer}, {patch.positions}, does what layer {layer} does alone, within the "
+        f"numerical noise of {figure(patches.resolution())} logits: no finding about windows"
+    )
 
 
 def _asymmetry(patches, patch):

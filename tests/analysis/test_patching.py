@@ -81,6 +81,23 @@ def test_rounding_is_no_asymmetry_and_moves_no_p(machine):
     assert elsewhere.asymmetry(patch).estimate == 0
 
 
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_two_patches_are_alike_in_a_share_of_the_examples_that_judge(direction):
+    """Both directions count: an example in which either differs is another."""
+    patches = make_patches(LAST, MORE, repeated=(1,))
+    one, other = PatchResidual(3, window=1, positions="last"), PatchResidual(2, positions="last")
+    assert patches.share_alike(one, other) == 1
+    assert patches.share_alike(one, PatchResidual(3, positions="last")) == 0
+    table = getattr(patches, direction).table
+    judging = sorted({*table.loc[table["split"] == "confirmation", "example"]})
+    for moved, share in ((judging[:6], 0.75), (judging, 0.0)):
+        rows = (table["intervention"] == one.label) & table["example"].isin(moved)
+        for by, found in ((0.001, share), (0.00005, 1.0)):
+            changed = table.assign(logit_diff=table["logit_diff"] + by * rows)
+            made = replace(getattr(patches, direction), table=changed, _cache={})
+            assert replace(patches, **{direction: made}, _cache={}).share_alike(one, other) == found
+
+
 def test_the_layer_is_chosen_on_other_pairs_than_it_is_judged_by():
     """P13: whatever the confirmation pairs do at another layer, discovery decides."""
     patches, first = make_patches(LAST, MORE), PatchResidual(1, positions="last")

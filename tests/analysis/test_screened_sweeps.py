@@ -141,6 +141,16 @@ def test_a_rival_that_was_measured_refutes():
         assert verdict.status == "refuted"
 
 
+def test_h1_1_is_refuted_of_a_whole_layer_0_whatever_was_not_measured():
+    """Layer 0 is whole in every screening, and a head elsewhere that leads was measured."""
+    for effects in ({(0, 2): -0.1}, {(0, 2): 0.5, (2, 0): 1.5}):
+        sweep, full = screened(effects, spread=0.05)
+        found, exact = (
+            hear(h1.test_top_suppressor_is_in_layer_zero, each, full)[0] for each in (sweep, full)
+        )
+        assert found.status == exact.status == "refuted"
+
+
 def test_claims_about_a_whole_layer_are_as_ever():
     effects = {(0, 2): 1.0, (0, 0): 0.6, (0, 1): 0.5}
     sweep, full = screened(effects)

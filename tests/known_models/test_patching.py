@@ -1,4 +1,4 @@
-"""H6.1 and H6.2 on models of which they are true, and false: two routes, both or either needed.
+"""H6.1 on models of which it is true, and false: two routes, both or either needed.
 
 Run: pytest tests/known_models/test_patching.py
 """
@@ -47,14 +47,28 @@ def test_each_layer_is_as_asymmetric_as_the_weights_make_it(patched, needs, posi
 
 
 @pytest.mark.parametrize(("needs", "status"), [("both", "supported"), ("either", "refuted")])
-@pytest.mark.parametrize(
-    "claim", [h6.test_patching_is_asymmetric, h6.test_asymmetry_holds_in_windows]
-)
-def test_noising_does_more_where_both_routes_are_needed(patched, claim, needs, status):
-    found = hear(claim, patched[needs], None)
+def test_noising_does_more_where_both_routes_are_needed(patched, needs, status):
+    found = hear(h6.test_patching_is_asymmetric, patched[needs], None)
     assert found.verdict.status == status, found.verdict.reason
     if needs == "both":
         assert found.given["subject"].startswith("layer 4")
+
+
+@pytest.mark.parametrize("needs", ["both", "either"])
+def test_of_one_word_replaced_a_window_is_one_layer(patched, needs):
+    """H6.2 is blocked: the word's stream stays replaced above the window's first layer."""
+    made = patched[needs]
+    for layer in range(3, LAYERS):
+        for window in (1, 2):
+            last, first = (
+                (PatchResidual(layer, window=window, positions="last"), layer + window),
+                (PatchResidual(layer, window=window, positions="subject"), layer - window),
+            )
+            for patch, alone in (last, first):
+                single = PatchResidual(min(alone, LAYERS - 1), positions=patch.positions)
+                assert made.share_alike(patch, single) == 1
+    verdict = hear(h6.test_asymmetry_holds_in_windows, made, None).verdict
+    assert verdict.status == "blocked" and "no finding about windows" in verdict.reason
 
 
 def test_corrupt_prompts_ask_about_unknown_things(patched):

@@ -173,6 +173,17 @@ class Patches:
             )
         return float(self._cache[key])
 
+    def share_alike(self, one: Intervention, other: Intervention) -> float:
+        """The share of confirmation examples in which two patches do the same, in both directions.
+
+        The same: to within the resolution.
+        """
+        apart = [
+            self.moved(direction, one, CONFIRMATION) - self.moved(direction, other, CONFIRMATION)
+            for direction in DIRECTIONS
+        ]
+        return float((np.abs(apart).max(axis=0) <= self.resolution()).mean())
+
     def has(self, patch: Intervention) -> bool:
         """Whether it was measured: on crossed corpora no whole stream is, and no wrong donor."""
         return bool((self.noising.table["intervention"] == patch.label).any())
