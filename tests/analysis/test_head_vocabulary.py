@@ -151,7 +151,9 @@ def test_two_heads_that_write_the_same_are_alike_without_width():
     alike, shared = (
         compare(ONE, NAMED, TWIN, NAMED).estimate for compare in (likeness, shared_tokens)
     )
-    assert alike[:3] == pytest.approx((1, 1, 1)) and shared[:3] == (1, 1, 1)
+    assert alike[:3] == pytest.approx((1, 1, 1))
+    # Tokens whose text no list has count against the lower end.
+    assert shared.estimate == shared.high == 1 and shared.low > 0.8
     assert alike.n_clusters == shared.n_clusters == len(ONE.clusters)
 
 
