@@ -12,14 +12,14 @@ from tinyablation.measurement.validity import exceeds_prior, follows_answers, is
 
 @pytest.mark.claim("V.1")
 @pytest.mark.counterexample("knowledge")
-def test_model_is_competent(counting, model, judge):
+def test_model_is_competent(counting, judge):
     """The model prefers the right answer.
 
     Estimator: share of clean prompts with LD > 0, by family; the worst family counts.
     Threshold: the 95 % interval of the share over clusters lies above .9 in every family.
     Refuted if: that of some family lies below .9.
     """
-    verdict = is_competent(counting, seed=model.seed)
+    verdict = is_competent(counting)
     judge(verdict, details=verdict.details, runs=counting.runs)
 
 

@@ -36,7 +36,7 @@ from tinyablation.verdicts.verdicts import Verdict
 NATURAL = Path(__file__).parents[2] / "corpora" / "smollm2"
 
 
-def rows(ld, cell="", n=40, wording="plain.is"):
+def rows(ld, cell="", n=80, wording="plain.is"):
     return pandas.DataFrame(
         {
             "cluster_id": [f"fact{number // 2}" for number in range(n)],
@@ -58,7 +58,7 @@ def families(**ld):
     return Tables(clean, clean.assign(logit_diff=-3.0), clean.assign(logit_diff=0.0))
 
 
-def wrong_in(share, n=40):
+def wrong_in(share, n=80):
     """Tables in which so great a share of the clusters is answered the wrong way round."""
     clean = rows(3.0, n=n)
     wrong = clean.index // 2 < share * n / 2
@@ -104,6 +104,31 @@ def test_competence_is_an_interval_against_the_floor(wrong, status):
     assert 0 <= verdict.effect.low <= verdict.effect.high <= 1
 
 
+@pytest.mark.parametrize("judged", [is_competent, told_apart])
+@pytest.mark.parametrize(
+    ("clusters", "wrong", "status"),
+    [
+        (35, 0, "inconclusive"),
+        (36, 0, "supported"),
+        (40, 0, "supported"),
+        (40, 1, "inconclusive"),
+        (72, 1, "supported"),
+    ],
+)
+def test_what_all_clusters_agree_on_is_certain_only_of_many(judged, clusters, wrong, status):
+    """.9 of the facts known leaves 35 of 35 right with a probability of .025."""
+    verdict = judged(wrong_in(wrong / clusters, n=2 * clusters))
+    assert verdict.status == status
+    assert verdict.effect.low < verdict.effect.estimate == 1 - wrong / clusters
+
+
+def test_nothing_right_refutes_by_few_clusters():
+    """No fact of two known: .9 of all would be known with a probability of .01."""
+    for judged in (is_competent, told_apart):
+        verdict = judged(wrong_in(1.0, n=4))
+        assert verdict.status == "refuted" and verdict.effect.low == 0 < verdict.effect.high < 0.9
+
+
 # --- told apart -----------------------------------------------------------------------------------
 
 
@@ -118,7 +143,7 @@ def test_told_apart_is_a_share_of_prompts(wrong, status):
 
 def test_only_the_difference_of_the_two_sides_counts():
     """A model that is wrong about every clean prompt, and more so about the corrupt one."""
-    clean = rows(-3.0, n=40)
+    clean = rows(-3.0)
     tables = Tables(clean, clean.assign(logit_diff=clean["logit_diff"] - 1.0), None)
     assert is_competent(tables).status == "refuted"
     assert told_apart(tables).status == "supported"
@@ -206,7 +231,7 @@ def test_what_is_merely_inconclusive_counts_with_a_caveat():
 
 def test_details_of_a_family_are_its_own():
     (details,) = condition_validity(wrong_in(0.5)).details["families"].values()
-    assert details["prompts"] == 40 and details["clusters"] == 20
+    assert details["prompts"] == 80 and details["clusters"] == 40
     assert details["told apart"] == details["accuracy"] == 0.5
     assert details["status"] == "refuted"
 
@@ -220,7 +245,7 @@ def test_rows_of_a_family_keep_their_sides():
     tables = families(said=3.0, memory=-9.0)._replace(noise=0.5, runs=("a",))
     own = tables.of("memory")
     assert set(own.clean["template_id"]) == set(own.null["template_id"]) == {"memory/plain"}
-    assert len(own.corrupt) == 40 and own.noise == 0.5 and own.runs == ("a",)
+    assert len(own.corrupt) == 80 and own.noise == 0.5 and own.runs == ("a",)
     assert tables.families == ("memory", "said")
 
 
@@ -333,13 +358,16 @@ def test_no_bias_passes_for_knowledge(condition, bias):
     assert set(counting(found)) == UNCROSSED.get((condition, bias), set())
 
 
-def test_a_model_that_knows_passes_every_family():
+def test_a_model_that_knows_fails_no_family():
+    """Of fewer than 36 clusters none is certain to be known, though every prompt is."""
     for condition in ("facts", "negation", "counterfactual", "logic"):
         right = {(each.clean, each.target) for each in examples(condition)}
         knows = answered(
             condition, lambda prompt, answer, own=right: float((prompt, answer) in own)
         )
-        assert all(each.status == "supported" for each in family_validity(knows).values())
+        for each in family_validity(knows).values():
+            few = each.details["clusters"] < 36
+            assert each.status == ("inconclusive" if few else "supported")
 
 
 def test_the_corrupt_side_is_that_of_the_mirrors():

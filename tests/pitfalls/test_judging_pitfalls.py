@@ -54,9 +54,9 @@ def unhooked(value, *, top1=True):
             "target_rank": 0 if top1 else 9,
             "target_probability": 0.5 if top1 else 0.01,
         }
-        for n in range(80)
+        for n in range(160)
     ]
-    grain = [0.02 * ((7 * n) % 11 - 5) for n in range(80)]
+    grain = [0.02 * ((7 * n) % 11 - 5) for n in range(160)]
     figures = [value(row) + extra for row, extra in zip(rows, grain, strict=True)]
     return pandas.DataFrame(rows).assign(logit_diff=figures)
 

@@ -46,6 +46,8 @@ def test_a_crossed_corpus_says_what_it_generalises_over_and_what_is_known(crosse
     estimate, low, high = details.pop("on all facts, known or not")
     assert low <= estimate <= high
     assert details.pop("left out") and set(details.pop("known facts by relation")) >= {"capital"}
+    (caveat,) = details.pop("caveats")
+    assert KNOWN in caveat and "10 clusters" in caveat  # all known, but of few relations
     assert details == {"families": [KNOWN], "share of facts known": 1.0}
 
 

@@ -113,7 +113,7 @@ class Study:
 
         if self.is_paired:
             return self.bench.gate.judged(self.condition)
-        return is_competent(self.tables, seed=self.bench.seed)
+        return is_competent(self.tables)
 
     @property
     def reason_blocked(self) -> str | None:

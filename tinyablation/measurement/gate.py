@@ -106,8 +106,7 @@ class Gate:
     def _judged(self, condition: str) -> "Verdict":
         from tinyablation.measurement.validity import combined
 
-        bench = self.bench
-        return combined(self.validities(condition), self.unhooked(condition), seed=bench.seed)
+        return combined(self.validities(condition), self.unhooked(condition))
 
     def counting(self, condition: str) -> "Tables":
         """The unhooked rows of the families that count; of all families if none does."""

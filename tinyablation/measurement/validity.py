@@ -8,13 +8,12 @@ D = (LD clean - LD corrupt) / 2 is the effect of a prompt's content. A preferenc
 or position adds the same to both sides and cancels.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tinyablation.corpora.examples import family_of
 from tinyablation.statistics.intervals import (
@@ -23,6 +22,7 @@ from tinyablation.statistics.intervals import (
     cluster_interval,
     generator,
 )
+from tinyablation.statistics.shares import share_interval
 from tinyablation.verdicts.floors import Floor, figure
 from tinyablation.verdicts.verdicts import (
     Verdict,
@@ -115,14 +115,14 @@ def blocks(validity: Verdict | None) -> bool:
     return validity is not None and validity.status in ("refuted", "blocked")
 
 
-def told_apart(tables: Tables, *, seed: int = 0, what: str = "") -> Verdict:
+def told_apart(tables: Tables, *, what: str = "") -> Verdict:
     """The verdict on "LD clean > LD corrupt in at least APART of the prompts".
 
     supported: the interval of the share over clusters lies above APART; refuted: below; else
     inconclusive. A difference within the numerical noise does not count as larger.
     """
     difference = tables.clean["logit_diff"].to_numpy() - tables.corrupt["logit_diff"].to_numpy()
-    share = _share(difference > tables.noise, _clusters(tables.clean), seed, f"told apart {what}")
+    share = _share(difference > tables.noise, _clusters(tables.clean))
     return _above(
         share, floor=APART, what=f"{_led(what)}LD clean > LD corrupt in a share of", unit=""
     )
@@ -166,7 +166,7 @@ def family_validity(tables: Tables, *, seed: int = 0) -> dict[str, Verdict]:
     found = {}
     for name in tables.families:
         own = tables.of(name)
-        apart = told_apart(own, seed=seed, what=name)
+        apart = told_apart(own, what=name)
         # Uncorrected: what is not shown to fail counts, so a correction would open the gate.
         answers = follows_answers(own, seed=seed, what=name, corrected=False)
         parts = [apart] if answers.status == "blocked" else [apart, answers]
@@ -206,14 +206,13 @@ def condition_validity(tables: Tables, *, seed: int = 0) -> Verdict:
     with a caveat; refuted: each is shown to fail. The figures are those of all families that count,
     pooled, or of all families if none does. details: by family, and the caveats.
     """
-    families = family_validity(tables, seed=seed)
-    return combined(families, tables, seed=seed)
+    return combined(family_validity(tables, seed=seed), tables)
 
 
-def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> Verdict:
+def combined(families: dict[str, Verdict], tables: Tables) -> Verdict:
     """The validity of a condition, combined from that of its families."""
     kept = counting(families)
-    pooled = told_apart(tables.of(*(kept or families)), seed=seed)
+    pooled = told_apart(tables.of(*(kept or families)))
     named = {name: name or "its prompts" for name in families}
     statuses = {families[name].status for name in kept}
     status = "refuted" if not kept else "supported" if "supported" in statuses else "inconclusive"
@@ -251,7 +250,7 @@ def combined(families: dict[str, Verdict], tables: Tables, *, seed: int = 0) -> 
     )
 
 
-def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLOOR) -> Verdict:
+def is_competent(tables: Tables, *, floor: float = COMPETENCE_FLOOR) -> Verdict:
     """The verdict on "the model prefers the target in `floor` of each family's clean prompts".
 
     supported: the interval of each family's share over clusters lies above the floor; refuted: that
@@ -261,7 +260,7 @@ def is_competent(tables: Tables, *, seed: int = 0, floor: float = COMPETENCE_FLO
     for name in tables.families:
         own = tables.of(name).clean
         right = (own["logit_diff"] > 0).to_numpy()
-        found[name] = _share(right, _clusters(own), seed, f"competence {name}")
+        found[name] = _share(right, _clusters(own))
     worst = min(found, key=lambda name: found[name].estimate)
     verdicts = {
         name: _above(share, floor=floor, what=f"{_led(name)}two-way accuracy", unit="")
@@ -326,13 +325,7 @@ def _above(
     )
 
 
-def _interval(
-    values: ArrayLike,
-    clusters: Sequence[str],
-    seed: int,
-    purpose: str,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Estimate:
+def _interval(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
     """The mean with its interval, which has zero width if all values are equal.
 
     It is not widened for few clusters: what is not shown to be invalid counts, so that a wider
@@ -340,19 +333,22 @@ def _interval(
     """
     data = np.asarray(values, dtype=float)
     if len(set(clusters)) < 2:
-        # One cluster says nothing about others: any mean in the observed range is possible.
-        mean = float(data.mean())
-        return Estimate(mean, float(data.min()), float(data.max()), len(data), 1)
+        return _of_one_cluster(data)
     try:
-        rng = generator(seed, purpose)
-        return cluster_interval(data, clusters, rng, widened=False, bounds=bounds)
+        return cluster_interval(data, clusters, generator(seed, purpose), widened=False)
     except DegenerateInterval as same:
         return Estimate(same.value, same.value, same.value, len(data), len(set(clusters)))
 
 
-def _share(values: ArrayLike, clusters: Sequence[str], seed: int, purpose: str) -> Estimate:
-    """A share with its interval, within [0, 1]."""
-    return _interval(values, clusters, seed, purpose, bounds=(0.0, 1.0))
+def _share(values: ArrayLike, clusters: Sequence[str]) -> Estimate:
+    """A share of examples with its interval, which is never of zero width."""
+    data = np.asarray(values, dtype=float)
+    return _of_one_cluster(data) if len(set(clusters)) < 2 else share_interval(data, clusters)
+
+
+def _of_one_cluster(data: NDArray[np.float64]) -> Estimate:
+    """One cluster says nothing about others: any mean in the observed range is possible."""
+    return Estimate(float(data.mean()), float(data.min()), float(data.max()), len(data), 1)
 
 
 def _led(what: str) -> str:
