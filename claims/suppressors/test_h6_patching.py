@@ -91,8 +91,12 @@ def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
     """
     alone = residual_patches(patches.n_layers, ("subject",))[max(WINDOWS) + 1 :]
     if not alone:
-        has = f"too few layers: of {patches.n_layers}, every window of {max(WINDOWS)} has layer 0"
-        judge(blocked(f"{has} in it, and does all that the other prompt does"))
+        judge(
+            blocked(
+                f"too few layers: of {patches.n_layers}, every window of {max(WINDOWS)} has layer 0 "
+                "in it, and does all that the other prompt does"
+            )
+        )
         return
     centre = patches.most_asymmetric(alone)
     wide = {window: replace(centre, window=window) for window in WINDOWS}

@@ -83,7 +83,7 @@ KINDS = (
         _FINDING,
     ),
     Kind(
-        r"too few heads: |all heads of the layers of .+ induct",
+        r"too few heads(:| of the layers of .+ do not induct)",
         "the layer has too few heads to compare",
         _FINDING,
     ),
@@ -127,6 +127,21 @@ KINDS = (
         r"what patching .* restores and destroys is the same at every layer",
         "patching does the same at every layer",
         _FINDING,
+    ),
+    Kind(
+        r"too few layers: |in \S+ of the examples the window of .* does alone",
+        "no window of layers does anything that one of its layers does not do alone",
+        _FINDING,
+    ),
+    Kind(
+        r"the heads of layer 0 are not ranked under every condition",
+        "the heads of layer 0 do nothing under some condition",
+        _FINDING,
+    ),
+    Kind(
+        r"\S+ has no path into layer \d+",
+        "the head comes after the layer of the path",
+        "name a head of an earlier layer: --heads L0H7",
     ),
     Kind(
         r".*there is no effect to take a share of|.*too near to 0|.*: no room: ",
