@@ -93,8 +93,8 @@ def test_asymmetry_holds_in_windows(patches, twin_patches, judge):
     if not alone:
         judge(
             blocked(
-                f"too few layers: of {patches.n_layers}, every window of {max(WINDOWS)} has layer 0 "
-                "in it, and does all that the other prompt does"
+                f"too few layers: of {patches.n_layers}, every window of {max(WINDOWS)} has layer "
+                "0 in it, and does all that the other prompt does"
             )
         )
         return
