@@ -34,7 +34,7 @@ def written(
 ) -> dict[str, object]:
     """What claims about heads that write an answer ask for."""
     found = found_of(made, folder, **{condition: rows})
-    assert found.bench.gate.judged(condition).status == "supported"
+    assert found.bench.gate.reason_blocked(condition) is None
     fixtures = {"direct_effects": found.direct_effects(condition), "condition": condition}
     return {**fixtures, "knockout": knockout_of(found)}
 
@@ -87,7 +87,7 @@ def test_few_heads_that_compare_years_are_told_from_many(n_heads, status, tmp_pa
 )
 def test_where_a_fact_is_looked_up_is_traced(part, layer, status, tmp_path):
     found = found_of(recall.lookup(part, layer), tmp_path, facts=recall.facts())
-    assert found.bench.gate.judged("facts").status == "supported"
+    assert found.bench.gate.reason_blocked("facts") is None
     window = found.bench.facts.n_layers // 10
     trace = found.trace("facts", Tracing(("mlp", "attention"), ("subject-last",), window))
     claims = (
@@ -109,7 +109,7 @@ SUPPRESSES = (
 def suppressing(made: HandSet, folder: Path) -> dict[str, object]:
     """What claims about copy suppression ask for."""
     found = found_of(made, folder, facts=recall.facts())
-    assert found.bench.gate.judged("facts").status == "supported"
+    assert found.bench.gate.reason_blocked("facts") is None
     some = found.diagonals(WeightDiagonals(n_tokens=1000))
     return {"some_diagonals": some, "findings": found, "valid": "facts"}
 
