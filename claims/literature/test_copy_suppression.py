@@ -10,10 +10,10 @@ from tinyablation.analysis.weight_diagonals import SUPPRESSED
 from tinyablation.heads import head_name
 from tinyablation.interventions.head_sets import CopySuppressors
 from tinyablation.measurement.diagonal_readings import WeightDiagonals
-from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.many import of_some
 from tinyablation.verdicts.presuppositions import presupposed
-from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_all_of
+from tinyablation.verdicts.shares import of_share
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_all_of
 
 MOST = 0.5  # of the vocabulary, or of the head's effect
 
@@ -74,11 +74,10 @@ def test_copy_suppression_is_most_of_what_the_head_does(some_diagonals, findings
     head, whole = suppressor(some_diagonals, findings)
     kept = findings.copy_suppression(valid, CopySuppressors((head,)))
     what = f"share of the effect of {head_name(head)} that its copy suppression makes"
-    try:
-        most = judge_above_floor(kept.explained(head), floor=MOST, what=what, unit="")
-        verdict = judge_all_of([most, presupposed(suppresses(whole, head))], show=most)
-    except RatioUndefined as refusal:
-        verdict = blocked(f"{what}: {refusal}")
+    most = of_share(
+        lambda: judge_above_floor(kept.explained(head), floor=MOST, what=what, unit=""), what
+    )
+    verdict = judge_all_of([most, presupposed(suppresses(whole, head))], show=most)
     judge(
         verdict,
         subject=head_name(head),

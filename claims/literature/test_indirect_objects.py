@@ -9,11 +9,10 @@ import pytest
 from tinyablation.analysis.coalitions import set_name
 from tinyablation.analysis.knockouts import SPARED
 from tinyablation.heads import head_name
-from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.many import of_some
 from tinyablation.verdicts.presuppositions import presupposed
+from tinyablation.verdicts.shares import of_share
 from tinyablation.verdicts.verdicts import (
-    blocked,
     judge_above_floor,
     judge_all_of,
     judge_below_ceiling,
@@ -74,11 +73,12 @@ def test_other_heads_make_up_for_the_three(direct_effects, condition, knockout, 
     without = knockout(condition, movers)
     spared = without.spares(movers)
     what = f"share of LD that {set_name(movers)} write"
-    try:
-        share = direct_effects.share_written(movers)
-        writes = judge_above_floor(share, floor=SPARED, what=what, unit="")
-    except RatioUndefined as refusal:
-        writes = blocked(f"{what}: {refusal}")
+    writes = of_share(
+        lambda: judge_above_floor(
+            direct_effects.share_written(movers), floor=SPARED, what=what, unit=""
+        ),
+        what,
+    )
     judge(
         judge_all_of([spared, presupposed(writes)], show=spared),
         subject=set_name(movers),

@@ -8,8 +8,8 @@ and all that follows is run again. Repair is 1 - total / direct.
 import pytest
 
 from tinyablation.heads import head_name
-from tinyablation.statistics.ratios import RatioUndefined
-from tinyablation.verdicts.verdicts import blocked, judge_above_floor, judge_below_ceiling
+from tinyablation.verdicts.shares import of_share
+from tinyablation.verdicts.verdicts import judge_above_floor, judge_below_ceiling
 
 LITTLE = 0.3  # "up to 30 %"
 
@@ -27,10 +27,9 @@ def test_later_layers_repair_what_a_head_leaves_out(direct_effects, judge):
     """
     (head,) = direct_effects.chosen(1)
     what = f"repair of {head_name(head)}"
-    try:
-        verdict = judge_above_floor(direct_effects.repair(head), floor=0.0, what=what, unit="")
-    except RatioUndefined as refusal:
-        verdict = blocked(f"{what}: {refusal}")
+    verdict = of_share(
+        lambda: judge_above_floor(direct_effects.repair(head), floor=0.0, what=what, unit=""), what
+    )
     judge(
         verdict,
         subject=head_name(head),
@@ -50,9 +49,10 @@ def test_the_final_norm_repairs_little(direct_effects, judge):
     """
     (head,) = direct_effects.chosen(1)
     what = f"the final norm's repair of {head_name(head)}"
-    try:
-        share = direct_effects.norm_repair(head)
-        verdict = judge_below_ceiling(share, ceiling=LITTLE, what=what, unit="")
-    except RatioUndefined as refusal:
-        verdict = blocked(f"{what}: {refusal}")
+    verdict = of_share(
+        lambda: judge_below_ceiling(
+            direct_effects.norm_repair(head), ceiling=LITTLE, what=what, unit=""
+        ),
+        what,
+    )
     judge(verdict, subject=head_name(head), runs=direct_effects.runs)

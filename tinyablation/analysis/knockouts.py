@@ -5,7 +5,7 @@ more than SPARED is lost or gained. (The literature says "destroys" and "spares"
 Wang et al. 2022, arXiv:2211.00593, call a loss of 5 % small.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinyablation.analysis.coalitions import set_name
@@ -17,11 +17,11 @@ from tinyablation.statistics.independent import independent_difference
 from tinyablation.statistics.intervals import Estimate
 from tinyablation.statistics.ratios import RatioUndefined
 from tinyablation.verdicts.floors import EFFECT_SHARE, Floor, Noise
+from tinyablation.verdicts.shares import of_share
 from tinyablation.verdicts.verdicts import (
     CONFIDENCE,
     INNER_CONFIDENCE,
     Verdict,
-    blocked,
     judge_above_floor,
     judge_below_ceiling,
     judge_equivalent,
@@ -60,7 +60,7 @@ class Knockouts(Effects):
     def destroys(self, heads: Sequence[Head]) -> Verdict:
         """The verdict on "without these heads more than half of LD is lost"; blocked as `lost`."""
         what = self._what(heads)
-        return _of_share(
+        return of_share(
             lambda: judge_above_floor(
                 self.lost(heads), floor=self.bound(DESTROYED), what=what, unit=""
             ),
@@ -73,7 +73,7 @@ class Knockouts(Effects):
         than: what is said of the heads (", of the same layers").
         """
         what = self._what(heads) + than
-        return _of_share(
+        return of_share(
             lambda: judge_below_ceiling(self.lost(heads), ceiling=DESTROYED, what=what, unit=""),
             what,
         )
@@ -84,7 +84,7 @@ class Knockouts(Effects):
         Blocked as `lost`.
         """
         what = self._what(heads)
-        return _of_share(
+        return of_share(
             lambda: judge_equivalent(
                 self.lost(heads),
                 margin=SPARED,
@@ -118,7 +118,7 @@ def costs_more(here: Knockouts, there: Knockouts, heads: Sequence[Head]) -> Verd
         f"share of LD lost without {set_name(sorted(heads))} on {here.condition} beyond that on "
         f"{there.condition}"
     )
-    return _of_share(
+    return of_share(
         lambda: judge_above_floor(
             independent_difference(here.lost(heads), there.lost(heads)),
             floor=Floor(EFFECT_SHARE, Noise(noise, where)),
@@ -127,11 +127,3 @@ def costs_more(here: Knockouts, there: Knockouts, heads: Sequence[Head]) -> Verd
         ),
         what,
     )
-
-
-def _of_share(judged: Callable[[], Verdict], what: str) -> Verdict:
-    """The verdict on a share of LD; blocked where the clean LD is not above 0."""
-    try:
-        return judged()
-    except RatioUndefined as refusal:
-        return blocked(f"{what}: {refusal}")
