@@ -34,8 +34,9 @@ def put_corpora(
         split = load_split(own / f"{condition}.split.json", corpus)
         halves, examples = {}, []
         for name, count in zip(SPLITS, rows, strict=True):
-            halves[name] = tuple(range(len(examples), len(examples) + count))
-            examples += [change(corpus.examples[row]) for row in split.rows[name][:count]]
+            taken = split.rows[name][:count]
+            halves[name] = tuple(range(len(examples), len(examples) + len(taken)))
+            examples += [change(corpus.examples[row]) for row in taken]
         small = Corpus.of(condition, "tiny", examples)
         write_corpus(root / "tiny", small, Split(0, small.content_hash, halves))
     label(root)

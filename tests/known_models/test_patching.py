@@ -1,7 +1,9 @@
-"""H6.1 on models of which it is true, and false: two routes, both or either needed.
+"""H6.1 and H6.2 on models of which they are true, and false: two routes, both or either needed.
 
 Run: pytest tests/known_models/test_patching.py
 """
+
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from claims.suppressors import test_h6_patching as h6
 from fixtures.calibration.benches import TrialBench
 from tests.benches import CORPORA
 from tests.known_models.two_routes import LAYERS, profile, save
+from tests.small_corpora import put_corpora
 from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.models.registry import ModelEntry
 from tinyablation.verdicts.listener import hear
@@ -16,24 +19,52 @@ from tinyablation.verdicts.listener import hear
 pytestmark = pytest.mark.slow  # half a minute of patching in both directions
 
 
+def measured(folder, needs, corpora, **options):
+    """The patches of a model, made as claims are given them."""
+    entry = ModelEntry(
+        id=f"known-{needs}",
+        title=needs,
+        source=save(needs, folder / "model", **options),
+        family="llama",
+        variant="plain",
+        bos=True,
+    )
+    bench = TrialBench(entry, corpora, folder / "runs")
+    assert bench.gate.reason_blocked("facts") is None
+    return bench.findings.patches("facts")
+
+
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory):
-    """needs -> the patches of that model, made as claims are given them."""
-    made = {}
-    for needs in ("both", "either"):
-        folder = tmp_path_factory.mktemp(needs)
-        entry = ModelEntry(
-            id=f"known-{needs}",
-            title=needs,
-            source=save(needs, folder / "model"),
-            family="llama",
-            variant="plain",
-            bos=True,
+    """needs -> the patches of that model, of facts whose subject is named once."""
+    return {
+        needs: measured(tmp_path_factory.mktemp(needs), needs, CORPORA)
+        for needs in ("both", "either")
+    }
+
+
+def named_twice(example):
+    """The example after its subject: Note Russia: In short, the capital of Russia is ..."""
+    subjects = example.cluster_id.partition("/")[2].split("~")
+    subjects.sort(key=example.fact_id.partition("/")[2].__ne__)
+    before = dict(zip(("clean", "corrupt", "null"), [*subjects, "something"], strict=True))
+    return replace(
+        example,
+        **{side: f"Note {word}: {getattr(example, side)}" for side, word in before.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """(needs, narrow) -> the patches of that model, of facts whose subject is named twice."""
+    corpora = put_corpora(tmp_path_factory.mktemp("twice"), rows=(100, 100), change=named_twice)
+    (corpora / "knowledge").symlink_to(CORPORA / "knowledge")
+    return {
+        (needs, narrow): measured(
+            tmp_path_factory.mktemp(needs), needs, corpora, narrow=narrow, passed=True
         )
-        bench = TrialBench(entry, CORPORA, folder / "runs")
-        assert bench.gate.reason_blocked("facts") is None
-        made[needs] = bench.findings.patches("facts")
-    return made
+        for needs, narrow in (("both", False), ("both", True), ("either", False))
+    }
 
 
 @pytest.mark.parametrize("positions", ["last", "subject"])
@@ -69,6 +100,31 @@ def test_of_one_word_replaced_a_window_is_one_layer(patched, needs):
                 assert made.share_alike(patch, single) == 1
     verdict = hear(h6.test_asymmetry_holds_in_windows, made, None).verdict
     assert verdict.status == "blocked" and "no finding about windows" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("needs", "narrow", "alone", "windows"),
+    [
+        ("both", False, "supported", "supported"),
+        ("both", True, "supported", "refuted"),
+        ("either", False, "refuted", "refuted"),
+    ],
+)
+def test_windows_of_words_apart(apart, needs, narrow, alone, windows):
+    """A window restores and destroys what its first layer does, and a little that no layer does."""
+    made = apart[needs, narrow]
+    expected = profile(needs, narrow=narrow).tolist()
+    for window in (1, 2):
+        found = [
+            made.mean_asymmetry(PatchResidual(layer, window=window, positions="subject"))
+            for layer in range(window, LAYERS)
+        ]
+        assert found == pytest.approx(expected[: LAYERS - window], rel=0.15, abs=0.03)
+    assert hear(h6.test_patching_is_asymmetric, made, None).verdict.status == alone
+    found = hear(h6.test_asymmetry_holds_in_windows, made, None)
+    assert found.verdict.status == windows, found.verdict.reason
+    if needs == "both":
+        assert found.given["subject"] == "layer 4, subject"
 
 
 def test_corrupt_prompts_ask_about_unknown_things(patched):

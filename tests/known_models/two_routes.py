@@ -1,10 +1,10 @@
 """A model whose answers take two routes to the last token, early and late; weights set by hand.
 
-A Llama of 8 layers with one head each. The heads of layers 0 to 3 each copy a quarter of what is
-known of the prompt's subject to the token that they stand on, into `early`; those of layers 4 to 7
-into `late`. The MLP of the last layer writes the answer: the product of both, so that each is
-necessary and none sufficient; or early + late - early x late, so that each is sufficient and none
-necessary. With a share a of `early` and b of `late` there (before the layer that is patched):
+A Llama of 8 layers with two heads each. The first heads of layers 0 to 3 each copy a quarter of
+what is known of the prompt's subject to the token that they stand on, into `early`; those of layers
+4 to 7 into `late`. The MLP of the last layer writes the answer: the product of both, so that each
+is necessary and none sufficient; or early + late - early x late, so that each is sufficient and
+none necessary. With a share a of `early` and b of `late` there (before the layer that is patched):
 
                         noising       denoising    noising - denoising
     product             1 - (1 - a)   0 * a        a          (before layer 4)
@@ -13,6 +13,14 @@ necessary. With a share a of `early` and b of `late` there (before the layer tha
 
 Every token's embedding has nearly one length, NORM, long against all that is written, so that the
 norms divide by almost the same number everywhere.
+
+The second head of each layer can pass a little of what is known from word to word, by `aside`:
+every word looks at the subjects and colons before it. So a subject that is named again after a
+colon reads there what was known of the first, and a window that keeps it replaced does not do what
+one of its layers does alone.
+
+If the routes are narrow, one layer copies everything early, and the next one everything late:
+between them alone does noising destroy more than denoising restores.
 """
 
 from pathlib import Path
@@ -32,19 +40,34 @@ READ = 6.0  # logits of an answer's dimension: LD comes to some 6
 FOUND, SUNK = 24.0, 12.0  # attention scores of a subject, and of the first token if there is none
 STEEP = 20.0  # silu(STEEP x) / STEEP is x, for what is written
 SPREAD = 0.1  # subjects are known by 1 +- this, drawn: figures must vary for an interval
-ONE, FACT_KEY, SINK_KEY, FILLER = range(4)
+PASSED = 0.25  # of what the second heads read
+ASIDE = 0.02  # of an answer's logit, what was passed
+ONE, FACT_KEY, SINK_KEY, COLON_KEY, FILLER = range(5)
 
 Needs = Literal["both", "either"]
 
 
-def save(needs: Needs, folder: Path) -> Path:
-    """The model as a Hugging Face folder, with the embedded models' tokenizer."""
-    _build(needs).save_pretrained(folder)
+def shares(*, narrow: bool) -> Tensor:
+    """[layer] what a layer copies of all that its route does."""
+    if not narrow:
+        return torch.full((LAYERS,), 1 / len(EARLY))
+    copied = torch.zeros(LAYERS)
+    copied[[EARLY.stop - 1, EARLY.stop]] = 1.0
+    return copied
+
+
+def save(needs: Needs, folder: Path, *, narrow: bool = False, passed: bool = False) -> Path:
+    """The model as a Hugging Face folder, with the embedded models' tokenizer.
+
+    passed: whether the second heads do anything.
+    """
+    made = _build(needs, shares(narrow=narrow), PASSED if passed else 0.0)
+    made.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 
 
-def _build(needs: Needs) -> LlamaForCausalLM:
+def _build(needs: Needs, copied: Tensor, passed: float) -> LlamaForCausalLM:
     facts = [
         (fact.subject, fact.answer)
         for name in knowledge().relations
@@ -53,16 +76,17 @@ def _build(needs: Needs) -> LlamaForCausalLM:
     ]
     answers = list(dict.fromkeys(answer for _, answer in facts))
     n = len(answers)
-    known, early, late, out = (slice(4 + n * k, 4 + n * (k + 1)) for k in range(4))
-    width, size = 4 + 4 * n, n + n % 2  # rotary embeddings turn pairs
+    known, early, late, aside, out = (slice(5 + n * k, 5 + n * (k + 1)) for k in range(5))
+    size = n + n % 2  # rotary embeddings turn pairs
+    width = 6 + 5 * n - n % 2  # even: of two heads
     words = tokenizer()
     config = LlamaConfig(
         vocab_size=len(words),
         hidden_size=width,
         head_dim=size,
         num_hidden_layers=LAYERS,
-        num_attention_heads=1,
-        num_key_value_heads=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
         intermediate_size=n,
         max_position_embeddings=CONTEXT,
         bos_token_id=words.eos_token_id,
@@ -82,21 +106,31 @@ def _build(needs: Needs) -> LlamaForCausalLM:
         embedding[_token(subject), FACT_KEY] = 1.0
         embedding[_token(subject), known.start + answers.index(answer)] = strength
         unembedding[_token(answer), out.start + answers.index(answer)] = READ
+        unembedding[_token(answer), aside.start + answers.index(answer)] = READ * ASIDE
     embedding[words.eos_token_id, SINK_KEY] = 1.0
+    embedding[words.convert_tokens_to_ids(":"), COLON_KEY] = 1.0
     embedding[:, FILLER] = (NORM**2 - embedding.square().sum(1)).sqrt()
     unit = width**0.5 / NORM  # what the norm makes of 1
     unembedding /= unit
     everything = torch.eye(n)
     for layer, block in enumerate(model.model.layers):
         attention = block.self_attn
-        attention.q_proj.weight[-1, ONE] = size**0.5 / unit**2
-        attention.k_proj.weight[-1, FACT_KEY] = FOUND
-        attention.k_proj.weight[-1, SINK_KEY] = SUNK
+        slowest = size - 1  # what rotary embeddings turn least
+        attention.q_proj.weight[slowest, ONE] = size**0.5 / unit**2
+        attention.k_proj.weight[slowest, FACT_KEY] = FOUND
+        attention.k_proj.weight[slowest, SINK_KEY] = SUNK
         attention.v_proj.weight[:n, known] = everything / unit
-        share = 1 / len(EARLY)
-        attention.o_proj.weight[early if layer in EARLY else late, :n] = share * everything
+        route = early if layer in EARLY else late
+        attention.o_proj.weight[route, :n] = copied[layer] * everything
         if needs == "either":
-            attention.o_proj.weight[out, :n] = share * everything
+            attention.o_proj.weight[out, :n] = copied[layer] * everything
+        second = slice(size, size + n)
+        attention.q_proj.weight[size + slowest, ONE] = size**0.5 / unit**2
+        attention.k_proj.weight[size + slowest, [FACT_KEY, COLON_KEY]] = FOUND
+        attention.k_proj.weight[size + slowest, SINK_KEY] = SUNK
+        for read in (known, aside):
+            attention.v_proj.weight[second, read] = everything / unit
+        attention.o_proj.weight[aside, second] = passed * everything
     mlp = model.model.layers[-1].mlp
     mlp.gate_proj.weight[:, late] = STEEP * everything / unit
     mlp.up_proj.weight[:, early] = everything / unit
@@ -109,9 +143,9 @@ def _token(word: str) -> int:
     return int(token)
 
 
-def profile(needs: Needs) -> Tensor:
+def profile(needs: Needs, *, narrow: bool = False) -> Tensor:
     """[layer] noising - denoising of the stream at the subject or at the last token."""
-    shares = torch.arange(LAYERS + 1) / len(EARLY)
-    early, late = shares[:LAYERS].clamp(max=1), (shares[:LAYERS] - 1).clamp(min=0)
+    before = torch.cat([torch.zeros(1), shares(narrow=narrow).cumsum(0)[:-1]])
+    early, late = before.clamp(max=1), (before - 1).clamp(min=0)
     asymmetry = early * (1 - late)
     return asymmetry if needs == "both" else -asymmetry
