@@ -12,6 +12,12 @@ def test_text_and_content(tmp_path):
     assert read_toml(path, RunError) == ("[a]\nx = 'é'\n", {"a": {"x": "é"}})
 
 
+def test_a_byte_order_mark_is_not_of_the_text(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("x = 1\n", "utf-8-sig")
+    assert read_toml(path, RunError) == ("x = 1\n", {"x": 1})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

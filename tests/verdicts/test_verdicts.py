@@ -213,6 +213,7 @@ NOISE = Noise(0.12, "cuda in bfloat16", {"entropy": 0.03})
         # 5 % of 4 logits is .2: an effect under the noise is shown to be smaller than that.
         (0.0, 0.1, 4.0, "refuted", "lies below the floor 0.200"),
         (0.13, 0.19, 4.0, "present", "lies below the floor 0.200 and above 0"),
+        (0.13, 0.3, 4.0, "present", "straddles the floor 0.200 and lies above 0"),
         (0.05, 0.19, 4.0, "refuted", "lies below the floor 0.200"),  # not beyond the noise
         (0.21, 0.3, 4.0, "supported", "lies above the floor 0.200"),
     ],

@@ -13,9 +13,12 @@ MOST_DOTS = 500
 
 
 def read_toml(path: Path, error: type[TinyAblationError]) -> tuple[str, dict[str, Any]]:
-    """A file's text and what it holds; `error` where it cannot be read or is no UTF-8 TOML."""
+    """A file's text and what it holds; `error` where it cannot be read or is no UTF-8 TOML.
+
+    A byte order mark, which some editors of Windows write, is not of the text.
+    """
     try:
-        text = read_text(path, MOST_BYTES)
+        text = read_text(path, MOST_BYTES).removeprefix("\ufeff")
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror})") from cause
     except UnicodeDecodeError as cause:

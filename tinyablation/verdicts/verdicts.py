@@ -276,7 +276,7 @@ def _judge(
         status = "refuted" if side == failing else "inconclusive"
         if isinstance(value, Floor) and value.minimum and is_there == holding:
             status = "present"
-            finding += f" and {holding} 0"
+            finding += f" and {'lies ' if side == '' else ''}{holding} 0"
     said = f"{what}: {figure(effect.estimate)}{f' {unit}' if unit else ''}, "
     said += f"interval [{figure(effect.low)}, {figure(effect.high)}] {finding}"
     if margin is not None:
