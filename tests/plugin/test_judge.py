@@ -66,10 +66,10 @@ def test_every_verdict_against_every_prediction(suite, workers):
 def test_record_and_junit_say_what_judge_was_told(suite):
     suite.models("tiny-gpt2")
     body = (
-        "judge(verdict(), subject='0:2', details={'k': 2}, figures={'rank': 1}, runs=['r'], "
-        "heatmap={'values': [[1.0]], 'title': 't'}, largest=[{'prompt': '<b>', 'target': 'x', "
-        "'foil': 'y', 'clean_ld': 1.0, 'delta': 2.0, 'split': 'confirmation'}], "
-        "panels=[TokensPanel(title='writes', columns={'top': [{'token': ' a', 'logit': 1.0}]})])"
+        "judge(verdict(), subject='0:2', details={'k': 2 / 3}, figures={'rank': 1}, runs=['r'], "
+        "heatmap={'values': [[2 / 3]], 'title': 't'}, largest=[{'prompt': '<b>', 'target': 'x', "
+        "'foil': 'y', 'clean_ld': 1.0, 'delta': -2 / 3, 'split': 'confirmation'}], "
+        "panels=[TokensPanel(title='writes', columns={'top': [{'token': ' a', 'logit': 2 / 3}]})])"
     )
     imported = "from tinyablation.records.panels import TokensPanel\n"
     suite.claims("test_heads", imported, suite.claim(body=body))
@@ -125,15 +125,16 @@ def test_record_and_junit_say_what_judge_was_told(suite):
                 "source": "v6",
             }
         ],
-        "details": {"k": 2, "rank": 1},
-        "heatmap": {"values": [[1.0]], "title": "t"},
+        "details": {"k": 2 / 3, "rank": 1},
+        # What is only shown has the digits of a float32.
+        "heatmap": {"values": [[0.6666667]], "title": "t"},
         "largest": [
             {
                 "prompt": "<b>",
                 "target": "x",
                 "foil": "y",
                 "clean_ld": 1.0,
-                "delta": 2.0,
+                "delta": -0.6666667,
                 "split": "confirmation",
             }
         ],
@@ -141,7 +142,7 @@ def test_record_and_junit_say_what_judge_was_told(suite):
             {
                 "kind": "tokens",
                 "title": "writes",
-                "columns": {"top": [{"token": " a", "logit": 1.0}]},
+                "columns": {"top": [{"token": " a", "logit": 0.6666667}]},
             }
         ],
         "runs": ["r"],

@@ -59,14 +59,6 @@ def test_numpy_becomes_plain():
         Series.of("a", [0], [(1.0, 2.0)])
 
 
-def test_figures_that_are_only_shown_have_the_digits_of_a_float32():
-    drawn = Series.of("recovery", [0], [(-1.5058623552322388, -2 / 3, 2e-35 / 3)])
-    assert (drawn.y, drawn.low, drawn.high) == ([-1.505862], [-0.6666667], [6.666667e-36])
-    assert drawn.y[0] == pytest.approx(np.float32(-1.5058623552322388), abs=1e-6)
-    judged = one_record(effect=2 / 3, low=1 / 3, high=1.0)
-    assert (judged.effect, judged.low) == (2 / 3, 1 / 3)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

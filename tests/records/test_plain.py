@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyablation.records.plain import RecordError, plain
+from tinyablation.records.plain import RecordError, plain, shortened
 
 JSON = st.recursive(
     st.none()
@@ -79,3 +79,12 @@ def test_plain_refuses_and_says_where(value, message):
 @settings(derandomize=True, deadline=None, database=None, max_examples=50)
 def test_plain_leaves_json_as_it_is(value):
     assert plain(value) == value
+
+
+def test_shown_figures_have_the_digits_of_a_float32():
+    made = {"a": [-1.5058623552322388, 2e-35 / 3, 16777217, True, None], "b": {"c": "2.123456789"}}
+    assert shortened(made) == {
+        "a": [-1.505862, 6.666667e-36, 16777217, True, None],
+        "b": {"c": "2.123456789"},
+    }
+    assert shortened(shortened(made)) == shortened(made)

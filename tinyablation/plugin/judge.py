@@ -35,7 +35,7 @@ from tinyablation.plugin.session_models import model_options, session_models
 from tinyablation.plugin.snapshots import accepted, case_of, compare, uncompared
 from tinyablation.plugin.subjects import how_found
 from tinyablation.records import records
-from tinyablation.records.plain import plain
+from tinyablation.records.plain import plain, shortened
 from tinyablation.records.records import Record
 from tinyablation.verdicts.listener import JudgingError
 from tinyablation.verdicts.outcomes import OUTCOMES, ground_of
@@ -350,7 +350,7 @@ def _fill(
         "screened": screened(item),
     }
     filled: dict[str, Any] = plain(Record.model_validate(record), "record")
-    return filled
+    return filled | {name: shortened(filled[name]) for name in ("heatmap", "largest", "panels")}
 
 
 def _figures(record: Mapping[str, Any], figures: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinyablation.records.plain import Count, Plain, Shown
+from tinyablation.records.plain import Count, Number, Plain
 
 # As many lines as marker, dash and label can distinguish on one chart.
 MOST_SERIES = 12
@@ -31,7 +31,7 @@ class Token(Plain):
     """A token as text, decoded (" totally", not "Ġtotally"), and its logit or score."""
 
     token: str
-    logit: Shown
+    logit: Number
 
 
 class TokensPanel(Plain):
@@ -58,10 +58,10 @@ class Series(Plain):
     LATER = frozenset({"n"})
 
     name: _Name
-    x: Annotated[list[Shown], Field(min_length=1)]
-    y: list[Shown]
-    low: list[Shown] | None = None
-    high: list[Shown] | None = None
+    x: Annotated[list[Number], Field(min_length=1)]
+    y: list[Number]
+    low: list[Number] | None = None
+    high: list[Number] | None = None
     n: list[Count] | None = None
 
     @classmethod
@@ -132,9 +132,9 @@ class ForestRow(Plain):
     """One row of a forest plot: a figure, with its interval if it has one."""
 
     name: _Name
-    value: Shown
-    low: Shown | None = None
-    high: Shown | None = None
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
 
     @model_validator(mode="after")
     def _has_both_ends(self) -> Self:
@@ -155,7 +155,7 @@ class ForestPanel(Plain):
     title: _Name
     unit: _Name
     rows: Annotated[list[ForestRow], Field(min_length=1)]
-    bound: Shown | None = None
+    bound: Number | None = None
 
     @classmethod
     def of(
@@ -187,7 +187,7 @@ class GridPanel(Plain):
     y: _Name
     columns: Annotated[list[str], Field(min_length=1)]
     rows: Annotated[list[str], Field(min_length=1)]
-    values: list[list[Shown | None]]
+    values: list[list[Number | None]]
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:

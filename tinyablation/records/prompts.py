@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from tinyablation.records.plain import Plain, Shown
+from tinyablation.records.plain import Number, Plain
 from tinyablation.records.trust import Probability
 
 
@@ -33,8 +33,8 @@ class Extreme(Plain):
     prompt: str
     target: str
     foil: str
-    clean_ld: Shown
-    delta: Shown
+    clean_ld: Number
+    delta: Number
     split: str
     clean: list[TokenShare] = Field(default=[])
     ablated: list[TokenShare] = Field(default=[])

@@ -31,7 +31,7 @@ from tinyablation.records.criteria import Criterion
 from tinyablation.records.error_rates import ErrorRates
 from tinyablation.records.panels import Panel
 from tinyablation.records.parquet import from_json, from_parquet, to_parquet
-from tinyablation.records.plain import Count, Number, Plain, RecordError, Shown, plain
+from tinyablation.records.plain import Count, Number, Plain, RecordError, plain
 from tinyablation.records.prompts import Extreme as Extreme
 from tinyablation.records.trust import (
     BackendCheck,
@@ -81,7 +81,7 @@ class PublishedFigure(Plain):
 class Heatmap(Plain):
     """Mean change of the logit difference by head: `values[layer][head]`; None: not measured."""
 
-    values: list[list[Shown | None]]
+    values: list[list[Number | None]]
     title: str
 
     @model_validator(mode="after")
