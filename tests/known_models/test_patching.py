@@ -4,6 +4,7 @@ Run: pytest tests/known_models/test_patching.py
 """
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -16,11 +17,13 @@ from tinyablation.interventions.interventions import PatchResidual
 from tinyablation.models.registry import ModelEntry
 from tinyablation.verdicts.listener import hear
 
-pytestmark = pytest.mark.slow  # half a minute of patching in both directions
+pytestmark = pytest.mark.slow  # a minute of patching in both directions
 
 
-def measured(folder, needs, corpora, **options):
-    """The patches of a model, made as claims are given them."""
+def measured(folder, change, needs, **options):
+    """A model's patches, made as claims are given them, on facts each of which is changed."""
+    corpora = put_corpora(folder / "corpora", rows=(64, 64), change=change)
+    (corpora / "knowledge").symlink_to(CORPORA / "knowledge")
     entry = ModelEntry(
         id=f"known-{needs}",
         title=needs,
@@ -37,10 +40,7 @@ def measured(folder, needs, corpora, **options):
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory):
     """needs -> the patches of that model, of facts whose subject is named once."""
-    return {
-        needs: measured(tmp_path_factory.mktemp(needs), needs, CORPORA)
-        for needs in ("both", "either")
-    }
+    return cache(lambda needs: measured(tmp_path_factory.mktemp(needs), lambda row: row, needs))
 
 
 def named_twice(example):
@@ -54,24 +54,11 @@ def named_twice(example):
     )
 
 
-@pytest.fixture(scope="module")
-def apart(tmp_path_factory):
-    """(needs, narrow) -> the patches of that model, of facts whose subject is named twice."""
-    corpora = put_corpora(tmp_path_factory.mktemp("twice"), rows=(100, 100), change=named_twice)
-    (corpora / "knowledge").symlink_to(CORPORA / "knowledge")
-    return {
-        (needs, narrow): measured(
-            tmp_path_factory.mktemp(needs), needs, corpora, narrow=narrow, passed=True
-        )
-        for needs, narrow in (("both", False), ("both", True), ("either", False))
-    }
-
-
 @pytest.mark.parametrize("positions", ["last", "subject"])
 @pytest.mark.parametrize("needs", ["both", "either"])
 def test_each_layer_is_as_asymmetric_as_the_weights_make_it(patched, needs, positions):
     found = [
-        patched[needs].mean_asymmetry(PatchResidual(layer, positions=positions))
+        patched(needs).mean_asymmetry(PatchResidual(layer, positions=positions))
         for layer in range(LAYERS)
     ]
     assert found == pytest.approx(profile(needs).tolist(), abs=0.05)
@@ -79,7 +66,7 @@ def test_each_layer_is_as_asymmetric_as_the_weights_make_it(patched, needs, posi
 
 @pytest.mark.parametrize(("needs", "status"), [("both", "supported"), ("either", "refuted")])
 def test_noising_does_more_where_both_routes_are_needed(patched, needs, status):
-    found = hear(h6.test_patching_is_asymmetric, patched[needs], None)
+    found = hear(h6.test_patching_is_asymmetric, patched(needs), None)
     assert found.verdict.status == status, found.verdict.reason
     if needs == "both":
         assert found.given["subject"].startswith("layer 4")
@@ -88,7 +75,7 @@ def test_noising_does_more_where_both_routes_are_needed(patched, needs, status):
 @pytest.mark.parametrize("needs", ["both", "either"])
 def test_of_one_word_replaced_a_window_is_one_layer(patched, needs):
     """H6.2 is blocked: the word's stream stays replaced above the window's first layer."""
-    made = patched[needs]
+    made = patched(needs)
     for layer in range(3, LAYERS):
         for window in (1, 2):
             last, first = (
@@ -110,9 +97,9 @@ def test_of_one_word_replaced_a_window_is_one_layer(patched, needs):
         ("either", False, "refuted", "refuted"),
     ],
 )
-def test_windows_of_words_apart(apart, needs, narrow, alone, windows):
+def test_windows_of_words_apart(tmp_path, needs, narrow, alone, windows):
     """A window restores and destroys what its first layer does, and a little that no layer does."""
-    made = apart[needs, narrow]
+    made = measured(tmp_path, named_twice, needs, narrow=narrow, passed=True)
     expected = profile(needs, narrow=narrow).tolist()
     for window in (1, 2):
         found = [
@@ -129,7 +116,7 @@ def test_windows_of_words_apart(apart, needs, narrow, alone, windows):
 
 def test_corrupt_prompts_ask_about_unknown_things(patched):
     """Of known ones, every pair has its mirror: by those neither model is asymmetric."""
-    clean = patched["both"].noising.baseline("confirmation")
-    corrupt = patched["both"].denoising.baseline("confirmation")
+    clean = patched("both").noising.baseline("confirmation")
+    corrupt = patched("both").denoising.baseline("confirmation")
     assert not {*clean["clean"]} & {*corrupt["clean"]}
     assert corrupt["logit_diff"].abs().mean() < 0.1 * clean["logit_diff"].mean()
