@@ -14,7 +14,6 @@ lose nothing of each other, and one that is killed leaves the old file.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -26,7 +25,7 @@ from pydantic import Field, ValidationError
 from tinyablation.errors import TinyAblationError
 from tinyablation.files.contents import read_bytes
 from tinyablation.files.manifests import remove_leftovers, write_atomic, writing
-from tinyablation.records.plain import Count, Number, Plain, RecordError
+from tinyablation.records.plain import Count, Number, Plain, RecordError, plain, shortened
 from tinyablation.records.records import Verdict, claim_order
 from tinyablation.sessions.differences import replaced
 from tinyablation.spelling import did_you_mean
@@ -186,15 +185,10 @@ def _broken(path: Path, fault: str) -> BaselineError:
 
 def rounded(value: Any) -> Any:
     """The same data with floats at DIGITS significant digits; NaN and infinity are refused."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise BaselineError(f"a baseline holds finite figures only, not {value}")
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(entry) for entry in value]
-    return value
+    try:
+        return shortened(plain(value, "a figure of a baseline"), DIGITS)
+    except RecordError as error:
+        raise BaselineError(str(error)) from error
 
 
 def add_to_baseline(path: Path, entries: Mapping[Case, Figures], *, replace: bool) -> None:
