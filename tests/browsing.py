@@ -190,12 +190,21 @@ class Browser:
         """The same for the button that a script returns."""
         self.run("arguments[0].click()", self.run(script))
         until = time.monotonic() + PATIENCE
-        while True:
-            found = [path for path in self.folder.iterdir() if path.suffix != ".crdownload"]
-            if found and not found[0].name.startswith("."):
-                return found[0].rename(self.kept / found[0].name)
+        while not (found := self._finished()):
             assert time.monotonic() < until, "nothing was downloaded"
             time.sleep(0.02)
+        return found.rename(self.kept / found.name)
+
+    def _finished(self):
+        """The downloaded file, once it is whole.
+
+        Chromium reserves the final name with an empty file and writes beside it, so that a name
+        alone says nothing; and a file beside the whole one belongs to a download that goes on.
+        """
+        found = list(self.folder.iterdir())
+        if len(found) != 1 or found[0].suffix == ".crdownload" or found[0].name.startswith("."):
+            return None
+        return found[0] if found[0].stat().st_size else None
 
     # --- what is seen, and what is heard ---
 
