@@ -33,7 +33,7 @@ def test_an_embedded_model(tmp_path, capsys, monkeypatch):
     assert "heads: L0H7, L0H0, L0H5 (planted" in said and "memory: " in said
     assert re.search(r"^sweep: 32 heads x \d+ prompts of facts, about \d+ s", said, re.MULTILINE)
     batteries = {RunStore(tmp_path).open(p.name).config.battery for p in tmp_path.glob("*_*")}
-    assert batteries == {"baseline", "corrupt", "null"}
+    assert batteries == {"baseline", "corrupt"}  # null prompts decide nothing
 
 
 def test_a_model_that_is_not_there_is_one_line(capsys, monkeypatch):

@@ -140,6 +140,15 @@ def test_a_pack_is_its_prompts_alone(family: str, engines: Any, visits: list[str
     assert (wide - wide.loc["baseline"]).abs().max(axis=1).sort_values().iloc[5] > 0.01
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_unhooked_model_is_packed_where_nothing_else_is_measured(
+    family: str, engines: Any, visits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = by_length(engines[family], monkeypatch, PROMPTS, [])
+    assert_same(engines[family].measure(PROMPTS, []), expected)
+    assert visits == ["visit", "visit_packs"]
+
+
 @pytest.mark.parametrize(
     ("family", "nodes"),
     [*((family, 12) for family in FAMILIES), ("gpt2", 1), ("gpt2", 1024)],
@@ -267,6 +276,28 @@ def test_each_pack_is_checked(tiny_models: Any, monkeypatch: pytest.MonkeyPatch)
     mask_not_heeded(monkeypatch)
     with pytest.raises(EngineError, match=r"'random-neox': packed .* other logits than alone"):
         engine.measure(PROMPTS, ALIKE, **GIVEN)
+
+
+def test_unhooked_the_longest_prompt_is_compared(
+    tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its pack alone, whichever that is: passes for each pack would cost what packing saves."""
+    engine = Engine(tiny_models["neox"])
+    engine.bounds = engine.bounds._replace(pack_nodes=8)
+    alone: list[tuple[int, ...]] = []
+    plain = Architecture.own
+
+    def noting(self: Architecture, ids: Any) -> Any:
+        alone.extend(tuple(row) for row in ids.tolist())
+        return plain(self, ids)
+
+    assert engine.passes.can_pack([prompt.ids for prompt in PROMPTS])
+    monkeypatch.setattr(Architecture, "own", noting)
+    engine.measure(PROMPTS, [])
+    assert alone == [max((prompt.ids for prompt in PROMPTS), key=len)]
+    mask_not_heeded(monkeypatch)
+    with pytest.raises(EngineError, match=r"'random-neox': packed .* other logits than alone"):
+        engine.measure(PROMPTS, [])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

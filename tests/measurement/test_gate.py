@@ -163,7 +163,7 @@ def test_a_corpus_without_families_is_asked_as_a_whole(tmp_path):
     assert made.rows(FACTS) == made.rows(FACTS, UNHOOKED)
     assert made.sampling.per_cluster(FACTS, EVERYTHING) == 0
     assert set(made.gate.validities(FACTS)) == {""} and made.gate.reason_blocked(FACTS) is None
-    assert runs(tmp_path / "store") == ["baseline", "corrupt", "null"]
+    assert runs(tmp_path / "store") == ["baseline", "corrupt"]  # null prompts decide nothing
 
 
 def test_the_published_protocol_has_no_gate(tmp_path, corpora):

@@ -112,6 +112,27 @@ def items_of(
         yield Item(prompt, donor, places, np.array(which))
 
 
+def lot_of(
+    source: ActivationSource,
+    items: list[Item],
+    lenders: dict[Lender, int],
+    length: int,
+    device: torch.device,
+) -> Lot:
+    """The lot of a source's items in rows of so many positions; lenders: the row of each donor."""
+    places = np.zeros((len(items), length), dtype=bool)
+    for row, item in enumerate(items):
+        places[row, list(item.places) if item.places is not None else slice(None)] = True
+    if source.positions == "last":
+        places[:, :-1] = False
+    return Lot(
+        items,
+        torch.tensor([item.prompt for item in items], device=device),
+        torch.tensor([lenders[i.donor] if i.donor else 0 for i in items], device=device),
+        torch.as_tensor(places, device=device),
+    )
+
+
 def examples_of(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
     """The items' examples, and for each the number of its item."""
     counts = [len(item.examples) for item in items]

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,10 +19,9 @@ from tinyablation.engine.chunk import (
     Chunk,
     Constants,
     Item,
-    Lender,
-    Lot,
     Replay,
     items_of,
+    lot_of,
     owners_of,
 )
 from tinyablation.engine.lending import TemplateMeans, lent_activations
@@ -138,9 +136,13 @@ class CleanPasses:
         """Call `work` on clean passes over packs of prompts, for interventions without a donor.
 
         most_nodes, most_prompts: per pack. Otherwise as `visit`. Raises EngineError if the model's
-        logits of a packed prompt differ from those of the prompt alone.
+        logits of a packed prompt differ from those of the prompt alone: of the longest prompt of
+        each pack, or of all of them if nothing is kept, for then a pass for each pack would cost a
+        tenth or more of the time.
         """
         owners = owners_of(examples)
+        is_hooked = kept != Kept()
+        longest = max(range(len(examples.distinct)), key=lambda at: len(examples.distinct[at]))
         for pack in packs(examples.distinct, most_nodes, most_prompts):
             # An upper bound: shared prefixes are counted for each prompt.
             costs = [
@@ -156,7 +158,9 @@ class CleanPasses:
                     for local, index in enumerate(part)
                     for item in items_of(local, owners[index], source, borrowing)
                 ]
-                work(self._pack([examples.distinct[i] for i in part], items, kept, constants))
+                compared = is_hooked or longest in part
+                prompts = [examples.distinct[index] for index in part]
+                work(self._pack(prompts, items, kept, constants, compared=compared))
 
             for _ in self.room.parts(pack, costs, RECORD_NUMBERS, "prompts that begin alike", run):
                 pass
@@ -232,19 +236,18 @@ class CleanPasses:
         return ids, Layout(torch.as_tensor(nodes.ends), inputs)
 
     def _pack(
-        self, prompts: list[Ids], items: list[Item], kept: Kept, constants: Constants
+        self,
+        prompts: list[Ids],
+        items: list[Item],
+        kept: Kept,
+        constants: Constants,
+        *,
+        compared: bool,
     ) -> Chunk:
         ids, layout = self._packed(prompts)
         calls, clean = self.architecture.recorded(ids, kept, layout)
-        last = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-        alone = self.architecture.own(self._tensor([prompts[last]]))[0]
-        if not self._same(clean.logits[last], alone):
-            raise EngineError(
-                f"model {self.name!r}: packed with prompts that begin alike, a prompt of "
-                f"{len(prompts[last])} tokens has other logits than alone; try --dtype float32. If "
-                "that fails too, this architecture depends on more than the preceding tokens and "
-                "cannot be measured"
-            )
+        if compared:
+            self._require_alone(prompts, clean.logits)
         length = ids.shape[1]
         clean_distribution = distribution(clean.logits)
         return Chunk(
@@ -253,13 +256,25 @@ class CleanPasses:
             clean,
             clean_distribution,
             clean_distribution.probabilities(),
-            {OWN: self._lot(OWN, items, {}, length)},
+            {OWN: lot_of(OWN, items, {}, length, self.loaded.device)},
             Clean({}, {}, {}, {}, torch.empty(0)),
             constants,
             prompts,
             layout.ends,
             packed=True,
         )
+
+    def _require_alone(self, prompts: list[Ids], logits: Float[Tensor, "prompts vocab"]) -> None:
+        """Raise EngineError unless the longest of the packed prompts has these logits alone."""
+        last = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+        alone = self.architecture.own(self._tensor([prompts[last]]))[0]
+        if not self._same(logits[last], alone):
+            raise EngineError(
+                f"model {self.name!r}: packed with prompts that begin alike, a prompt of "
+                f"{len(prompts[last])} tokens has other logits than alone; try --dtype float32. If "
+                "that fails too, this architecture depends on more than the preceding tokens and "
+                "cannot be measured"
+            )
 
     def _chunk(
         self,
@@ -284,7 +299,10 @@ class CleanPasses:
             clean,
             clean_distribution,
             clean_distribution.probabilities(),
-            {source: self._lot(source, of, lenders, length) for source, of in items.items()},
+            {
+                source: lot_of(source, of, lenders, length, self.loaded.device)
+                for source, of in items.items()
+            },
             lent_activations(
                 self.loaded,
                 self.architecture,
@@ -303,22 +321,6 @@ class CleanPasses:
         width = self.architecture.n_heads * self.architecture.d_head
         streams = len(kept.residual) + len(kept.attention) + len(kept.mlp)
         return streams * self.loaded.facts.d_model + len(kept.z) * width
-
-    def _lot(
-        self, source: ActivationSource, items: list[Item], lenders: dict[Lender, int], length: int
-    ) -> Lot:
-        places = np.zeros((len(items), length), dtype=bool)
-        for row, item in enumerate(items):
-            places[row, list(item.places) if item.places is not None else slice(None)] = True
-        if source.positions == "last":
-            places[:, :-1] = False
-        device = self.loaded.device
-        return Lot(
-            items,
-            torch.tensor([item.prompt for item in items], device=device),
-            torch.tensor([lenders[i.donor] if i.donor else 0 for i in items], device=device),
-            torch.as_tensor(places, device=device),
-        )
 
     def verify(self, bucket: list[Ids], *, replayed: bool = True) -> Calls:
         """The calls of layers at this length; EngineError if the model's logits differ from ours.

@@ -6,8 +6,9 @@ starts from the clean activations at the earliest site it touches (see changed_p
 is the attention, it is not run again: its output is the clean one plus sum_h (z'_h - z_h) W_O[h].
 If it is the MLP, neither is run. At later sites activations are replaced row by row.
 
-Interventions that treat all prompts alike use rows in which prompts with common prefixes are packed
-(prefix_trie.py); interventions with a donor, or at certain positions only, use one row per prompt.
+Interventions that treat all prompts alike, and the unhooked model where nothing else is measured,
+use rows in which prompts with common prefixes are packed (prefix_trie.py); interventions with a
+donor, or at certain positions only, use one row per prompt.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -271,11 +272,11 @@ class Engine:
             measure_noised(self.passes, examples, subjects, noised, noise, bounds, pending, write)
         measured = [each for each in wanted if each is not None and each not in set(noised)]
         alike = [intervention for intervention in measured if intervention.source == OWN]
-        if alike and self.passes.can_pack(examples.distinct):
+        if (alike or len(wanted) == 1) and self.passes.can_pack(examples.distinct):
             kept, _ = needs(alike, self.n_layers)
             most = self.room.of(self.bounds.logits) // self.loaded.facts.vocab_size
-            per_pack = self.bounds.pack_nodes, max(1, most)
-            self.passes.visit_packs(examples, kept, constants, *per_pack, work_on(alike))
+            nodes = self.bounds.pack_nodes if alike else self.bounds.unhooked_nodes
+            self.passes.visit_packs(examples, kept, constants, nodes, max(1, most), work_on(alike))
             measured = [intervention for intervention in measured if intervention.source != OWN]
             if not measured:
                 return

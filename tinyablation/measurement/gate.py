@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Families of a crossed corpus are judged by one pair of mirrors from each of this many relations.
 # With 80 prompts a share of .97 has an interval of +- .04.
 EACH, RELATIONS = 2, 40
+NULL = "null"  # the battery, and the side, of prompts without content
 
 
 class Gate:
@@ -38,7 +39,7 @@ class Gate:
         self._memo.clear()
 
     def batteries(self, condition: str) -> tuple[Battery, ...]:
-        """The batteries that decide whether a condition is valid for the model.
+        """The batteries of the unhooked model: those that decide, and null prompts if it has any.
 
         If every corrupt prompt of a crossed corpus is the clean one of its mirror, corrupt prompts
         are not measured separately.
@@ -49,7 +50,7 @@ class Gate:
         if not corpus.is_crossed or self._mirrors(condition, sample) is None:
             sides.append("corrupt")
         if all(example.null for example in corpus.examples):
-            sides.append("null")
+            sides.append(NULL)
         return tuple(replace(battery(name), sample=sample) for name in sides)
 
     def _mirrors(self, condition: str, sample: Sample) -> list[int] | None:
@@ -61,12 +62,18 @@ class Gate:
 
     def unhooked(self, condition: str) -> "Tables":
         """The tables of the unhooked model on clean, corrupt and null prompts of a condition."""
-        return self._memo(("unhooked", condition), lambda: self._unhooked(condition))
+        return self._memo(
+            ("unhooked", condition), lambda: self._tables(condition, self.batteries(condition))
+        )
 
-    def _unhooked(self, condition: str) -> "Tables":
+    def pairs(self, condition: str) -> "Tables":
+        """The same without the null prompts, which decide nothing and so are not measured here."""
+        deciding = tuple(each for each in self.batteries(condition) if each.name != NULL)
+        return self._memo(("pairs", condition), lambda: self._tables(condition, deciding))
+
+    def _tables(self, condition: str, gate: tuple[Battery, ...]) -> "Tables":
         from tinyablation.measurement.validity import Tables, mirrored
 
-        gate = self.batteries(condition)
         self.bench.ahead(condition, *gate)
         runs = {each.name: self.bench.run(condition, each) for each in gate}
         clean = _in_order(runs[BASELINE])
@@ -76,7 +83,7 @@ class Gate:
             mirrors = self._mirrors(condition, gate[0].sample)
             assert mirrors is not None  # else the corrupt prompts were measured
             corrupt = mirrored(clean, mirrors)
-        null = _in_order(runs["null"]) if "null" in runs else None
+        null = _in_order(runs[NULL]) if NULL in runs else None
         noise = max(run.noise_floor() for run in runs.values())
         return Tables(clean, corrupt, null, noise, tuple(run.name for run in runs.values()))
 
@@ -87,7 +94,7 @@ class Gate:
     def _validities(self, condition: str) -> "dict[str, Verdict]":
         from tinyablation.measurement.validity import family_validity
 
-        return family_validity(self.unhooked(condition), seed=self.bench.seed)
+        return family_validity(self.pairs(condition), seed=self.bench.seed)
 
     def families(self, condition: str) -> tuple[str, ...]:
         """The families that count for the model."""
@@ -106,7 +113,7 @@ class Gate:
     def _judged(self, condition: str) -> "Verdict":
         from tinyablation.measurement.validity import combined
 
-        return combined(self.validities(condition), self.unhooked(condition))
+        return combined(self.validities(condition), self.pairs(condition))
 
     def counting(self, condition: str) -> "Tables":
         """The unhooked rows of the families that count; of all families if none does."""
