@@ -27,18 +27,25 @@ or reads them some eight times, and with 512 nodes and a d_head of 128 they are 
 residual streams. Figures are the same but for rounding (tests/engine/test_engine_packs.py).
 Predicted at the 7B shape, from the bytes that are not moved at 4.8 TB/s: .15 s less with 21:128,
 .6 s with 26:512, 1.2 s with 27:1024.
+
+`26:512:sdpa:compiled` has torch.compile fuse RMS norms and MLPs (it needs a C compiler). In
+bfloat16 an RMS norm of transformers moves some 36 bytes a number of the stream and a fused one 4, a
+gated activation 10 a number of the MLP and a fused one 6. Predicted at the 7B shape: 8 % less time
+than 26:512:sdpa takes; nothing at GPT-2 small's, whose norms and activations are single kernels.
+CUDA graphs have no setting: with batches of these sizes a layer takes some 10 ms and launching its
+kernels .3, so that they are predicted to save 3 % at most.
 """
 
-import argparse
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.device import cuda_device, mm_rate, synchronize, timed
 from benchmarks.loops import hooked_loop
 from benchmarks.record import BenchmarkError, Recording, parser
+from benchmarks.settings import AGREEMENT, settings_named, sweep
 from benchmarks.shapes import (
     GPT2_SMALL,
     MISTRAL_7B,
@@ -48,29 +55,19 @@ from benchmarks.shapes import (
     random_model,
 )
 from benchmarks.timing import ROOT
-from tinyablation.models.bounds import Bounds
-from tinyablation.models.devices import (
-    DeviceError,
-    choose_device,
-    empty_cache,
-    peak_bytes,
-    reset_peak,
-)
+from tinyablation.models.devices import peak_bytes, reset_peak
 
 if TYPE_CHECKING:
     from tinyablation.corpora.tokenisation import Prompt
     from tinyablation.models.loading import LoadedModel
 
 RATIO = 30.0  # against one hooked run a head and a prompt
-# Logits, in float32 between engine and loops: sums in other orders, over 12 layers.
-AGREEMENT = 1e-3
 TOKENIZER = ROOT / "fixtures" / "organisms" / "tiny-gpt2"
 PLAIN_RUNS = 2  # hooked runs of a loop that are timed, beside one unhooked
 PLAIN_BATCH = 256  # prompts at once in the loop over heads: all of a condition
 ALONE = 24  # prompts of the loop over heads and prompts that are timed
 LARGE_PROMPTS = 800
 MM_SIZE = 8192
-
 
 SMALL_LAYERS = (1, 4, 7, 10)  # 5.5 on average, as 0 to 11
 LARGE_LAYERS = (3, 12, 19, 28)  # 15.5 on average, as 0 to 31
@@ -92,9 +89,9 @@ def main(given: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--bounds",
         type=settings_named,
-        metavar="B:N[:A],...",
-        help="time the engine with these bounds instead: batches of 2^B numbers, packs of N nodes; "
-        "A is its attention, sdpa or eager (default)",
+        metavar="B:N[:A][:compiled],...",
+        help="time the engine with these settings instead: batches of 2^B numbers, packs of N "
+        "nodes; A is its attention, sdpa or eager (default); compiled norms and MLPs",
     )
     arguments = options.parse_args(given)
     device = cuda_device()
@@ -133,14 +130,6 @@ def main(given: Sequence[str] | None = None) -> None:
         heads = [(layer, head) for layer in arguments.layers for head in range(arguments.heads)]
         details["large"] = large(recording, first_prompts(arguments.prompts), heads, device)
     recording.write(details, device)
-
-
-def cuda_device() -> str:
-    """The CUDA device; BenchmarkError where there is none."""
-    try:
-        return choose_device("cuda")
-    except DeviceError as error:
-        raise BenchmarkError(f"no CUDA device: {error}") from None
 
 
 # --- the two shapes -------------------------------------------------------------------------------
@@ -259,89 +248,6 @@ def first_prompts(count: int) -> "list[Prompt]":
     return found
 
 
-# --- bounds ---------------------------------------------------------------------------------------
-
-
-class Setting(NamedTuple):
-    """Bounds, and an attention of transformers, that a sweep is timed with."""
-
-    bounds: Bounds
-    attention: str = "eager"
-
-    def __str__(self) -> str:
-        batch, nodes = self.bounds.batch.bit_length() - 1, self.bounds.pack_nodes
-        return f"2^{batch} numbers, packs of {nodes}, {self.attention} attention"
-
-
-def settings_named(text: str) -> tuple[Setting, ...]:
-    """The settings of an option, "21:128,25:1024:sdpa"."""
-    found = []
-    for each in text.split(","):
-        match = re.fullmatch(r"(\d+):(\d+)(?::(eager|sdpa))?", each)
-        if match is None:
-            raise argparse.ArgumentTypeError(
-                f"{each!r}: give powers of two and nodes of packs, as 21:128,25:1024:sdpa"
-            )
-        power, nodes = int(match[1]), int(match[2])
-        if not 0 < power < 40 or nodes < 1:
-            raise argparse.ArgumentTypeError(f"{each!r}: powers are 1 to 39, and nodes at least 1")
-        found.append(Setting(Bounds(2**power, nodes), match[3] or "eager"))
-    return tuple(found)
-
-
-def sweep(
-    recording: Recording,
-    loaded: "LoadedModel",
-    prompts: "Sequence[Prompt]",
-    heads: Sequence[Head],
-    every: Sequence[Setting],
-) -> list[dict[str, Any]]:
-    """The engine's seconds with each of these settings, against the first of them.
-
-    BenchmarkError where figures differ by more than sums in other orders: AGREEMENT in float32, the
-    tolerance of their dtype in others, as a share of the largest LD and of 1 at least.
-    """
-    import numpy as np
-
-    from tinyablation.engine.engine import Engine
-    from tinyablation.interventions.interventions import AblateHeads
-    from tinyablation.measurement.precision import TOLERANCES
-
-    device = str(loaded.device)
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    agreement = AGREEMENT if dtype == "float32" else TOLERANCES[dtype]
-    interventions = [AblateHeads((head,)) for head in heads]
-    found: list[dict[str, Any]] = []
-    first: Any = None
-    for setting in every:
-        loaded.model.set_attn_implementation(setting.attention)
-        engine = Engine(loaded)
-        engine.bounds = setting.bounds
-        engine.measure(prompts, interventions[:1])  # for nothing
-        empty_cache(device)
-        reset_peak(device)
-        frame, seconds = timed(device, lambda engine=engine: engine.measure(prompts, interventions))
-        values = frame.logit_diff.to_numpy()
-        first = values if first is None else first
-        off = float(np.abs(values - first).max())
-        if not off <= agreement * max(1.0, float(np.abs(first).max())):
-            raise BenchmarkError(f"with {setting} figures differ by {off:.2g} logits")
-        found.append(
-            setting.bounds._asdict()
-            | {
-                "attention": setting.attention,
-                "engine_s": round(seconds, 3),
-                "peak_bytes": peak_bytes(device),
-                "batch_halvings": engine.room.halvings,
-                "largest_difference": off,
-            }
-        )
-        name = f"{loaded.entry.id}, {dtype}, zero {len(heads)} heads, {len(prompts)} prompts"
-        peer = () if len(found) == 1 else ("the first bounds", found[0]["engine_s"])
-        recording.add(f"{name}, {setting}", seconds, "s", *peer, faster=True)
-    return found
-
-
 # --- both sides -----------------------------------------------------------------------------------
 
 TIMES = ("engine_s", "batched_s", "alone_s")
@@ -417,39 +323,6 @@ def compare(
         "batch_halvings": engine.room.halvings,
         "peak_bytes": peak,
     } | found
-
-
-# --- the device -----------------------------------------------------------------------------------
-
-
-def mm_rate(device: str, dtype: Any, size: int) -> float:
-    """Operations a second of torch.mm on square matrices; the best of ten."""
-    import torch
-
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    out = torch.empty(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(10):
-        _, seconds = timed(device, lambda: torch.mm(one, other, out=out))
-        best = min(best, seconds)
-    return 2 * size**3 / best
-
-
-def timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work gave, and its seconds by the clock until the device had done it."""
-    synchronize(device)
-    begin = time.perf_counter()
-    found = work()
-    synchronize(device)
-    return found, time.perf_counter() - begin
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device, if it is one that runs on beside the CPU."""
-    import torch
-
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

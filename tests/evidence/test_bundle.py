@@ -214,7 +214,7 @@ def test_a_bundle_holds_evidence_and_no_weights(bundle):
     assert not [name for name in names if name.endswith((".safetensors", ".bin", ".pkl"))]
     assert {"records.json", "claims.html", "corpora/tiny/facts.split.json"} <= set(names)
     assert "corpora/tiny/logic.jsonl" not in names  # not asked for
-    for battery in ("zero", "methods", "corrupt", "null"):  # the last two are what validity needs
+    for battery in ("zero", "methods", "corrupt"):  # the last is what validity needs
         for file in ("config.json", "metrics/per_example.parquet", "verify.json", MANIFEST):
             assert [
                 name
@@ -379,7 +379,7 @@ def test_evidence_that_lacks_a_run_is_said_so(bundle, verdict):
     """Not blocked, and nothing is measured in its place."""
 
     def edit(entries) -> None:
-        gone = [info.filename for info, _ in entries if "-null-facts_" in info.filename]
+        gone = [info.filename for info, _ in entries if "-corrupt-facts_" in info.filename]
         assert gone
         at = next(at for at, (info, _) in enumerate(entries) if info.filename == MANIFEST)
         manifest = json.loads(entries[at][1])
@@ -472,7 +472,7 @@ def test_a_record_that_the_store_does_not_give_is_not_bundled(reports, tmp_path)
 def test_nothing_is_measured_for_a_bundle(reports, tmp_path):
     own = tmp_path / "reports"
     shutil.copytree(reports, own)
-    (gone,) = (own / "runs").glob("tiny-gpt2-null-facts_*")
+    (gone,) = (own / "runs").glob("tiny-gpt2-corrupt-facts_*")
     shutil.rmtree(gone)
     done = bundled(own, tmp_path / "evidence.zip", "--claim", "H5.4")
     assert done.returncode == 2 and gone.name in done.stderr
