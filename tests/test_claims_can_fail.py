@@ -204,7 +204,9 @@ def test_h1_8_null_refuted(effects, status):
     ],
 )
 def test_h1_8_leads_every_head_and_counts(effects, status):
-    assert judged(h1.test_no_other_head_does_as_well, sweep_with(effects), NAMED).status == status
+    verdict = judged(h1.test_no_other_head_does_as_well, sweep_with(effects), NAMED)
+    assert verdict.status == status
+    assert (verdict.p_value < 0.001) == (status == "supported")
 
 
 def test_h1_8_is_as_far_from_its_bound_as_the_nearest_rival():

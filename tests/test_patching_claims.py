@@ -160,6 +160,7 @@ def test_h5_6_no_other_trio(effects, status):
     leads = made.deltas(TRIO) - made.deltas(rival)
     assert found.given["largest"] == made.largest(leads, "confirmation", 5)
     if status == "supported":
+        assert found.verdict.p_value < 0.001
         # Whether it raises LD is said by every example, as for H5.1, not by the sample of triples.
         nothing = make_coalitions({}, spread=0.03)
         claim = h5.test_no_other_trio_does_as_well

@@ -117,6 +117,17 @@ def test_a_model_that_never_knows_is_not_judged():
     assert found.change.low > 1  # still there to be shown
 
 
+def test_few_wrong_answers_do_not_block_while_the_share_may_lie_above_the_floor():
+    """21 of 24 clusters right: .875, which may be chance."""
+    made = made_up(0.0, 1.5)
+    table = made.sweeps[1].table.copy()
+    wrong = table["cluster_id"].isin(["fact3", "fact4", "fact5"])
+    table.loc[wrong & (table["intervention"] == "baseline"), "logit_diff"] = -0.1
+    found = replace(made, sweeps=(made.sweeps[0], replace(made.sweeps[1], table=table)))
+    assert found.knows() == [True, False]
+    assert emergence(found).verdict.status != "blocked"
+
+
 def test_change_is_paired_by_example():
     """The same effects at both steps: the change is exactly nothing, however they vary."""
     one = made_up(1.0, 2.0)

@@ -84,6 +84,5 @@ PRESENT: tuple[Claim, ...] = (
 # The claims whose models need more than heads to be told apart, and the module that judges them.
 ELSEWHERE: dict[Claim, str] = {
     h6.test_patching_is_asymmetric: "test_patching.py",
-    # Of facts, all that two routes know, a window does what a layer does: by made-up figures.
-    h6.test_asymmetry_holds_in_windows: "../test_patching_claims.py",
+    h6.test_asymmetry_holds_in_windows: "test_patching.py",
 }

@@ -19,7 +19,12 @@ from tinyablation.analysis.sweeps import Sweep
 from tinyablation.corpora.examples import CONFIRMATION
 from tinyablation.errors import TinyAblationError
 from tinyablation.heads import Head, head_name
-from tinyablation.measurement.validity import COMPETENCE_FLOOR, competence
+from tinyablation.measurement.validity import (
+    COMPETENCE_FLOOR,
+    Tables,
+    competence,
+    is_competent,
+)
 from tinyablation.statistics.intervals import Agreement, Estimate, generator, rank_agreement
 from tinyablation.verdicts.floors import Floor
 from tinyablation.verdicts.verdicts import (
@@ -103,7 +108,7 @@ class TrainingTrajectory:
     def knows(self) -> list[bool]:
         """By step: whether the model prefers the target in 90 % of the examples of every cell.
 
-        Over both splits, as for any condition (validity.is_competent).
+        Over both splits, and without an interval: it decides nothing but a step's floor.
         """
         return [
             all(cell.accuracy >= COMPETENCE_FLOOR for cell in competence(rows).values())
@@ -158,10 +163,10 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
 
     supported: Delta is below the floor at the first step and above it at the last, and the paired
     change is above 0, each with its whole interval; refuted: one of the three fails with its whole
-    interval, for instance if the head was a suppressor from the start; blocked: the model does not
-    know the answers even at the last step; else inconclusive. The verdict's effect is the change.
-    It is required because floors follow the clean LD: a constant Delta could end up above a
-    falling floor.
+    interval, for instance if the head was a suppressor from the start; blocked: even at the last
+    step the model is shown not to know the answers (validity.is_competent); else inconclusive. The
+    verdict's effect is the change. It is required because floors follow the clean LD: a constant
+    Delta could end up above a falling floor.
     """
     deltas = trajectory.deltas(split)
     last = trajectory.sweeps[-1]
@@ -196,10 +201,11 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
         ],
         show=rise,
     )
-    if not trajectory.knows()[-1]:
+    rows = last.baseline()
+    answers = is_competent(Tables(rows, rows, None))
+    if answers.status == "refuted":
         verdict = blocked(
-            f"{trajectory.model} does not know the answers at step {last_step}: below "
-            f"{COMPETENCE_FLOOR:g} two-way accuracy on some kind of prompt"
+            f"{trajectory.model} does not know the answers at step {last_step}: {answers.reason}"
         )
     trend = _trend(trajectory, deltas.mean(1), split)
     return Emergence(

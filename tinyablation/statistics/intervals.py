@@ -113,8 +113,9 @@ def cluster_interval(
     (skew 6) .890 .917 .937; the lower end was above the truth in at most .033. With 3 clusters
     .949 .879 .863 .844. With the long tail below, the lower end was above the truth in .053 .049
     .035 of exponential and .076 .047 .047 of half unmoved data sets of 12 / 24 / 48 clusters (1,000
-    each), for .025. Not used: scipy's BCa, .915 / .919 on normal and .873 / .921 on exponential
-    means (16 / 32); the bootstrap without the t end, .80 on 3 normal clusters.
+    each, not widened; see few_clusters), for .025. Not used: scipy's BCa, .915 / .919 on normal and
+    .873 / .921 on exponential means (16 / 32); the bootstrap without the t end, .80 on 3 normal
+    clusters.
 
     Raises StatisticsError for no values, a figure that is not finite, a missing label, fewer than
     two clusters; DegenerateInterval when all clusters have one mean.
