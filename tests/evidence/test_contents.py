@@ -12,6 +12,7 @@ import pytest
 from tests.evidence.forging import forged, recorded, session
 from tests.sessions.test_drift import session as drifting
 from tinyablation.__main__ import main
+from tinyablation.evidence import contents
 from tinyablation.evidence.contents import measured_runs, of_corpora, of_models, strangers
 from tinyablation.evidence.crate import CRATE
 from tinyablation.evidence.readme import readme
@@ -19,6 +20,7 @@ from tinyablation.evidence.rederivation import Described, Models, placeless
 from tinyablation.models.loading import describe
 from tinyablation.models.registry import load_registry
 from tinyablation.records.records import read_records
+from tinyablation.runs.address import ENGINE_VERSION
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "reports" / "smollm2-135m" / "facts.zip"
@@ -155,6 +157,15 @@ def test_the_bundle_that_is_shipped_verifies_and_says_what_nobody_knows(capsys, 
     assert {(c["claim"], c["model"], c["condition"]) for c in document["cells"]} == {
         (claim, "smollm2-135m", "facts") for claim in ("V.1", "V.2", "V.3", "V.4", "H1.1")
     }
+
+
+def test_a_bundle_of_another_engine_says_which_version_reads_it(capsys, monkeypatch):
+    monkeypatch.setattr(contents, "ENGINE_VERSION", "99")
+    status, said = verdict(SHIPPED, capsys, monkeypatch)
+    (line,) = said.splitlines()
+    assert status == 2
+    assert f"its runs were measured by engine {ENGINE_VERSION}, and engine 99 is installed" in line
+    assert line.endswith("verify it with the version that made it (tinyablation 0.3.0)")
 
 
 @pytest.mark.slow

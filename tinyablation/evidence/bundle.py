@@ -26,7 +26,14 @@ from tinyablation.evidence.comparison import (
     session_differences,
     session_unverified,
 )
-from tinyablation.evidence.contents import measured_runs, of_corpora, of_models, of_runs, strangers
+from tinyablation.evidence.contents import (
+    measured_runs,
+    of_corpora,
+    of_models,
+    of_runs,
+    require_engine,
+    strangers,
+)
 from tinyablation.evidence.crate import CRATE, crate_text
 from tinyablation.evidence.readme import readme
 from tinyablation.evidence.rederivation import (
@@ -329,6 +336,8 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
         described = of_models(models, known)
         found += [*described.differences, *of_runs(judged, models)]
         unknown = [*described.unverified, *of_corpora(judged, project)]
+        if not found:
+            require_engine(judged, facts.versions, str(path))
         try:
             derived = rederive(project, judged, facts.tests, facts.conduct)
         except EvidenceError as error:

@@ -15,14 +15,22 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from tinyablation.errors import TinyAblationError
-from tinyablation.evidence.rederivation import CORPORA, LEXICONS, RUNS, Described, Models, placeless
+from tinyablation.evidence.rederivation import (
+    CORPORA,
+    LEXICONS,
+    RUNS,
+    Described,
+    EvidenceError,
+    Models,
+    placeless,
+)
 from tinyablation.files.contents import parse_json, read_bytes
 from tinyablation.files.manifests import MANIFEST, check_manifest
 from tinyablation.models.gguf import made_of
 from tinyablation.models.loading import ModelFacts, describe
 from tinyablation.models.registry import ModelEntry, Registry
 from tinyablation.records.records import Session
-from tinyablation.runs.address import RunConfig
+from tinyablation.runs.address import ENGINE_VERSION, RunConfig
 from tinyablation.runs.store import PROVENANCE
 
 _CORPUS = re.compile(
@@ -151,6 +159,21 @@ def _of_run(run: Path, models: Models) -> Iterator[str]:
         was, now = getattr(config, field), getattr(kept.facts, field)
         if was != now:
             yield f"{field} is {was}, in models.json {now}"
+
+
+def require_engine(folder: Path, versions: Mapping[str, str], bundle: str) -> None:
+    """Raise EvidenceError if all runs are of another engine than the installed one.
+
+    It would look for none of them. versions: those that the bundle names, tinyablation's too.
+    """
+    configs = [run / "config.json" for run in (folder / RUNS).iterdir()]
+    engines = {RunConfig.model_validate_json(read_bytes(path)).engine_version for path in configs}
+    if engines and ENGINE_VERSION not in engines:
+        raise EvidenceError(
+            f"{bundle}: its runs were measured by engine {', '.join(sorted(engines))}, and engine "
+            f"{ENGINE_VERSION} is installed, which reads no others; verify it with the version "
+            f"that made it (tinyablation {versions.get('tinyablation', 'of another date')})"
+        )
 
 
 def of_corpora(folder: Path, project: Path) -> list[str]:
