@@ -33,18 +33,8 @@ from tinyablation.models.devices import look
 from tinyablation.spelling import did_you_mean
 
 FOLDER = Path(__file__).parent
-NO_BENCHMARK = (
-    *(
-        "__init__",
-        "__main__",
-        "attacks",
-        "device",
-        "loops",
-        "record",
-        "settings",
-        "shapes",
-        "timing",
-    ),
+NO_BENCHMARK = frozenset(
+    ["__init__", "__main__", "attacks", "device", "loops", "record", "settings", "shapes", "timing"]
 )
 NEEDS_CUDA = ("gpu",)
 LEFT_OUT = "left out: no CUDA device"

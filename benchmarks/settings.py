@@ -74,6 +74,20 @@ def compiled(engine: "Engine", backend: str = "inductor") -> Iterator[None]:
         yield
 
 
+def require_compiler(device: str) -> None:
+    """Raise BenchmarkError where torch.compile does not work, before anything is timed."""
+    import torch
+
+    try:
+        torch.compile(lambda values: values * values + 1)(torch.ones(8, device=device))
+    except Exception as error:  # a compiler that is missing, or of the wrong version: many kinds
+        line = str(error).strip().partition("\n")[0]
+        raise BenchmarkError(
+            f"torch.compile does not work on {device} ({line}): install a C compiler, or leave out "
+            ":compiled"
+        ) from error
+
+
 def is_rms_norm(module: "nn.Module") -> bool:
     return type(module).__name__.endswith("RMSNorm")
 
@@ -99,6 +113,8 @@ def sweep(
     device = str(loaded.device)
     dtype = str(loaded.dtype).removeprefix("torch.")
     agreement = AGREEMENT if dtype == "float32" else TOLERANCES[dtype]
+    if any(setting.compiled for setting in every):
+        require_compiler(device)
     interventions = [AblateHeads((head,)) for head in heads]
     found: list[dict[str, Any]] = []
     first: Any = None
@@ -107,7 +123,9 @@ def sweep(
         engine = Engine(loaded)
         engine.bounds = setting.bounds
         with compiled(engine) if setting.compiled else contextlib.nullcontext():
-            engine.measure(prompts, interventions[:1])  # for nothing
+            # For nothing: torch.compile makes a graph of one row, and another of more.
+            for few in (interventions[:1], interventions[:2]):
+                engine.measure(prompts, few)
             empty_cache(device)
             reset_peak(device)
             frame, seconds = timed(

@@ -5,6 +5,7 @@ Run: pytest tests/test_gpu_benchmarks.py
 
 import argparse
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -166,14 +167,58 @@ def test_settings_say_whether_modules_are_compiled(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setattr(settings, "compiled", noted)
+    monkeypatch.setattr(settings, "require_compiler", entered.append)
     recording = Recording("gpu", tmp_path)
     found = settings.sweep(recording, loaded, gpu.first_prompts(4), [(0, 0)], every)
-    assert [each["compiled"] for each in found] == [False, True, True] and len(entered) == 2
+    assert [each["compiled"] for each in found] == [False, True, True]
+    assert entered[0] == "cpu" and len(entered) == 3  # the compiler is asked once, beforehand
     assert [figure.what.endswith(", compiled") for figure in recording.figures] == [
         False,
         True,
         True,
     ]
+
+
+def test_nothing_is_compiled_while_a_sweep_is_timed(tmp_path, monkeypatch):
+    import torch
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(settings, "require_compiler", lambda device: None)
+    monkeypatch.setattr(settings, "compiled", partial(settings.compiled, backend=counter))
+    graphs = []
+
+    def timed(device, work):
+        graphs.append(counter.frame_count)
+        found = work()
+        graphs.append(counter.frame_count)
+        return found, 1.0
+
+    monkeypatch.setattr(settings, "timed", timed)
+    loaded = shapes.random_model(shapes.Shape(4, 4, 2, 16, 32, 1500, True), "cpu", torch.float32)
+    heads = [(1, head) for head in range(4)]
+    every = settings.settings_named("16:64:compiled")
+    settings.sweep(Recording("gpu", tmp_path), loaded, gpu.first_prompts(40), heads, every)
+    before, after = graphs
+    assert before == after > 0
+
+
+def test_a_compiler_that_is_missing_ends_the_benchmark_before_it_begins(tmp_path, monkeypatch):
+    import torch
+
+    def missing(function):
+        raise RuntimeError("Failed to find C compiler.\nSet TORCHDYNAMO_VERBOSE")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    loaded = shapes.random_model(shapes.Shape(2, 2, 2, 16, 32, 1500, True), "cpu", torch.float32)
+    every = settings.settings_named("10:16,10:16:compiled")
+    recording = Recording("gpu", tmp_path)
+    with pytest.raises(
+        BenchmarkError, match=r"on cpu \(Failed to find C compiler\.\): inst"
+    ):
+        settings.sweep(recording, loaded, gpu.first_prompts(4), [(0, 0)], every)
+    assert not recording.figures
 
 
 def test_bounds_that_are_none_are_refused():

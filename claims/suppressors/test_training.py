@@ -22,7 +22,7 @@ def test_suppression_emerges_during_training(training, judge):
     Threshold: the 95 % interval over fact clusters lies below the floor at the first checkpoint and
       above it at the last, and that of the rise above the last floor; a floor is 5 % of that step's
       clean LD, and at least the last one's while the model does not know the answers. Blocked where
-      it is shown not to know them at the last either.
+      it is shown not to know those of some cell at the last either.
     Refuted if: one of the three fails with its whole interval: the head suppressed from the start,
       or suppression at the last checkpoint, or the rise, lies below its floor and not above 0
       (above 0 it is present, but less than counts).

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.benches import bench_of
@@ -126,6 +127,19 @@ def test_few_wrong_answers_do_not_block_while_the_share_may_lie_above_the_floor(
     found = replace(made, sweeps=(made.sweeps[0], replace(made.sweeps[1], table=table)))
     assert found.knows() == [True, False]
     assert emergence(found).verdict.status != "blocked"
+
+
+def test_one_kind_of_prompt_that_is_answered_wrongly_blocks():
+    """A quarter of the prompts, those of one cell: .75 in all, 0 of the cell."""
+    made = made_up(0.0, 1.5)
+    sweeps = []
+    for sweep in made.sweeps:
+        table = sweep.table.assign(cell=np.array(list("abcd"))[sweep.table["example"] % 4])
+        wrong = (table["cell"] == "d") & (table["intervention"] == "baseline")
+        table.loc[wrong, "logit_diff"] = -0.1
+        sweeps.append(replace(sweep, table=table))
+    found = emergence(replace(made, sweeps=tuple(sweeps))).verdict
+    assert found.status == "blocked" and "d: two-way accuracy: 0" in found.reason
 
 
 def test_change_is_paired_by_example():

@@ -13,6 +13,7 @@ from tests.evidence.forging import forged, recorded, session
 from tests.sessions.test_drift import session as drifting
 from tinyablation.__main__ import main
 from tinyablation.evidence import contents
+from tinyablation.evidence.bundle import PAGE
 from tinyablation.evidence.contents import measured_runs, of_corpora, of_models, strangers
 from tinyablation.evidence.crate import CRATE
 from tinyablation.evidence.readme import readme
@@ -159,13 +160,16 @@ def test_the_bundle_that_is_shipped_verifies_and_says_what_nobody_knows(capsys, 
     }
 
 
-def test_a_bundle_of_another_engine_says_which_version_reads_it(capsys, monkeypatch):
+def test_a_bundle_of_another_engine_says_which_checkout_reads_it(tmp_path, capsys, monkeypatch):
+    """Whatever else differs: the page of another version does, too."""
+    forgery = forged(SHIPPED, tmp_path / "page.zip", beside(PAGE, "<p>older</p>"), neat=False)
     monkeypatch.setattr(contents, "ENGINE_VERSION", "99")
-    status, said = verdict(SHIPPED, capsys, monkeypatch)
-    (line,) = said.splitlines()
-    assert status == 2
-    assert f"its runs were measured by engine {ENGINE_VERSION}, and engine 99 is installed" in line
-    assert line.endswith("verify it with the version that made it (tinyablation 0.3.0)")
+    for path in (SHIPPED, forgery):
+        status, said = verdict(path, capsys, monkeypatch)
+        (line,) = said.splitlines()
+        assert status == 2
+        assert f"measured by engine {ENGINE_VERSION}, and the installed one, engine 99," in line
+        assert f"with a checkout whose ENGINE_VERSION is {ENGINE_VERSION} (tiny" in line
 
 
 @pytest.mark.slow

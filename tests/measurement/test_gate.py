@@ -132,6 +132,7 @@ def test_a_condition_that_fails_is_never_swept(tmp_path):
     assert made.gate.reason_blocked(FACTS) == made.gate.validity(FACTS).reason
     assert made.rows(FACTS) == {} and made.gate.selection(FACTS).rows == frozenset()
     assert made.gate.selection(FACTS).share == 0.0
+    assert runs(tmp_path / "store") == ["baseline"]  # null prompts decide nothing
     assert len(made.gate.counting(FACTS).clean) == len(made.gate.unhooked(FACTS).clean)
     assert runs(tmp_path / "store") == ["baseline", "null"]
 

@@ -108,7 +108,7 @@ class TrainingTrajectory:
     def knows(self) -> list[bool]:
         """By step: whether the model prefers the target in 90 % of the examples of every cell.
 
-        Over both splits, and without an interval: it decides nothing but a step's floor.
+        Over both splits, and without an interval: it sets floors and is shown, and blocks nothing.
         """
         return [
             all(cell.accuracy >= COMPETENCE_FLOOR for cell in competence(rows).values())
@@ -164,9 +164,9 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
     supported: Delta is below the floor at the first step and above it at the last, and the paired
     change is above 0, each with its whole interval; refuted: one of the three fails with its whole
     interval, for instance if the head was a suppressor from the start; blocked: even at the last
-    step the model is shown not to know the answers (validity.is_competent); else inconclusive. The
-    verdict's effect is the change. It is required because floors follow the clean LD: a constant
-    Delta could end up above a falling floor.
+    step the model is shown not to know the answers of some kind of prompt (validity.is_competent);
+    else inconclusive. The verdict's effect is the change. It is required because floors follow the
+    clean LD: a constant Delta could end up above a falling floor.
     """
     deltas = trajectory.deltas(split)
     last = trajectory.sweeps[-1]
@@ -202,7 +202,8 @@ def emergence(trajectory: TrainingTrajectory, *, split: str = CONFIRMATION) -> E
         show=rise,
     )
     rows = last.baseline()
-    answers = is_competent(Tables(rows, rows, None))
+    # Of the clean side alone.
+    answers = is_competent(Tables(rows, rows, None), by_cell=True)
     if answers.status == "refuted":
         verdict = blocked(
             f"{trajectory.model} does not know the answers at step {last_step}: {answers.reason}"

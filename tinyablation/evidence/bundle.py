@@ -336,8 +336,7 @@ def judge_bundle(path: Path, project: Path) -> Judgement:
         described = of_models(models, known)
         found += [*described.differences, *of_runs(judged, models)]
         unknown = [*described.unverified, *of_corpora(judged, project)]
-        if not found:
-            require_engine(judged, facts.versions, str(path))
+        require_engine(judged, str(path))
         try:
             derived = rederive(project, judged, facts.tests, facts.conduct)
         except EvidenceError as error:

@@ -161,18 +161,22 @@ def _of_run(run: Path, models: Models) -> Iterator[str]:
             yield f"{field} is {was}, in models.json {now}"
 
 
-def require_engine(folder: Path, versions: Mapping[str, str], bundle: str) -> None:
+def require_engine(folder: Path, bundle: str) -> None:
     """Raise EvidenceError if all runs are of another engine than the installed one.
 
-    It would look for none of them. versions: those that the bundle names, tinyablation's too.
+    It would look for none of them. Runs that cannot be used are left to of_runs.
     """
-    configs = [run / "config.json" for run in (folder / RUNS).iterdir()]
-    engines = {RunConfig.model_validate_json(read_bytes(path)).engine_version for path in configs}
+    engines = set()
+    for run in (folder / RUNS).iterdir():
+        with suppress(TinyAblationError, OSError, ValidationError):
+            config = RunConfig.model_validate_json(read_bytes(run / "config.json"))
+            engines.add(config.engine_version)
     if engines and ENGINE_VERSION not in engines:
+        named = " and ".join(sorted(engines))
         raise EvidenceError(
-            f"{bundle}: its runs were measured by engine {', '.join(sorted(engines))}, and engine "
-            f"{ENGINE_VERSION} is installed, which reads no others; verify it with the version "
-            f"that made it (tinyablation {versions.get('tinyablation', 'of another date')})"
+            f"{bundle}: its runs were measured by engine {named}, and the installed one, engine "
+            f"{ENGINE_VERSION}, reads no others; verify it with a checkout whose ENGINE_VERSION is "
+            f"{named} (tinyablation/runs/address.py)"
         )
 
 

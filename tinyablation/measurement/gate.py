@@ -39,10 +39,10 @@ class Gate:
         self._memo.clear()
 
     def batteries(self, condition: str) -> tuple[Battery, ...]:
-        """The batteries of the unhooked model: those that decide, and null prompts if it has any.
+        """The unhooked batteries of a condition: those that decide its validity, and null prompts.
 
-        If every corrupt prompt of a crossed corpus is the clean one of its mirror, corrupt prompts
-        are not measured separately.
+        Null prompts only if every example has one. If every corrupt prompt of a crossed corpus is
+        the clean one of its mirror, corrupt prompts are not measured separately.
         """
         corpus, _ = self.bench.corpus(condition)
         sample = Sample(per_cluster=EACH if corpus.is_crossed else 0, among="all")
@@ -66,10 +66,10 @@ class Gate:
             ("unhooked", condition), lambda: self._tables(condition, self.batteries(condition))
         )
 
-    def pairs(self, condition: str) -> "Tables":
-        """The same without the null prompts, which decide nothing and so are not measured here."""
-        deciding = tuple(each for each in self.batteries(condition) if each.name != NULL)
-        return self._memo(("pairs", condition), lambda: self._tables(condition, deciding))
+    def deciding(self, condition: str) -> "Tables":
+        """The tables of clean and corrupt prompts alone, by which a condition is judged valid."""
+        batteries = tuple(each for each in self.batteries(condition) if each.name != NULL)
+        return self._memo(("deciding", condition), lambda: self._tables(condition, batteries))
 
     def _tables(self, condition: str, gate: tuple[Battery, ...]) -> "Tables":
         from tinyablation.measurement.validity import Tables, mirrored
@@ -94,7 +94,7 @@ class Gate:
     def _validities(self, condition: str) -> "dict[str, Verdict]":
         from tinyablation.measurement.validity import family_validity
 
-        return family_validity(self.pairs(condition), seed=self.bench.seed)
+        return family_validity(self.deciding(condition), seed=self.bench.seed)
 
     def families(self, condition: str) -> tuple[str, ...]:
         """The families that count for the model."""
@@ -113,7 +113,7 @@ class Gate:
     def _judged(self, condition: str) -> "Verdict":
         from tinyablation.measurement.validity import combined
 
-        return combined(self.validities(condition), self.pairs(condition))
+        return combined(self.validities(condition), self.deciding(condition))
 
     def counting(self, condition: str) -> "Tables":
         """The unhooked rows of the families that count; of all families if none does."""

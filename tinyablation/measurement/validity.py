@@ -250,17 +250,21 @@ def combined(families: dict[str, Verdict], tables: Tables) -> Verdict:
     )
 
 
-def is_competent(tables: Tables, *, floor: float = COMPETENCE_FLOOR) -> Verdict:
+def is_competent(
+    tables: Tables, *, floor: float = COMPETENCE_FLOOR, by_cell: bool = False
+) -> Verdict:
     """The verdict on "the model prefers the target in `floor` of each family's clean prompts".
 
     supported: the interval of each family's share over clusters lies above the floor; refuted: that
     of some family lies below it; else inconclusive. The figures are those of the worst family.
+    by_cell: so for each truth x operator cell of each family.
     """
-    found = {}
-    for name in tables.families:
-        own = tables.of(name).clean
-        right = (own["logit_diff"] > 0).to_numpy()
-        found[name] = _share(right, _clusters(own))
+    clean = tables.clean
+    kinds = _cells(clean) if by_cell else clean["template_id"].map(family_of)
+    found = {
+        str(name): _share((own["logit_diff"] > 0).to_numpy(), _clusters(own))
+        for name, own in clean.groupby(kinds)
+    }
     worst = min(found, key=lambda name: found[name].estimate)
     verdicts = {
         name: _above(share, floor=floor, what=f"{_led(name)}two-way accuracy", unit="")

@@ -36,7 +36,7 @@ class Bounds(NamedTuple):
 
         Twice as many: on SmolLM2-135M and two CPU threads, 300 prompts of facts took 2.1 s by 128
         and 2.0 by 256, of logic 5.9 and 5.2, of counterfactual 8.7 and 8.4; by length, 3.5, 8.7 and
-        9.0 s.
+        9.0 s. Not timed on a GPU.
         """
         return 2 * self.pack_nodes
 
