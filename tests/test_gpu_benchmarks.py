@@ -214,9 +214,7 @@ def test_a_compiler_that_is_missing_ends_the_benchmark_before_it_begins(tmp_path
     loaded = shapes.random_model(shapes.Shape(2, 2, 2, 16, 32, 1500, True), "cpu", torch.float32)
     every = settings.settings_named("10:16,10:16:compiled")
     recording = Recording("gpu", tmp_path)
-    with pytest.raises(
-        BenchmarkError, match=r"on cpu \(Failed to find C compiler\.\): inst"
-    ):
+    with pytest.raises(BenchmarkError, match=r"on cpu \(Failed to find C compiler\.\): inst"):
         settings.sweep(recording, loaded, gpu.first_prompts(4), [(0, 0)], every)
     assert not recording.figures
 
